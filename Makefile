@@ -1,0 +1,45 @@
+# Two commands are enough on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench docs install clean
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
+
+$(VENV)/.stamp: pyproject.toml
+	@echo "setting up $(VENV) (backtest-kit and what it needs)"
+	@$(PYTHON) -c 'import sys; sys.exit("backtest-kit needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else 0'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "pip>=25.1"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.stamp-test: $(VENV)/.stamp
+	@echo "setting up $(VENV) (tests and lint)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --group test --group lint
+	@touch $@
+
+install: $(VENV)/.stamp ## set up .venv with backtest-kit
+
+demo: $(VENV)/.stamp ## generate a month of candles, backtest a strategy, write a report
+	@$(BIN)/backtest-kit demo
+
+test: $(VENV)/.stamp-test ## run all tests
+	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
+
+lint: $(VENV)/.stamp-test ## lint, format check and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.stamp ## measure speed and memory, as ratios within one run
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --group bench
+	@$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.stamp ## build the documentation site into site/
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --group docs
+	@$(BIN)/mkdocs build --strict
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) site dump .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
