@@ -1,0 +1,89 @@
+"""Everything backtest-kit raises on purpose.
+
+Named by what the reader does next::
+
+    BacktestKitError
+      ConfigError            a setting is unknown or out of range      (also ValueError)
+      RegistrationError      a schema is malformed or its name taken   (also ValueError)
+      UnknownNameError       nothing is registered under this name     (also LookupError)
+      ContextError           an ambient function was called outside a run (also RuntimeError)
+      SignalError            a strategy proposed an invalid signal     (also ValueError)
+      StrategyFileError      a strategy file can't be loaded
+      DataError
+        BadCandlesError      candles break a rule; asking again would not help
+        DataRangeError       asked for candles before the data begin or after they end
+        GapError             a candle is missing and gap_policy is "raise"
+        FetchError           an exchange kept failing after all retries
+        ExchangeRefusedError an exchange refused, and would again (unknown symbol, bad key)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BacktestKitError(Exception):
+    """Base of every error raised on purpose by backtest-kit."""
+
+
+class ConfigError(BacktestKitError, ValueError):
+    """A setting is unknown or its value out of range."""
+
+
+class RegistrationError(BacktestKitError, ValueError):
+    """A schema is malformed, or its name is already taken."""
+
+
+class UnknownNameError(BacktestKitError, LookupError):
+    """Nothing is registered under this name."""
+
+
+class ContextError(BacktestKitError, RuntimeError):
+    """A function that needs a running strategy was called outside one."""
+
+
+class SignalError(BacktestKitError, ValueError):
+    """A strategy proposed an invalid signal; `problems` lists every reason."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("invalid signal: " + "; ".join(self.problems))
+
+
+class StrategyFileError(BacktestKitError):
+    """A strategy file can't be loaded, or registers nothing to run."""
+
+
+class DataError(BacktestKitError):
+    """Base of everything wrong with market data."""
+
+
+class BadCandlesError(DataError, ValueError):
+    """Candles break a rule; the message names the first one that does."""
+
+
+class DataRangeError(DataError):
+    """Candles were asked for where there are none: before the data begin or after they end."""
+
+
+class GapError(DataError):
+    """A candle is missing and `gap_policy` is "raise"."""
+
+
+class FetchError(DataError):
+    """An exchange kept failing after all retries; the last failure is the cause."""
+
+
+class ExchangeRefusedError(DataError):
+    """An exchange refused what asking again would not change: an unknown symbol, a bad key."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the tail of an error message: the nearest known name, and all of them."""
+    names = sorted(known)
+    if not names:
+        return "; there are none yet"
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (there are: {', '.join(names)})"

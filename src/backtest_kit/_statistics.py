@@ -1,0 +1,241 @@
+"""Statistics of closed signals: pure functions over arrays, used by every report.
+
+`r` is profit in percent per closed signal, float64 of shape (N,), in the order of closing. A ratio
+that is not defined is `None`, never NaN, infinite or 0 by convention.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from backtest_kit._candles import Floats, Ints
+from backtest_kit._time import MINUTE
+
+#: Identical returns are no edge: below this deviation a Sharpe ratio is not defined.
+LEAST_DEVIATION: Final = 1e-9
+YEAR_MS: Final = 365.25 * 1440 * MINUTE
+#: A compound annual growth from less than a day would be a figure of speech.
+LEAST_SPAN_MS: Final = 1440 * MINUTE
+
+METRICS: Final = (
+    "sharpe_ratio",
+    "annualized_sharpe_ratio",
+    "win_rate",
+    "avg_pnl",
+    "total_pnl",
+    "certainty_ratio",
+    "expected_yearly_returns",
+)
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What closed signals amount to; percentages are in percent, durations in minutes."""
+
+    total_signals: int
+    win_count: int
+    loss_count: int
+    win_rate: float | None
+    avg_pnl: float | None
+    total_pnl: float | None
+    std_dev: float | None
+    sharpe_ratio: float | None
+    annualized_sharpe_ratio: float | None
+    certainty_ratio: float | None
+    expected_yearly_returns: float | None
+    sortino_ratio: float | None
+    calmar_ratio: float | None
+    max_drawdown_percent: float | None
+    max_drawdown_duration_minutes: float | None
+    profit_factor: float | None
+    expectancy: float | None
+    recovery_factor: float | None
+    max_win_streak: int
+    max_loss_streak: int
+    avg_duration_minutes: float | None
+    exposure_percent: float | None
+
+
+def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]) -> Statistics:
+    """Return all statistics of closed signals.
+
+    `opened_at` and `closed_at` are int64 milliseconds of shape (N,), in the order of closing;
+    `span` is the start and end of the run in milliseconds.
+    """
+    n = len(r)
+    sharpe = sharpe_ratio(r)
+    depth, longest = drawdown(r, closed_at, span)
+    return Statistics(
+        total_signals=n,
+        win_count=int((r > 0).sum()),
+        loss_count=int((r < 0).sum()),
+        win_rate=float((r > 0).mean() * 100) if n else None,
+        avg_pnl=_finite(float(r.mean())) if n else None,
+        total_pnl=_finite(float(r.sum())) if n else None,
+        std_dev=std_dev(r),
+        sharpe_ratio=sharpe,
+        annualized_sharpe_ratio=None if sharpe is None else sharpe * math.sqrt(365),
+        certainty_ratio=certainty_ratio(r),
+        expected_yearly_returns=expected_yearly_returns(r, span),
+        sortino_ratio=sortino_ratio(r),
+        calmar_ratio=calmar_ratio(r, closed_at, span),
+        max_drawdown_percent=depth,
+        max_drawdown_duration_minutes=longest,
+        profit_factor=profit_factor(r),
+        expectancy=expectancy(r),
+        recovery_factor=recovery_factor(r, closed_at, span),
+        max_win_streak=longest_streak(r > 0),
+        max_loss_streak=longest_streak(r < 0),
+        avg_duration_minutes=float((closed_at - opened_at).mean() / MINUTE) if n else None,
+        exposure_percent=exposure(opened_at, closed_at, span) if n else None,
+    )
+
+
+def std_dev(r: Floats) -> float | None:
+    """Return the sample standard deviation (N - 1); `None` for fewer than two."""
+    return _finite(float(r.std(ddof=1))) if len(r) > 1 else None
+
+
+def sharpe_ratio(r: Floats) -> float | None:
+    """Return mean over deviation per trade, risk-free rate 0 (Sharpe, 1994)."""
+    deviation = std_dev(r)
+    if deviation is None or deviation < LEAST_DEVIATION:
+        return None
+    return _finite(float(r.mean()) / deviation)
+
+
+def sortino_ratio(r: Floats) -> float | None:
+    """Return mean over downside deviation, target 0, over all N (Sortino and Price, 1994)."""
+    if not len(r):
+        return None
+    downside = math.sqrt(float(np.square(np.minimum(r, 0.0)).mean()))
+    return _finite(float(r.mean()) / downside) if downside >= LEAST_DEVIATION else None
+
+
+def certainty_ratio(r: Floats) -> float | None:
+    """Return average win over the size of the average loss; `None` without wins or losses."""
+    wins, losses = r[r > 0], r[r < 0]
+    if not len(losses):
+        return None
+    return _finite(float(wins.mean() / -losses.mean())) if len(wins) else 0.0
+
+
+def profit_factor(r: Floats) -> float | None:
+    """Return gross profit over gross loss; `None` without losses."""
+    loss = -float(r[r < 0].sum())
+    return _finite(float(r[r > 0].sum()) / loss) if loss > 0 else None
+
+
+def expectancy(r: Floats) -> float | None:
+    """Return win share x average win - loss share x average loss (Tharp, 1998), in percent.
+
+    Break-even trades count as neither, so this equals the mean.
+    """
+    if not len(r):
+        return None
+    return _finite((float(r[r > 0].sum()) + float(r[r < 0].sum())) / len(r))
+
+
+def expected_yearly_returns(r: Floats, span: tuple[int, int]) -> float | None:
+    """Return average profit x trades per year, from the calendar span of the run; percent."""
+    length = span[1] - span[0]
+    return _finite(float(r.mean()) * len(r) * YEAR_MS / length) if len(r) and length > 0 else None
+
+
+def equity(r: Floats) -> Floats:
+    """Return the compounded equity after each trade, from 1.0 before the first; shape (N + 1,).
+
+    A loss of 100 % or more ends it at 0.
+    """
+    growth = np.maximum(1.0 + r / 100.0, 0.0)
+    with np.errstate(over="ignore"):
+        return np.concatenate(([1.0], np.cumprod(growth)))
+
+
+def drawdown(
+    r: Floats, closed_at: Ints, span: tuple[int, int]
+) -> tuple[float | None, float | None]:
+    """Return the deepest fall of `equity` from its running peak in percent, and the longest.
+
+    The longest, in minutes, is the time from a peak (the start of the run counts as one) to the
+    close that is back at it, or to the end of the run (Magdon-Ismail and Atiya, 2004).
+    """
+    if not len(r):
+        return None, None
+    curve = equity(r)
+    peaks = np.maximum.accumulate(curve)
+    with np.errstate(invalid="ignore"):
+        depth = np.nan_to_num(1.0 - curve / peaks)
+    times = np.concatenate(([span[0]], closed_at))
+    longest, peak_at, under = 0, int(times[0]), False
+    for when, below in zip(times[1:].tolist(), (curve < peaks)[1:].tolist(), strict=True):
+        if below:
+            under = True
+        else:
+            if under:
+                longest = max(longest, when - peak_at)
+            peak_at, under = when, False
+    if under:
+        longest = max(longest, max(span[1], int(times[-1])) - peak_at)
+    return float(depth.max()) * 100, longest / MINUTE
+
+
+def calmar_ratio(r: Floats, closed_at: Ints, span: tuple[int, int]) -> float | None:
+    """Return compound annual growth over maximum drawdown, both in percent (Young, 1991).
+
+    `None` without a drawdown, or for a run shorter than a day.
+    """
+    depth, _ = drawdown(r, closed_at, span)
+    length = span[1] - span[0]
+    if not depth or length < LEAST_SPAN_MS:
+        return None
+    final = float(equity(r)[-1])
+    try:
+        growth = (final ** (YEAR_MS / length) - 1.0) * 100
+    except OverflowError:
+        return None
+    return _finite(growth / depth)
+
+
+def recovery_factor(r: Floats, closed_at: Ints, span: tuple[int, int]) -> float | None:
+    """Return total compounded return over maximum drawdown; `None` without a drawdown."""
+    depth, _ = drawdown(r, closed_at, span)
+    return _finite((float(equity(r)[-1]) - 1.0) * 100 / depth) if depth else None
+
+
+def longest_streak(hits: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    """Return the length of the longest run of true values."""
+    edges = np.flatnonzero(np.diff(hits, prepend=False, append=False))
+    return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
+
+
+def exposure(opened_at: Ints, closed_at: Ints, span: tuple[int, int]) -> float | None:
+    """Return the share of the span with an open position, in percent; overlaps count once."""
+    length = span[1] - span[0]
+    if length <= 0:
+        return None
+    order = np.argsort(opened_at, kind="stable")
+    begin = np.clip(opened_at[order], *span)
+    end = np.clip(closed_at[order], *span)
+    reached = np.concatenate(([span[0]], np.maximum.accumulate(end)[:-1])) if len(end) else end
+    covered = np.maximum(end - np.maximum(begin, reached), 0).sum()
+    return float(covered / length * 100)
+
+
+def metric(statistics: Statistics, name: str) -> float | None:
+    """Return one of `METRICS`, where it is a finite number.
+
+    Raises:
+        ValueError: no such metric; the message lists them.
+    """
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
+    value: float | None = getattr(statistics, name)
+    return None if value is None else _finite(value)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,57 @@
+"""Time as the engine counts it: integer milliseconds since the epoch, UTC, on the minute grid."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, get_args
+
+Interval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"]
+MINUTE: Final = 60_000
+_UNIT = {"m": MINUTE, "h": 60 * MINUTE, "d": 1440 * MINUTE}
+INTERVALS: Final[dict[str, int]] = {
+    name: int(name[:-1]) * _UNIT[name[-1]] for name in get_args(Interval)
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def interval_ms(interval: str) -> int:
+    """Return the length of `interval` in milliseconds.
+
+    Raises:
+        ValueError: the interval is unknown; the message lists the known ones.
+    """
+    try:
+        return INTERVALS[interval]
+    except (KeyError, TypeError):
+        known = " ".join(INTERVALS)
+        raise ValueError(f"unknown interval {interval!r}; use one of: {known}") from None
+
+
+def to_ms(moment: datetime, name: str = "datetime") -> int:
+    """Return an aware datetime as integer milliseconds since the epoch.
+
+    Raises:
+        ValueError: `moment` has no time zone.
+        TypeError: `moment` is not a datetime.
+    """
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} must be a datetime, not {moment!r}")
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise ValueError(
+            f"{name}={moment.isoformat()} is naive; give it a time zone, for example "
+            f"{name}.replace(tzinfo=timezone.utc)"
+        )
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def to_datetime(ms: int) -> datetime:
+    """Return integer milliseconds since the epoch as an aware UTC datetime."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def iso(ms: int) -> str:
+    """Return milliseconds as `2024-01-31T23:59Z`, with seconds only when there are any."""
+    moment = to_datetime(ms)
+    spec = "minutes" if ms % MINUTE == 0 else "milliseconds" if ms % 1000 else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
