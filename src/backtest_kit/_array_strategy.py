@@ -1,0 +1,120 @@
+"""Strategies over whole arrays: entry signals as columns, asked like any other strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backtest_kit._ambient import average_price, candles
+from backtest_kit._candles import Floats
+from backtest_kit._errors import SignalError
+from backtest_kit._schemas import StrategySchema
+from backtest_kit._signal import Signal
+
+
+class Signals:
+    """Entry signals, one row per candle; row i is the answer when candle i has closed.
+
+    `side` is int8 of shape (n,): 1 long, -1 short, 0 none. The others broadcast to it: prices
+    float64 (`price_open` NaN: enter now), the lifetime in whole minutes.
+
+    Raises:
+        SignalError: a column has another length, or `side` another value; all problems at once.
+    """
+
+    __slots__ = (
+        "minute_estimated_time",
+        "price_open",
+        "price_stop_loss",
+        "price_take_profit",
+        "relative",
+        "side",
+    )
+
+    def __init__(
+        self,
+        side: npt.ArrayLike,
+        price_take_profit: npt.ArrayLike,
+        price_stop_loss: npt.ArrayLike,
+        minute_estimated_time: npt.ArrayLike,
+        price_open: npt.ArrayLike | None = None,
+    ) -> None:
+        problems: list[str] = []
+        sides = np.asarray(side)
+        if sides.ndim != 1 or not np.isin(sides, (-1, 0, 1)).all():
+            problems.append("side must be one-dimensional, of 1 (long), -1 (short) and 0 (none)")
+            sides = np.zeros(sides.size)
+        self.side: npt.NDArray[np.int8] = sides.astype(np.int8)
+        entry = np.nan if price_open is None else price_open
+        self.price_take_profit = self._column("price_take_profit", price_take_profit, problems)
+        self.price_stop_loss = self._column("price_stop_loss", price_stop_loss, problems)
+        self.minute_estimated_time = self._column(
+            "minute_estimated_time", minute_estimated_time, problems
+        )
+        self.price_open = self._column("price_open", entry, problems)
+        self.relative = False
+        if problems:
+            raise SignalError(problems)
+
+    @classmethod
+    def bracket(
+        cls,
+        side: npt.ArrayLike,
+        take_profit_percent: npt.ArrayLike = 1.0,
+        stop_loss_percent: npt.ArrayLike = 0.5,
+        minute_estimated_time: npt.ArrayLike = 240,
+    ) -> Signals:
+        """Return signals that enter now, with distances in percent of the actual entry price."""
+        signals = cls(side, take_profit_percent, stop_loss_percent, minute_estimated_time)
+        signals.relative = True
+        return signals
+
+    def __len__(self) -> int:
+        return len(self.side)
+
+    def row(self, index: int, price: float) -> Signal | None:
+        """Return row `index` as a proposal, the average price being `price`."""
+        side = int(self.side[index])
+        if side == 0:
+            return None
+        goal, stop = float(self.price_take_profit[index]), float(self.price_stop_loss[index])
+        if self.relative:
+            goal, stop = price * (1 + side * goal / 100), price * (1 - side * stop / 100)
+        entry = float(self.price_open[index])
+        return Signal(
+            position="long" if side > 0 else "short",
+            price_take_profit=goal,
+            price_stop_loss=stop,
+            minute_estimated_time=float(self.minute_estimated_time[index]),  # type: ignore[arg-type]
+            price_open=None if entry != entry else entry,
+        )
+
+    def _column(self, name: str, values: npt.ArrayLike, problems: list[str]) -> Floats:
+        column = np.asarray(values, dtype=np.float64)
+        if column.shape not in ((), self.side.shape):
+            problems.append(f"{name} has shape {column.shape}; expected () or {self.side.shape}")
+            return np.zeros(self.side.shape)
+        return np.broadcast_to(column, self.side.shape)
+
+
+def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:
+    """Return what to call with (symbol, when) for a strategy's answer."""
+    if strategy.get_signal is not None:
+        return strategy.get_signal
+    function = strategy.get_signals
+    assert function is not None
+
+    def ask(symbol: str, when: datetime) -> Signal | None:
+        window = candles(symbol, strategy.interval, strategy.warmup)
+        signals = function(window)
+        if not isinstance(signals, Signals) or len(signals) != len(window):
+            raise SignalError(
+                [f"get_signals returned {signals!r}; return Signals with {len(window)} rows"]
+            )
+        return signals.row(len(window) - 1, average_price(symbol))
+
+    return ask

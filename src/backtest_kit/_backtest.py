@@ -1,0 +1,199 @@
+"""`bk.Backtest`: run a strategy over a frame, and look at what came out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from backtest_kit._ambient import ask
+from backtest_kit._engine import current_engine
+from backtest_kit._events import ErrorEvent
+from backtest_kit._frames import FrameDriver
+from backtest_kit._market import MarketView
+from backtest_kit._record import RunRecord
+from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._reports.table import write
+from backtest_kit._results import TickClosed
+from backtest_kit._risk import Desk
+from backtest_kit._run import Run
+from backtest_kit._task import RunTask, collect, run_blocking
+
+
+class Backtest:
+    """Backtests on the current engine.
+
+    The arguments that name things must name what is registered: `UnknownNameError` otherwise.
+    """
+
+    @staticmethod
+    def run(
+        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+    ) -> AsyncGenerator[TickClosed, None]:
+        """Return an async generator of closed results, in order, each as soon as it is known.
+
+        Raises:
+            UnknownNameError: nothing is registered under one of the names.
+            DataError: (while iterating) the candles can't be had.
+        """
+        _, driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+        return driver.play()
+
+    @staticmethod
+    def run_sync(
+        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+    ) -> list[TickClosed]:
+        """Run a backtest to its end and return its closed results; raises as `run`.
+
+        For scripts and notebooks: it also works where an event loop is already running.
+        """
+        run, driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+
+        async def work() -> list[TickClosed]:
+            try:
+                async with aclosing(driver.play()) as results:
+                    return await collect(results)
+            finally:
+                if run.exchange.close is not None:
+                    await ask(run.exchange.close)
+
+        return run_blocking(work)
+
+    @staticmethod
+    def background(
+        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+    ) -> RunTask[None]:
+        """Start a backtest as a task; what ends it early is emitted on the exit channel.
+
+        Raises:
+            UnknownNameError: nothing is registered under one of the names.
+            RuntimeError: no event loop is running.
+        """
+        run, driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+
+        async def work() -> None:
+            try:
+                async with aclosing(driver.play()) as results:
+                    async for _ in results:
+                        pass
+            except Exception as error:
+                _exit(run, error)
+                await run.engine.bus.drain()
+                raise
+
+        def stop() -> None:
+            run.stopping = True
+
+        return RunTask(work(), stop)
+
+    @staticmethod
+    def get_data(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+    ) -> BacktestData:
+        """Return what the last such run has found, also while it still runs.
+
+        Raises:
+            UnknownNameError: no such run, or several (then name exchange and frame).
+        """
+        return backtest_data(_record(symbol, strategy_name, exchange_name, frame_name))
+
+    @staticmethod
+    def get_report(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+    ) -> str:
+        """Return `get_data` as Markdown; raises as `get_data`."""
+        return backtest_report(
+            backtest_data(_record(symbol, strategy_name, exchange_name, frame_name))
+        )
+
+    @staticmethod
+    def dump(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+        path: str | Path = "./dump/backtest",
+    ) -> Path:
+        """Write the report into the folder `path` and return the file's path.
+
+        Raises:
+            UnknownNameError: as `get_data`.
+            OSError: the file can't be written.
+        """
+        record = _record(symbol, strategy_name, exchange_name, frame_name)
+        text = backtest_report(backtest_data(record))
+        parts = (symbol, strategy_name, record.exchange_name, record.frame_name or "")
+        return write(text, path, "-".join(parts))
+
+
+def _prepare(
+    symbol: str, strategy_name: str, exchange_name: str, frame_name: str
+) -> tuple[Run, FrameDriver]:
+    engine = current_engine()
+    if not isinstance(symbol, str) or not symbol:
+        raise ValueError(f"symbol={symbol!r} must be a text that is not empty")
+    strategy = engine.strategies.get(strategy_name)
+    exchange = engine.exchanges.get(exchange_name)
+    frame = engine.frames.get(frame_name)
+    risks = [engine.risks.get(name) for name in strategy.risk_names]
+    timeline = frame.timeline
+    record = RunRecord(
+        symbol=symbol,
+        strategy_name=strategy_name,
+        exchange_name=exchange_name,
+        frame_name=frame_name,
+        mode="backtest",
+        config=engine.config,
+        since=timeline[0],
+        until=timeline[0],
+        total_frames=len(timeline),
+    )
+    engine.records.add(record)
+    run = Run(
+        engine,
+        mode="backtest",
+        symbol=symbol,
+        strategy=strategy,
+        exchange=exchange,
+        frame_name=frame_name,
+        view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
+        record=record,
+        desk=Desk(engine.books, risks),
+    )
+    callback = frame.callback("on_timeframe")
+    return run, FrameDriver(run, timeline, callback)
+
+
+def _record(
+    symbol: str, strategy_name: str, exchange_name: str | None, frame_name: str | None
+) -> RunRecord:
+    return current_engine().records.one(
+        mode="backtest",
+        symbol=symbol,
+        strategy_name=strategy_name,
+        exchange_name=exchange_name,
+        frame_name=frame_name,
+    )
+
+
+def _exit(run: Run, error: Exception) -> None:
+    event = ErrorEvent(
+        where="backtest",
+        error=error,
+        symbol=run.symbol,
+        strategy_name=run.strategy_name,
+        exchange_name=run.exchange_name,
+        mode="backtest",
+    )
+    run.engine.report(event)
+    if run.engine.bus.wanted("exit"):
+        run.engine.bus.emit(event, "exit")

@@ -1,0 +1,119 @@
+"""The engine: registries, events, candles, records and settings; and which one is current."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextvars import ContextVar, Token
+from types import TracebackType
+
+from backtest_kit._ambient import Moment
+from backtest_kit._bus import Bus, Subscription
+from backtest_kit._config import Config, configure, from_environment
+from backtest_kit._events import ErrorEvent
+from backtest_kit._market import Store
+from backtest_kit._record import Records
+from backtest_kit._registry import Registry
+from backtest_kit._risk import Books
+from backtest_kit._schemas import (
+    ExchangeSchema,
+    FrameSchema,
+    RiskSchema,
+    SizingSchema,
+    StrategySchema,
+)
+
+
+class Engine:
+    """Everything that runs share. Two engines share nothing.
+
+    Used as a context manager it becomes the current engine, on which the module-level functions
+    act. Settings come from the environment (`CC_...`) first.
+
+    Raises:
+        ConfigError: a setting in the environment can't be read.
+    """
+
+    def __init__(self) -> None:
+        self.config: Config = from_environment()
+        self.logger: logging.Logger = logging.getLogger("backtest_kit")
+        self.exchanges: Registry[ExchangeSchema] = Registry("exchange")
+        self.strategies: Registry[StrategySchema] = Registry("strategy")
+        self.frames: Registry[FrameSchema] = Registry("frame")
+        self.risks: Registry[RiskSchema] = Registry("risk")
+        self.sizings: Registry[SizingSchema] = Registry("sizing")
+        self.bus = Bus(self._listener_failed)
+        self.store = Store(lambda: self.logger)
+        self.records = Records()
+        self.books = Books()
+        self._tokens: list[Token[Engine | None]] = []
+
+    def set_config(self, **changes: object) -> None:
+        """Change settings, all of them or none; runs that have begun keep theirs.
+
+        Raises:
+            ConfigError: an unknown setting, or a value out of range.
+        """
+        self.config = configure(self.config, changes)
+
+    def report(self, event: ErrorEvent, *, log: bool = True) -> None:
+        """Emit an error, and log it."""
+        if log:
+            run = (event.strategy_name, event.symbol, event.exchange_name)
+            place = " ".join(part for part in run if part)
+            self.logger.error(
+                "%s%s: %s", event.where, f" of {place}" if place else "", describe(event.error)
+            )
+        if self.bus.wanted("error"):
+            self.bus.emit(event, "error")
+
+    def _listener_failed(
+        self, subscription: Subscription, error: BaseException, moment: Moment | None
+    ) -> None:
+        run = None if moment is None else moment.run
+        event = ErrorEvent(
+            where=f"a listener of {subscription.channel}",
+            error=error,
+            symbol=run and run.symbol,
+            strategy_name=run and run.strategy_name,
+            exchange_name=run and run.exchange_name,
+            mode=run and run.mode,
+            when=None if moment is None else moment.when,
+        )
+        if subscription.channel == "error":  # or it would be told of itself for ever
+            self.logger.error("%s: %s", event.where, describe(error))
+        else:
+            self.report(event)
+
+    def __enter__(self) -> Engine:
+        self._tokens.append(_current.set(self))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _current.reset(self._tokens.pop())
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line: its type and its text."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+_current: ContextVar[Engine | None] = ContextVar("engine", default=None)
+_default: list[Engine] = []
+_lock = threading.Lock()
+
+
+def current_engine() -> Engine:
+    """Return the engine entered with `with Engine()`, else the default one of the process."""
+    engine = _current.get()
+    if engine is not None:
+        return engine
+    with _lock:
+        if not _default:
+            _default.append(Engine())
+    return _default[0]
