@@ -1,0 +1,79 @@
+"""Risk: what the risk profiles refused, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from backtest_kit._events import RiskEvent
+from backtest_kit._record import RunRecord
+from backtest_kit._reports.table import markdown_table, price
+from backtest_kit._time import iso
+
+
+class RefusalCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a profile refused for a reason."""
+
+    risk_name: str
+    reason: str
+    count: int
+
+
+class RiskData(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers of the risk profiles."""
+
+    symbol: str
+    strategy_name: str
+    allowed: int
+    rejected: int
+    reasons: tuple[RefusalCount, ...]
+    rejections: tuple[RiskEvent, ...]
+
+
+def risk_data(records: Sequence[RunRecord]) -> RiskData:
+    """Return what was allowed and refused in these runs."""
+    events = tuple(event for record in records for event in record.rejections)
+    counts = Counter((event.risk_name, event.reason or "") for event in events)
+    return RiskData(
+        symbol=", ".join(dict.fromkeys(record.symbol for record in records)),
+        strategy_name=records[0].strategy_name,
+        allowed=sum(record.risk_allowed for record in records),
+        rejected=len(events),
+        reasons=tuple(
+            RefusalCount(risk_name=name, reason=reason, count=count)
+            for (name, reason), count in counts.most_common()
+        ),
+        rejections=events,
+    )
+
+
+def risk_report(data: RiskData) -> str:
+    """Return the report as Markdown."""
+    parts = [
+        f"# Risk refusals of {data.strategy_name} on {data.symbol}",
+        f"{data.allowed} checks passed, {data.rejected} were refused.",
+    ]
+    if data.reasons:
+        reasons = [(r.risk_name, r.reason, r.count) for r in data.reasons]
+        rows = [
+            (
+                iso(e.timestamp),
+                e.symbol,
+                e.risk_name,
+                e.signal.position,
+                price(e.price),
+                e.active_count,
+                e.reason or "",
+            )
+            for e in data.rejections
+        ]
+        columns = ("Time", "Symbol", "Profile", "Side", "Price", "Open positions", "Reason")
+        parts += [
+            "## By reason",
+            markdown_table(("Profile", "Reason", "Refusals"), reasons),
+            "## One by one",
+            markdown_table(columns, rows),
+        ]
+    return "\n\n".join(parts) + "\n"

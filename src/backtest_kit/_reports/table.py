@@ -1,0 +1,101 @@
+"""Text for people: Markdown tables, numbers, durations, and files written whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from backtest_kit._time import iso
+
+Cell = str | int | float | None
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Return a Markdown table; columns that hold only numbers are aligned right."""
+    cells = [[*row] for row in rows]
+    numeric = [
+        all(isinstance(row[i], int | float) or _looks_numeric(row[i]) for row in cells)
+        and bool(cells)
+        for i in range(len(columns))
+    ]
+    lines = [
+        "| " + " | ".join(_cell(column) for column in columns) + " |",
+        "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
+    ]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in cells]
+    return "\n".join(lines)
+
+
+def number(value: float | None, digits: int = 2, unit: str = "") -> str:
+    """Return a number with its unit, "n/a" for `None`."""
+    if value is None:
+        return "n/a"
+    if abs(value) >= 1e9:
+        return f"{value:.3e}{unit}"
+    return f"{value:,.{digits}f}{unit}"
+
+
+def price(value: float) -> str:
+    """Return a price with six significant digits or more, without noise."""
+    return f"{value:.10g}"
+
+
+def minutes(value: float | None) -> str:
+    """Return a duration given in minutes as people say it."""
+    if value is None:
+        return "n/a"
+    days, rest = divmod(round(value), 1440)
+    hours, rest = divmod(rest, 60)
+    parts = [f"{n} {unit}" for n, unit in ((days, "d"), (hours, "h"), (rest, "min")) if n]
+    return " ".join(parts[:2]) or f"{value:.1f} min"
+
+
+def span(since: int, until: int) -> str:
+    """Return a range of time given in milliseconds."""
+    return f"{iso(since)} to {iso(until)}"
+
+
+def write(text: str, folder: str | Path, name: str) -> Path:
+    """Write a Markdown file whole (never half) and return its path; names can't leave the folder.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    return write_bytes(text.encode(), folder, name, ".md")
+
+
+def write_bytes(data: bytes, folder: str | Path, name: str, suffix: str) -> Path:
+    """Write a file whole and return its path, its name made safe; raises as `write`."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    safe = re.sub(r"^\.", "%2E", quote(name, safe=""))
+    path = target / f"{safe[:200]}{suffix}"
+    handle, temporary = tempfile.mkstemp(dir=target, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.chmod(temporary, 0o644)  # noqa: PTH101 - a path from mkstemp
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return number(value)
+    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("\r", "")
+
+
+def _looks_numeric(value: Cell) -> bool:
+    return value is None or (
+        isinstance(value, str)
+        and re.fullmatch(r"n/a|[-+]?[\d,.]+(e[-+]?\d+)?\s?%?", value) is not None
+    )

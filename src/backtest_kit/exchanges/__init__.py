@@ -1,0 +1,15 @@
+"""Exchanges ready to use, each one line to register with `backtest_kit.add_exchange`."""
+
+from backtest_kit.exchanges._ccxt import CcxtExchange
+from backtest_kit.exchanges._csv import CsvExchange
+from backtest_kit.exchanges._frame import FrameExchange
+from backtest_kit.exchanges._parquet import ParquetExchange
+from backtest_kit.exchanges._synthetic import SyntheticExchange
+
+__all__ = [
+    "CcxtExchange",
+    "CsvExchange",
+    "FrameExchange",
+    "ParquetExchange",
+    "SyntheticExchange",
+]

@@ -1,0 +1,85 @@
+"""Candles from any exchange that ccxt knows (extra `ccxt`)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from backtest_kit._candles import Candles, read_candles
+from backtest_kit._errors import BacktestKitError, ExchangeRefusedError, did_you_mean
+from backtest_kit._time import interval_ms
+
+
+class CcxtExchange:
+    """Candles through ccxt: `CcxtExchange("binance")`; options go to the ccxt client.
+
+    The client respects the exchange's rate limit. What can't get better by asking again (an unknown
+    symbol or interval, a refused key) is raised at once, the rest is retried by the engine.
+
+    Raises:
+        BacktestKitError: ccxt is not installed, or knows no such exchange.
+    """
+
+    page_limit: int | None = None
+
+    def __init__(self, name: str, exchange_name: str | None = None, **options: Any) -> None:
+        try:
+            import ccxt.async_support as ccxt
+        except ImportError:
+            raise BacktestKitError(
+                "CcxtExchange needs ccxt: pip install 'backtest-kit[ccxt]'"
+            ) from None
+        if name not in ccxt.exchanges:
+            raise BacktestKitError(
+                f"ccxt knows no exchange {name!r}{did_you_mean(name, ccxt.exchanges)}"
+            )
+        self.exchange_name = exchange_name or name
+        self._errors = (
+            ccxt.BadSymbol,
+            ccxt.AuthenticationError,
+            ccxt.NotSupported,
+            ccxt.BadRequest,
+        )
+        self._make = functools.partial(getattr(ccxt, name), {"enableRateLimit": True, **options})
+        # a client belongs to the event loop in which it was first used
+        self._clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
+        """Return the candles of `interval` with open times in the `limit` steps from `since`.
+
+        Raises:
+            ExchangeRefusedError: asking again would not help; the message is the exchange's.
+        """
+        client = self._client()
+        try:
+            rows = await client.fetch_ohlcv(symbol, interval, since=since, limit=limit)
+        except self._errors as error:
+            raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
+        until = since + limit * interval_ms(interval)
+        return read_candles([row[:6] for row in rows if since <= row[0] < until])
+
+    async def format_price(self, symbol: str, price: float) -> str:
+        """Return a price in the precision of the market."""
+        client = self._client()
+        await client.load_markets()
+        return str(client.price_to_precision(symbol, price))
+
+    async def format_quantity(self, symbol: str, quantity: float) -> str:
+        """Return a quantity in the precision of the market."""
+        client = self._client()
+        await client.load_markets()
+        return str(client.amount_to_precision(symbol, quantity))
+
+    async def close(self) -> None:
+        """Close the running loop's client."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+    def _client(self) -> Any:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = self._make()
+        return self._clients[loop]

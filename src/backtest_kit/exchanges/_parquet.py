@@ -1,0 +1,154 @@
+"""Candles from Parquet files, read one row group at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backtest_kit._candles import COLUMNS, Candles, check_candles
+from backtest_kit._errors import BadCandlesError
+from backtest_kit.exchanges._recorded import Recording, Series, detect_step, find_files
+
+#: Decoded row groups that a file keeps in memory.
+KEPT_GROUPS = 4
+
+
+class ParquetExchange(Recording):
+    """Candles of Parquet files with the columns `timestamp open high low close volume`.
+
+    `path` is one file, which serves any symbol, or a folder of files named after symbols
+    (`BTCUSDT.parquet`, `BTCUSDT-1m-2023.parquet`); several of one symbol are joined. Times are
+    integer milliseconds or Arrow timestamps (without a zone: UTC). Files are read by row group, so
+    that a long history does not have to fit into memory.
+    """
+
+    def __init__(self, path: str | Path, exchange_name: str = "parquet") -> None:
+        super().__init__(exchange_name)
+        self._path = Path(path)
+
+    def open(self, symbol: str) -> Series:
+        """Return the files of a symbol as one series."""
+        files = [ParquetFile(p) for p in find_files(self._path, symbol, (".parquet", ".pq"))]
+        if len(files) == 1:
+            return files[0]
+        finest = min(file.step for file in files)
+        return Joined([file for file in files if file.step == finest])
+
+
+class ParquetFile:
+    """One Parquet file of candles."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.name = path.name
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadCandlesError(f"{path} can't be read as Parquet: {error}") from None
+        names = {name.lower(): name for name in self._file.schema_arrow.names}
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            have = ", ".join(self._file.schema_arrow.names)
+            raise BadCandlesError(f"{path} has no column {', '.join(missing)}; it has: {have}")
+        self._names = [names[name] for name in COLUMNS]
+        self._groups: OrderedDict[int, Candles] = OrderedDict()
+        bounds = [self._bounds(i) for i in range(self._file.num_row_groups)]
+        self._index = [i for i, bound in enumerate(bounds) if bound is not None]
+        self._first = [bound[0] for bound in bounds if bound is not None]
+        self._last = [bound[1] for bound in bounds if bound is not None]
+        if not self._first:
+            raise BadCandlesError(f"{path} has no candles")
+        if any(a >= b for a, b in zip(self._last, self._first[1:], strict=False)):
+            raise BadCandlesError(f"{path} is not sorted by time; see `backtest-kit data import`")
+        self.first = self._first[0]
+        head = self.group(0) if len(self._group_rows(0)) > 1 else self.read_all()
+        self.step = detect_step(head, path.name)
+        self.end = self._last[-1] + self.step
+
+    def read(self, since: int, until: int) -> Candles:
+        """Return the candles with open times in [since, until)."""
+        begin = int(np.searchsorted(self._last, since))
+        end = int(np.searchsorted(self._first, until))
+        return _concatenate([self._rows(i, since, until) for i in range(begin, end)])
+
+    def read_all(self) -> Candles:
+        """Return all candles, not checked."""
+        return _concatenate([self._decode(i) for i in self._index])
+
+    def group(self, place: int) -> Candles:
+        """Return the candles of one row group."""
+        if place not in self._groups:
+            self._groups[place] = self._decode(self._index[place])
+            while len(self._groups) > KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        return self._groups[place]
+
+    def _rows(self, place: int, since: int, until: int) -> Candles:
+        candles = self.group(place)
+        t = candles.timestamp
+        if len(t) > 1 and int(np.diff(t).min()) <= 0:
+            check_candles(candles, self.step)
+        begin, end = np.searchsorted(t, (since, until))
+        return candles[int(begin) : int(end)]
+
+    def _group_rows(self, place: int) -> range:
+        return range(self._file.metadata.row_group(self._index[place]).num_rows)
+
+    def _decode(self, group: int) -> Candles:
+        table = self._file.read_row_group(group, columns=self._names)
+        return Candles(*(_column(table.column(name)) for name in self._names))
+
+    def _bounds(self, group: int) -> tuple[int, int] | None:
+        """Return the first and last time of a row group, from its statistics where it has any."""
+        meta = self._file.metadata.row_group(group)
+        if meta.num_rows == 0:
+            return None
+        place = self._file.schema_arrow.get_field_index(self._names[0])
+        stats = meta.column(place).statistics
+        if stats is not None and stats.has_min_max and isinstance(stats.min, int):
+            return int(stats.min), int(stats.max)
+        t = self._decode(group).timestamp
+        return int(t.min()), int(t.max())
+
+
+class Joined:
+    """Several files of one symbol, in time order."""
+
+    def __init__(self, files: Sequence[ParquetFile]) -> None:
+        self._files = sorted(files, key=lambda file: file.first)
+        for before, after in itertools.pairwise(self._files):
+            if before.end > after.first:
+                raise BadCandlesError(f"{before.name} and {after.name} overlap")
+        self.step = files[0].step
+        self.first = self._files[0].first
+        self.end = self._files[-1].end
+
+    def read(self, since: int, until: int) -> Candles:
+        """Return the candles with open times in [since, until)."""
+        touched = [f for f in self._files if f.first < until and since < f.end]
+        return _concatenate([f.read(since, until) for f in touched])
+
+
+def _concatenate(parts: list[Candles]) -> Candles:
+    parts = [part for part in parts if len(part)]
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Candles([], [], [], [], [], [])
+    columns = zip(*(part.columns() for part in parts), strict=True)
+    return Candles(*(np.concatenate(pieces) for pieces in columns))
+
+
+def _column(column: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
+    return column.to_numpy()

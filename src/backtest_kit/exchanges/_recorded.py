@@ -1,0 +1,153 @@
+"""Recorded candles: one series per symbol, longer intervals resampled from it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from backtest_kit._candles import Candles, check_candles, spacing
+from backtest_kit._errors import BadCandlesError, DataError, DataRangeError
+from backtest_kit._time import INTERVALS, interval_ms
+
+#: Candles that one call may ask for: they are in memory or on this machine's disk.
+PAGE = 100_000
+
+
+class Series(Protocol):
+    """Recorded candles of one symbol on one interval; times in milliseconds UTC."""
+
+    step: int
+    first: int
+    end: int
+
+    def read(self, since: int, until: int) -> Candles:
+        """Return the candles with open times in [since, until)."""
+        ...
+
+
+class Loaded:
+    """A series held in memory."""
+
+    def __init__(self, candles: Candles, name: str) -> None:
+        self.step = detect_step(candles, name)
+        try:
+            check_candles(candles, self.step)
+        except BadCandlesError as error:
+            raise BadCandlesError(f"{name}: {error}") from None
+        self._candles = candles
+        self._times = candles.timestamp
+        self.first = int(self._times[0])
+        self.end = int(self._times[-1]) + self.step
+
+    def read(self, since: int, until: int) -> Candles:
+        """Return the candles with open times in [since, until), a slice."""
+        begin, end = np.searchsorted(self._times, (since, until))
+        return self._candles[int(begin) : int(end)]
+
+
+def detect_step(candles: Candles, name: str) -> int:
+    """Return the interval of candles in milliseconds: the smallest distance between two.
+
+    Raises:
+        BadCandlesError: there are fewer than two candles, or they follow no known interval.
+    """
+    step = spacing(candles.timestamp)
+    if step <= 0:
+        what = "fewer than two candles" if len(candles) < 2 else "candles out of order or twice"
+        raise BadCandlesError(f"{name} has {what}; run `backtest-kit data check` on it")
+    if step not in INTERVALS.values():
+        raise BadCandlesError(f"{name} has candles {step / 1000:g} s apart, which is no interval")
+    return step
+
+
+async def answer(series: Series, name: str, interval: str, since: int, limit: int) -> Candles:
+    """Return candles of `interval` from a series, as `get_candles` promises.
+
+    Raises:
+        DataError: the series is coarser than `interval`.
+    """
+    step = interval_ms(interval)
+    if step == series.step:
+        return series.read(since, since + limit * step)
+    if step % series.step:
+        own = next(key for key, value in INTERVALS.items() if value == series.step)
+        raise DataError(f"{name} has {own} candles, of which {interval} can't be made")
+    # a bucket is complete where the recording reaches its end
+    until = min(since + limit * step, series.end // step * step)
+    return series.read(since, until).resample(interval) if until > since else Candles(*[[]] * 6)
+
+
+def find_files(path: Path, symbol: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files of a symbol in a folder: named `SYMBOL` or `SYMBOL` and a delimiter.
+
+    Raises:
+        DataRangeError: there is none; the message names the files there are.
+    """
+    if not path.exists():
+        raise DataRangeError(f"{path} does not exist")
+    if path.is_file():
+        return [path]
+    plain = symbol.replace("/", "").replace(":", "")
+    files = sorted(p for p in path.iterdir() if p.name.lower().endswith(suffixes))
+    found = [p for p in files if _belongs(p.name, symbol) or _belongs(p.name, plain)]
+    if not found:
+        there = ", ".join(p.name for p in files[:10]) or "no such files"
+        raise DataRangeError(f"no {' or '.join(suffixes)} file of {symbol} in {path} ({there})")
+    return found
+
+
+def _belongs(name: str, symbol: str) -> bool:
+    return name.startswith(symbol) and not name[len(symbol) : len(symbol) + 1].isalnum()
+
+
+class Recording:
+    """Base of the exchanges over recorded candles; subclasses say how a symbol's are opened."""
+
+    page_limit: int | None = PAGE
+
+    def __init__(self, exchange_name: str) -> None:
+        self.exchange_name = exchange_name
+        self._series: dict[str, Series] = {}
+
+    def open(self, symbol: str) -> Series:
+        """Return the series of a symbol."""
+        raise NotImplementedError
+
+    def series(self, symbol: str) -> Series:
+        """Return the series of a symbol, opened once."""
+        if symbol not in self._series:
+            self._series[symbol] = self.open(symbol)
+        return self._series[symbol]
+
+    async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
+        """Return the candles of `interval` with open times in the `limit` steps from `since`."""
+        series = self.series(symbol)
+        return await answer(series, f"exchange {self.exchange_name!r}", interval, since, limit)
+
+    def data_range(self, symbol: str) -> tuple[int, int] | None:
+        """Return the first open time and the end of the data in milliseconds."""
+        series = self.series(symbol)
+        return series.first, series.end
+
+
+def join(parts: list[tuple[Path, Candles]]) -> Candles:
+    """Join the candles of several files in time order.
+
+    Files of coarser intervals than the finest are left out.
+
+    Raises:
+        BadCandlesError: two files overlap.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    steps = [detect_step(candles, path.name) for path, candles in parts]
+    finest = [part for part, step in zip(parts, steps, strict=True) if step == min(steps)]
+    finest.sort(key=lambda part: int(part[1].timestamp[0]))
+    for (before, a), (after, b) in itertools.pairwise(finest):
+        if a.timestamp[-1] >= b.timestamp[0]:
+            raise BadCandlesError(f"{before.name} and {after.name} overlap")
+    columns = zip(*(candles.columns() for _, candles in finest), strict=True)
+    return Candles(*(np.concatenate(pieces) for pieces in columns))
