@@ -1,1 +1,57 @@
-"""The command line."""
+"""The command line. User mistakes are one clear line and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from backtest_kit._errors import BacktestKitError, DataError
+from backtest_kit.cli.backtest import backtest
+from backtest_kit.cli.data import data
+from backtest_kit.cli.demo import demo
+from backtest_kit.cli.report import report
+
+#: Exit codes: a run that failed, misuse, an interrupt.
+FAILED, MISUSE, INTERRUPTED = 1, 2, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="backtest-kit")
+def cli() -> None:
+    r"""Backtest trading strategies, each written once as a function.
+
+    A strategy is a Python file that registers what it needs:
+
+    \b
+        backtest-kit demo
+        backtest-kit backtest my_strategy.py --symbol BTCUSDT --data BTCUSDT.parquet
+    """
+
+
+for command in (backtest, data, demo, report):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        hint = getattr(error, "ctx", None)
+        usage = f" (see {hint.command_path} --help)" if hint is not None else ""
+        print(f"backtest-kit: {error.format_message()}{usage}", file=sys.stderr)  # noqa: T201
+        sys.exit(MISUSE)
+    except (click.Abort, KeyboardInterrupt):
+        print("backtest-kit: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(INTERRUPTED)
+    except DataError as error:
+        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(FAILED)
+    except BacktestKitError as error:
+        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(MISUSE)
+    except OSError as error:
+        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(FAILED)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -43,7 +43,7 @@ class ParquetExchange(Recording):
 class ParquetFile:
     """One Parquet file of candles."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, check: bool = True) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -59,6 +59,11 @@ class ParquetFile:
             raise BadCandlesError(f"{path} has no column {', '.join(missing)}; it has: {have}")
         self._names = [names[name] for name in COLUMNS]
         self._groups: OrderedDict[int, Candles] = OrderedDict()
+        if check:
+            self._survey(path)
+
+    def _survey(self, path: Path) -> None:
+        """Find where each row group begins and ends."""
         bounds = [self._bounds(i) for i in range(self._file.num_row_groups)]
         self._index = [i for i, bound in enumerate(bounds) if bound is not None]
         self._first = [bound[0] for bound in bounds if bound is not None]
@@ -80,7 +85,7 @@ class ParquetFile:
 
     def read_all(self) -> Candles:
         """Return all candles, not checked."""
-        return _concatenate([self._decode(i) for i in self._index])
+        return _concatenate([self._decode(i) for i in range(self._file.num_row_groups)])
 
     def group(self, place: int) -> Candles:
         """Return the candles of one row group."""

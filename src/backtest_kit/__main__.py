@@ -1,0 +1,5 @@
+"""`python -m backtest_kit`."""
+
+from backtest_kit.cli import main
+
+main()

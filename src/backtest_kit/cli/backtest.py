@@ -1,0 +1,260 @@
+"""`backtest-kit backtest`: run the strategies of a file over recorded or exchange candles."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from backtest_kit import exchanges
+from backtest_kit._ambient import ask
+from backtest_kit._backtest import Backtest
+from backtest_kit._config import parse_settings
+from backtest_kit._engine import Engine, current_engine
+from backtest_kit._errors import BacktestKitError, DataError
+from backtest_kit._register import add_exchange, add_frame
+from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._reports.table import write, write_bytes
+from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
+from backtest_kit.cli.strategy_file import load
+from backtest_kit.cli.terminal import progress_bars, show
+
+INTERRUPTED = 130
+FAILED = 1
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat for several.")
+@click.option(
+    "--data",
+    "source",
+    type=click.Path(path_type=Path),
+    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
+)
+@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
+@click.option("--strategy", "strategy_names", multiple=True, help="Default: all in the file.")
+@click.option("--frame", "frame_name", help="A frame that the file registers.")
+@click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
+@click.option("--to", "end", help="End here, included.")
+@click.option(
+    "--interval",
+    default="1m",
+    show_default=True,
+    type=click.Choice([*INTERVALS]),
+    help="Step of a frame given by --from and --to, or by the data.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting, such as percent_fee=0.05.",
+)
+@click.option(
+    "--output",
+    default="./dump/backtest",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the reports.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
+def backtest(
+    file: Path,
+    symbols: tuple[str, ...],
+    source: Path | None,
+    exchange_name: str | None,
+    strategy_names: tuple[str, ...],
+    frame_name: str | None,
+    start: str | None,
+    end: str | None,
+    interval: str,
+    settings: tuple[str, ...],
+    output: Path,
+    as_json: bool,
+) -> int:
+    r"""Backtest the strategies that FILE registers, and write a report.
+
+    Without --frame, --from and --to, the whole range of the data is used.
+
+    \b
+        backtest-kit backtest my_strategy.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
+        backtest-kit backtest my_strategy.py --symbol BTC/USDT --exchange binance \
+            --from 2024-01-01 --to 2024-02-01
+    """
+    with Engine() as engine:
+        load(file)
+        engine.set_config(**_settings(settings))
+        exchange = choose_exchange(engine, exchange_name, source)
+        strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
+        jobs: list[tuple[str, StrategySchema, FrameSchema]] = []
+        for symbol in dict.fromkeys(symbols):
+            frame = _frame(engine, exchange, symbol, frame_name, start, end, interval)
+            jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
+        return run_jobs(engine, exchange, jobs, output, as_json=as_json)
+
+
+def run_jobs(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    jobs: list[tuple[str, StrategySchema, FrameSchema]],
+    output: Path,
+    *,
+    as_json: bool,
+) -> int:
+    """Run backtests side by side, write their reports, print them; return the exit code."""
+    failures: list[str] = []
+
+    async def one(symbol: str, strategy: StrategySchema, frame: FrameSchema) -> None:
+        names = {"exchange_name": exchange.name, "frame_name": frame.name}
+        try:
+            results = Backtest.run(symbol, strategy_name=strategy.name, **names)
+            async with aclosing(results):
+                async for _ in results:
+                    pass
+        except DataError as error:
+            failures.append(f"{strategy.name} {symbol}: {error}")
+
+    async def work() -> None:
+        try:
+            await asyncio.gather(*(one(*job) for job in jobs))
+        finally:
+            if exchange.close is not None:
+                await ask(exchange.close)
+
+    interrupted = False
+    try:
+        with progress_bars(engine, quiet=as_json):
+            asyncio.run(work())
+    except KeyboardInterrupt:
+        interrupted = True
+    found = [backtest_data(record) for record in engine.records.select(mode="backtest")]
+    paths = [_write(data, output) for data in found]
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        for data, path in zip(found, paths, strict=True):
+            show(data, console)
+            _remarks(data, console)
+            console.print(f"report: {path}", soft_wrap=True)
+    for failure in failures:
+        click.echo(f"backtest-kit: {failure}", err=True)
+    if interrupted:
+        click.echo("backtest-kit: interrupted; the report holds what was found so far", err=True)
+        return INTERRUPTED
+    return FAILED if failures else 0
+
+
+def _write(data: BacktestData, output: Path) -> Path:
+    name = "-".join((data.symbol, data.strategy_name, data.exchange_name, data.frame_name or ""))
+    write_bytes(msgspec.json.encode(data), output, name, ".json")
+    return write(backtest_report(data), output, name)
+
+
+def _remarks(data: BacktestData, console: Console) -> None:
+    """Print what a reader must know even without opening the report."""
+    lines = []
+    if data.gaps_filled:
+        lines.append(f"{data.gaps_filled} missing candles were filled")
+    if data.ambiguous_closes:
+        lines.append(f"{data.ambiguous_closes} closes were ambiguous")
+    if data.end_of_data_closes:
+        lines.append(f"{data.end_of_data_closes} signals were closed because the data ended")
+    if data.data_ended_at is not None:
+        lines.append(f"the data ended at {iso(data.data_ended_at)}, before the frame did")
+    elif not data.complete:
+        lines.append("the run did not reach its end")
+    if data.error_count:
+        lines.append(f"{data.error_count} errors, the first: {data.errors[0].message}")
+    for line in lines:
+        console.print(f"[yellow]note:[/] {line}", soft_wrap=True, highlight=False)
+
+
+def choose_exchange(engine: Engine, name: str | None, source: Path | None) -> ExchangeSchema:
+    """Return the exchange to use: a file's, a registered one, or one that ccxt knows."""
+    if source is not None:
+        if not source.exists():
+            raise click.UsageError(f"--data {source} does not exist")
+        kind = _kind(source)
+        add_exchange(kind(source, exchange_name=name or "data"))
+        return engine.exchanges.get(name or "data")
+    registered = engine.exchanges.list()
+    if name is None:
+        if len(registered) == 1:
+            return registered[0]
+        there = ", ".join(e.name for e in registered) or "none registered"
+        raise click.UsageError(f"which candles? give --data FILE or --exchange NAME ({there})")
+    if name not in {exchange.name for exchange in registered}:
+        add_exchange(exchanges.CcxtExchange(name))
+    return engine.exchanges.get(name)
+
+
+def _kind(source: Path) -> Any:
+    names = [source.name] if source.is_file() else [p.name for p in source.iterdir()]
+    if any(name.lower().endswith((".parquet", ".pq")) for name in names):
+        return exchanges.ParquetExchange
+    return exchanges.CsvExchange
+
+
+def _frame(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    symbol: str,
+    name: str | None,
+    start: str | None,
+    end: str | None,
+    interval: str,
+) -> FrameSchema:
+    if name is not None:
+        return engine.frames.get(name)
+    frames = engine.frames.list()
+    registered = [frame for frame in frames if not frame.name.startswith("data ")]
+    if start is None and end is None and len(registered) == 1:
+        return registered[0]
+    if start is None and end is None and len(registered) > 1:
+        there = ", ".join(frame.name for frame in registered)
+        raise click.UsageError(f"which frame? give --frame ({there}) or --from and --to")
+    known = None
+    if exchange.data_range is not None and (start is None or end is None):
+        known = exchange.data_range(symbol)
+    if known is None and (start is None or end is None):
+        raise click.UsageError(
+            f"exchange {exchange.name!r} does not tell its range: give --from and --to"
+        )
+    # by default the first step is the first that has an average price
+    first = known and known[0] + current_engine().config.avg_price_candles_count * MINUTE
+    begin = _moment("--from", start) if start else to_datetime(first or 0)
+    until = _moment("--to", end) if end else to_datetime(known[1] if known else 0)
+    title = f"data {symbol}"
+    add_frame(frame_name=title, interval=interval, start_date=begin, end_date=until)
+    return engine.frames.get(title)
+
+
+def _moment(option: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"{option} {text!r} is no ISO 8601 date or time") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, object]:
+    given: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise click.UsageError(f"--set {pair!r} must be KEY=VALUE")
+        given[key.strip()] = value.strip()
+    try:
+        return parse_settings(given)
+    except BacktestKitError as error:
+        raise click.UsageError(f"--set {error}") from None
