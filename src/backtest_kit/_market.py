@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, str]
 Part = tuple[Columns, npt.NDArray[np.bool_]]
-#: How many candles to look back for the close before a range that begins inside a gap.
-LOOK_BACK: Final = 10_000
+#: How many candles to look back or ahead, where a range begins or ends inside a gap.
+LOOK_AROUND: Final = 10_000
 #: Candles kept in memory for later runs over the same data (about 60 bytes each).
 KEPT_CANDLES: Final = 1_500_000
 
@@ -116,27 +116,50 @@ class Store:
         """Return what is known of [since, until): `old` with its missing ends fetched."""
         join = functools.partial(fill, step=fetch.step, policy=config.gap_policy, name=name)
         if old is None:
-            pages = await fetch.pages(since, until)
+            pages, asked = await self._onward(fetch, since, until)
             begins, before = await self._before(fetch, pages, since)
             part = join(pages, before=before)
             if part is None:
                 return None
-            return _segment([part], fetch.step, since, begins=begins, asked=until)
+            return _segment([part], fetch.step, since, begins=begins, asked=asked)
         parts: list[Part] = [(old.columns, old.filled)]
-        begins = old.begins
+        begins, asked = old.begins, old.asked
         if since < old.first and not begins:
             pages = await fetch.pages(since, old.first)
             begins, before = await self._before(fetch, pages, since)
             whole = join([*pages, Candles.view(old.columns, 0, 1)], before=before)
             assert whole is not None
             parts.insert(0, (_cut(whole[0], 0, -1), whole[1][:-1]))
-        if old.stop < until:
+        if old.asked < until:
             last = Candles.view(old.columns, old.rows - 1, old.rows)
-            part = join(await fetch.pages(old.stop, until), before=last)
+            pages, asked = await self._onward(fetch, old.stop, until)
+            part = join(pages, before=last)
             if part is not None:
                 parts.append(part)
-        asked = max(until, old.asked)
         return _segment(parts, fetch.step, since, begins=begins, asked=asked)
+
+    async def _onward(self, fetch: Fetch, since: int, until: int) -> tuple[list[Candles], int]:
+        """Return the pages from `since` to `until` at least, and up to where was asked.
+
+        Where candles are missing before `until`, the next one there is tells a gap from the end of
+        the data.
+        """
+        pages = await fetch.pages(since, until)
+        if since >= until or (pages and int(pages[-1].timestamp[-1]) + fetch.step == until):
+            return pages, until
+        limit = min(until + LOOK_AROUND * fetch.step, wall_ms() // fetch.step * fetch.step)
+        while until < limit:
+            stop = min(until + fetch.size * fetch.step, limit)
+            try:
+                found = await fetch.pages(until, stop)
+            except FetchError as error:
+                self._logger().warning("no candle after %s could be had: %s", iso(until), error)
+                break
+            if found:
+                first = found[0][:1]
+                return [*pages, first], int(first.timestamp[0]) + fetch.step
+            until = stop
+        return pages, until
 
     async def _before(
         self, fetch: Fetch, pages: list[Candles], since: int
@@ -150,7 +173,7 @@ class Store:
     async def _look_back(self, fetch: Fetch, since: int) -> Candles | None:
         """Return the last candle before `since`, or `None` where the data begin after it."""
         try:
-            pages = await fetch.pages(since - LOOK_BACK * fetch.step, since)
+            pages = await fetch.pages(since - LOOK_AROUND * fetch.step, since)
         except FetchError as error:
             self._logger().warning("no candle before %s could be had: %s", iso(since), error)
             return None
@@ -160,7 +183,7 @@ class Store:
 class Fetch:
     """Asks one exchange for one series, a page at a time."""
 
-    __slots__ = ("_config", "_exchange", "_interval", "_symbol", "step")
+    __slots__ = ("_config", "_exchange", "_interval", "_symbol", "size", "step")
 
     def __init__(
         self, exchange: ExchangeSchema, symbol: str, interval: str, config: Config
@@ -170,10 +193,11 @@ class Fetch:
         self._interval = interval
         self._config = config
         self.step = interval_ms(interval)
+        self.size = exchange.page_limit or config.max_candles_per_request
 
     async def pages(self, since: int, until: int) -> list[Candles]:
         """Return the pages of [since, until) that are not empty, checked."""
-        size = self._exchange.page_limit or self._config.max_candles_per_request
+        size = self.size
         callback = self._exchange.callback("on_candle_data")
         pages: list[Candles] = []
         for start in range(max(since, 0), until, size * self.step):

@@ -1,0 +1,93 @@
+"""Random markets and random scripts for them, as Hypothesis strategies."""
+
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+MINUTE = 60_000
+START = 1_704_067_200_000  # 2024-01-01T00:00Z
+
+
+class Case(NamedTuple):
+    """One backtest to compare: seeds of the market and the script, and the settings."""
+
+    seed: int
+    minutes: int
+    frame: str
+    interval: str
+    ask_rate: float
+    config: dict
+
+
+def market(seed, minutes=400, gaps=True, quiet=True):
+    """Rows (t, o, h, l, c, v) of a jumpy market with gaps, wicks and minutes without volume."""
+    rng = np.random.default_rng(seed)
+    scale = rng.choice([0.0005, 0.002, 0.01])
+    rows, close = [], 100.0
+    hole = 0
+    for i in range(minutes):
+        if gaps and i > 10:
+            hole = hole - 1 if hole > 0 else int(rng.integers(1, 30)) * (rng.random() < 0.01)
+            if hole > 0 and i < minutes - 1:
+                continue
+        jump = rng.normal(0, scale * (8 if rng.random() < 0.03 else 0.5))
+        opening = round(close * (1 + jump), 4)
+        close = round(opening * (1 + rng.normal(0, scale)), 4)
+        high = max(opening, close) * (1 + abs(rng.normal(0, scale)))
+        low = min(opening, close) * (1 - abs(rng.normal(0, scale)))
+        volume = 0.0 if quiet and rng.random() < 0.2 else round(rng.gamma(2.0, 3.0), 3)
+        rows.append((START + i * MINUTE, opening, round(high + 1e-4, 4), round(low - 1e-4, 4),
+                     close, volume))
+    return rows
+
+
+def script(seed, rate):
+    """A function (t, price) -> proposal or None; the same answer whoever asks."""
+
+    def answer(t, price):
+        rng = np.random.default_rng([seed, t // MINUTE])
+        if rng.random() > rate:
+            return None
+        side = 1 if rng.random() < 0.5 else -1
+        up, down = rng.choice([0.0, 0.4, 0.6, 1.5, 4.0], 2, p=[0.02, 0.03, 0.35, 0.4, 0.2])
+        entry = None
+        base = price
+        if rng.random() < 0.5:
+            base = entry = float(price * (1 - side * rng.choice([-0.3, 0.0, 0.1, 0.5, 2.0]) / 100))
+        proposal = {
+            "position": "long" if side > 0 else "short",
+            "price_take_profit": float(base * (1 + side * up / 100)),
+            "price_stop_loss": float(base * (1 - side * down / 100)),
+            "minute_estimated_time": int(rng.choice([1, 2, 4, 7, 30, 120, 1440])),
+        }
+        if entry is not None:
+            proposal["price_open"] = entry
+        return proposal
+
+    return answer
+
+
+configs = st.fixed_dictionaries(
+    {
+        "exit_trigger": st.sampled_from(["vwap", "wick"]),
+        "ambiguous_candle": st.sampled_from(["stop_loss_first", "take_profit_first"]),
+        "schedule_await_minutes": st.sampled_from([1, 5, 30, 120]),
+        "avg_price_candles_count": st.sampled_from([1, 2, 5, 9]),
+        "min_take_profit_distance_percent": st.sampled_from([0.0, 0.5]),
+        "min_stop_loss_distance_percent": st.sampled_from([0.0, 0.5]),
+        "max_stop_loss_distance_percent": st.sampled_from([0.0, 3.0, 20.0]),
+        "max_signal_lifetime_minutes": st.just(1440),
+        "percent_slippage": st.sampled_from([0.0, 0.1]),
+        "percent_fee": st.sampled_from([0.0, 0.1]),
+    }
+)
+cases = st.builds(
+    Case,
+    seed=st.integers(0, 2**32),
+    minutes=st.integers(100, 600),
+    frame=st.sampled_from(["1m", "3m", "5m", "15m", "1h"]),
+    interval=st.sampled_from(["1m", "3m", "5m", "30m", "1h"]),
+    ask_rate=st.sampled_from([0.02, 0.3, 1.0]),
+    config=configs,
+)
