@@ -207,15 +207,23 @@ def spacing(timestamp: Ints) -> int:
 
 
 def _sums(volume: Floats, starts: Ints) -> Floats:
-    """Sum each group as decimals where the values are decimals, so that no rounding creeps in."""
+    """Sum each group as decimals where its values are decimals, so that no rounding creeps in.
+
+    Each group is decided for itself: a later candle must not change the sum of an earlier one.
+    """
+    sums = np.add.reduceat(volume, starts)
+    undecided = np.ones(len(starts), dtype=np.bool_)
     for digits in range(9):
         scale = 10.0**digits
         units = np.rint(volume * scale)
-        if np.abs(units).sum() >= 2.0**53:
+        exact = np.logical_and.reduceat(units / scale == volume, starts) & undecided
+        total = np.add.reduceat(units, starts)
+        exact &= total < 2.0**53
+        sums[exact] = total[exact] / scale
+        undecided &= ~exact
+        if not undecided.any():
             break
-        if np.array_equal(units / scale, volume):
-            return np.add.reduceat(units, starts) / scale
-    return np.add.reduceat(volume, starts)
+    return sums
 
 
 def read_candles(source: object) -> Candles:
