@@ -37,8 +37,16 @@ def market(seed, minutes=400, gaps=True, quiet=True):
         high = max(opening, close) * (1 + abs(rng.normal(0, scale)))
         low = min(opening, close) * (1 - abs(rng.normal(0, scale)))
         volume = 0.0 if quiet and rng.random() < 0.2 else round(rng.gamma(2.0, 3.0), 3)
-        rows.append((START + i * MINUTE, opening, round(high + 1e-4, 4), round(low - 1e-4, 4),
-                     close, volume))
+        rows.append(
+            (
+                START + i * MINUTE,
+                opening,
+                round(high + 1e-4, 4),
+                round(low - 1e-4, 4),
+                close,
+                volume,
+            )
+        )
     return rows
 
 

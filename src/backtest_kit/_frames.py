@@ -81,6 +81,8 @@ class FrameDriver:
             raise
         finally:
             run.desk.leave()
+            if self._index:
+                run.record.until = max(run.record.until, self._timeline[self._index - 1])
             run.record.gaps = run.view.gaps(run.record.until)
             run.timed("backtest_total", stopwatch() - began)
             run.progress(self._index)

@@ -16,14 +16,20 @@ NAMES = {"strategy_name": "s", "exchange_name": "e", "frame_name": "f"}
 
 def rows(since, limit, price=100.0):
     first = max(since, T0)
-    return [[t, price, price + 1, price - 1, price, 1.0]
-            for t in range(first, since + limit * 60_000, 60_000)]
+    return [
+        [t, price, price + 1, price - 1, price, 1.0]
+        for t in range(first, since + limit * 60_000, 60_000)
+    ]
 
 
 def setup(get_candles, get_signal=lambda symbol, when: None, minutes=30, interval="1m"):
     bk.add_exchange(exchange_name="e", get_candles=get_candles)
-    bk.add_frame(frame_name="f", interval="1m", start_date=START + timedelta(minutes=10),
-                 end_date=START + timedelta(minutes=10 + minutes))
+    bk.add_frame(
+        frame_name="f",
+        interval="1m",
+        start_date=START + timedelta(minutes=10),
+        end_date=START + timedelta(minutes=10 + minutes),
+    )
     bk.add_strategy(strategy_name="s", interval=interval, get_signal=get_signal)
 
 
@@ -72,8 +78,12 @@ def test_a_failed_registration_does_not_poison_the_name():
     ],
 )
 def test_bad_frames(fields, message):
-    frame = {"frame_name": "f", "interval": "1m", "start_date": START,
-             "end_date": START + timedelta(days=1)}
+    frame = {
+        "frame_name": "f",
+        "interval": "1m",
+        "start_date": START,
+        "end_date": START + timedelta(days=1),
+    }
     with pytest.raises(bk.RegistrationError, match=message):
         bk.add_frame(**(frame | fields))
     assert bk.list_frames() == []
@@ -111,7 +121,10 @@ def set_at(i, column, value):
         (set_at(3, 1, 105.0), "open outside"),
         (set_at(3, 2, 1e6), "1000 times off the batch's median"),
         (set_at(3, 0, T0 + 1), r"grid|after"),
-        (lambda a: [*a, [4_000_000_000_000 // 60000 * 60000, 100, 101, 99, 100, 1]], "in the future"),
+        (
+            lambda a: [*a, [4_000_000_000_000 // 60000 * 60000, 100, 101, 99, 100, 1]],
+            "in the future",
+        ),
         (lambda a: [row[:5] for row in a], "expected six values"),
         (lambda a: np.zeros((4, 5)), r"shape \(n, 6\), got \(4, 5\)"),
         (lambda a: "candles", "expected candles, got str"),
@@ -128,8 +141,11 @@ def test_bad_candles_end_the_run_with_one_error_that_names_the_candle(change, me
 
 
 def test_too_few_candles_end_the_run_early_and_the_report_says_so():
-    setup(lambda symbol, interval, since, limit: [r for r in rows(since, limit)
-                                                  if r[0] < T0 + 20 * 60_000])
+    setup(
+        lambda symbol, interval, since, limit: [
+            r for r in rows(since, limit) if r[0] < T0 + 20 * 60_000
+        ]
+    )
     bk.Backtest.run_sync("X", **NAMES)
     data = bk.Backtest.get_data("X", strategy_name="s")
     assert data.data_ended_at == T0 + 20 * 60_000
@@ -145,8 +161,11 @@ def test_no_candles_at_all():
 
 def test_a_gap_is_an_error_where_the_user_wants_it():
     bk.set_config(gap_policy="raise")
-    setup(lambda symbol, interval, since, limit: [r for r in rows(since, limit)
-                                                  if r[0] != T0 + 20 * 60_000])
+    setup(
+        lambda symbol, interval, since, limit: [
+            r for r in rows(since, limit) if r[0] != T0 + 20 * 60_000
+        ]
+    )
     with pytest.raises(bk.GapError, match="2024-01-01T00:20Z is missing"):
         bk.Backtest.run_sync("X", **NAMES)
 
@@ -198,8 +217,12 @@ def test_an_exchange_that_hangs(sync):
         bk.Backtest.run_sync("X", **NAMES)
 
 
-OK = {"position": "long", "price_take_profit": 110, "price_stop_loss": 95,
-      "minute_estimated_time": 5}
+OK = {
+    "position": "long",
+    "price_take_profit": 110,
+    "price_stop_loss": 95,
+    "minute_estimated_time": 5,
+}
 
 
 @pytest.mark.parametrize(
@@ -221,8 +244,10 @@ OK = {"position": "long", "price_take_profit": 110, "price_stop_loss": 95,
         ({"price_stop_loss": 70}, ["max_stop_loss_distance_percent"]),
         ({"prise_open": 3}, ["unknown key 'prise_open'; did you mean 'price_open'"]),
         ({"id": ""}, ["id='' must be a text"]),
-        ({"position": "up", "price_stop_loss": -1, "minute_estimated_time": None},
-         ["position='up'", "price_stop_loss=-1.0", "minute_estimated_time is missing"]),
+        (
+            {"position": "up", "price_stop_loss": -1, "minute_estimated_time": None},
+            ["position='up'", "price_stop_loss=-1.0", "minute_estimated_time is missing"],
+        ),
     ],
 )
 def test_invalid_signals_list_every_problem_and_the_run_goes_on(change, problems):

@@ -11,8 +11,12 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def frame(minutes=300, name="f", interval="1m"):
-    bk.add_frame(frame_name=name, interval=interval, start_date=START,
-                 end_date=START + timedelta(minutes=minutes))
+    bk.add_frame(
+        frame_name=name,
+        interval=interval,
+        start_date=START,
+        end_date=START + timedelta(minutes=minutes),
+    )
 
 
 async def collect(symbol, **names):
@@ -47,10 +51,12 @@ async def test_runs_side_by_side_never_see_each_other():
         bk.add_strategy(strategy_name=strategy_of(symbol), interval="5m", get_signal=look)
     errors = []
     bk.listen_error(errors.append)
-    await asyncio.gather(*(
-        collect(s, strategy_name=strategy_of(s), exchange_name="synthetic", frame_name="f")
-        for s in "ABC"
-    ))
+    await asyncio.gather(
+        *(
+            collect(s, strategy_name=strategy_of(s), exchange_name="synthetic", frame_name="f")
+            for s in "ABC"
+        )
+    )
     assert not errors
     for symbol in "ABC":
         times = [when for s, when in seen if s == symbol]
@@ -66,8 +72,12 @@ async def test_nothing_leaks_into_the_consumer():
     @bk.strategy("s", interval="1m")
     async def s(symbol, when):
         p = await bk.get_average_price(symbol)
-        return bk.Signal(position="long", price_take_profit=p * 1.01, price_stop_loss=p * 0.99,
-                         minute_estimated_time=5)
+        return bk.Signal(
+            position="long",
+            price_take_profit=p * 1.01,
+            price_stop_loss=p * 0.99,
+            minute_estimated_time=5,
+        )
 
     results = bk.Backtest.run("X", strategy_name="s", exchange_name="synthetic", frame_name="f")
     n = 0
@@ -101,8 +111,10 @@ async def test_run_sync_works_inside_a_running_loop():
     bk.add_exchange(bk.exchanges.SyntheticExchange())
     frame()
     bk.add_strategy(strategy_name="s", interval="1m", get_signal=lambda symbol, when: None)
-    assert bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic",
-                                frame_name="f") == []
+    assert (
+        bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic", frame_name="f")
+        == []
+    )
     assert bk.Backtest.get_data("X", strategy_name="s").calls == 301
 
 

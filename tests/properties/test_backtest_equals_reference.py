@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-import reference
 from hypothesis import given
 from hypothesis import strategies as st
-from markets import MINUTE, START, cases, market, script
 
 import backtest_kit as bk
+import reference
 from backtest_kit._time import INTERVALS, to_datetime
+from markets import MINUTE, START, cases, market, script
 
 
 def play(case, rows, *, step_by_step, is_async=False, chunk=131_072):
@@ -29,8 +29,16 @@ def play(case, rows, *, step_by_step, is_async=False, chunk=131_072):
         "on_open": lambda x: told.append(("opened", x.timestamp, x.signal.price_open)),
         "on_schedule": lambda x: told.append(("scheduled", x.timestamp, x.signal.price_open)),
         "on_cancel": lambda x: told.append(("cancelled", x.timestamp, x.reason)),
-        "on_close": lambda x: told.append(("closed", x.close_timestamp, x.close_reason,
-                                           x.pnl.price_close, x.pnl.pnl_percentage, x.ambiguous)),
+        "on_close": lambda x: told.append(
+            (
+                "closed",
+                x.close_timestamp,
+                x.close_reason,
+                x.pnl.price_close,
+                x.pnl.pnl_percentage,
+                x.ambiguous,
+            )
+        ),
         "on_partial_profit": on_partial,
         "on_partial_loss": on_partial,
     }
@@ -56,8 +64,9 @@ def play(case, rows, *, step_by_step, is_async=False, chunk=131_072):
         )
         record = engine.records.select(mode="backtest")[0]
         assert [r.close_timestamp for r in results] == [t[1] for t in told if t[0] == "closed"]
-        unexpected = [k for k in record.error_kinds if "SignalError" not in k[1]
-                      and "DataRange" not in k[1]]
+        unexpected = [
+            k for k in record.error_kinds if "SignalError" not in k[1] and "DataRange" not in k[1]
+        ]
         assert not unexpected, unexpected
     return told
 

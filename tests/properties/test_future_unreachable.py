@@ -5,10 +5,10 @@ from datetime import timedelta
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from markets import MINUTE, START, market, script
 
 import backtest_kit as bk
 from backtest_kit._time import to_datetime
+from markets import MINUTE, START, market, script
 
 
 def decisions(rows, seed, trigger, count):
@@ -35,8 +35,12 @@ def decisions(rows, seed, trigger, count):
         engine.set_config(exit_trigger=trigger)
         bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
         start = to_datetime(START)
-        bk.add_frame(frame_name="f", interval="1m", start_date=start + timedelta(minutes=6),
-                     end_date=start + timedelta(minutes=count))
+        bk.add_frame(
+            frame_name="f",
+            interval="1m",
+            start_date=start + timedelta(minutes=6),
+            end_date=start + timedelta(minutes=count),
+        )
         bk.add_strategy(strategy_name="s", interval="3m", get_signal=get_signal)
         bk.listen_signal(lambda tick: seen.append((tick.timestamp, tick.to_json())))
         bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")

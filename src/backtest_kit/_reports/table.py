@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from backtest_kit._time import iso
+
+#: File systems allow 255 bytes; a longer name ends in a hash of itself.
+_LONGEST_NAME: Final = 180
 
 Cell = str | int | float | None
 
@@ -73,7 +78,10 @@ def write_bytes(data: bytes, folder: str | Path, name: str, suffix: str) -> Path
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     safe = re.sub(r"^\.", "%2E", quote(name, safe=""))
-    path = target / f"{safe[:200]}{suffix}"
+    if len(safe) > _LONGEST_NAME:
+        digest = hashlib.blake2b(safe.encode(), digest_size=8).hexdigest()
+        safe = f"{safe[:_LONGEST_NAME]}-{digest}"
+    path = target / f"{safe}{suffix}"
     handle, temporary = tempfile.mkstemp(dir=target, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -1,0 +1,132 @@
+"""The public surface: names, layers, import time's causes, examples, docs in step with the code."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backtest_kit as bk
+from backtest_kit._config import Config
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "backtest_kit"
+LAYERS = [
+    {
+        "_errors",
+        "_time",
+        "_candles",
+        "_series",
+        "_config",
+        "_signal",
+        "_results",
+        "_events",
+        "_schemas",
+        "_clock",
+    },
+    {"_profit", "_statistics", "_life", "_fast_forward"},
+    {
+        "_registry",
+        "_ambient",
+        "_bus",
+        "_market",
+        "_risk",
+        "_record",
+        "_engine",
+        "_array_strategy",
+        "_run",
+        "_task",
+        "_listen",
+        "_register",
+        "_sizing",
+    },
+    {"_frames"},
+    {"_reports", "_data_check"},
+    {"_backtest"},
+    {"cli", "__main__", "__init__"},
+]
+FAMILIES = {"exchanges"}  # used by the outermost layer, and built on the values alone
+
+
+def test_all_is_sorted_and_complete():
+    names = [name for name in vars(bk) if not name.startswith("_")]
+    public = {n for n in names if not isinstance(getattr(bk, n), type(sys)) or n == "exchanges"}
+    assert set(bk.__all__) == public
+    assert bk.__all__ == sorted(bk.__all__)
+
+
+def test_imports_point_one_way():
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if own in FAMILIES:
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("backtest_kit."):
+                other = node.module.split(".")[1]
+                if other not in FAMILIES:
+                    assert level[other] <= level[own], f"{path.name} imports {other}"
+
+
+def test_the_core_does_no_io():
+    for name in LAYERS[1]:
+        text = (PACKAGE / f"{name}.py").read_text()
+        for word in ("async ", "await ", "open(", "_clock", "contextvars", "logging"):
+            assert word not in text, f"{name} has {word}"
+
+
+def test_heavy_libraries_are_imported_only_when_used():
+    code = (
+        "import sys, backtest_kit; "
+        "print(*{'pyarrow', 'pandas', 'polars', 'ccxt', 'rich', 'click', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_no_module_is_long():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 520, path.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_every_example_runs(path, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "# " in done.stdout
+
+
+def test_every_setting_is_documented():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for name in Config.__struct_fields__:
+        assert f"`{name}`" in text, name
+
+
+def test_every_public_name_is_documented():
+    pages = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    for name in bk.__all__:
+        assert name.removesuffix("_once") in pages, name
+
+
+def test_readme_code_runs(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    blocks = [b.split("```")[0] for b in text.split("```python\n")[1:]]
+    assert blocks
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,206 @@
+"""The command line as a person uses it: a real process, a real terminal, a real Ctrl-C."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "first_backtest.py"
+COMMAND = [sys.executable, "-m", "backtest_kit"]
+
+
+def run(*arguments, cwd, **environment):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def one_line(result, *words, code=2):
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_demo_prints_trades_and_statistics_and_writes_a_report(tmp_path):
+    result = run("demo", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for text in ("Trades", "Sharpe ratio", "take_profit", "report: dump/backtest/"):
+        assert text in result.stdout
+    assert result.stderr == "", "no progress bar in a pipe"
+    report = next((tmp_path / "dump" / "backtest").glob("*.md")).read_text()
+    assert "# Backtest of crossover on BTCUSDT" in report
+    again = run("demo", cwd=tmp_path)
+    assert again.stdout == result.stdout, "the demo is deterministic"
+
+
+def test_json_is_for_machines_and_report_reads_it(tmp_path):
+    result = run("backtest", EXAMPLE, "--symbol", "A", "--symbol", "B", "--json", cwd=tmp_path)
+    runs = json.loads(result.stdout)
+    assert [r["symbol"] for r in runs] == ["A", "B"]
+    assert runs[0]["statistics"]["total_signals"] == len(runs[0]["signals"]) > 10
+    folder = tmp_path / "dump" / "backtest"
+    shown = run("report", next(folder.glob("A-*.json")), cwd=tmp_path)
+    assert shown.stdout == next(folder.glob("A-*.md")).read_text()
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_mistakes_are_one_clear_line(tmp_path):
+    def strategy(text):
+        return write(tmp_path / "s.py", text)
+
+    head = 'import backtest_kit as bk\n@bk.strategy("s", interval="1m")\ndef s(symbol, when): ...\n'
+    exchange = "bk.add_exchange(bk.exchanges.SyntheticExchange())\n"
+    go = ("backtest", tmp_path / "s.py", "--symbol", "X")
+
+    def backtest(text, *more):
+        strategy(text)
+        return run(*go, *more, cwd=tmp_path)
+
+    one_line(run("backtest", "none.py", "--symbol", "X", cwd=tmp_path), "none.py is not a file")
+    one_line(run("backtest", "none.py", cwd=tmp_path), "--symbol")
+    one_line(run("bactest", cwd=tmp_path), "No such command 'bactest'")
+    one_line(backtest("def broken(:\n"), "s.py:1", "invalid syntax")
+    one_line(backtest("x = 1\n\nx.y\n"), "s.py:3", "AttributeError")
+    one_line(backtest("x = 1\n"), "registers no strategy", "@backtest_kit.strategy")
+    one_line(backtest(head), "which candles?", "--data FILE")
+    one_line(backtest(head + exchange), "--from and --to")
+    one_line(backtest(head, "--data", "nothing.csv"), "--data nothing.csv does not exist")
+    one_line(backtest(head + exchange, "--from", "soon", "--to", "2024-01-02"), "'soon' is no ISO")
+    one_line(backtest(head + exchange, "--from", "2024-01-03", "--to", "2024-01-02"), "is before")
+    one_line(
+        backtest(head + exchange, "--strategy", "t", "--from", "2024-01-01", "--to", "2024-01-02"),
+        "unknown strategy 't'",
+        "there are: s",
+    )
+    one_line(backtest(head + exchange, "--set", "percent_fee=much"), "percent_fee='much'")
+    one_line(backtest(head + exchange, "--set", "fee=1"), "unknown setting 'fee'")
+    one_line(backtest(head + exchange, "--frame", "f"), "unknown frame 'f'")
+    one_line(
+        run("backtest", EXAMPLE, "--symbol", "X", cwd=tmp_path, CC_PERCENT_FEE="x"),
+        "CC_PERCENT_FEE",
+    )
+    one_line(run("data", "check", "none.parquet", cwd=tmp_path), "is not a file", code=1)
+    write(tmp_path / "bad.parquet", "hello")
+    one_line(run("data", "check", "bad.parquet", cwd=tmp_path), "can't be read as Parquet", code=1)
+    write(tmp_path / "bad.csv", "a,b,c\n1,2,3\n")
+    one_line(run("data", "check", "bad.csv", cwd=tmp_path), "3 columns; expected 6", code=1)
+    one_line(run("report", write(tmp_path / "r.json", "{}"), cwd=tmp_path), "is not a backtest's")
+
+
+def test_a_strategy_that_raises_in_the_middle_still_ends_with_a_report(tmp_path):
+    path = write(
+        tmp_path / "s.py",
+        """
+import backtest_kit as bk
+bk.add_exchange(bk.exchanges.SyntheticExchange())
+
+@bk.strategy("s", interval="1h")
+def s(symbol, when):
+    if when.hour == 3:
+        raise RuntimeError("in the middle")
+""",
+    )
+    result = run(
+        "backtest",
+        path,
+        "--symbol",
+        "X",
+        "--from",
+        "2024-01-01",
+        "--to",
+        "2024-01-02",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0
+    assert "1 errors, the first: RuntimeError: in the middle" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("backtest",), ("data", "check"), ("data", "import"), ("demo",), ("report",)]
+)
+def test_every_help_shows_an_example(arguments, tmp_path):
+    result = run(*arguments, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"backtest-kit {' '.join(arguments)}".strip() in result.stdout
+
+
+SLOW = """
+import time
+import backtest_kit as bk
+bk.add_exchange(bk.exchanges.SyntheticExchange())
+
+@bk.strategy("slow", interval="1m")
+def slow(symbol, when):
+    time.sleep(0.0005)
+    p = bk.average_price(symbol)
+    if when.minute == 0:
+        return bk.Signal(position="long", price_take_profit=p * 1.02, price_stop_loss=p * 0.98,
+                         minute_estimated_time=5)
+"""
+
+
+def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
+    path = write(tmp_path / "slow.py", SLOW)
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            "backtest",
+            path,
+            "--symbol",
+            "BTCUSDT",
+            "--from",
+            "2024-01-01",
+            "--to",
+            "2025-01-01",
+        ],
+        cwd=tmp_path,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(slave)
+    shown, deadline, interrupted = "", time.monotonic() + 50, False
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([master], [], [], 0.2)
+        if ready:
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            shown += data.decode(errors="replace")
+        if not interrupted and "slow BTCUSDT" in shown and "1%" in shown:
+            process.send_signal(signal.SIGINT)
+            interrupted = True
+    assert process.wait(20) == 130
+    os.close(master)
+    assert "━" in shown
+    assert "interrupted; the report holds what was found so far" in shown
+    assert "Traceback" not in shown
+    report = next((tmp_path / "dump" / "backtest").glob("*.md")).read_text()
+    assert "The run did not reach its end" in report
+    assert "## Trades" in report
