@@ -34,7 +34,6 @@ lint: $(VENV)/.stamp-test ## lint, format check and types
 	@$(BIN)/mypy
 
 bench: $(VENV)/.stamp ## measure speed and memory, as ratios within one run
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --group bench
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.stamp ## build the documentation site into site/

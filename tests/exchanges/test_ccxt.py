@@ -4,6 +4,7 @@ import json
 import threading
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -36,8 +37,8 @@ SYMBOL = {
 
 
 class Binance(BaseHTTPRequestHandler):
-    faults: list = []
-    asked: list = []
+    faults: ClassVar[list] = []
+    asked: ClassVar[list] = []
 
     def do_GET(self):
         url = urlparse(self.path)

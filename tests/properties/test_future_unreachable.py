@@ -12,7 +12,7 @@ from markets import MINUTE, START, market, script
 
 
 def decisions(rows, seed, trigger, count):
-    """All that a curious strategy has seen, answered and lived through, with the instant of each."""
+    """All that a curious strategy has seen, answered and lived through, with its instants."""
     seen = []
     proposals = script(seed, 0.3)
 
