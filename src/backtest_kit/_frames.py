@@ -174,8 +174,9 @@ class FrameDriver:
         self._go_to(self._frame_at(at) + 1)
         run.record.until = max(run.record.until, at)
         if answer is not None:
+            signal_began = stopwatch()
             closed = await self._take(answer, tape, at)
-            run.timed("backtest_signal", stopwatch() - began)
+            run.timed("backtest_signal", stopwatch() - signal_began + took / asked)
             return closed
         if idle:
             await run.tell(self._idle(tape, at))

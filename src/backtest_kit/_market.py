@@ -423,14 +423,16 @@ class MarketView:
         text = function(symbol, value)
         return str(await text if inspect.isawaitable(text) else text)
 
-    async def provide(self, symbol: str, interval: str, limit: int, when: int) -> Segment:
-        """Fetch so that `window` can answer at `when` and for some time after."""
+    async def provide(
+        self, symbol: str, interval: str, limit: int, when: int, until: int = 0
+    ) -> Segment:
+        """Fetch so that `window` can answer at `when` and for some time after, `until` at least."""
         key, step = (symbol, interval), interval_ms(interval)
         limit = self._limits[key] = max(limit, self._limits.get(key, 0))
         last = when // step * step
         since = last - limit * step
         chunk = self._config.candles_per_chunk * step
-        reach = max(when, min(self._horizon, when + chunk))
+        reach = max(when, until, min(self._horizon, when + chunk))
         while True:
             # a chunk that ends (or lies) inside a gap looks like the end of the data: look further
             final = reach >= self._horizon
@@ -456,9 +458,10 @@ class MarketView:
         The tape's first step is `when` or, where the data begin later, the first candle's close.
         """
         count = self._config.avg_price_candles_count
-        segment = await self.provide(symbol, "1m", count, when)
-        if segment.stop < until and segment.asked < until:
-            segment = await self._load((symbol, "1m"), segment.first, until)
+        segment = self._segments.get((symbol, "1m"))
+        known = 0 if segment is None else max(segment.stop, segment.asked)
+        if segment is None or segment.stop < when or known < until:
+            segment = await self.provide(symbol, "1m", count, when, until)
         average = segment.average(count)
         _, open_, high, low, _, _ = segment.columns
         return Tape(segment.first + MINUTE, average, open_, high, low)
