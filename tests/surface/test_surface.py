@@ -105,10 +105,10 @@ def test_every_example_runs(path, tmp_path):
     assert "# " in done.stdout
 
 
-def test_every_setting_is_documented():
+def test_every_setting_is_documented_with_its_default():
     text = (ROOT / "docs" / "configuration.md").read_text()
     for name in Config.__struct_fields__:
-        assert f"`{name}`" in text, name
+        assert f"| `{name}` | `{getattr(Config(), name)!r}` |" in text, name
 
 
 def test_every_public_name_is_documented():
