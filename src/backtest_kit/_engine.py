@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 
 from backtest_kit._ambient import Moment
@@ -46,7 +46,6 @@ class Engine:
         self.store = Store(lambda: self.logger)
         self.records = Records()
         self.books = Books()
-        self._tokens: list[Token[Engine | None]] = []
 
     def set_config(self, **changes: object) -> None:
         """Change settings, all of them or none; runs that have begun keep theirs.
@@ -86,7 +85,7 @@ class Engine:
             self.report(event)
 
     def __enter__(self) -> Engine:
-        self._tokens.append(_current.set(self))
+        _entered.set((*_entered.get(), self))
         return self
 
     def __exit__(
@@ -95,7 +94,7 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _current.reset(self._tokens.pop())
+        _entered.set(_entered.get()[:-1])
 
 
 def describe(error: BaseException) -> str:
@@ -103,16 +102,17 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-_current: ContextVar[Engine | None] = ContextVar("engine", default=None)
+#: The engines entered, innermost last; a task or thread has its own.
+_entered: ContextVar[tuple[Engine, ...]] = ContextVar("engines", default=())
 _default: list[Engine] = []
 _lock = threading.Lock()
 
 
 def current_engine() -> Engine:
     """Return the engine entered with `with Engine()`, else the default one of the process."""
-    engine = _current.get()
-    if engine is not None:
-        return engine
+    entered = _entered.get()
+    if entered:
+        return entered[-1]
     with _lock:
         if not _default:
             _default.append(Engine())

@@ -87,7 +87,7 @@ class Store:
         """Return the kept segment that serves [since, until) best, of those that touch it."""
         touching = [
             segment
-            for own, segment in self._segments.values()
+            for own, segment in [*self._segments.values()]
             if own == key and since <= segment.stop and segment.first <= until
         ]
         covering = [s for s in touching if _covers(s, since, until)]
@@ -97,9 +97,9 @@ class Store:
         """Keep a segment, and forget those inside it and the oldest ones over the limit."""
         for place, (own, old) in [*self._segments.items()]:
             if own == key and segment.first <= old.first and old.stop <= segment.stop:
-                del self._segments[place]
+                self._segments.pop(place, None)
         self._segments[id(segment)] = (key, segment)
-        while sum(old.rows for _, old in self._segments.values()) > KEPT_CANDLES:
+        while sum(old.rows for _, old in [*self._segments.values()]) > KEPT_CANDLES:
             if len(self._segments) == 1:
                 break
             self._segments.popitem(last=False)

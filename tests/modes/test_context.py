@@ -1,11 +1,13 @@
 """The ambient context: each run sees its own, also across tasks, and nothing leaks."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import backtest_kit as bk
+from backtest_kit._engine import current_engine
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -149,3 +151,29 @@ async def test_the_throttle_counts_from_the_last_call_and_every_call_uses_it_up(
 
     bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic", frame_name="f")
     assert calls == [0, 15, 30, 45, 60]
+
+
+def test_threads_may_share_an_engine():
+    bk.add_exchange(bk.exchanges.SyntheticExchange())
+    frame(3000)
+    bk.add_strategy(
+        strategy_name="s",
+        interval="1m",
+        get_signal=lambda symbol, when: bk.candles(symbol, "5m", 3) and None,
+    )
+    shared = current_engine()
+    found = {}
+
+    def work(symbol):
+        with shared:
+            found[symbol] = bk.Backtest.run_sync(
+                symbol, strategy_name="s", exchange_name="synthetic", frame_name="f"
+            )
+
+    threads = [threading.Thread(target=work, args=(symbol,)) for symbol in "ABCD"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(found) == set("ABCD")
+    assert bk.list_exchanges()

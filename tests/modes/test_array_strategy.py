@@ -1,0 +1,135 @@
+"""Array strategies: the last row over a trailing window is what a function would answer."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+import backtest_kit as bk
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+NAMES = {"exchange_name": "synthetic", "frame_name": "f"}
+
+
+@pytest.fixture(autouse=True)
+def market():
+    bk.add_exchange(bk.exchanges.SyntheticExchange(seed=2))
+    bk.add_frame(
+        frame_name="f", interval="1m", start_date=START, end_date=START + timedelta(days=5)
+    )
+
+
+def sides(closes):
+    fast = np.convolve(closes, np.ones(5) / 5, "full")[: len(closes)]
+    return np.where(closes > fast * 1.002, 1, np.where(closes < fast * 0.998, -1, 0))
+
+
+def test_it_trades_as_the_same_strategy_written_as_a_function():
+    def get_signals(candles):
+        side = sides(candles.close)
+        return bk.Signals(
+            side,
+            candles.close * (1 + side * 0.02),
+            candles.close * (1 - side * 0.01),
+            120,
+            np.where(side > 0, candles.close * 0.999, np.nan),
+        )
+
+    async def get_signal(symbol, when):
+        closes = (await bk.get_candles(symbol, "5m", 40)).close
+        side, close = int(sides(closes)[-1]), float(closes[-1])
+        if side == 0:
+            return None
+        return bk.Signal(
+            position="long" if side > 0 else "short",
+            price_take_profit=close * (1 + side * 0.02),
+            price_stop_loss=close * (1 - side * 0.01),
+            minute_estimated_time=120,
+            price_open=close * 0.999 if side > 0 else None,
+        )
+
+    bk.add_strategy(strategy_name="array", interval="5m", get_signals=get_signals, warmup=40)
+    bk.add_strategy(strategy_name="plain", interval="5m", get_signal=get_signal)
+    array, plain = (
+        bk.Backtest.run_sync("X", strategy_name=name, **NAMES) for name in ("array", "plain")
+    )
+    assert len(array) > 10
+    assert {t.signal.position for t in array} == {"long", "short"}
+    for a, b in zip(array, plain, strict=True):
+        assert (a.close_timestamp, a.close_reason, a.pnl) == (
+            b.close_timestamp,
+            b.close_reason,
+            b.pnl,
+        )
+
+
+def test_a_bracket_measures_from_the_actual_entry():
+    bk.add_strategy(
+        strategy_name="b",
+        interval="1h",
+        warmup=3,
+        get_signals=lambda candles: bk.Signals.bracket(np.full(len(candles), -1), 1.5, 0.8, 60),
+    )
+    closed = bk.Backtest.run_sync("X", strategy_name="b", **NAMES)
+    assert len(closed) > 50
+    for tick in closed:
+        row = tick.signal
+        assert row.price_take_profit == pytest.approx(row.price_open * 0.985)
+        assert row.price_stop_loss == pytest.approx(row.price_open * 1.008)
+        assert row.minute_estimated_time == 60
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: bk.Signals([0, 2], 1, 1, 1), "side must be"),
+        (lambda: bk.Signals([[1]], 1, 1, 1), "side must be one-dimensional"),
+        (lambda: bk.Signals([0, 1], [1, 2, 3], 1, 1), r"price_take_profit has shape \(3,\)"),
+    ],
+)
+def test_bad_columns(make, message):
+    with pytest.raises(bk.SignalError, match=message):
+        make()
+
+
+def test_an_answer_of_another_length_is_an_error_event():
+    errors = []
+    bk.listen_error(errors.append)
+    bk.add_strategy(
+        strategy_name="s",
+        interval="1d",
+        warmup=2,
+        get_signals=lambda candles: bk.Signals([0], 1, 1, 1),
+    )
+    bk.Backtest.run_sync("X", strategy_name="s", **NAMES)
+    assert len(errors) == 6
+    assert "return Signals with 2 rows" in str(errors[0].error)
+
+
+def test_a_strategy_is_written_in_one_way():
+    with pytest.raises(bk.RegistrationError, match="either get_signal or get_signals"):
+        bk.add_strategy(strategy_name="s", interval="1m")
+
+
+def test_registering_by_schema_and_by_decorator():
+    bk.add_strategy(
+        bk.StrategySchema(strategy_name="a", interval="1m", get_signal=lambda s, w: None)
+    )
+
+    @bk.exchange("mem")
+    def mem(symbol, interval, since, limit):
+        return []
+
+    @bk.strategy("b", interval="1m", note="kept")
+    def b(symbol, when):
+        return None
+
+    assert [s.strategy_name for s in bk.list_strategies()] == ["a", "b"]
+    assert bk.list_strategies()[1].note == "kept"
+    assert [e.exchange_name for e in bk.list_exchanges()] == ["synthetic", "mem"]
+    with pytest.raises(bk.RegistrationError, match="expected a FrameSchema"):
+        bk.add_frame(bk.list_strategies()[0])
+    with pytest.raises(bk.RegistrationError, match="or its fields, not both"):
+        bk.add_strategy(bk.list_strategies()[0], note="x")
+    with pytest.raises(bk.RegistrationError, match="FrameSchema: Missing required argument"):
+        bk.add_frame(frame_name="x")
