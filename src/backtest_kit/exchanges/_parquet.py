@@ -12,7 +12,13 @@ import numpy as np
 
 from backtest_kit._candles import COLUMNS, Candles, check_candles
 from backtest_kit._errors import BadCandlesError
-from backtest_kit.exchanges._recorded import Recording, Series, detect_step, find_files
+from backtest_kit.exchanges._recorded import (
+    Recording,
+    Series,
+    concatenate,
+    detect_step,
+    find_files,
+)
 
 #: Decoded row groups that a file keeps in memory.
 KEPT_GROUPS = 4
@@ -81,11 +87,11 @@ class ParquetFile:
         """Return the candles with open times in [since, until)."""
         begin = int(np.searchsorted(self._last, since))
         end = int(np.searchsorted(self._first, until))
-        return _concatenate([self._rows(i, since, until) for i in range(begin, end)])
+        return concatenate([self._rows(i, since, until) for i in range(begin, end)])
 
     def read_all(self) -> Candles:
         """Return all candles, not checked."""
-        return _concatenate([self._decode(i) for i in range(self._file.num_row_groups)])
+        return concatenate([self._decode(i) for i in range(self._file.num_row_groups)])
 
     def group(self, place: int) -> Candles:
         """Return the candles of one row group."""
@@ -138,17 +144,7 @@ class Joined:
     def read(self, since: int, until: int) -> Candles:
         """Return the candles with open times in [since, until)."""
         touched = [f for f in self._files if f.first < until and since < f.end]
-        return _concatenate([f.read(since, until) for f in touched])
-
-
-def _concatenate(parts: list[Candles]) -> Candles:
-    parts = [part for part in parts if len(part)]
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return Candles([], [], [], [], [], [])
-    columns = zip(*(part.columns() for part in parts), strict=True)
-    return Candles(*(np.concatenate(pieces) for pieces in columns))
+        return concatenate([f.read(since, until) for f in touched])
 
 
 def _column(column: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -77,7 +78,31 @@ async def answer(series: Series, name: str, interval: str, since: int, limit: in
         raise DataError(f"{name} has {own} candles, of which {interval} can't be made")
     # a bucket is complete where the recording reaches its end
     until = min(since + limit * step, series.end // step * step)
-    return series.read(since, until).resample(interval) if until > since else Candles(*[[]] * 6)
+    return resampled(series.read, series.step, interval, since, until)
+
+
+def resampled(
+    read: Callable[[int, int], Candles], own: int, interval: str, since: int, until: int
+) -> Candles:
+    """Return candles of `interval`, made of what `read` returns, a bounded piece at a time."""
+    step = interval_ms(interval)
+    piece = max(1, PAGE * own // step) * step
+    parts = [
+        read(start, min(start + piece, until)).resample(interval)
+        for start in range(since // step * step, until, piece)
+    ]
+    return concatenate(parts)
+
+
+def concatenate(parts: Iterable[Candles]) -> Candles:
+    """Return candles that follow each other as one."""
+    some = [part for part in parts if len(part)]
+    if len(some) == 1:
+        return some[0]
+    if not some:
+        return Candles([], [], [], [], [], [])
+    columns = zip(*(part.columns() for part in some), strict=True)
+    return Candles(*(np.concatenate(pieces) for pieces in columns))
 
 
 def find_files(path: Path, symbol: str, suffixes: tuple[str, ...]) -> list[Path]:
@@ -149,5 +174,4 @@ def join(parts: list[tuple[Path, Candles]]) -> Candles:
     for (before, a), (after, b) in itertools.pairwise(finest):
         if a.timestamp[-1] >= b.timestamp[0]:
             raise BadCandlesError(f"{before.name} and {after.name} overlap")
-    columns = zip(*(candles.columns() for _, candles in finest), strict=True)
-    return Candles(*(np.concatenate(pieces) for pieces in columns))
+    return concatenate(candles for _, candles in finest)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import OrderedDict
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from backtest_kit._candles import Candles
 from backtest_kit._errors import DataRangeError
 from backtest_kit._time import MINUTE, interval_ms
-from backtest_kit.exchanges._recorded import PAGE
+from backtest_kit.exchanges._recorded import PAGE, concatenate, resampled
 
 _MINUTES: Final = 1440
 _DAY: Final = _MINUTES * MINUTE
@@ -43,20 +43,24 @@ class SyntheticExchange:
         self._seed = seed
         self._price = price
         self._days: OrderedDict[tuple[str, int], Candles] = OrderedDict()
-        self._node = lru_cache(maxsize=4096)(self._make_node)
+        self._node = functools.lru_cache(maxsize=4096)(self._make_node)
 
     async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
         """Return the candles of `interval` with open times in the `limit` steps from `since`."""
         step = interval_ms(interval)
         if since < 0:
             raise DataRangeError("the synthetic market begins in 1970")
-        first, last = since // _DAY, (since + limit * step - 1) // _DAY
-        days = [self._day(symbol, day) for day in range(first, last + 1)]
-        columns = zip(*(day.columns() for day in days), strict=True)
-        candles = Candles(*(np.concatenate(pieces) for pieces in columns))
+        read = functools.partial(self._read, symbol)
+        until = since + limit * step
+        if step == MINUTE:
+            return read(since, until)
+        return resampled(read, MINUTE, interval, since, until)
+
+    def _read(self, symbol: str, since: int, until: int) -> Candles:
+        first, last = since // _DAY, (until - 1) // _DAY
+        whole = concatenate(self._day(symbol, day) for day in range(first, last + 1))
         begin = (since - first * _DAY) // MINUTE
-        candles = candles[begin : begin + limit * step // MINUTE]
-        return candles if step == MINUTE else candles.resample(interval)
+        return whole[begin : begin + (until - since) // MINUTE]
 
     def _random(self, symbol: str, *key: int) -> np.random.Generator:
         words = f"{self._seed}|{symbol}|{'|'.join(map(str, key))}".encode()
