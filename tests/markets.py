@@ -17,11 +17,15 @@ class Case(NamedTuple):
     frame: str
     interval: str
     ask_rate: float
+    coarse: bool
     config: dict
 
 
-def market(seed, minutes=400, gaps=True, quiet=True):
-    """Rows (t, o, h, l, c, v) of a jumpy market with gaps, wicks and minutes without volume."""
+def market(seed, minutes=400, gaps=True, quiet=True, coarse=False):
+    """Rows (t, o, h, l, c, v) of a jumpy market with gaps, wicks and minutes without volume.
+
+    A coarse one has no volume and prices in steps of a half, so that levels are met exactly.
+    """
     rng = np.random.default_rng(seed)
     scale = rng.choice([0.0005, 0.002, 0.01])
     rows, close = [], 100.0
@@ -47,10 +51,12 @@ def market(seed, minutes=400, gaps=True, quiet=True):
                 volume,
             )
         )
+    if coarse:
+        rows = [(row[0], *(round(x * 2) / 2 for x in row[1:5]), 0.0) for row in rows]
     return rows
 
 
-def script(seed, rate):
+def script(seed, rate, coarse=False):
     """A function (t, price) -> proposal or None; the same answer whoever asks."""
 
     def answer(t, price):
@@ -63,6 +69,9 @@ def script(seed, rate):
         base = price
         if rng.random() < 0.5:
             base = entry = float(price * (1 - side * rng.choice([-0.3, 0.0, 0.1, 0.5, 2.0]) / 100))
+        if coarse:
+            base = round(base * 2) / 2
+            entry = None if entry is None else base
         proposal = {
             "position": "long" if side > 0 else "short",
             "price_take_profit": float(base * (1 + side * up / 100)),
@@ -71,6 +80,9 @@ def script(seed, rate):
         }
         if entry is not None:
             proposal["price_open"] = entry
+        if coarse:
+            for level in ("price_take_profit", "price_stop_loss"):
+                proposal[level] = round(proposal[level] * 2) / 2
         return proposal
 
     return answer
@@ -97,5 +109,6 @@ cases = st.builds(
     frame=st.sampled_from(["1m", "3m", "5m", "15m", "1h"]),
     interval=st.sampled_from(["1m", "3m", "5m", "30m", "1h"]),
     ask_rate=st.sampled_from([0.02, 0.3, 1.0]),
+    coarse=st.booleans(),
     config=configs,
 )

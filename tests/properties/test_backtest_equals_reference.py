@@ -13,7 +13,7 @@ from markets import MINUTE, START, cases, market, script
 
 def play(case, rows, *, step_by_step, is_async=False, chunk=131_072):
     """Run a case on a new engine and return the transitions as the reference writes them."""
-    proposals = script(case.seed, case.ask_rate)
+    proposals = script(case.seed, case.ask_rate, case.coarse)
     told = []
 
     def get_signal(symbol, when):
@@ -78,32 +78,32 @@ def expected(case, rows):
         START + case.minutes * 3 // 4 * MINUTE,
         INTERVALS[case.frame],
         INTERVALS[case.interval],
-        script(case.seed, case.ask_rate),
+        script(case.seed, case.ask_rate, case.coarse),
         case.config,
     )
 
 
 @given(cases)
 def test_fast_forward_equals_the_reference(case):
-    rows = market(case.seed, case.minutes)
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
     assert play(case, rows, step_by_step=False) == expected(case, rows)
 
 
 @given(cases)
 def test_step_by_step_equals_the_reference(case):
-    rows = market(case.seed, case.minutes)
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
     assert play(case, rows, step_by_step=True) == expected(case, rows)
 
 
 @given(cases)
 def test_an_async_strategy_gives_the_same(case):
-    rows = market(case.seed, case.minutes)
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
     assert play(case, rows, step_by_step=False, is_async=True) == expected(case, rows)
 
 
 @given(cases, st.sampled_from([1000, 1001, 1440]))
 def test_the_size_of_chunks_changes_nothing(case, chunk):
     case = case._replace(minutes=case.minutes * 5)
-    rows = market(case.seed, case.minutes)
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
     whole = play(case, rows, step_by_step=False)
     assert play(case, rows, step_by_step=False, chunk=chunk) == whole
