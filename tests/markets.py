@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from backtest_kit._time import INTERVALS
+
 MINUTE = 60_000
 START = 1_704_067_200_000  # 2024-01-01T00:00Z
 
@@ -106,8 +108,8 @@ cases = st.builds(
     Case,
     seed=st.integers(0, 2**32),
     minutes=st.integers(100, 600),
-    frame=st.sampled_from(["1m", "3m", "5m", "15m", "1h"]),
-    interval=st.sampled_from(["1m", "3m", "5m", "30m", "1h"]),
+    frame=st.one_of(st.sampled_from(["1m", "3m", "5m"]), st.sampled_from([*INTERVALS])),
+    interval=st.one_of(st.sampled_from(["1m", "3m", "5m"]), st.sampled_from([*INTERVALS])),
     ask_rate=st.sampled_from([0.02, 0.3, 1.0]),
     coarse=st.booleans(),
     config=configs,

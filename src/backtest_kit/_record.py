@@ -14,6 +14,8 @@ from backtest_kit._signal import SignalRow
 
 #: Kinds of error kept with their text; all errors are counted.
 KEPT_KINDS = 100
+#: Samples of a duration kept; from there on every second is dropped, then every fourth ...
+MOST_SAMPLES = 20_000
 
 
 class ErrorKind:
@@ -39,18 +41,26 @@ class Waited(NamedTuple):
 class Timings:
     """Durations of one metric type in milliseconds; `samples` may hold fewer than `count`."""
 
-    __slots__ = ("count", "samples", "total")
+    __slots__ = ("_every", "_skipped", "count", "samples", "total")
 
     def __init__(self) -> None:
         self.count = 0
         self.total = 0.0
         self.samples: list[float] = []
+        self._every = 1
+        self._skipped = 0
 
-    def add(self, duration: float, count: int = 1, sample: float | None = None) -> None:
-        """Count `count` durations that took `duration` together, keeping one as a sample."""
+    def add(self, duration: float, count: int = 1) -> None:
+        """Count `count` durations that took `duration` together; their mean may become a sample."""
         self.count += count
         self.total += duration
-        self.samples.append(duration / count if sample is None else sample)
+        self._skipped += 1
+        if self._skipped >= self._every:
+            self._skipped = 0
+            self.samples.append(duration / count)
+            if len(self.samples) >= MOST_SAMPLES:
+                self.samples = self.samples[1::2]
+                self._every *= 2
 
 
 class RunRecord:

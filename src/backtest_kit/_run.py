@@ -166,11 +166,9 @@ class Run:
                 await self.guarded(where, callback, event)
         return allowed
 
-    def timed(
-        self, metric_type: MetricType, duration: float, count: int = 1, sample: float | None = None
-    ) -> None:
+    def timed(self, metric_type: MetricType, duration: float, count: int = 1) -> None:
         """Record a duration in milliseconds, and tell listeners of it."""
-        self.record.timing(metric_type).add(duration, count, sample)
+        self.record.timing(metric_type).add(duration, count)
         if self.engine.bus.wanted("performance"):
             now = wall_ms()
             event = PerformanceEvent(

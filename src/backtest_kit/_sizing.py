@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 from backtest_kit._ambient import ask
@@ -14,7 +15,10 @@ from backtest_kit._task import run_blocking
 def fixed_percentage_size(
     balance: float, risk_percentage: float, price_open: float, price_stop_loss: float
 ) -> float:
-    """Return the quantity that loses `risk_percentage` of the balance at the stop-loss."""
+    """Return the quantity that loses `risk_percentage` of the balance at the stop-loss.
+
+    Fixed-fractional sizing (Vince, 1990).
+    """
     return balance * (risk_percentage / 100) / abs(price_open - price_stop_loss)
 
 
@@ -30,8 +34,12 @@ def kelly_size(
 
 
 def atr_size(balance: float, risk_percentage: float, atr: float, multiplier: float) -> float:
-    """Return the quantity that loses `risk_percentage` of the balance at `multiplier` ATRs."""
-    return balance * (risk_percentage / 100) / (atr * multiplier)
+    """Return the quantity that loses `risk_percentage` of the balance at `multiplier` ATRs.
+
+    `atr` is the average true range (Wilder, 1978), in the units of the price.
+    """
+    distance = atr * multiplier
+    return balance * (risk_percentage / 100) / distance if distance > 0 else math.inf
 
 
 def bounded(quantity: float, balance: float, price_open: float, sizing: SizingSchema) -> float:
@@ -49,7 +57,9 @@ class PositionSize:
     """Position sizes by the sizings registered with `add_sizing`; quantities of the base asset.
 
     Every method raises `UnknownNameError` for an unknown sizing, and `ValueError` for one of
-    another method or a number that is not finite and positive.
+    another method, a number that is not finite and positive, or a size beyond float64.
+    `on_calculate(quantity, parameters)`, sync or async, runs to its end before the size is
+    returned; what it raises goes to the caller.
     """
 
     @staticmethod
@@ -63,15 +73,13 @@ class PositionSize:
     ) -> float:
         """Return the size at which the stop-loss costs `risk_percentage` of the balance."""
         sizing = _sizing(sizing_name, "fixed-percentage")
-        _positive(
+        balance, entry, stop = _positive(
             account_balance=account_balance, price_open=price_open, price_stop_loss=price_stop_loss
         )
-        if price_open == price_stop_loss:
+        if entry == stop:
             raise ValueError(f"price_stop_loss={price_stop_loss!r} must differ from price_open")
-        size = fixed_percentage_size(
-            account_balance, sizing.risk_percentage, price_open, price_stop_loss
-        )
-        return _finish(sizing, symbol, size, account_balance, price_open)
+        size = fixed_percentage_size(balance, sizing.risk_percentage, entry, stop)
+        return _finish(sizing, symbol, size, balance, entry)
 
     @staticmethod
     def kelly_criterion(
@@ -85,15 +93,14 @@ class PositionSize:
     ) -> float:
         """Return `kelly_multiplier` of the Kelly bet; `win_rate` is a share from 0 to 1."""
         sizing = _sizing(sizing_name, "kelly-criterion")
-        _positive(
+        balance, entry, ratio = _positive(
             account_balance=account_balance, price_open=price_open, win_loss_ratio=win_loss_ratio
         )
-        if not 0 <= win_rate <= 1:
+        share = _number("win_rate", win_rate)
+        if not 0 <= share <= 1:
             raise ValueError(f"win_rate={win_rate!r} must be a share from 0 to 1, not a percentage")
-        size = kelly_size(
-            account_balance, win_rate, win_loss_ratio, sizing.kelly_multiplier, price_open
-        )
-        return _finish(sizing, symbol, size, account_balance, price_open)
+        size = kelly_size(balance, share, ratio, sizing.kelly_multiplier, entry)
+        return _finish(sizing, symbol, size, balance, entry)
 
     @staticmethod
     def atr_based(
@@ -101,9 +108,11 @@ class PositionSize:
     ) -> float:
         """Return the size at which `atr_multiplier` ATRs cost `risk_percentage` of the balance."""
         sizing = _sizing(sizing_name, "atr-based")
-        _positive(account_balance=account_balance, price_open=price_open, atr=atr)
-        size = atr_size(account_balance, sizing.risk_percentage, atr, sizing.atr_multiplier)
-        return _finish(sizing, symbol, size, account_balance, price_open)
+        balance, entry, width = _positive(
+            account_balance=account_balance, price_open=price_open, atr=atr
+        )
+        size = atr_size(balance, sizing.risk_percentage, width, sizing.atr_multiplier)
+        return _finish(sizing, symbol, size, balance, entry)
 
 
 def _sizing(name: str, method: str) -> SizingSchema:
@@ -113,18 +122,32 @@ def _sizing(name: str, method: str) -> SizingSchema:
     return sizing
 
 
-def _positive(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{name}={value!r} must be a number")
+def _positive(**numbers: float) -> list[float]:
+    values = [_number(name, value) for name, value in numbers.items()]
+    for name, value in zip(numbers, values, strict=True):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}={value!r} must be finite and above 0")
+    return values
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name}={value!r} must be a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, and within float64") from None
 
 
 def _finish(
     sizing: SizingSchema, symbol: str, size: float, balance: float, price_open: float
 ) -> float:
     quantity = bounded(size, balance, price_open, sizing)
+    if not math.isfinite(quantity):
+        raise ValueError(
+            f"sizing {sizing.sizing_name!r} gives a size beyond float64 for {symbol}; check "
+            "account_balance and the distance or ATR, or set max_position_size"
+        )
     callback = sizing.callback("on_calculate")
     if callback is not None:
         parameters: dict[str, Any] = {

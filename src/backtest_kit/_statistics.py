@@ -1,7 +1,7 @@
 """Statistics of closed signals: pure functions over arrays, used by every report.
 
 `r` is profit in percent per closed signal, float64 of shape (N,), in the order of closing. A ratio
-that is not defined is `None`, never NaN, infinite or 0 by convention.
+that is not defined, or that is beyond float64, is `None`, never NaN or infinite.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]
     `span` is the start and end of the run in milliseconds.
     """
     n = len(r)
+    with _quiet():
+        mean, total = (float(r.mean()), float(r.sum())) if n else (math.nan, math.nan)
     sharpe = sharpe_ratio(r)
     depth, longest = drawdown(r, closed_at, span)
     return Statistics(
@@ -73,11 +75,11 @@ def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]
         win_count=int((r > 0).sum()),
         loss_count=int((r < 0).sum()),
         win_rate=float((r > 0).mean() * 100) if n else None,
-        avg_pnl=_finite(float(r.mean())) if n else None,
-        total_pnl=_finite(float(r.sum())) if n else None,
+        avg_pnl=_finite(mean),
+        total_pnl=_finite(total),
         std_dev=std_dev(r),
         sharpe_ratio=sharpe,
-        annualized_sharpe_ratio=None if sharpe is None else sharpe * math.sqrt(365),
+        annualized_sharpe_ratio=None if sharpe is None else _finite(sharpe * math.sqrt(365)),
         certainty_ratio=certainty_ratio(r),
         expected_yearly_returns=expected_yearly_returns(r, span),
         sortino_ratio=sortino_ratio(r),
@@ -96,7 +98,8 @@ def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]
 
 def std_dev(r: Floats) -> float | None:
     """Return the sample standard deviation (N - 1); `None` for fewer than two."""
-    return _finite(float(r.std(ddof=1))) if len(r) > 1 else None
+    with _quiet():
+        return _finite(float(r.std(ddof=1))) if len(r) > 1 else None
 
 
 def sharpe_ratio(r: Floats) -> float | None:
@@ -104,29 +107,36 @@ def sharpe_ratio(r: Floats) -> float | None:
     deviation = std_dev(r)
     if deviation is None or deviation < LEAST_DEVIATION:
         return None
-    return _finite(float(r.mean()) / deviation)
+    with _quiet():
+        return _finite(float(r.mean()) / deviation)
 
 
 def sortino_ratio(r: Floats) -> float | None:
     """Return mean over downside deviation, target 0, over all N (Sortino and Price, 1994)."""
     if not len(r):
         return None
-    downside = math.sqrt(float(np.square(np.minimum(r, 0.0)).mean()))
-    return _finite(float(r.mean()) / downside) if downside >= LEAST_DEVIATION else None
+    with _quiet():
+        mean, downside = float(r.mean()), math.sqrt(float(np.square(np.minimum(r, 0.0)).mean()))
+    if downside < LEAST_DEVIATION or math.isinf(downside):
+        return None
+    return _finite(mean / downside)
 
 
 def certainty_ratio(r: Floats) -> float | None:
-    """Return average win over the size of the average loss; `None` without wins or losses."""
+    """Return average win over average loss, as sizes; 0 without wins, `None` without losses."""
     wins, losses = r[r > 0], r[r < 0]
     if not len(losses):
         return None
-    return _finite(float(wins.mean() / -losses.mean())) if len(wins) else 0.0
+    with _quiet():
+        gain, loss = float(wins.mean()) if len(wins) else 0.0, -float(losses.mean())
+    return _finite(gain / loss) if math.isfinite(loss) else None
 
 
 def profit_factor(r: Floats) -> float | None:
     """Return gross profit over gross loss; `None` without losses."""
-    loss = -float(r[r < 0].sum())
-    return _finite(float(r[r > 0].sum()) / loss) if loss > 0 else None
+    with _quiet():
+        gain, loss = float(r[r > 0].sum()), -float(r[r < 0].sum())
+    return _finite(gain / loss) if 0 < loss < math.inf else None
 
 
 def expectancy(r: Floats) -> float | None:
@@ -136,13 +146,17 @@ def expectancy(r: Floats) -> float | None:
     """
     if not len(r):
         return None
-    return _finite((float(r[r > 0].sum()) + float(r[r < 0].sum())) / len(r))
+    with _quiet():
+        return _finite((float(r[r > 0].sum()) + float(r[r < 0].sum())) / len(r))
 
 
 def expected_yearly_returns(r: Floats, span: tuple[int, int]) -> float | None:
     """Return average profit x trades per year, from the calendar span of the run; percent."""
     length = span[1] - span[0]
-    return _finite(float(r.mean()) * len(r) * YEAR_MS / length) if len(r) and length > 0 else None
+    if not len(r) or length <= 0:
+        return None
+    with _quiet():
+        return _finite(float(r.mean()) * len(r) * YEAR_MS / length)
 
 
 def equity(r: Floats) -> Floats:
@@ -151,8 +165,10 @@ def equity(r: Floats) -> Floats:
     A loss of 100 % or more ends it at 0.
     """
     growth = np.maximum(1.0 + r / 100.0, 0.0)
-    with np.errstate(over="ignore"):
-        return np.concatenate(([1.0], np.cumprod(growth)))
+    with _quiet():
+        curve = np.concatenate(([1.0], np.cumprod(growth)))
+    curve[1:][np.logical_or.accumulate(growth == 0)] = 0.0  # infinity * 0 would be NaN
+    return curve
 
 
 def drawdown(
@@ -161,13 +177,16 @@ def drawdown(
     """Return the deepest fall of `equity` from its running peak in percent, and the longest.
 
     The longest, in minutes, is the time from a peak (the start of the run counts as one) to the
-    close that is back at it, or to the end of the run (Magdon-Ismail and Atiya, 2004).
+    close that is back at it, or to the end of the run (Magdon-Ismail and Atiya, 2004). Both are
+    `None` without signals, and where the equity is beyond float64.
     """
     if not len(r):
         return None, None
     curve = equity(r)
+    if not math.isfinite(curve[-1]):
+        return None, None
     peaks = np.maximum.accumulate(curve)
-    with np.errstate(invalid="ignore"):
+    with _quiet():
         depth = np.nan_to_num(1.0 - curve / peaks)
     times = np.concatenate(([span[0]], closed_at))
     longest, peak_at, under = 0, int(times[0]), False
@@ -235,6 +254,10 @@ def metric(statistics: Statistics, name: str) -> float | None:
         raise ValueError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
     value: float | None = getattr(statistics, name)
     return None if value is None else _finite(value)
+
+
+def _quiet() -> np.errstate:
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def _finite(value: float) -> float | None:

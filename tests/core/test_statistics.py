@@ -159,3 +159,67 @@ def test_an_unknown_metric_names_the_known_ones():
     got = s.summarize(empty, empty.astype(np.int64), empty.astype(np.int64), (0, DAY))
     with pytest.raises(ValueError, match="unknown metric 'luck'; use one of: sharpe_ratio"):
         s.metric(got, "luck")
+
+
+EXTREMES = [
+    [1e308, 1e308, -1e308],
+    [1e200, -1e200, 1e200],
+    [1e200, 1e200, -50.0],
+    [1e200, 1e200, -100.0],
+    [5e-324, -5e-324],
+    [-60.0] * 2000,
+    [0.0] * 3,
+]
+RATIOS = [
+    s.std_dev,
+    s.sharpe_ratio,
+    s.sortino_ratio,
+    s.certainty_ratio,
+    s.profit_factor,
+    s.expectancy,
+]
+
+
+@pytest.mark.parametrize("values", EXTREMES)
+def test_the_edge_of_float64_gives_no_warning_and_no_nan(values):
+    r = np.array(values)
+    opened, closed = times(len(r))
+    got = s.summarize(r, opened, closed, (0, int(closed[-1]) + DAY))
+    for name in got.__struct_fields__:
+        value = getattr(got, name)
+        assert value is None or math.isfinite(value), name
+    for ratio in RATIOS:
+        value = ratio(r)
+        assert value is None or math.isfinite(value), ratio.__name__
+    assert not np.isnan(s.equity(r)).any()
+
+
+def test_equity_beyond_float64_is_no_figure_until_it_is_ruined():
+    closed = np.array([1, 2, 3]) * DAY
+    over, ruined = np.array([1e200, 1e200, -50.0]), np.array([1e200, 1e200, -100.0])
+    assert s.drawdown(over, closed, (0, 4 * DAY)) == (None, None)
+    assert s.recovery_factor(over, closed, (0, 4 * DAY)) is None
+    assert s.calmar_ratio(over, closed, (0, 4 * DAY)) is None
+    assert s.drawdown(ruined, closed, (0, 4 * DAY))[0] == 100.0
+
+
+def test_all_losses_and_all_wins():
+    losses, wins = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
+    assert s.certainty_ratio(losses) == s.profit_factor(losses) == 0.0
+    assert s.certainty_ratio(wins) is s.profit_factor(wins) is s.sortino_ratio(wins) is None
+    _, closed = times(2)
+    assert s.drawdown(wins, closed, (0, DAY)) == (0.0, 0.0)
+    assert s.recovery_factor(wins, closed, (0, DAY)) is None
+
+
+def test_calmar_needs_a_day():
+    r, closed = np.array([5.0, -2.0]), np.array([1, 2]) * MINUTE
+    assert s.calmar_ratio(r, closed, (0, DAY - 1)) is None
+    # by hand: equity 1.05 * 0.98 = 1.029; depth 2 %
+    yearly = (1.029 ** (365.25 / 10) - 1) * 100
+    assert s.calmar_ratio(r, closed, (0, 10 * DAY)) == pytest.approx(yearly / 2.0)
+
+
+def test_expectancy_by_hand_with_a_break_even():
+    # 2 wins of 3, 1 loss of 2, 1 break-even: 2/4 * 3 - 1/4 * 2
+    assert s.expectancy(np.array([3.0, -2.0, 0.0, 3.0])) == pytest.approx(1.0)

@@ -1,6 +1,7 @@
 """The ambient context: each run sees its own, also across tasks, and nothing leaks."""
 
 import asyncio
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -177,3 +178,20 @@ def test_threads_may_share_an_engine():
         thread.join()
     assert set(found) == set("ABCD")
     assert bk.list_exchanges()
+
+
+def test_what_is_logged_goes_to_the_users_logger_once(caplog):
+    caplog.set_level("INFO", logger="mine")
+    bk.set_logger(logging.getLogger("mine"))
+    bk.add_exchange(bk.exchanges.SyntheticExchange())
+    frame(30)
+
+    def broken(symbol, when):
+        raise ValueError("boom")
+
+    bk.add_strategy(strategy_name="s", interval="1m", get_signal=broken)
+    bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic", frame_name="f")
+    assert [r.getMessage() for r in caplog.records if r.name == "mine"] == [
+        "get_signal of s X synthetic: ValueError: boom"
+    ]
+    assert bk.Backtest.get_data("X", strategy_name="s").error_count == 31
