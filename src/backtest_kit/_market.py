@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -253,6 +254,8 @@ async def _page(
             async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
                 answer = await _call(exchange.get_candles, symbol, interval, since, limit)
             break
+        except BadCandlesError as error:
+            raise BadCandlesError(f"{name}: {error}") from None
         except DataError:
             raise
         except TimeoutError as error:
@@ -387,10 +390,12 @@ class MarketView:
             DataNeeded: they have to be fetched first.
             ValueError, DataRangeError: as `get_candles`.
         """
+        if limit.__class__ is not int:
+            limit = _whole(limit)
         segment = self._segments.get((symbol, interval))
         if segment is not None:
             end = when // segment.step - segment.first_index
-            begin = end - limit if limit.__class__ is int and limit > 0 else -1
+            begin = end - limit if limit > 0 else -1
             if begin >= 0 and end <= segment.rows:
                 return Candles.view(segment.columns, begin, end)
         self._check(symbol, interval, limit, when, segment)
@@ -400,8 +405,8 @@ class MarketView:
         """Return the same as `window`, fetching what is not there."""
         try:
             return self.window(symbol, interval, limit, when)
-        except DataNeeded:
-            await self.provide(symbol, interval, limit, when)
+        except DataNeeded as need:
+            await self.provide(*need.request)
             return self.window(symbol, interval, limit, when)
 
     def average_price(self, symbol: str, when: int) -> float:
@@ -476,10 +481,11 @@ class MarketView:
         return tuple(found)
 
     def _check(
-        self, symbol: str, interval: str, limit: object, when: int, segment: Segment | None
+        self, symbol: str, interval: str, limit: int, when: int, segment: Segment | None
     ) -> None:
+        """Raise what no fetching could mend."""
         step = interval_ms(interval)
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        if limit < 1:
             raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
         if segment is None:
             return
@@ -493,3 +499,9 @@ class MarketView:
         last = (when // step) * step
         if segment.stop < last and (segment.asked >= last or last > wall_ms()):
             raise DataRangeError(f"{name} at {iso(when)}: the data end at {iso(segment.stop)}")
+
+
+def _whole(limit: object) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
+        raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
+    return operator.index(limit)

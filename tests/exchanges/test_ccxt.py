@@ -39,6 +39,7 @@ SYMBOL = {
 class Binance(BaseHTTPRequestHandler):
     faults: ClassVar[list] = []
     asked: ClassVar[list] = []
+    most = 1000
 
     def do_GET(self):
         url = urlparse(self.path)
@@ -50,7 +51,7 @@ class Binance(BaseHTTPRequestHandler):
             if self.faults:
                 return self.answer({"code": -1, "msg": "down"}, self.faults.pop(0))
             since, limit = int(query["startTime"]), int(query["limit"])
-            rows = [row for row in ROWS if row[0] >= since][:limit]
+            rows = [row for row in ROWS if row[0] >= since][: min(limit, self.most)]
             return self.answer(
                 [
                     [row[0], *map(str, row[1:]), row[0] + MINUTE - 1, "0", 1, "0", "0", "0"]
@@ -133,6 +134,17 @@ def test_a_backtest_over_http_equals_one_over_memory(binance):
     assert [t.pnl for t in found["binance"]] == [t.pnl for t in found["frame"]]
     assert {t.signal.note for t in found["binance"]} == {"1234.57"}
     assert {query["interval"] for query in Binance.asked} == {"1m"}
+
+
+def test_an_exchange_that_answers_with_fewer_than_asked_for_is_asked_on(binance, monkeypatch):
+    monkeypatch.setattr(Binance, "most", 70)
+    frame()
+    bk.add_strategy(strategy_name="s", interval="1m", get_signal=lambda symbol, when: None)
+    bk.Backtest.run_sync("BTC/USDT", strategy_name="s", exchange_name="binance", frame_name="f")
+    data = bk.Backtest.get_data("BTC/USDT", strategy_name="s")
+    assert data.complete
+    assert data.gaps_filled == 0
+    assert len(Binance.asked) > 4
 
 
 def test_a_passing_failure_is_retried(binance):

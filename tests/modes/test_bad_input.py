@@ -333,3 +333,29 @@ async def test_a_run_keeps_the_settings_it_began_with():
     second = await anext(results)
     assert second.pnl == first.pnl
     await results.aclose()
+
+
+@pytest.mark.parametrize(
+    ("interval", "limit", "message"),
+    [
+        ("1m", 0, "limit=0 must be a whole number"),
+        ("1m", -3, "limit=-3"),
+        ("1m", 2.5, "limit=2.5"),
+        ("1m", "5", "limit='5'"),
+        ("1m", True, "limit=True"),
+        ("7m", 5, "unknown interval '7m'"),
+        ("1m", 1000, "would begin at 2023-12-31T07:30Z, but the data begin at 2024-01-01T00:00Z"),
+    ],
+)
+def test_asking_for_wrong_candles_names_the_values(interval, limit, message):
+    errors, sizes = [], []
+
+    async def get_signal(symbol, when):
+        sizes.append(len(await bk.get_candles(symbol, "1m", np.int64(3))))
+        await bk.get_candles(symbol, interval, limit)
+
+    setup(good, get_signal, minutes=0)
+    bk.listen_error(errors.append)
+    bk.Backtest.run_sync("X", **NAMES)
+    assert sizes == [3]
+    assert message in str(errors[0].error)

@@ -52,13 +52,23 @@ class CcxtExchange:
         Raises:
             ExchangeRefusedError: asking again would not help; the message is the exchange's.
         """
-        client = self._client()
-        try:
-            rows = await client.fetch_ohlcv(symbol, interval, since=since, limit=limit)
-        except self._errors as error:
-            raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
-        until = since + limit * interval_ms(interval)
-        return read_candles([row[:6] for row in rows if since <= row[0] < until])
+        client, step = self._client(), interval_ms(interval)
+        rows: list[list[Any]] = []
+        start, until = since, since + limit * step
+        # an exchange may answer with fewer than asked for: go on from its last candle
+        while start < until:
+            try:
+                page = await client.fetch_ohlcv(
+                    symbol, interval, since=start, limit=(until - start) // step
+                )
+            except self._errors as error:
+                raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
+            page = [row[:6] for row in page if start <= row[0] < until]
+            if not page:
+                break
+            rows += page
+            start = page[-1][0] + step
+        return read_candles(rows)
 
     async def format_price(self, symbol: str, price: float) -> str:
         """Return a price in the precision of the market."""

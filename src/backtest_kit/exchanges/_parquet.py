@@ -125,7 +125,8 @@ class ParquetFile:
         stats = meta.column(place).statistics
         if stats is not None and stats.has_min_max and isinstance(stats.min, int):
             return int(stats.min), int(stats.max)
-        t = self._decode(group).timestamp
+        column = self._file.read_row_group(group, columns=self._names[:1]).column(0)
+        t = _column(column)
         return int(t.min()), int(t.max())
 
 
