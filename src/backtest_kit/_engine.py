@@ -11,7 +11,6 @@ from backtest_kit._ambient import Moment
 from backtest_kit._bus import Bus, Subscription
 from backtest_kit._config import Config, configure, from_environment
 from backtest_kit._events import ErrorEvent
-from backtest_kit._market import Store
 from backtest_kit._record import Records
 from backtest_kit._registry import Registry
 from backtest_kit._risk import Books
@@ -22,6 +21,7 @@ from backtest_kit._schemas import (
     SizingSchema,
     StrategySchema,
 )
+from backtest_kit._store import Store
 
 
 class Engine:
