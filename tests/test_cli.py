@@ -59,6 +59,44 @@ def test_json_is_for_machines_and_report_reads_it(tmp_path):
     assert shown.stdout == next(folder.glob("A-*.md")).read_text()
 
 
+def test_several_symbols_and_waiting_signals_bring_reports_of_their_own(tmp_path):
+    example = EXAMPLE.with_name("scheduled_entries.py")
+    result = run(
+        "backtest", example, "--symbol", "A", "--symbol", "B", "--output", "out", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert "# Heat of dip" in (tmp_path / "out" / "heat" / "dip.md").read_text()
+    schedule = (tmp_path / "out" / "schedule" / "dip.md").read_text()
+    assert "# Scheduled signals of dip on A, B" in schedule
+    assert "report: out/heat/dip.md" in result.stdout
+
+
+def test_data_check_and_import(tmp_path):
+    rows = [f"{1704067200000 + i * 60000},100,101,99,100,1" for i in range(50) if i not in (7, 8)]
+    write(tmp_path / "a.csv", "\n".join(rows))
+    shown = run("data", "check", "a.csv", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    for text in (
+        "48",
+        "2024-01-01T00:00Z to 2024-01-01T00:49Z",
+        "1, 2 candles missing",
+        "all kept",
+    ):
+        assert text in shown.stdout
+    found = json.loads(run("data", "check", "a.csv", "--json", cwd=tmp_path).stdout)
+    assert (found["rows"], found["missing"]) == (48, 2)
+    done = run("data", "import", "a.csv", "a.parquet", cwd=tmp_path)
+    assert done.stdout == "48 candles written to a.parquet\n"
+    one_line(run("data", "import", "a.csv", "a.parquet", cwd=tmp_path), "use --force", code=1)
+    one_line(run("data", "import", "a.csv", "b.txt", cwd=tmp_path), "must end in .parquet")
+    write(tmp_path / "a.csv", "\n".join([*rows[:9], rows[3], *rows[9:]]))
+    bad = run("data", "check", "a.csv", cwd=tmp_path)
+    assert bad.returncode == 1
+    assert "candle 9" in bad.stdout
+    one_line(run("data", "import", "a.csv", "c.parquet", cwd=tmp_path), "candle 9", code=1)
+    assert not (tmp_path / "c.parquet").exists()
+
+
 def write(path, text):
     path.write_text(text)
     return path

@@ -21,6 +21,7 @@ from backtest_kit._engine import Engine, current_engine
 from backtest_kit._errors import BacktestKitError, DataError
 from backtest_kit._register import add_exchange, add_frame
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
@@ -61,7 +62,7 @@ FAILED = 1
 )
 @click.option(
     "--output",
-    default="./dump/backtest",
+    default="./dump",
     show_default=True,
     type=click.Path(path_type=Path),
     help="Folder of the reports.",
@@ -137,7 +138,8 @@ def run_jobs(
     except KeyboardInterrupt:
         interrupted = True
     found = [backtest_data(record) for record in engine.records.select(mode="backtest")]
-    paths = [_write(data, output) for data in found]
+    paths = [_write(data, output / "backtest") for data in found]
+    more = _look_back(engine, output)
     if as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
@@ -145,7 +147,9 @@ def run_jobs(
         for data, path in zip(found, paths, strict=True):
             show(data, console)
             _remarks(data, console)
-            console.print(f"report: {path}", soft_wrap=True)
+            console.print(f"report: {path}", soft_wrap=True, highlight=False)
+        for path in more:
+            console.print(f"report: {path}", soft_wrap=True, highlight=False)
     for failure in failures:
         click.echo(f"backtest-kit: {failure}", err=True)
     if interrupted:
@@ -158,6 +162,23 @@ def _write(data: BacktestData, output: Path) -> Path:
     name = "-".join((data.symbol, data.strategy_name, data.exchange_name, data.frame_name or ""))
     write_bytes(msgspec.json.encode(data), output, name, ".json")
     return write(backtest_report(data), output, name)
+
+
+def _look_back(engine: Engine, output: Path) -> list[Path]:
+    """Write the other reports that have something to tell, and return their paths."""
+    records = engine.records.select(mode="backtest")
+    paths = []
+    for name in dict.fromkeys(record.strategy_name for record in records):
+        own = [record for record in records if record.strategy_name == name]
+        for kind, report, tells in (
+            ("heat", Heat, len(own) > 1),
+            ("schedule", Schedule, any(record.waited for record in own)),
+            ("partial", Partial, any(record.partials for record in own)),
+            ("risk", Risk, any(record.rejections for record in own)),
+        ):
+            if tells:
+                paths.append(report.dump(strategy_name=name, path=output / kind))
+    return paths
 
 
 def _remarks(data: BacktestData, console: Console) -> None:

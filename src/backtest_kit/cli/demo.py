@@ -34,7 +34,7 @@ async def crossover(symbol: str, when: datetime) -> Signal | None:
 @click.option("--seed", default=7, show_default=True, help="Of the random market.")
 @click.option(
     "--output",
-    default="./dump/backtest",
+    default="./dump",
     show_default=True,
     type=click.Path(path_type=Path),
     help="Folder of the report.",
