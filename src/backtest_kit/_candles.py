@@ -358,7 +358,7 @@ def check_candles(candles: Candles, step: int) -> None:
             ((c > h) | (c < low), "has a close outside its low and high"),
             ((o > h) | (o < low), "has an open outside its low and high"),
             (
-                (h > median * ANOMALY_FACTOR) | (low < median / ANOMALY_FACTOR),
+                (h >= median * ANOMALY_FACTOR) | (low <= median / ANOMALY_FACTOR),
                 f"has a price {ANOMALY_FACTOR:.0f} times off the batch's median {median!r}",
             ),
         )

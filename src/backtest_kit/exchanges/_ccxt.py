@@ -18,6 +18,9 @@ class CcxtExchange:
     The client respects the exchange's rate limit. What can't get better by asking again (an unknown
     symbol or interval, a refused key) is raised at once, the rest is retried by the engine.
 
+    The command line and `run_sync` close the client when they end; in an event loop of your own,
+    `await exchange.close()`.
+
     Raises:
         BacktestKitError: ccxt is not installed, or knows no such exchange.
     """
