@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qs, urlparse
 
+import ccxt
 import pytest
 
 import backtest_kit as bk
@@ -82,7 +83,7 @@ def binance():
     bk.add_exchange(
         bk.exchanges.CcxtExchange(
             "binance",
-            urls={"api": {"public": base, "private": base, "v1": base}},
+            urls={"api": dict.fromkeys(ccxt.binance().urls["api"], base)},
             options={
                 "defaultType": "spot",
                 "fetchMarkets": {"types": ["spot"]},
