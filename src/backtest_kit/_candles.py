@@ -23,6 +23,9 @@ Columns = tuple[Ints, Floats, Floats, Floats, Floats, Floats]
 COLUMNS: Final = ("timestamp", "open", "high", "low", "close", "volume")
 #: A price this many times above or below its batch's median is a bad print.
 ANOMALY_FACTOR: Final = 1000.0
+#: Candles of a whole series that are checked at once.
+BATCH: Final = 100_000
+_YEAR_10000: Final = 253_402_300_800_000
 
 
 class Candle(msgspec.Struct, frozen=True):
@@ -185,20 +188,30 @@ class Candles:
         step = interval_ms(interval)
         if not len(self):
             return self
-        t, o, h, low, c, v = self.columns()
-        own = spacing(t) or step
+        own = spacing(self.timestamp) or step
         if step % own:
             raise ValueError(f"can't resample candles of {own // 1000} s into {interval}")
-        starts = np.flatnonzero(np.diff(t // step, prepend=-1))
-        ends = np.append(starts[1:], len(t)) - 1
-        return Candles(
-            t[starts] // step * step,
-            o[starts],
-            np.maximum.reduceat(h, starts),
-            np.minimum.reduceat(low, starts),
-            c[ends],
-            _sums(v, starts),
-        )
+        return regroup(self, step)
+
+
+def regroup(candles: Candles, step: int) -> Candles:
+    """Return candles of `step`, for a caller who knows that the rows' own interval divides it.
+
+    `Candles.resample` has to guess it, and two candles of 1m may be 7 minutes apart.
+    """
+    if not len(candles):
+        return candles
+    t, o, h, low, c, v = candles.columns()
+    starts = np.flatnonzero(np.diff(t // step, prepend=-1))
+    ends = np.append(starts[1:], len(t)) - 1
+    return Candles(
+        t[starts] // step * step,
+        o[starts],
+        np.maximum.reduceat(h, starts),
+        np.minimum.reduceat(low, starts),
+        c[ends],
+        _sums(v, starts),
+    )
 
 
 def spacing(timestamp: Ints) -> int:
@@ -213,16 +226,17 @@ def _sums(volume: Floats, starts: Ints) -> Floats:
     """
     sums = np.add.reduceat(volume, starts)
     undecided = np.ones(len(starts), dtype=np.bool_)
-    for digits in range(9):
-        scale = 10.0**digits
-        units = np.rint(volume * scale)
-        exact = np.logical_and.reduceat(units / scale == volume, starts) & undecided
-        total = np.add.reduceat(units, starts)
-        exact &= total < 2.0**53
-        sums[exact] = total[exact] / scale
-        undecided &= ~exact
-        if not undecided.any():
-            break
+    with np.errstate(over="ignore", invalid="ignore"):
+        for digits in range(9):
+            scale = 10.0**digits
+            units = np.rint(volume * scale)
+            exact = np.logical_and.reduceat(units / scale == volume, starts) & undecided
+            total = np.add.reduceat(units, starts)
+            exact &= total < 2.0**53
+            sums[exact] = total[exact] / scale
+            undecided &= ~exact
+            if not undecided.any():
+                break
     return sums
 
 
@@ -269,7 +283,7 @@ def _from_sequence(source: Sequence[Any]) -> Candles:
         missing = [n for n in COLUMNS if n not in first]
         if missing:
             raise BadCandlesError(f"candle 0 has no {', '.join(missing)}: {dict(first)!r}")
-        rows = [[x.get(n) for n in COLUMNS] for x in source]
+        rows = [[x.get(n) for n in COLUMNS] if isinstance(x, Mapping) else x for x in source]
     else:
         rows = list(source)
     for i, row in enumerate(rows):
@@ -333,12 +347,19 @@ def _same_length(columns: Sequence[npt.NDArray[Any]]) -> None:
         raise BadCandlesError(f"columns differ in length: {shown}")
 
 
-def check_candles(candles: Candles, step: int) -> None:
+def check_series(candles: Candles, step: int, row: int = 0) -> None:
+    """Check a series by batches (growth over years is no bad print); raises as `check_candles`."""
+    for begin in range(0, len(candles), BATCH):
+        start = max(0, begin - 1)  # the order across the border too
+        check_candles(candles[start : begin + BATCH], step, row + start)
+
+
+def check_candles(candles: Candles, step: int, row: int = 0) -> None:
     """Check one batch of candles of `step` milliseconds against every rule of the data plane.
 
-    Ascending without duplicates, on the grid of the interval, finite, positive (volume: not
-    negative), `low <= open, close <= high`, and no price 1000 times off the batch's median.
-    Gaps are no error here.
+    Ascending without duplicates, between 1970 and 9999, on the grid of the interval, finite,
+    positive (volume: not negative), `low <= open, close <= high`, and no price 1000 times off the
+    batch's median. Gaps are no error here. `row` is the number of the first candle in messages.
 
     Raises:
         BadCandlesError: the message names the rule, the first candle that breaks it and its values.
@@ -346,10 +367,14 @@ def check_candles(candles: Candles, step: int) -> None:
     if not len(candles):
         return
     t, o, h, low, c, v = candles.columns()
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         median = float(np.median(c))
         rules = (
-            (np.diff(t, prepend=t[0] - 1) <= 0, "is not after the one before it"),
+            (
+                (t < 0) | (t >= _YEAR_10000),
+                "has a time that is not in milliseconds between 1970 and 9999",
+            ),
+            (np.concatenate(((False,), t[1:] <= t[:-1])), "is not after the one before it"),
             (t % step != 0, f"is not on the grid of {step // 1000} s"),
             (~np.isfinite(o + h + low + c + v), "has a value that is not finite"),
             ((np.minimum(np.minimum(o, h), np.minimum(low, c)) <= 0), "has a price of 0 or less"),
@@ -366,7 +391,8 @@ def check_candles(candles: Candles, step: int) -> None:
         if broken.any():
             i = int(broken.argmax())
             x = candles[i]
+            when = iso(x.timestamp) if 0 <= x.timestamp < _YEAR_10000 else x.timestamp
             raise BadCandlesError(
-                f"candle {i} ({iso(x.timestamp)}) {what}: open={x.open!r} high={x.high!r} "
+                f"candle {row + i} ({when}) {what}: open={x.open!r} high={x.high!r} "
                 f"low={x.low!r} close={x.close!r} volume={x.volume!r}"
             )

@@ -10,10 +10,10 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from backtest_kit._candles import COLUMNS, Candles, check_candles
+from backtest_kit._candles import COLUMNS, Candles, check_series
 from backtest_kit._errors import BadCandlesError, DataError
 from backtest_kit._series import Gap
-from backtest_kit._time import INTERVALS
+from backtest_kit._time import INTERVALS, interval_ms
 from backtest_kit.exchanges._csv import SUFFIXES, read_csv
 from backtest_kit.exchanges._parquet import ParquetFile
 
@@ -25,6 +25,8 @@ _NEIGHBOURS: Final = 15
 _SPLITS: Final = (1.5, *map(float, range(2, 21)), 25.0, 50.0, 100.0)
 _EXACT: Final = 0.04
 _SHOWN: Final = 20
+#: With fewer candles than this on one side of a jump, that side tells nothing.
+_FEW: Final = 3
 
 
 class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,13 +76,24 @@ def read_file(path: Path) -> Candles:
     raise DataError(f"{path}: expected a .parquet, .csv, .csv.gz or .zip file")
 
 
-def inspect(path: Path) -> DataReport:
-    """Return what a file holds and what is wrong with it; raises as `read_file`."""
-    candles = read_file(path)
+def inspect(path: Path, interval: str | None = None) -> DataReport:
+    """Return what a file holds and what is wrong with it; raises as `read_file`.
+
+    `interval` is found from the candles where it is not given (their smallest distance).
+
+    Raises:
+        ValueError: the interval is unknown.
+    """
+    return _report(path, read_file(path), interval)
+
+
+def _report(path: Path, candles: Candles, interval: str | None) -> DataReport:
     t = candles.timestamp
     distances = np.diff(t)
     ahead = distances[distances > 0]
     step = int(ahead.min()) if len(ahead) else 0
+    if interval is not None:
+        step = interval_ms(interval)
     interval = next((name for name, ms in INTERVALS.items() if ms == step), None)
     ordered = np.unique(t)
     holes = np.flatnonzero(np.diff(ordered) > step) if step else np.array([], dtype=np.int64)
@@ -90,7 +103,7 @@ def inspect(path: Path) -> DataReport:
     invalid = None
     if interval is not None:
         try:
-            check_candles(candles, step)
+            check_series(candles, step)
         except BadCandlesError as error:
             invalid = str(error)
     elif len(candles) > 1:
@@ -120,30 +133,35 @@ def _suspicions(candles: Candles) -> list[Suspicion]:
         return found
     with np.errstate(all="ignore"):
         # a jump is a candle (or the step between two) across which the price changes 1.4-fold
-        previous = np.concatenate((opening[:1], close[:-1]))
+        previous = np.concatenate(((np.median(close[1 : 1 + _NEIGHBOURS]),), close[:-1]))
         extreme = np.maximum(high / previous, previous / low)
         candidates = np.flatnonzero(extreme > 1.4)
+    place = 0
     for i in candidates.tolist():
         before = np.median(close[max(0, i - _NEIGHBOURS) : i]) if i else opening[0]
         after = np.median(close[i + 1 : i + 1 + _NEIGHBOURS]) if i + 1 < n else close[i]
         moved = float(after / before)
         prices = np.array([opening[i], high[i], low[i], close[i]])
-        level = np.sqrt(before * after)
+        # at an end of the data only the other side tells what is usual
+        at_end = i < _FEW or n - 1 - i < _FEW
+        level = after if i < _FEW else before if at_end else np.sqrt(before * after)
         off = prices / level
         worst = float(off[np.argmax(np.abs(np.log(np.maximum(off, 1e-300))))])
         stays = max(moved, 1 / moved)
         ratio = min(_SPLITS, key=lambda s: abs(s / stays - 1))
         when = int(candles.timestamp[i])
-        if stays < 1.4 and max(worst, 1 / max(worst, 1e-300)) >= _PRINT:
-            found.append(Suspicion(timestamp=when, kind="bad print", ratio=worst))
+        near = bool(found) and i - place < _FEW
+        if (at_end or stays < 1.4) and max(worst, 1 / max(worst, 1e-300)) >= _PRINT:
+            # the few candles of one bad print are told once
+            if not (near and found[-1].kind == "bad print"):
+                place = i
+                found.append(Suspicion(timestamp=when, kind="bad print", ratio=worst))
         elif stays >= 1.4 and abs(ratio / stays - 1) <= _EXACT:
             jump = float(close[i] / previous[i])
             crossed = max(jump, 1 / jump) >= 1.4
-            if crossed and not (
-                found
-                and found[-1].kind == "split"
-                and when - found[-1].timestamp < 60_000 * _NEIGHBOURS
-            ):
+            told = bool(found) and found[-1].kind == "split" and i - place < _NEIGHBOURS
+            if crossed and not told and not near:
+                place = i
                 found.append(Suspicion(timestamp=when, kind="split", ratio=moved))
         if len(found) >= _SHOWN:
             break
@@ -164,7 +182,7 @@ def convert(source: Path, target: Path, *, force: bool = False) -> int:
     if target.exists() and not force:
         raise DataError(f"{target} exists; use --force to replace it")
     candles = read_file(source)
-    report = inspect(source)
+    report = _report(source, candles, None)
     if not report.usable:
         raise BadCandlesError(f"{source}: {report.invalid or 'fewer than two candles'}")
     table = pa.table(dict(zip(COLUMNS, candles.columns(), strict=True)))

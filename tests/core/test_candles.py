@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._candles import COLUMNS, check_candles, read_candles
+from backtest_kit._candles import BATCH, COLUMNS, check_candles, check_series, read_candles, regroup
 from backtest_kit._time import INTERVALS
 from markets import START, market
 
@@ -104,8 +104,95 @@ def test_resampling_needs_a_multiple():
         [[START + 0.5, 1, 1, 1, 1, 1]],
         pd.DataFrame({"close": [1]}),
         [["x", 1, 1, 1, 1, 1]],
+        [dict(zip(COLUMNS, ROWS[0], strict=True)), 5],
     ],
 )
 def test_wrong_shapes(source):
     with pytest.raises(bk.BadCandlesError):
         read_candles(source)
+
+
+def broken(column, value, row=3):
+    rows = [[START + i * 60_000, 10.0, 12.0, 9.0, 11.0, 1.0] for i in range(6)]
+    rows[row][column] = value
+    return bk.Candles(*zip(*rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("candles", "rule"),
+    [
+        (broken(0, START + 120_000), "is not after the one before it"),
+        (broken(0, START + 60_000), "is not after the one before it"),
+        (broken(0, START + 180_001), "is not on the grid of 60 s"),
+        (broken(0, -60_000), "is not in milliseconds between 1970 and 9999"),
+        (broken(0, START * 1000), "is not in milliseconds between 1970 and 9999"),
+        (broken(2, float("nan")), "is not finite"),
+        (broken(5, float("inf")), "is not finite"),
+        (broken(3, 0.0), "has a price of 0 or less"),
+        (broken(5, -0.5), "has a negative volume"),
+        (broken(2, 8.0), "has a high below its low"),
+        (broken(4, 12.5), "has a close outside its low and high"),
+        (broken(4, 8.5), "has a close outside its low and high"),
+        (broken(1, 12.5), "has an open outside its low and high"),
+        (broken(1, 8.5), "has an open outside its low and high"),
+        (broken(2, 11_000.0), "1000 times off"),
+        (broken(3, 0.011), "1000 times off"),
+    ],
+)
+def test_each_rule_names_the_candle_that_breaks_it(candles, rule):
+    with pytest.raises(bk.BadCandlesError, match=rf"^candle 3 \(.*\) .*{rule}"):
+        check_candles(candles, 60_000)
+
+
+def test_what_lies_at_the_border_of_a_rule_is_kept():
+    for candles in (broken(2, 10_999.0), broken(3, 0.0111), broken(5, 0.0), broken(4, 12.0)):
+        check_candles(candles, 60_000)
+
+
+@given(st.integers(0, 49), st.sampled_from([1, 2, 3, 4]), st.sampled_from([np.nan, -1.0, 0.0]))
+def test_no_bad_price_gets_through(row, column, value):
+    rows = [list(x) for x in ROWS]
+    row %= len(rows)
+    rows[row][column] = value
+    with pytest.raises(bk.BadCandlesError, match=rf"^candle {row} "):
+        check_candles(bk.Candles(*zip(*rows, strict=True)), 60_000)
+
+
+def long_series():
+    # a few cheap years and a long expensive tail: 4 is far below a thousandth of the median
+    n = 4 * BATCH
+    steps = np.minimum(np.arange(n) / BATCH, 1.5)
+    price = np.round(4 * np.exp(steps * np.log(8_000) / 1.5), 2)
+    return [START + np.arange(n) * 60_000, price, price, price, price, np.ones(n)]
+
+
+def test_a_thousandfold_growth_over_years_is_no_bad_print():
+    whole = bk.Candles(*long_series())
+    with pytest.raises(bk.BadCandlesError, match="1000 times off"):
+        check_candles(whole, 60_000)
+    check_series(whole, 60_000)
+
+
+def test_a_series_is_checked_across_the_borders_of_its_batches():
+    columns = long_series()
+    columns[0][BATCH] = columns[0][BATCH - 1]
+    with pytest.raises(bk.BadCandlesError, match=rf"^candle {BATCH} .* not after"):
+        check_series(bk.Candles(*columns), 60_000)
+    columns = long_series()
+    columns[2][BATCH + 5] = np.nan
+    with pytest.raises(bk.BadCandlesError, match=rf"^candle {BATCH + 12} .* not finite"):
+        check_series(bk.Candles(*columns), 60_000, 7)
+
+
+def test_few_candles_with_gaps_are_grouped_where_their_interval_is_known():
+    pair = bk.Candles(*zip(*(ROWS[0], [ROWS[0][0] + 7 * 60_000, *ROWS[1][1:]]), strict=True))
+    with pytest.raises(ValueError, match="can't resample candles of 420 s"):
+        pair.resample("15m")
+    made = regroup(pair, 15 * 60_000)
+    assert made.timestamp.tolist() == [ROWS[0][0]]
+    assert made.close.tolist() == [ROWS[1][4]]
+
+
+def test_volumes_near_the_end_of_float64_add_up():
+    pair = bk.Candles(*([START, START + 60_000], *[[1, 1]] * 4, [1e305, 1e305]))
+    assert pair.resample("5m").volume.tolist() == [2e305]

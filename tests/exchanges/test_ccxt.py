@@ -1,6 +1,8 @@
 """A real ccxt client against a local server that speaks Binance's public REST interface."""
 
 import json
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,3 +171,19 @@ def test_an_unknown_symbol_is_not_asked_twice(binance):
 def test_an_exchange_that_ccxt_does_not_know():
     with pytest.raises(bk.BacktestKitError, match="did you mean 'binance'"):
         bk.exchanges.CcxtExchange("binanse")
+
+
+@pytest.mark.parametrize(("name", "limit"), [("binance", None), ("coinbase", 300)])
+def test_a_page_is_no_larger_than_one_answer_of_the_exchange(name, limit):
+    assert bk.exchanges.CcxtExchange(name).page_limit == limit
+
+
+def test_without_ccxt_the_error_names_the_extra():
+    code = (
+        "import sys; sys.modules['ccxt'] = None\n"
+        "import backtest_kit as bk\n"
+        "try: bk.exchanges.CcxtExchange('binance')\n"
+        "except bk.BacktestKitError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "CcxtExchange needs ccxt: pip install 'backtest-kit[ccxt]'\n"

@@ -122,6 +122,31 @@ def test_longer_intervals_are_made_of_whole_buckets_only():
         ask(bk.exchanges.FrameExchange(CANDLES.resample("5m")), "1m")
 
 
+def test_few_candles_between_gaps_are_resampled():
+    places = (0, 1, 2, 3, 62, 69, 130, 160, 200, 201, 202)
+    rows = [[START + i * MINUTE, *ROWS[i][1:]] for i in places]
+    exchange = bk.exchanges.FrameExchange(rows)
+    seven = ask(exchange, "15m", START + 60 * MINUTE, 1)
+    assert (seven.open[0], seven.close[0]) == (rows[4][1], rows[5][4])
+    thirty = ask(exchange, "15m", START + 120 * MINUTE, 4)
+    assert ((thirty.timestamp - START) // MINUTE).tolist() == [120, 150]
+
+
+def test_a_range_off_the_grid_holds_the_buckets_that_open_in_it():
+    for exchange in (bk.exchanges.FrameExchange(CANDLES), bk.exchanges.SyntheticExchange()):
+        whole = ask(exchange, "5m", START + 5 * MINUTE, 2)
+        assert ((whole.timestamp - START) // MINUTE).tolist() == [5, 10]
+        assert ask(exchange, "5m", START + MINUTE, 2) == whole
+
+
+def test_a_frame_that_grew_a_thousandfold_is_taken():
+    n = 400_000
+    price = np.round(4 * np.exp(np.minimum(np.arange(n) / 150_000, 1.0) * np.log(8_000)), 2)
+    times = START + np.arange(n) * MINUTE
+    grown = bk.Candles(times, price, price, price, price, np.ones(n))
+    assert ask(bk.exchanges.FrameExchange(grown)) == grown[:400]
+
+
 def test_the_synthetic_market_does_not_depend_on_how_it_is_asked():
     def fresh():
         return bk.exchanges.SyntheticExchange(seed=3)

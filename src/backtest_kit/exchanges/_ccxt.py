@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from backtest_kit._candles import Candles, read_candles
 from backtest_kit._errors import BacktestKitError, ExchangeRefusedError, did_you_mean
 from backtest_kit._time import interval_ms
+
+#: What the engine asks for by default; a larger page would gain little.
+_USUAL: Final = 1000
 
 
 class CcxtExchange:
@@ -25,7 +28,7 @@ class CcxtExchange:
         BacktestKitError: ccxt is not installed, or knows no such exchange.
     """
 
-    page_limit: int | None = None
+    page_limit: int | None
 
     def __init__(self, name: str, exchange_name: str | None = None, **options: Any) -> None:
         try:
@@ -46,6 +49,7 @@ class CcxtExchange:
             ccxt.BadRequest,
         )
         self._make = functools.partial(getattr(ccxt, name), {"enableRateLimit": True, **options})
+        self.page_limit = _page_limit(self._make())
         # a client belongs to the event loop in which it was first used
         self._clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -96,3 +100,16 @@ class CcxtExchange:
         if loop not in self._clients:
             self._clients[loop] = self._make()
         return self._clients[loop]
+
+
+def _page_limit(client: Any) -> int | None:
+    """Return the exchange's own limit where it is below the engine's usual page, else `None`.
+
+    An exchange that answers by windows of time returns nothing for a page that lies in an outage,
+    so a page must not be asked for in parts.
+    """
+    kinds = client.features or {}
+    kind = kinds.get(client.options.get("defaultType", "spot")) or kinds.get("spot") or {}
+    kind = kind.get("linear") or kind
+    limit = (kind.get("fetchOHLCV") or {}).get("limit")
+    return limit if isinstance(limit, int) and 0 < limit < _USUAL else None

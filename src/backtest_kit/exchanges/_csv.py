@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,12 +60,17 @@ def read_csv(path: Path) -> Candles:
             f"{path}: the first line has {len(cells)} columns; expected 6: {head!r}"
         )
     headed = not _is_number(cells[1])
-    names = _names(path, cells) if headed else [f"f{i}" for i in range(6)]
-    try:
-        table = csv.read_csv(
+    places = _places(path, cells) if headed else range(6)
+    # columns go by their place, so that blanks around a name in the header do no harm
+    names = [f"f{i}" for i in places]
+
+    def read(threads: bool) -> Any:
+        return csv.read_csv(
             io.BytesIO(data),
             read_options=csv.ReadOptions(
-                column_names=None if headed else [f"f{i}" for i in range(len(cells))]
+                use_threads=threads,
+                skip_rows=int(headed),
+                column_names=[f"f{i}" for i in range(len(cells))],
             ),
             convert_options=csv.ConvertOptions(
                 include_columns=names,
@@ -72,25 +78,31 @@ def read_csv(path: Path) -> Candles:
                 timestamp_parsers=[csv.ISO8601],
             ),
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise BadCandlesError(f"{path}: {error}") from None
+
+    try:
+        table = read(threads=True)
+    except pa.ArrowInvalid:
+        try:
+            table = read(threads=False)  # only a reader without threads can tell the row
+        except pa.ArrowInvalid as error:
+            raise BadCandlesError(f"{path}: {error}") from None
     times = _times(path, table.column(names[0]))
     return Candles(times, *(table.column(name).to_numpy() for name in names[1:]))
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 return stream.read()
-        if path.suffix == ".zip":
+        if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 inside = [n for n in archive.namelist() if n.lower().endswith(".csv")]
                 if len(inside) != 1:
                     raise BadCandlesError(f"{path} holds {len(inside)} CSV files; expected one")
                 return archive.read(inside[0])
         return path.read_bytes()
-    except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise BadCandlesError(f"{path} can't be read: {error}") from None
 
 
@@ -102,8 +114,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _names(path: Path, cells: list[str]) -> list[str]:
-    known = {cell.lower().replace(" ", "_"): cell for cell in cells}
+def _places(path: Path, cells: list[str]) -> list[int]:
+    known = {cell.lower().replace(" ", "_"): i for i, cell in enumerate(cells)}
     time = next((known[name] for name in _TIME_NAMES if name in known), None)
     missing = [name for name in COLUMNS[1:] if name not in known]
     if time is None or missing:
@@ -117,17 +129,22 @@ def _names(path: Path, cells: list[str]) -> list[str]:
 def _times(path: Path, column: Any) -> npt.NDArray[np.int64]:
     import pyarrow as pa
 
+    if not len(column):
+        return np.zeros(0, dtype=np.int64)
+    if column.null_count:
+        row = column.is_null().combine_chunks().to_numpy(zero_copy_only=False).argmax()
+        raise BadCandlesError(f"{path}: candle {int(row)} has no time")
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         cast = column.cast(pa.timestamp("us")).cast(pa.int64())
         return np.asarray(cast.to_numpy(), dtype=np.int64) // 1000
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise BadCandlesError(f"{path}: times such as {column[0]} are neither numbers nor ISO 8601")
     times: npt.NDArray[Any] = column.to_numpy()
-    if not len(times):
-        return np.zeros(0, dtype=np.int64)
     largest = float(np.abs(times).max())
     if largest >= _MICROSECONDS:
-        return times.astype(np.int64) // 1000
+        # each for itself: the archive changed from ms to us at a new year
+        whole = times.astype(np.int64)
+        return np.where(whole >= _MICROSECONDS, whole // 1000, whole)
     if largest < 10**11:
         return (times * 1000).astype(np.int64)
     return times.astype(np.int64)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from backtest_kit._candles import COLUMNS, Candles, check_candles
+from backtest_kit._candles import COLUMNS, Candles, check_series
 from backtest_kit._errors import BadCandlesError
+from backtest_kit._time import iso
 from backtest_kit.exchanges._recorded import (
     Recording,
     Series,
@@ -22,13 +23,18 @@ from backtest_kit.exchanges._recorded import (
 
 #: Decoded row groups that a file keeps in memory.
 KEPT_GROUPS = 4
+#: Candles that they may be together, where row groups are large.
+KEPT_ROWS = 1_000_000
+#: Candles that are looked at to find a file's interval.
+_ENOUGH = 10_000
 
 
 class ParquetExchange(Recording):
     """Candles of Parquet files with the columns `timestamp open high low close volume`.
 
     `path` is one file, which serves any symbol, or a folder of files named after symbols
-    (`BTCUSDT.parquet`, `BTCUSDT-1m-2023.parquet`); several of one symbol are joined. Times are
+    (`BTCUSDT.parquet`, `BTCUSDT-1m-2023.parquet`); several of one symbol are joined, those of
+    coarser intervals than the finest left out. Times are
     integer milliseconds or Arrow timestamps (without a zone: UTC). Files are read by row group, so
     that a long history does not have to fit into memory.
     """
@@ -54,6 +60,7 @@ class ParquetFile:
         import pyarrow.parquet as pq
 
         self.name = path.name
+        self._path = path
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
@@ -79,8 +86,19 @@ class ParquetFile:
         if any(a >= b for a, b in zip(self._last, self._first[1:], strict=False)):
             raise BadCandlesError(f"{path} is not sorted by time; see `backtest-kit data import`")
         self.first = self._first[0]
-        head = self.group(0) if len(self._group_rows(0)) > 1 else self.read_all()
-        self.step = detect_step(head, path.name)
+        head: list[Candles] = []
+        for place in self._index:
+            head.append(self._decode(place))
+            if sum(map(len, head)) >= _ENOUGH:
+                break
+        seen = concatenate(head)
+        back = np.flatnonzero(np.diff(seen.timestamp) <= 0)
+        if len(back):
+            i = int(back[0]) + 1
+            raise BadCandlesError(
+                f"{path}: candle {i} ({iso(int(seen.timestamp[i]))}) is not after the one before it"
+            )
+        self.step = detect_step(seen, path.name)
         self.end = self._last[-1] + self.step
 
     def read(self, since: int, until: int) -> Candles:
@@ -95,26 +113,40 @@ class ParquetFile:
 
     def group(self, place: int) -> Candles:
         """Return the candles of one row group."""
-        if place not in self._groups:
-            self._groups[place] = self._decode(self._index[place])
-            while len(self._groups) > KEPT_GROUPS:
-                self._groups.popitem(last=False)
-        return self._groups[place]
+        if place in self._groups:
+            self._groups.move_to_end(place)
+            return self._groups[place]
+        candles = self._decode(self._index[place])
+        metadata = self._file.metadata
+        row = sum(metadata.row_group(i).num_rows for i in range(self._index[place]))
+        try:
+            check_series(candles, self.step, row)
+        except BadCandlesError as error:
+            raise BadCandlesError(f"{self._path}: {error}") from None
+        self._groups[place] = candles
+        while len(self._groups) > KEPT_GROUPS or (
+            len(self._groups) > 1 and sum(map(len, self._groups.values())) > KEPT_ROWS
+        ):
+            self._groups.popitem(last=False)
+        return candles
 
     def _rows(self, place: int, since: int, until: int) -> Candles:
         candles = self.group(place)
-        t = candles.timestamp
-        if len(t) > 1 and int(np.diff(t).min()) <= 0:
-            check_candles(candles, self.step)
-        begin, end = np.searchsorted(t, (since, until))
+        begin, end = np.searchsorted(candles.timestamp, (since, until))
         return candles[int(begin) : int(end)]
 
-    def _group_rows(self, place: int) -> range:
-        return range(self._file.metadata.row_group(self._index[place]).num_rows)
-
     def _decode(self, group: int) -> Candles:
-        table = self._file.read_row_group(group, columns=self._names)
-        return Candles(*(_column(table.column(name)) for name in self._names))
+        table = self._read(group, self._names)
+        try:
+            return Candles(*(_column(table.column(name)) for name in self._names))
+        except BadCandlesError as error:
+            raise BadCandlesError(f"{self._path}, row group {group}: {error}") from None
+
+    def _read(self, group: int, names: list[str]) -> Any:
+        try:
+            return self._file.read_row_group(group, columns=names)
+        except OSError as error:  # Arrow's own errors of broken pages are OSErrors too
+            raise BadCandlesError(f"{self._path}, row group {group}: {error}") from None
 
     def _bounds(self, group: int) -> tuple[int, int] | None:
         """Return the first and last time of a row group, from its statistics where it has any."""
@@ -125,7 +157,9 @@ class ParquetFile:
         stats = meta.column(place).statistics
         if stats is not None and stats.has_min_max and isinstance(stats.min, int):
             return int(stats.min), int(stats.max)
-        column = self._file.read_row_group(group, columns=self._names[:1]).column(0)
+        column = self._read(group, self._names[:1]).column(0)
+        if column.null_count:
+            raise BadCandlesError(f"{self._path}, row group {group}: a timestamp is missing")
         t = _column(column)
         return int(t.min()), int(t.max())
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from backtest_kit._candles import Candles, check_candles, spacing
+from backtest_kit._candles import Candles, check_series, regroup, spacing
 from backtest_kit._errors import BadCandlesError, DataError, DataRangeError
 from backtest_kit._time import INTERVALS, interval_ms
 
@@ -35,7 +35,7 @@ class Loaded:
     def __init__(self, candles: Candles, name: str) -> None:
         self.step = detect_step(candles, name)
         try:
-            check_candles(candles, self.step)
+            check_series(candles, self.step)
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
         self._candles = candles
@@ -77,8 +77,9 @@ async def answer(series: Series, name: str, interval: str, since: int, limit: in
         own = next(key for key, value in INTERVALS.items() if value == series.step)
         raise DataError(f"{name} has {own} candles, of which {interval} can't be made")
     # a bucket is complete where the recording reaches its end
-    until = min(since + limit * step, series.end // step * step)
-    return resampled(series.read, series.step, interval, since, until)
+    first = -(-since // step) * step
+    until = min(-(-(since + limit * step) // step) * step, series.end // step * step)
+    return resampled(series.read, series.step, interval, first, until)
 
 
 def resampled(
@@ -88,7 +89,7 @@ def resampled(
     step = interval_ms(interval)
     piece = max(1, PAGE * own // step) * step
     parts = [
-        read(start, min(start + piece, until)).resample(interval)
+        regroup(read(start, min(start + piece, until)), step)
         for start in range(since // step * step, until, piece)
     ]
     return concatenate(parts)

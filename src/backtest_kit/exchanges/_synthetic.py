@@ -32,6 +32,11 @@ class SyntheticExchange:
     day needs the ones before it. Every random number comes from `seed`, the symbol and the day.
     Prices have two decimals, volumes three. There is no trend to find: whatever a strategy earns
     here is luck.
+
+    The same candles on every machine as far as NumPy promises: the generator is Philox, whose bits
+    are fixed, but normal and gamma variates may change with a release of NumPy (its policy for
+    `Generator`), and `exp` may differ in the last bit between processors, which the rounding to
+    cents hides nearly always.
     """
 
     page_limit: int | None = PAGE
@@ -54,7 +59,8 @@ class SyntheticExchange:
         until = since + limit * step
         if step == MINUTE:
             return read(since, until)
-        return resampled(read, MINUTE, interval, since, until)
+        first, end = (-(-moment // step) * step for moment in (since, until))
+        return resampled(read, MINUTE, interval, first, end)
 
     def _read(self, symbol: str, since: int, until: int) -> Candles:
         first, last = since // _DAY, (until - 1) // _DAY
