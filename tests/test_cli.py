@@ -180,6 +180,7 @@ def test_every_help_shows_an_example(arguments, tmp_path):
     result = run(*arguments, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert f"backtest-kit {' '.join(arguments)}".strip() in result.stdout
+    assert "\\b" not in result.stdout
 
 
 SLOW = """

@@ -19,7 +19,7 @@ FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="backtest-kit")
 def cli() -> None:
-    r"""Backtest trading strategies, each written once as a function.
+    """Backtest trading strategies, each written once as a function.
 
     A strategy is a Python file that registers what it needs:
 

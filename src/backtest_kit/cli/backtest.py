@@ -82,13 +82,13 @@ def backtest(
     output: Path,
     as_json: bool,
 ) -> int:
-    r"""Backtest the strategies that FILE registers, and write a report.
+    """Backtest the strategies that FILE registers, and write a report.
 
     Without --frame, --from and --to, the whole range of the data is used.
 
     \b
         backtest-kit backtest my_strategy.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
-        backtest-kit backtest my_strategy.py --symbol BTC/USDT --exchange binance \
+        backtest-kit backtest my_strategy.py --symbol BTC/USDT --exchange binance \\
             --from 2024-01-01 --to 2024-02-01
     """
     with Engine() as engine:

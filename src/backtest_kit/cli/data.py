@@ -25,7 +25,7 @@ def data() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(file: Path, as_json: bool) -> int:
-    r"""Report rows, range, gaps, duplicates and prices that are hard to believe.
+    """Report rows, range, gaps, duplicates and prices that are hard to believe.
 
     Exit code 1 where something is wrong or suspicious; gaps alone are not.
 
@@ -71,7 +71,7 @@ def _show(report: DataReport) -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 def import_(source: Path, target: Path, force: bool) -> None:
-    r"""Convert SOURCE (CSV, Binance Vision, Parquet) to the Parquet file TARGET.
+    """Convert SOURCE (CSV, Binance Vision, Parquet) to the Parquet file TARGET.
 
     \b
         backtest-kit data import BTCUSDT-1m-2025-01.zip BTCUSDT.parquet

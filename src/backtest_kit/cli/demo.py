@@ -41,7 +41,7 @@ async def crossover(symbol: str, when: datetime) -> Signal | None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def demo(seed: int, output: Path, as_json: bool) -> int:
-    r"""Backtest a moving-average crossover over a month of a random market.
+    """Backtest a moving-average crossover over a month of a random market.
 
     \b
         backtest-kit demo

@@ -18,7 +18,7 @@ from backtest_kit._reports.backtest import BacktestData, backtest_report
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the checked JSON itself.")
 def report(file: Path, as_json: bool) -> None:
-    r"""Show the result of a backtest from the JSON file that it wrote.
+    """Show the result of a backtest from the JSON file that it wrote.
 
     Markdown in a pipe, formatted on a terminal.
 
