@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest_kit._market import SeriesGaps
 from backtest_kit._record import RunRecord
-from backtest_kit._reports.table import markdown_table, minutes, number, price, span
+from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
 from backtest_kit._results import TickClosed
 from backtest_kit._statistics import Statistics, summarize
 from backtest_kit._time import MINUTE, iso
@@ -19,6 +19,7 @@ from backtest_kit._time import MINUTE, iso
 #: Fewer trades than this say little about a strategy (the rule of thumb of the central limit).
 FEW_TRADES: Final = 30
 _SHOWN_GAPS: Final = 5
+_SHOWN_ERRORS: Final = 10
 
 
 class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,7 @@ def _errors(record: RunRecord) -> tuple[ErrorCount, ...]:
 def backtest_report(data: BacktestData) -> str:
     """Return the report as Markdown."""
     parts = [
-        f"# Backtest of {data.strategy_name} on {data.symbol}",
+        f"# Backtest of {plain(data.strategy_name)} on {plain(data.symbol)}",
         _what(data),
         "## How far to trust this",
         _trust(data),
@@ -147,9 +148,13 @@ def _trust(data: BacktestData) -> str:
         f"slippage {data.percent_slippage:g} % per side."
     )
     lines.append(f"- Errors: {data.error_count or 'none'}.")
-    for error in data.errors[:10]:
+    shown = data.errors[:_SHOWN_ERRORS]
+    for error in shown:
         when = f", first at {iso(error.when)}" if error.when is not None else ""
-        lines.append(f"  - {error.count} x {error.where}{when}: {error.message}")
+        lines.append(f"  - {error.count} x {plain(f'{error.where}{when}: {error.message}')}")
+    more = data.error_count - sum(error.count for error in shown)
+    if more:
+        lines.append(f"  - {more} more of other kinds")
     return "\n".join(lines)
 
 

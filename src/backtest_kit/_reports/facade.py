@@ -26,8 +26,9 @@ D = TypeVar("D")
 class LookBack(Generic[D]):
     """A report over the runs of one strategy on the current engine.
 
-    `symbol`, `exchange_name` and `frame_name` narrow them down; `None` takes all. Every method
-    raises `UnknownNameError` where no run matches, naming the runs there are.
+    `symbol`, `exchange_name` and `frame_name` narrow them down; `None` takes all. Several runs are
+    told together: their rows say the frame, and counts are sums. Every method raises
+    `UnknownNameError` where no run matches, naming the runs there are.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class LookBack(Generic[D]):
             which.get("strategy_name"),
             which.get("exchange_name"),
             which.get("frame_name"),
+            None if which.get("mode") == "backtest" else which.get("mode"),
         )
         name = "-".join(str(part) for part in parts if part)
         text = self.get_report(symbol, **which)

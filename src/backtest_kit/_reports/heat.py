@@ -8,7 +8,7 @@ import msgspec
 
 from backtest_kit._record import RunRecord
 from backtest_kit._reports.backtest import statistics_of
-from backtest_kit._reports.table import markdown_table, number, span
+from backtest_kit._reports.table import markdown_table, number, plain, span
 from backtest_kit._statistics import Statistics
 
 
@@ -22,7 +22,11 @@ class HeatRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeatData(msgspec.Struct, frozen=True, kw_only=True):
-    """Symbols by Sharpe ratio, best first; the portfolio pools all trades in order of closing."""
+    """One row per run, by Sharpe ratio, best first.
+
+    The portfolio pools the trades of all rows in the order of closing; a symbol that has run on
+    several frames counts with each (narrow them down with `frame_name`).
+    """
 
     strategy_name: str
     since: int
@@ -65,6 +69,7 @@ def heat_report(data: HeatData) -> str:
     """Return the report as Markdown."""
     columns = (
         "Symbol",
+        "Exchange",
         "Frame",
         "Trades",
         "Total profit",
@@ -75,18 +80,22 @@ def heat_report(data: HeatData) -> str:
         "Max drawdown",
         "Exposure",
     )
-    rows = [_row(row.symbol, row.frame_name or "", row.statistics) for row in data.rows]
-    rows.append(_row("**Portfolio**", "", data.portfolio))
+    rows = [
+        _row(row.symbol, row.exchange_name, row.frame_name or "", row.statistics)
+        for row in data.rows
+    ]
+    rows.append(_row("**Portfolio**", "", "", data.portfolio))
     return (
-        f"# Heat of {data.strategy_name}\n\n{span(data.since, data.until)}. "
+        f"# Heat of {plain(data.strategy_name)}\n\n{span(data.since, data.until)}. "
         "The portfolio's figures are of all trades together, in the order of closing.\n\n"
         f"{markdown_table(columns, rows)}\n"
     )
 
 
-def _row(name: str, frame: str, s: Statistics) -> tuple[str, ...]:
+def _row(name: str, exchange: str, frame: str, s: Statistics) -> tuple[str, ...]:
     return (
         name,
+        exchange,
         frame,
         str(s.total_signals),
         number(s.total_pnl, 2, " %"),

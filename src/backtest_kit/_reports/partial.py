@@ -8,7 +8,7 @@ import msgspec
 
 from backtest_kit._events import PartialEvent
 from backtest_kit._record import RunRecord
-from backtest_kit._reports.table import markdown_table, number, price
+from backtest_kit._reports.table import markdown_table, number, plain, price
 from backtest_kit._time import iso
 
 
@@ -19,6 +19,12 @@ class LevelCount(msgspec.Struct, frozen=True):
     count: int
 
 
+class Milestone(PartialEvent, frozen=True, kw_only=True):
+    """A milestone, and the frame of the run it was reached in."""
+
+    frame_name: str | None
+
+
 class PartialData(msgspec.Struct, frozen=True, kw_only=True):
     """Milestones reached, by level and one by one."""
 
@@ -26,17 +32,23 @@ class PartialData(msgspec.Struct, frozen=True, kw_only=True):
     symbols: tuple[str, ...]
     signals: int
     levels: tuple[LevelCount, ...]
-    events: tuple[PartialEvent, ...]
+    events: tuple[Milestone, ...]
 
 
 def partial_data(records: Sequence[RunRecord]) -> PartialData:
     """Return the milestones of these runs."""
-    events = tuple(event for record in records for event in record.partials)
+    events = tuple(
+        Milestone(**msgspec.structs.asdict(event), frame_name=record.frame_name)
+        for record in records
+        for event in record.partials
+    )
+    # not by id: a strategy may give the same one to every signal, and frames may share instants
+    signals = {(i, e.signal.pending_at) for i, r in enumerate(records) for e in r.partials}
     levels = sorted({event.level for event in events}, reverse=True)
     return PartialData(
         strategy_name=records[0].strategy_name,
         symbols=tuple(dict.fromkeys(record.symbol for record in records)),
-        signals=len({(event.symbol, event.signal.id) for event in events}),
+        signals=len(signals),
         levels=tuple(LevelCount(at, sum(e.level == at for e in events)) for at in levels),
         events=events,
     )
@@ -44,7 +56,8 @@ def partial_data(records: Sequence[RunRecord]) -> PartialData:
 
 def partial_report(data: PartialData) -> str:
     """Return the report as Markdown."""
-    title = f"# Partial milestones of {data.strategy_name} on {', '.join(data.symbols)}"
+    symbols = plain(", ".join(data.symbols))
+    title = f"# Partial milestones of {plain(data.strategy_name)} on {symbols}"
     if not data.events:
         return f"{title}\n\nNo signal reached a milestone of 10 %.\n"
     levels = markdown_table(
@@ -54,6 +67,7 @@ def partial_report(data: PartialData) -> str:
         (
             iso(e.timestamp),
             e.symbol,
+            e.frame_name or "",
             e.signal.position,
             f"{e.level:+d} %",
             number(e.revenue_percent, 2, " %"),
@@ -62,5 +76,6 @@ def partial_report(data: PartialData) -> str:
         )
         for e in data.events
     ]
-    columns = ("Time", "Symbol", "Side", "Level", "Revenue", "Price", "Entry")
-    return f"{title}\n\n{levels}\n\n## Milestones\n\n{markdown_table(columns, rows)}\n"
+    columns = ("Time", "Symbol", "Frame", "Side", "Level", "Revenue", "Price", "Entry")
+    total = f"{data.signals} {'signal' if data.signals == 1 else 'signals'} reached a milestone."
+    return f"{title}\n\n{total}\n\n{levels}\n\n## Milestones\n\n{markdown_table(columns, rows)}\n"

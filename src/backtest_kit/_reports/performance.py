@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from backtest_kit._record import RunRecord
-from backtest_kit._reports.table import markdown_table, number
+from backtest_kit._reports.table import markdown_table, number, plain
 
 
 class MetricTimes(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,16 +32,19 @@ class MetricTimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PerformanceData(msgspec.Struct, frozen=True, kw_only=True):
-    """Durations by metric type."""
+    """Durations by metric type, over all frames named."""
 
     symbol: str
     strategy_name: str
+    frame_names: tuple[str, ...]
     metrics: tuple[MetricTimes, ...]
 
 
 def performance_data(records: Sequence[RunRecord]) -> PerformanceData:
     """Return the durations that these runs have measured."""
-    kinds = dict.fromkeys(kind for record in records for kind in record.timings)
+    kinds = dict.fromkeys(
+        kind for record in records for kind, timings in record.timings.items() if timings.count
+    )
     metrics = []
     for kind in kinds:
         timings = [record.timings[kind] for record in records if kind in record.timings]
@@ -65,6 +68,7 @@ def performance_data(records: Sequence[RunRecord]) -> PerformanceData:
     return PerformanceData(
         symbol=", ".join(dict.fromkeys(record.symbol for record in records)),
         strategy_name=records[0].strategy_name,
+        frame_names=tuple(dict.fromkeys(r.frame_name for r in records if r.frame_name)),
         metrics=tuple(metrics),
     )
 
@@ -98,5 +102,8 @@ def performance_report(data: PerformanceData) -> str:
         )
         for m in data.metrics
     ]
-    title = f"# Performance of {data.strategy_name} on {data.symbol}"
-    return f"{title}\n\n{markdown_table(columns, rows)}\n"
+    title = f"# Performance of {plain(data.strategy_name)} on {plain(data.symbol)}"
+    if not rows:
+        return f"{title}\n\nNothing was measured.\n"
+    frames = f"Frames: {plain(', '.join(data.frame_names))}.\n\n" if data.frame_names else ""
+    return f"{title}\n\n{frames}{markdown_table(columns, rows)}\n"

@@ -9,7 +9,7 @@ import msgspec
 
 from backtest_kit._events import RiskEvent
 from backtest_kit._record import RunRecord
-from backtest_kit._reports.table import markdown_table, price
+from backtest_kit._reports.table import markdown_table, plain, price
 from backtest_kit._time import iso
 
 
@@ -21,6 +21,12 @@ class RefusalCount(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+class Refusal(RiskEvent, frozen=True, kw_only=True):
+    """A profile's refusal, and the frame of the run it was given in."""
+
+    frame_name: str | None
+
+
 class RiskData(msgspec.Struct, frozen=True, kw_only=True):
     """Answers of the risk profiles."""
 
@@ -29,12 +35,16 @@ class RiskData(msgspec.Struct, frozen=True, kw_only=True):
     allowed: int
     rejected: int
     reasons: tuple[RefusalCount, ...]
-    rejections: tuple[RiskEvent, ...]
+    rejections: tuple[Refusal, ...]
 
 
 def risk_data(records: Sequence[RunRecord]) -> RiskData:
     """Return what was allowed and refused in these runs."""
-    events = tuple(event for record in records for event in record.rejections)
+    events = tuple(
+        Refusal(**msgspec.structs.asdict(event), frame_name=record.frame_name)
+        for record in records
+        for event in record.rejections
+    )
     counts = Counter((event.risk_name, event.reason or "") for event in events)
     return RiskData(
         symbol=", ".join(dict.fromkeys(record.symbol for record in records)),
@@ -52,7 +62,7 @@ def risk_data(records: Sequence[RunRecord]) -> RiskData:
 def risk_report(data: RiskData) -> str:
     """Return the report as Markdown."""
     parts = [
-        f"# Risk refusals of {data.strategy_name} on {data.symbol}",
+        f"# Risk refusals of {plain(data.strategy_name)} on {plain(data.symbol)}",
         f"{data.allowed} checks passed, {data.rejected} were refused.",
     ]
     if data.reasons:
@@ -61,6 +71,7 @@ def risk_report(data: RiskData) -> str:
             (
                 iso(e.timestamp),
                 e.symbol,
+                e.frame_name or "",
                 e.risk_name,
                 e.signal.position,
                 price(e.price),
@@ -69,7 +80,16 @@ def risk_report(data: RiskData) -> str:
             )
             for e in data.rejections
         ]
-        columns = ("Time", "Symbol", "Profile", "Side", "Price", "Open positions", "Reason")
+        columns = (
+            "Time",
+            "Symbol",
+            "Frame",
+            "Profile",
+            "Side",
+            "Price",
+            "Open positions",
+            "Reason",
+        )
         parts += [
             "## By reason",
             markdown_table(("Profile", "Reason", "Refusals"), reasons),

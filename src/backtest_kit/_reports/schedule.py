@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from backtest_kit._record import RunRecord
-from backtest_kit._reports.table import markdown_table, minutes, number, price
+from backtest_kit._reports.table import markdown_table, minutes, number, plain, price
 from backtest_kit._results import CancelReason
 from backtest_kit._signal import SignalRow
 from backtest_kit._time import MINUTE, iso
@@ -99,7 +99,7 @@ def schedule_report(data: ScheduleData) -> str:
         _counts("Cancelled", data.cancelled, data.cancellation_rate, data.wait_until_cancellation),
     ]
     parts = [
-        f"# Scheduled signals of {data.strategy_name} on {data.symbol}",
+        f"# Scheduled signals of {plain(data.strategy_name)} on {plain(data.symbol)}",
         markdown_table(("", "Signals", "Share", "Mean wait", "Median wait", "Longest"), counts),
     ]
     if data.reasons:
@@ -108,12 +108,23 @@ def schedule_report(data: ScheduleData) -> str:
             markdown_table(("Reason", "Signals"), [*data.reasons.items()]),
         ]
     if data.signals:
-        columns = ("Scheduled", "Ended", "Symbol", "Side", "Entry", "Outcome", "Minutes", "Note")
+        columns = (
+            "Scheduled",
+            "Ended",
+            "Symbol",
+            "Frame",
+            "Side",
+            "Entry",
+            "Outcome",
+            "Minutes",
+            "Note",
+        )
         rows = [
             (
                 iso(s.signal.scheduled_at),
                 iso(s.ended_at),
                 s.signal.symbol,
+                s.frame_name or "",
                 s.signal.position,
                 price(s.signal.price_open),
                 "activated" if s.reason is None else f"cancelled: {s.reason}",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import numpy as np
+
 from backtest_kit._time import iso
 
 #: File systems allow 255 bytes; a longer name ends in a hash of itself.
@@ -41,12 +43,13 @@ def number(value: float | None, digits: int = 2, unit: str = "") -> str:
         return "n/a"
     if abs(value) >= 1e9:
         return f"{value:.3e}{unit}"
-    return f"{value:,.{digits}f}{unit}"
+    return f"{round(value, digits) + 0.0:,.{digits}f}{unit}"  # + 0.0: no "-0.00"
 
 
 def price(value: float) -> str:
-    """Return a price with six significant digits or more, without noise."""
-    return f"{value:.10g}"
+    """Return a price with at least ten significant digits, without noise or exponent."""
+    digits = 10 if abs(value) < 1e8 else 15  # never fewer than the whole part has
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 
 
 def minutes(value: float | None) -> str:
@@ -57,6 +60,12 @@ def minutes(value: float | None) -> str:
     hours, rest = divmod(rest, 60)
     parts = [f"{n} {unit}" for n, unit in ((days, "d"), (hours, "h"), (rest, "min")) if n]
     return " ".join(parts[:2]) or f"{value:.1f} min"
+
+
+def plain(text: str) -> str:
+    """Return text as one line of Markdown: no line break, and no HTML tag that would vanish."""
+    line = " ".join(text.split())
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", line.replace("\\", "\\\\"))
 
 
 def span(since: int, until: int) -> str:
@@ -77,7 +86,7 @@ def write_bytes(data: bytes, folder: str | Path, name: str, suffix: str) -> Path
     """Write a file whole and return its path, its name made safe; raises as `write`."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    safe = re.sub(r"^\.", "%2E", quote(name, safe=""))
+    safe = re.sub(r"^\.", "%2E", quote(name, safe="").replace("~", "%7E"))
     if len(safe) > _LONGEST_NAME:
         digest = hashlib.blake2b(safe.encode(), digest_size=8).hexdigest()
         safe = f"{safe[:_LONGEST_NAME]}-{digest}"
@@ -99,7 +108,7 @@ def _cell(value: Cell) -> str:
         return "n/a"
     if isinstance(value, float):
         return number(value)
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("\r", "")
+    return plain(str(value)).replace("|", "\\|")
 
 
 def _looks_numeric(value: Cell) -> bool:
