@@ -8,7 +8,6 @@ from pathlib import Path
 
 from backtest_kit._ambient import ask
 from backtest_kit._engine import current_engine
-from backtest_kit._events import ErrorEvent
 from backtest_kit._frames import FrameDriver
 from backtest_kit._market import MarketView
 from backtest_kit._record import RunRecord
@@ -77,8 +76,7 @@ class Backtest:
                     async for _ in results:
                         pass
             except Exception as error:
-                _exit(run, error)
-                await run.engine.bus.drain()
+                await run.failed("backtest", error)
                 raise
 
         def stop() -> None:
@@ -183,17 +181,3 @@ def _record(
         exchange_name=exchange_name,
         frame_name=frame_name,
     )
-
-
-def _exit(run: Run, error: Exception) -> None:
-    event = ErrorEvent(
-        where="backtest",
-        error=error,
-        symbol=run.symbol,
-        strategy_name=run.strategy_name,
-        exchange_name=run.exchange_name,
-        mode="backtest",
-    )
-    run.engine.report(event)
-    if run.engine.bus.wanted("exit"):
-        run.engine.bus.emit(event, "exit")

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from backtest_kit._results import transition_id
 from backtest_kit._signal import SignalRow
 
 Mode = Literal["backtest", "live"]
@@ -74,6 +75,11 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
     revenue_percent: float
     current_price: float
     timestamp: int
+
+    @property
+    def transition_id(self) -> str:
+        """A stable id: a milestone that is told again, after a crash, has the same."""
+        return transition_id(self.signal, f"milestone {self.level:+d}")
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):

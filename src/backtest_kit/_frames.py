@@ -10,6 +10,7 @@ from types import CoroutineType
 from typing import Any, Final
 
 from backtest_kit import _life as life
+from backtest_kit import _step as step
 from backtest_kit._ambient import DataNeeded, Moment, moment
 from backtest_kit._array_strategy import question
 from backtest_kit._bus import HIGH_WATER
@@ -22,19 +23,8 @@ from backtest_kit._fast_forward import (
     scheduled_until,
 )
 from backtest_kit._life import Close
-from backtest_kit._profit import crossed, profit, revenue_percent
-from backtest_kit._record import Waited
-from backtest_kit._results import (
-    CancelReason,
-    ProfitLoss,
-    TickActive,
-    TickCancelled,
-    TickClosed,
-    TickIdle,
-    TickOpened,
-    TickScheduled,
-    TickWaiting,
-)
+from backtest_kit._profit import crossed, revenue_percent
+from backtest_kit._results import CancelReason, TickClosed, TickIdle
 from backtest_kit._run import Run
 from backtest_kit._signal import SignalRow, complete
 from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
@@ -242,9 +232,9 @@ class FrameDriver:
         minutes = row.minute_estimated_time + waits * run.config.schedule_await_minutes
         self._tape = tape = await run.view.tape(run.symbol, when, when + minutes * MINUTE)
         if waits:
-            await run.tell(TickScheduled(signal=row, **self._step(when, price)))
+            await run.tell(step.scheduled(row, when, price))
             return await self._scheduled(row, tape)
-        await run.tell(TickOpened(signal=row, **self._step(when, price)))
+        await run.tell(step.opened(row, when, price))
         return await self._pending(row, tape)
 
     async def _scheduled(self, row: SignalRow, tape: Tape) -> TickClosed | None:
@@ -265,9 +255,9 @@ class FrameDriver:
         if not await run.risk_allows(filled, row.price_open, when, reserve=True):
             await self._cancel(row, tape, when, "risk")
             return None
-        run.record.waited.append(Waited(filled, when, None))
-        price = float(tape.price[tape.row(when)])
-        await run.tell(TickOpened(signal=filled, **self._step(when, price)))
+        opened = step.opened(filled, when, float(tape.price[tape.row(when)]))
+        run.record.add(opened)
+        await run.tell(opened)
         if verdict == "activate_and_stop":
             return await self._close(filled, tape, when, Close("stop_loss", row.price_stop_loss))
         return await self._pending(filled, tape)
@@ -279,7 +269,7 @@ class FrameDriver:
             verdict = life.scheduled_step(row, bar, self._run.config)
             if verdict != "wait":
                 return when, verdict
-            await self._run.tell(TickWaiting(signal=row, **self._step(when, bar.price)))
+            await self._run.tell(step.waiting(row, when, bar.price))
             await self._breathe()
         return None
 
@@ -295,7 +285,7 @@ class FrameDriver:
             for when, level in milestones_until(row, tape, row.pending_at, until, 0)[0]:
                 price = tape.bar(when).price
                 revenue = revenue_percent(row.position, row.price_open, price)
-                await run.tell_partial(row, level, revenue, price, when)
+                await self._milestone(row, when, price, level, revenue)
         if turn is not None:
             return await self._close(row, tape, *turn)
         last = max(row.pending_at, tape.stop - MINUTE)
@@ -311,30 +301,24 @@ class FrameDriver:
             if close is not None:
                 return when, close
             revenue = revenue_percent(row.position, row.price_open, bar.price)
-            await run.tell(
-                TickActive(signal=row, revenue_percent=revenue, **self._step(when, bar.price))
-            )
+            await run.tell(step.active(row, when, bar.price, revenue))
             levels, fired = crossed(revenue, fired)
             for level in levels:
-                await run.tell_partial(row, level, revenue, bar.price, when)
+                await self._milestone(row, when, bar.price, level, revenue)
             await self._breathe()
         return None
 
+    async def _milestone(
+        self, row: SignalRow, when: int, price: float, level: int, revenue: float
+    ) -> None:
+        event = step.milestone(row, self._run.mode, when, price, level, revenue)
+        self._run.record.add(event)
+        await self._run.tell_milestone(event)
+
     async def _close(self, row: SignalRow, tape: Tape, when: int, close: Close) -> TickClosed:
-        run, config = self._run, self._run.config
-        pnl = profit(
-            row.position, row.price_open, close.price, config.percent_fee, config.percent_slippage
-        )
-        price = float(tape.price[tape.row(when)])
-        tick = TickClosed(
-            signal=row,
-            close_reason=close.reason,
-            close_timestamp=when,
-            pnl=ProfitLoss(pnl, row.price_open, close.price),
-            ambiguous=close.ambiguous,
-            **self._step(when, price),
-        )
-        run.record.closed.append(tick)
+        run = self._run
+        tick = step.closed(row, when, float(tape.price[tape.row(when)]), close, run.config)
+        run.record.add(tick)
         run.desk.release(when)
         await self._after(when)
         await run.tell(tick)
@@ -343,11 +327,8 @@ class FrameDriver:
     async def _cancel(self, row: SignalRow, tape: Tape, when: int, reason: CancelReason) -> None:
         run = self._run
         when = max(when, row.scheduled_at)
-        price = float(tape.price[tape.row(when)])
-        tick = TickCancelled(
-            signal=row, reason=reason, close_timestamp=when, **self._step(when, price)
-        )
-        run.record.waited.append(Waited(row, when, tick))
+        tick = step.cancelled(row, when, float(tape.price[tape.row(when)]), reason)
+        run.record.add(tick)
         await self._after(when)
         await run.tell(tick)
 
@@ -365,13 +346,10 @@ class FrameDriver:
         self._index = min(index, len(self._timeline))
 
     def _idle(self, tape: Tape, when: int) -> TickIdle:
-        return TickIdle(**self._step(when, float(tape.price[tape.row(when)])))
-
-    def _step(self, when: int, price: float) -> dict[str, Any]:
-        return {
-            "symbol": self._run.symbol,
-            "strategy_name": self._run.strategy_name,
-            "exchange_name": self._run.exchange_name,
-            "timestamp": when,
-            "current_price": price,
-        }
+        return TickIdle(
+            symbol=self._run.symbol,
+            strategy_name=self._run.strategy_name,
+            exchange_name=self._run.exchange_name,
+            timestamp=when,
+            current_price=float(tape.price[tape.row(when)]),
+        )

@@ -9,7 +9,7 @@ from backtest_kit._config import Config
 from backtest_kit._errors import UnknownNameError
 from backtest_kit._events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._market import SeriesGaps
-from backtest_kit._results import TickCancelled, TickClosed
+from backtest_kit._results import Tick, TickCancelled, TickClosed, TickOpened
 from backtest_kit._signal import SignalRow
 
 #: Kinds of error kept with their text; all errors are counted.
@@ -93,8 +93,10 @@ class RunRecord:
         self.total_frames = total_frames
         self.frames = 0
         self.calls = 0
+        self.missed = 0
         self.complete = False
         self.data_ended_at: int | None = None
+        self.living: SignalRow | None = None
         self.closed: list[TickClosed] = []
         self.waited: list[Waited] = []
         self.partials: list[PartialEvent] = []
@@ -104,6 +106,18 @@ class RunRecord:
         self.error_count = 0
         self.gaps: Sequence[SeriesGaps] = ()
         self.timings: dict[str, Timings] = {}
+
+    def add(self, event: Tick | PartialEvent | None) -> None:
+        """Keep what reports are made of: closes, the ends of waiting signals, milestones."""
+        match event:
+            case TickClosed():
+                self.closed.append(event)
+            case TickCancelled():
+                self.waited.append(Waited(event.signal, event.close_timestamp, event))
+            case TickOpened(signal=row) if row.pending_at != row.scheduled_at:
+                self.waited.append(Waited(row, event.timestamp, None))
+            case PartialEvent():
+                self.partials.append(event)
 
     def error(self, event: ErrorEvent) -> None:
         """Count an error, and keep the first of its kind."""

@@ -34,17 +34,33 @@ class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
         return msgspec.json.encode(self).decode()
 
 
+def transition_id(row: SignalRow, what: str) -> str:
+    """Return the id of a transition: the same whenever, and however often, it is told."""
+    place = f"{row.exchange_name}:{row.strategy_name}:{row.symbol}"
+    return f"{place}:{row.scheduled_at}:{what}"
+
+
+class _Transition(_Tick, frozen=True, kw_only=True):
+    """A result that changes what lives."""
+
+    signal: SignalRow
+
+    @property
+    def transition_id(self) -> str:
+        """A stable id: a transition that is told again, after a crash, has the same."""
+        return transition_id(self.signal, self.action)  # type: ignore[attr-defined]
+
+
 class TickIdle(_Tick, frozen=True, kw_only=True, tag="idle"):
     """Nothing lives, and nothing was proposed."""
 
     action: ClassVar[Literal["idle"]] = "idle"
 
 
-class TickScheduled(_Tick, frozen=True, kw_only=True, tag="scheduled"):
+class TickScheduled(_Transition, frozen=True, kw_only=True, tag="scheduled"):
     """A signal begins to wait for its entry price."""
 
     action: ClassVar[Literal["scheduled"]] = "scheduled"
-    signal: SignalRow
 
 
 class TickWaiting(_Tick, frozen=True, kw_only=True, tag="waiting"):
@@ -54,11 +70,10 @@ class TickWaiting(_Tick, frozen=True, kw_only=True, tag="waiting"):
     signal: SignalRow
 
 
-class TickOpened(_Tick, frozen=True, kw_only=True, tag="opened"):
+class TickOpened(_Transition, frozen=True, kw_only=True, tag="opened"):
     """A signal is filled."""
 
     action: ClassVar[Literal["opened"]] = "opened"
-    signal: SignalRow
 
 
 class TickActive(_Tick, frozen=True, kw_only=True, tag="active"):
@@ -69,22 +84,20 @@ class TickActive(_Tick, frozen=True, kw_only=True, tag="active"):
     revenue_percent: float
 
 
-class TickClosed(_Tick, frozen=True, kw_only=True, tag="closed"):
+class TickClosed(_Transition, frozen=True, kw_only=True, tag="closed"):
     """A signal is closed; `ambiguous` marks a candle that reached both levels."""
 
     action: ClassVar[Literal["closed"]] = "closed"
-    signal: SignalRow
     close_reason: CloseReason
     close_timestamp: int
     pnl: ProfitLoss
     ambiguous: bool = False
 
 
-class TickCancelled(_Tick, frozen=True, kw_only=True, tag="cancelled"):
+class TickCancelled(_Transition, frozen=True, kw_only=True, tag="cancelled"):
     """A scheduled signal ends without having been filled."""
 
     action: ClassVar[Literal["cancelled"]] = "cancelled"
-    signal: SignalRow
     reason: CancelReason
     close_timestamp: int
 

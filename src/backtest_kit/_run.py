@@ -91,23 +91,13 @@ class Run:
         if name is not None:
             await self._call_back(name, tick)
 
-    async def tell_partial(
-        self, row: SignalRow, level: int, revenue: float, price: float, when: int
-    ) -> None:
-        """Record a milestone, and tell listeners and callbacks of it."""
-        event = PartialEvent(
-            **self._names(),
-            signal=row,
-            level=level,
-            revenue_percent=revenue,
-            current_price=price,
-            timestamp=when,
-        )
-        self.record.partials.append(event)
-        moment.set(Moment(self, when))
-        if self.engine.bus.wanted("partial_profit" if level > 0 else "partial_loss"):
-            self.engine.bus.emit(event, "partial_profit" if level > 0 else "partial_loss")
-        await self._call_back("on_partial_profit" if level > 0 else "on_partial_loss", event)
+    async def tell_milestone(self, event: PartialEvent) -> None:
+        """Tell listeners and callbacks of a milestone."""
+        moment.set(Moment(self, event.timestamp))
+        profit = event.level > 0
+        if self.engine.bus.wanted("partial_profit" if profit else "partial_loss"):
+            self.engine.bus.emit(event, "partial_profit" if profit else "partial_loss")
+        await self._call_back("on_partial_profit" if profit else "on_partial_loss", event)
 
     async def _call_back(self, name: str, event: object) -> None:
         function = self.strategy.callback(name)
@@ -202,6 +192,14 @@ class Run:
         channel: Any = f"done_{self.mode}"
         if self.engine.bus.wanted(channel):
             self.engine.bus.emit(DoneEvent(frame_name=self.frame_name, **self._names()), channel)
+
+    async def failed(self, where: str, error: Exception) -> None:
+        """Tell what ended the run in the background, on the error and the exit channel."""
+        event = ErrorEvent(where=where, error=error, **self._names())
+        self.engine.report(event)
+        if self.engine.bus.wanted("exit"):
+            self.engine.bus.emit(event, "exit")
+        await self.engine.bus.drain()
 
     def _names(self) -> dict[str, Any]:
         return {

@@ -184,8 +184,9 @@ async def test_an_event_that_nobody_waits_for_is_not_built(monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("built")
 
-    for name in ("TickIdle", "TickActive", "TickWaiting"):
-        monkeypatch.setattr(f"backtest_kit._frames.{name}", forbidden)
+    monkeypatch.setattr("backtest_kit._frames.TickIdle", forbidden)
+    for name in ("TickActive", "TickWaiting"):
+        monkeypatch.setattr(f"backtest_kit._step.{name}", forbidden)
     for name in ("ProgressEvent", "PerformanceEvent", "DoneEvent"):
         monkeypatch.setattr(f"backtest_kit._run.{name}", forbidden)
     assert bk.Backtest.run_sync("BTCUSDT", **NAMES)

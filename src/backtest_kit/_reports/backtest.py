@@ -93,7 +93,7 @@ def backtest_data(record: RunRecord) -> BacktestData:
         ambiguous_closes=sum(tick.ambiguous for tick in closed),
         end_of_data_closes=reasons["end_of_data"],
         error_count=record.error_count,
-        errors=_errors(record),
+        errors=error_counts(record),
         percent_fee=record.config.percent_fee,
         percent_slippage=record.config.percent_slippage,
         exit_trigger=record.config.exit_trigger,
@@ -101,7 +101,8 @@ def backtest_data(record: RunRecord) -> BacktestData:
     )
 
 
-def _errors(record: RunRecord) -> tuple[ErrorCount, ...]:
+def error_counts(record: RunRecord) -> tuple[ErrorCount, ...]:
+    """Return the errors of a run by kind."""
     return tuple(
         ErrorCount(where=kind.where, message=kind.message, count=kind.count, when=kind.when)
         for kind in record.error_kinds.values()
@@ -147,15 +148,20 @@ def _trust(data: BacktestData) -> str:
         f"- Assumed costs: fee {data.percent_fee:g} % per side, "
         f"slippage {data.percent_slippage:g} % per side."
     )
-    lines.append(f"- Errors: {data.error_count or 'none'}.")
-    shown = data.errors[:_SHOWN_ERRORS]
+    return "\n".join(lines + error_lines(data.error_count, data.errors))
+
+
+def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:
+    """Return the lines of a list that tell of errors, the first kinds with their text."""
+    lines = [f"- Errors: {count or 'none'}."]
+    shown = errors[:_SHOWN_ERRORS]
     for error in shown:
         when = f", first at {iso(error.when)}" if error.when is not None else ""
         lines.append(f"  - {error.count} x {plain(f'{error.where}{when}: {error.message}')}")
-    more = data.error_count - sum(error.count for error in shown)
+    more = count - sum(error.count for error in shown)
     if more:
         lines.append(f"  - {more} more of other kinds")
-    return "\n".join(lines)
+    return lines
 
 
 def _trigger(data: BacktestData) -> str:
