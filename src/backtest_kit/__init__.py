@@ -16,20 +16,26 @@ from backtest_kit._ambient import (
 from backtest_kit._array_strategy import Signals
 from backtest_kit._backtest import Backtest
 from backtest_kit._candles import Candle, Candles
+from backtest_kit._clock import VirtualClock
 from backtest_kit._config import Config
 from backtest_kit._engine import Engine
 from backtest_kit._errors import (
     BacktestKitError,
     BadCandlesError,
+    ClockError,
     ConfigError,
     ContextError,
+    CorruptStateError,
     DataError,
     DataRangeError,
     ExchangeRefusedError,
     FetchError,
     GapError,
+    MissedStepsError,
     RegistrationError,
     SignalError,
+    StateError,
+    StateOwnedError,
     StrategyFileError,
     UnknownNameError,
 )
@@ -41,6 +47,7 @@ from backtest_kit._events import (
     ProgressEvent,
     RiskEvent,
 )
+from backtest_kit._journal import LiveState, Transition
 from backtest_kit._listen import (
     listen_backtest_progress,
     listen_backtest_progress_once,
@@ -67,6 +74,10 @@ from backtest_kit._listen import (
     listen_signal_live_once,
     listen_signal_once,
 )
+from backtest_kit._live import Live, use_persist_adapter
+from backtest_kit._persistence.adapter import PersistAdapter
+from backtest_kit._persistence.files import FileAdapter
+from backtest_kit._persistence.sqlite import SqliteAdapter
 from backtest_kit._register import (
     add_exchange,
     add_frame,
@@ -116,10 +127,12 @@ __all__ = [
     "BadCandlesError",
     "Candle",
     "Candles",
+    "ClockError",
     "Config",
     "ConfigError",
     "Context",
     "ContextError",
+    "CorruptStateError",
     "DataError",
     "DataRangeError",
     "DoneEvent",
@@ -128,13 +141,18 @@ __all__ = [
     "ExchangeRefusedError",
     "ExchangeSchema",
     "FetchError",
+    "FileAdapter",
     "FrameSchema",
     "GapError",
     "Heat",
+    "Live",
+    "LiveState",
+    "MissedStepsError",
     "Partial",
     "PartialEvent",
     "Performance",
     "PerformanceEvent",
+    "PersistAdapter",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
@@ -149,6 +167,9 @@ __all__ = [
     "SignalRow",
     "Signals",
     "SizingSchema",
+    "SqliteAdapter",
+    "StateError",
+    "StateOwnedError",
     "Statistics",
     "StrategyFileError",
     "StrategySchema",
@@ -160,7 +181,9 @@ __all__ = [
     "TickOpened",
     "TickScheduled",
     "TickWaiting",
+    "Transition",
     "UnknownNameError",
+    "VirtualClock",
     "add_exchange",
     "add_frame",
     "add_risk",
@@ -211,4 +234,5 @@ __all__ = [
     "set_logger",
     "strategy",
     "tick_from_json",
+    "use_persist_adapter",
 ]

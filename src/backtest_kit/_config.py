@@ -69,6 +69,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(ge=1000, description="Candles of one series that a run loads at a time."),
     ] = 131_072
+    step_delay_ms: Annotated[
+        int,
+        Meta(ge=0, lt=60_000, description="Milliseconds after the full minute of a live step."),
+    ] = 500
+    feed_wait_ms: Annotated[
+        int, Meta(ge=0, description="Milliseconds that a live step waits for a late candle.")
+    ] = 30_000
     state_dir: Annotated[str, Meta(min_length=1, description="Folder of the live state.")] = (
         "./state"
     )

@@ -11,6 +11,10 @@ from backtest_kit._ambient import Moment
 from backtest_kit._bus import Bus, Subscription
 from backtest_kit._config import Config, configure, from_environment
 from backtest_kit._events import ErrorEvent
+from backtest_kit._feed import Feed
+from backtest_kit._live_state import LiveStates
+from backtest_kit._persistence.adapter import PersistAdapter
+from backtest_kit._persistence.files import FileAdapter
 from backtest_kit._record import Records
 from backtest_kit._registry import Registry
 from backtest_kit._risk import Books
@@ -44,8 +48,12 @@ class Engine:
         self.sizings: Registry[SizingSchema] = Registry("sizing")
         self.bus = Bus(self._listener_failed)
         self.store = Store(lambda: self.logger)
+        self.feed = Feed(lambda: self.logger)
         self.records = Records()
         self.books = Books()
+        self.live_books = Books()
+        self.adapter: PersistAdapter | None = None
+        self.live = LiveStates(self._adapter, self._state_failed)
 
     def set_config(self, **changes: object) -> None:
         """Change settings, all of them or none; runs that have begun keep theirs.
@@ -65,6 +73,12 @@ class Engine:
             )
         if self.bus.wanted("error"):
             self.bus.emit(event, "error")
+
+    def _adapter(self) -> PersistAdapter:
+        return FileAdapter(self.config.state_dir) if self.adapter is None else self.adapter
+
+    def _state_failed(self, where: str, error: Exception) -> None:
+        self.report(ErrorEvent(where=where, error=error, mode="live"))
 
     def _listener_failed(
         self, subscription: Subscription, error: BaseException, moment: Moment | None

@@ -9,6 +9,11 @@ Named by what the reader does next::
       ContextError           an ambient function was called outside a run (also RuntimeError)
       SignalError            a strategy proposed an invalid signal     (also ValueError)
       StrategyFileError      a strategy file can't be loaded
+      StateError             live state can't be read or written
+        StateOwnedError      another process runs on the same state
+        CorruptStateError    a document of the state is damaged; it was set aside
+      MissedStepsError       a live run could not act at some minutes
+      ClockError             the wall clock went back
       DataError
         BadCandlesError      candles break a rule; asking again would not help
         DataRangeError       asked for candles before the data begin or after they end
@@ -53,6 +58,26 @@ class SignalError(BacktestKitError, ValueError):
 
 class StrategyFileError(BacktestKitError):
     """A strategy file can't be loaded, or registers nothing to run."""
+
+
+class StateError(BacktestKitError):
+    """Live state can't be read or written; nothing was told that is not stored."""
+
+
+class StateOwnedError(StateError):
+    """Another process runs on the same state; the message names it."""
+
+
+class CorruptStateError(StateError):
+    """A document of the live state is damaged; it was set aside, never deleted."""
+
+
+class MissedStepsError(BacktestKitError):
+    """A live run could not act at some minutes; what lives was followed through them."""
+
+
+class ClockError(BacktestKitError):
+    """The wall clock has gone back; no minute is stepped twice."""
 
 
 class DataError(BacktestKitError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import operator
 from typing import SupportsIndex
@@ -77,7 +78,8 @@ class MarketView:
         self._store = store
         self._exchange = exchange
         self._config = config
-        self._horizon = horizon
+        #: No candle that closes later is asked for; a live run moves it on.
+        self.horizon = horizon
         self._segments: dict[tuple[str, str], Segment] = {}
         self._limits: dict[tuple[str, str], int] = {}
         self._gaps: dict[tuple[str, str], GapCount] = {}
@@ -136,10 +138,10 @@ class MarketView:
         last = when // step * step
         since = last - limit * step
         chunk = self._config.candles_per_chunk * step
-        reach = max(when, until, min(self._horizon, when + chunk))
+        reach = max(when, until, min(self.horizon, when + chunk))
         while True:
             # a chunk that ends (or lies) inside a gap looks like the end of the data: look further
-            final = reach >= self._horizon
+            final = reach >= self.horizon
             try:
                 segment = await self._load(key, since, reach)
             except DataRangeError:
@@ -148,7 +150,20 @@ class MarketView:
             else:
                 if segment.stop >= last or final:
                     return segment
-            reach = min(self._horizon, reach + chunk)
+            reach = min(self.horizon, reach + chunk)
+
+    async def prefetch(self, when: int) -> None:
+        """Fetch what closes by `when` of the series that were asked for earlier, all at once.
+
+        What can't be had is left to the one who asks for it.
+        """
+        late = [
+            self.provide(symbol, interval, limit, when)
+            for (symbol, interval), limit in self._limits.items()
+            if self._segments[symbol, interval].stop
+            < when // interval_ms(interval) * interval_ms(interval)
+        ]
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _load(self, key: tuple[str, str], since: int, until: int) -> Segment:
         segment = await self._store.load(self._exchange, *key, since, until, self._config)

@@ -9,7 +9,7 @@ closed before others are opened, and runs are asked in the order in which they b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,8 @@ from backtest_kit._schemas import RiskSchema
 from backtest_kit._signal import Position, SignalRow
 
 FOREVER = 2**62
+#: A position that counts until an instant (ms).
+Until = tuple["ActivePosition", int]
 
 
 class ActivePosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,20 @@ class ActivePosition(msgspec.Struct, frozen=True, kw_only=True):
     price_take_profit: float
     price_stop_loss: float
     opened_at: int
+
+
+def position_of(row: SignalRow) -> ActivePosition:
+    """Return a filled signal as the position that risk profiles count."""
+    return ActivePosition(
+        symbol=row.symbol,
+        strategy_name=row.strategy_name,
+        exchange_name=row.exchange_name,
+        position=row.position,
+        price_open=row.price_open,
+        price_take_profit=row.price_take_profit,
+        price_stop_loss=row.price_stop_loss,
+        opened_at=row.scheduled_at if row.pending_at is None else row.pending_at,
+    )
 
 
 class RiskCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +74,9 @@ class Verdict(msgspec.Struct, frozen=True):
 class _Held:
     __slots__ = ("closed_at", "position")
 
-    def __init__(self, position: ActivePosition) -> None:
+    def __init__(self, position: ActivePosition, closed_at: int = FOREVER) -> None:
         self.position = position
-        self.closed_at = FOREVER
+        self.closed_at = closed_at
 
 
 class Book:
@@ -76,6 +92,15 @@ class Book:
         """Return the positions that are open at `when`."""
         return tuple(h.position for h in self._held if h.position.opened_at <= when < h.closed_at)
 
+    def add(self, positions: Iterable[Until]) -> None:
+        """Count positions whose end is known."""
+        self._held += [_Held(*until) for until in positions]
+
+    def hold(self, position: ActivePosition, until: int) -> None:
+        """Count a position of a run that is not here, until an instant."""
+        self.forget(position.symbol, position.strategy_name, position.exchange_name)
+        self._held.append(_Held(position, until))
+
     def reserve(self, position: ActivePosition) -> _Held:
         """Count a position from now on."""
         held = _Held(position)
@@ -85,6 +110,16 @@ class Book:
     def drop(self, held: _Held) -> None:
         """Take a reservation back as if it had never been."""
         self._held.remove(held)
+
+    def forget(self, symbol: str, strategy_name: str, exchange_name: str) -> None:
+        """Drop what is held for a run that now speaks for itself."""
+        names = (symbol, strategy_name, exchange_name)
+        self._held = [
+            held
+            for held in self._held
+            if names
+            != (held.position.symbol, held.position.strategy_name, held.position.exchange_name)
+        ]
 
     def at(self, member: object, when: int) -> None:
         """Note that a run will not act before `when`."""
@@ -98,11 +133,15 @@ class Book:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    async def turn(self, member: object, when: int) -> None:
-        """Wait until no other run can act before this one does at `when`."""
+    async def turn(self, member: object, when: int, patience: float | None) -> None:
+        """Wait until no other run can act before this one does; at most `patience` seconds."""
         self.at(member, when)
-        while self._must_wait(member, when):
-            await self._moved.wait()
+        try:
+            async with asyncio.timeout(patience):
+                while self._must_wait(member, when):
+                    await self._moved.wait()
+        except TimeoutError:
+            return
 
     def _must_wait(self, member: object, when: int) -> bool:
         earlier = True
@@ -115,7 +154,7 @@ class Book:
 
 
 class Books:
-    """The books of one engine's backtests; a book lives as long as a run that uses it."""
+    """The books of one mode of an engine; a book lives as long as a run that uses it."""
 
     def __init__(self) -> None:
         self._books: dict[tuple[int, str], Book] = {}
@@ -140,17 +179,44 @@ class Books:
 
 
 class Desk:
-    """One run's dealings with its risk profiles."""
+    """One run's dealings with its risk profiles.
 
-    def __init__(self, books: Books, schemas: Sequence[RiskSchema]) -> None:
+    `patience` is how many seconds the run waits for another one that is behind, `None` for ever.
+    """
+
+    def __init__(
+        self, books: Books, schemas: Sequence[RiskSchema], patience: float | None = None
+    ) -> None:
         self._all = books
         self._schemas = schemas
+        self._patience = patience
         self._books: dict[str, Book] = {}
-        self._reserved: list[_Held] = []
+        self._reserved: list[tuple[Book, _Held]] = []
 
     def enter(self, when: int) -> None:
         """Begin: from now on, runs that share a profile wait for this one, which is at `when`."""
         self._books = self._all.enter(self, [schema.name for schema in self._schemas], when)
+
+    def restore(
+        self,
+        others: Mapping[str, Sequence[Until]],
+        names: tuple[str, str, str],
+        own: SignalRow | None,
+        closed: Sequence[Until],
+    ) -> None:
+        """Count what the stored state says was open: the run's own positions, others' by profile.
+
+        Others that run in this process speak for themselves; a book knows them already. `closed`
+        ones count for runs that still have to do steps at which they were open. `names`: symbol,
+        strategy and exchange of the run.
+        """
+        for name, book in self._books.items():
+            for until in others.get(name, ()):
+                book.hold(*until)
+            book.forget(*names)
+            book.add(closed)
+            if own is not None:
+                self._reserved.append((book, book.reserve(position_of(own))))
 
     def at(self, when: int) -> None:
         """Say that this run will not act before `when`."""
@@ -158,7 +224,7 @@ class Desk:
             book.at(self, when)
 
     def park(self, parked: bool) -> None:
-        """Say that the run is in its consumer's hands, so that nobody waits for it."""
+        """Say that nobody needs to wait for the run: it is in its consumer's hands, or cut off."""
         for book in self._books.values():
             (book.parked.add if parked else book.parked.discard)(self)
             book.moved()
@@ -171,19 +237,10 @@ class Desk:
         Check and reserve are one step: nobody else is checked by the same profile in between.
         """
         for book in self._books.values():
-            await book.turn(self, when)
+            await book.turn(self, when, self._patience)
         verdicts: list[Verdict] = []
         taken: list[tuple[Book, _Held]] = []
-        position = ActivePosition(
-            symbol=row.symbol,
-            strategy_name=row.strategy_name,
-            exchange_name=row.exchange_name,
-            position=row.position,
-            price_open=row.price_open,
-            price_take_profit=row.price_take_profit,
-            price_stop_loss=row.price_stop_loss,
-            opened_at=when,
-        )
+        position = msgspec.structs.replace(position_of(row), opened_at=when)
         for schema in self._schemas:
             book = self._books[schema.name]
             active = book.active(when)
@@ -197,18 +254,26 @@ class Desk:
             for book, held in taken:
                 book.drop(held)
         else:
-            self._reserved = [held for _, held in taken]
+            self._reserved = taken
         return verdicts
 
     def release(self, when: int) -> None:
         """Note that the run's position closes at `when`."""
-        for held in self._reserved:
+        for _, held in self._reserved:
             held.closed_at = when
         self._reserved = []
         self.at(when)
 
-    def leave(self) -> None:
-        """End: nobody waits for this run any more."""
+    def give_back(self) -> None:
+        """Take the slots back that the last check took: the signal could not be opened."""
+        for book, held in self._reserved:
+            book.drop(held)
+        self._reserved = []
+
+    def leave(self, open_until: int = FOREVER) -> None:
+        """End: nobody waits for this run any more; a position still open counts `open_until`."""
+        for _, held in self._reserved:
+            held.closed_at = open_until
         self._all.leave(self, self._books)
 
 

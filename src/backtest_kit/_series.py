@@ -64,6 +64,12 @@ class Segment:
         self.asked = asked
         self._average: tuple[int, Floats] | None = None
 
+    def asked_again(self) -> Segment:
+        """Return the same candles, with what lies behind them not yet asked for."""
+        return Segment(
+            self.columns, self.filled, self.step, self.first, begins=self.begins, asked=self.stop
+        )
+
     def average(self, count: int) -> Floats:
         """Return the average price at the close of each candle; see `average_prices`."""
         if self._average is None or self._average[0] != count:

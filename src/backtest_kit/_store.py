@@ -62,10 +62,7 @@ class Store:
         step = interval_ms(interval)
         since = since // step * step
         closed = min(until, wall_ms()) // step * step
-        lock = self._locks.setdefault(asyncio.get_running_loop(), {}).setdefault(
-            key, asyncio.Lock()
-        )
-        async with lock:
+        async with self._lock(key):
             old = self._nearest(key, since, closed)
             if old is not None and _covers(old, since, closed):
                 return old
@@ -76,6 +73,11 @@ class Store:
                 raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")
             self._keep(key, segment)
             return segment
+
+    def _lock(self, key: Key) -> asyncio.Lock:
+        """Return the running loop's lock of a series: one request serves all that wait for it."""
+        loop = asyncio.get_running_loop()
+        return self._locks.setdefault(loop, {}).setdefault(key, asyncio.Lock())
 
     def _nearest(self, key: Key, since: int, until: int) -> Segment | None:
         """Return the kept segment that serves [since, until) best, of those that touch it."""
@@ -110,7 +112,7 @@ class Store:
         """Return what is known of [since, until): `old` with its missing ends fetched."""
         join = functools.partial(fill, step=fetch.step, policy=config.gap_policy, name=name)
         if old is None:
-            pages, asked = await self._onward(fetch, since, until)
+            pages, asked = await self._onward(fetch, since, until, config)
             begins, before = await self._before(fetch, pages, since)
             part = join(pages, before=before)
             if part is None:
@@ -126,13 +128,15 @@ class Store:
             parts.insert(0, (_cut(whole[0], 0, -1), whole[1][:-1]))
         if old.asked < until:
             last = Candles.view(old.columns, old.rows - 1, old.rows)
-            pages, asked = await self._onward(fetch, old.stop, until)
+            pages, asked = await self._onward(fetch, old.stop, until, config)
             part = join(pages, before=last)
             if part is not None:
                 parts.append(part)
         return _segment(parts, fetch.step, since, begins=begins, asked=asked)
 
-    async def _onward(self, fetch: Fetch, since: int, until: int) -> tuple[list[Candles], int]:
+    async def _onward(
+        self, fetch: Fetch, since: int, until: int, config: Config
+    ) -> tuple[list[Candles], int]:
         """Return the pages from `since` to `until` at least, and up to where was asked.
 
         Where candles are missing before `until`, the next one there is tells a gap from the end of

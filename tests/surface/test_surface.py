@@ -25,8 +25,13 @@ LAYERS = [
         "_schemas",
         "_clock",
     },
-    {"_profit", "_statistics", "_life", "_fast_forward"},
+    {"_profit", "_statistics", "_life", "_fast_forward", "_step"},
     {
+        "_persistence",
+        "_journal",
+        "_live_state",
+        "_ledger",
+        "_feed",
         "_registry",
         "_ambient",
         "_bus",
@@ -43,10 +48,10 @@ LAYERS = [
         "_register",
         "_sizing",
     },
-    {"_frames"},
+    {"_frames", "_minutes"},
     {"_reports", "_data_check"},
-    {"_backtest"},
-    {"cli", "__main__", "__init__"},
+    {"_backtest", "_live"},
+    {"cli", "testing", "__main__", "__init__"},
 ]
 FAMILIES = {"exchanges"}  # used by the outermost layer, and built on the values alone
 

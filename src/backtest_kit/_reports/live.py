@@ -1,0 +1,141 @@
+"""The report of a live run: what lives, how healthy it was, what came out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import msgspec
+
+from backtest_kit._record import RunRecord
+from backtest_kit._reports.backtest import (
+    FEW_TRADES,
+    ErrorCount,
+    error_counts,
+    error_lines,
+    statistics_of,
+    statistics_table,
+    trades_table,
+)
+from backtest_kit._reports.table import markdown_table, number, plain, price, span
+from backtest_kit._results import TickCancelled, TickClosed
+from backtest_kit._signal import SignalRow
+from backtest_kit._statistics import Statistics
+from backtest_kit._time import iso
+
+#: Trades in the table; the statistics are of all of them.
+SHOWN_TRADES: Final = 250
+
+
+class LiveData(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a live run has done since its state began; times in milliseconds UTC.
+
+    `steps` and `calls` of the strategy, refusals and errors are those of this process; `missed`
+    steps, signals and statistics are of the whole history.
+    """
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    since: int
+    until: int
+    steps: int
+    missed: int
+    calls: int
+    signal: SignalRow | None
+    statistics: Statistics
+    signals: tuple[TickClosed, ...]
+    cancelled: tuple[TickCancelled, ...]
+    milestones: int
+    gaps_filled: int
+    ambiguous_closes: int
+    error_count: int
+    errors: tuple[ErrorCount, ...]
+    percent_fee: float
+    percent_slippage: float
+
+
+def live_data(record: RunRecord) -> LiveData:
+    """Return a live run's facts and their statistics."""
+    closed = tuple(record.closed)
+    covered = (record.since, max(record.until, record.since))
+    return LiveData(
+        symbol=record.symbol,
+        strategy_name=record.strategy_name,
+        exchange_name=record.exchange_name,
+        since=covered[0],
+        until=covered[1],
+        steps=record.frames,
+        missed=record.missed,
+        calls=record.calls,
+        signal=record.living,
+        statistics=statistics_of(closed, covered),
+        signals=closed,
+        cancelled=tuple(w.cancelled for w in record.waited if w.cancelled is not None),
+        milestones=len(record.partials),
+        gaps_filled=sum(series.filled for series in record.gaps),
+        ambiguous_closes=sum(tick.ambiguous for tick in closed),
+        error_count=record.error_count,
+        errors=error_counts(record),
+        percent_fee=record.config.percent_fee,
+        percent_slippage=record.config.percent_slippage,
+    )
+
+
+def live_report(data: LiveData) -> str:
+    """Return the report as Markdown."""
+    parts = [
+        f"# Live run of {plain(data.strategy_name)} on {plain(data.symbol)}",
+        _what(data),
+        "## How far to trust this",
+        _trust(data),
+        "## Statistics",
+        statistics_table(data.statistics),
+    ]
+    if data.cancelled:
+        counts = Counter(tick.reason for tick in data.cancelled)
+        table = markdown_table(("Reason", "Signals"), counts.most_common())
+        parts += ["## Why waiting signals were cancelled", table]
+    if data.signals:
+        newest = data.signals[-SHOWN_TRADES:]
+        left = len(data.signals) - len(newest)
+        title = f"## Trades\n\nThe newest {len(newest)}; {left} earlier ones count in the figures."
+        parts += [title if left else "## Trades", trades_table(newest)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(data: LiveData) -> str:
+    lines = [f"- Exchange {plain(data.exchange_name)}: {span(data.since, data.until)}"]
+    row = data.signal
+    if row is None:
+        lines.append("- Nothing lives now.")
+    elif row.pending_at is None:
+        lines.append(
+            f"- A {row.position} signal waits for {price(row.price_open)} since "
+            f"{iso(row.scheduled_at)}."
+        )
+    else:
+        lines.append(
+            f"- A {row.position} position is open since {iso(row.pending_at)} at "
+            f"{price(row.price_open)}: take-profit {price(row.price_take_profit)}, stop-loss "
+            f"{price(row.price_stop_loss)}, lifetime {row.minute_estimated_time} minutes."
+        )
+    return "\n".join(lines)
+
+
+def _trust(data: LiveData) -> str:
+    n = data.statistics.total_signals
+    lines = []
+    if n < FEW_TRADES:
+        lines.append(f"- **Too few trades** to say anything about the strategy: {n}.")
+    lines.append(
+        f"- Minutes missed: {data.missed} (what lived was followed through them, the strategy was "
+        "not asked)."
+    )
+    lines.append(f"- Missing candles filled: {data.gaps_filled}.")
+    lines.append(f"- Ambiguous closes: {data.ambiguous_closes}.")
+    lines.append(
+        f"- Assumed costs: fee {number(data.percent_fee, 3, ' %')} per side, slippage "
+        f"{number(data.percent_slippage, 3, ' %')} per side; no order was placed by this library."
+    )
+    return "\n".join(lines + error_lines(data.error_count, data.errors))
