@@ -29,3 +29,11 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"no real candles in {folder}; set BACKTEST_KIT_DATA to a folder of them")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests have measured, also those that ran in other processes."""
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, value in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(value)

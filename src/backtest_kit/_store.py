@@ -188,12 +188,15 @@ def _cut(columns: Columns, start: int, stop: int | None) -> Columns:
 
 
 def _segment(parts: list[Part], step: int, since: int, *, begins: bool, asked: int) -> Segment:
-    """Join parts that follow each other, and leave out what lies before `since`."""
+    """Join parts that follow each other, and leave out what lies before `since`.
+
+    The last candle stays in any case: the next part must be joined to it.
+    """
     columns: Columns = tuple(  # type: ignore[assignment]
         np.concatenate(pieces) for pieces in zip(*(part[0] for part in parts), strict=True)
     )
     filled = np.concatenate([part[1] for part in parts])
-    skip = (since - int(columns[0][0])) // step
+    skip = min((since - int(columns[0][0])) // step, len(filled) - 1)
     if skip > 0:
         columns = tuple(column[skip:].copy() for column in columns)  # type: ignore[assignment]
         filled, begins = filled[skip:].copy(), False

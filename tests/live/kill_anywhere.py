@@ -1,0 +1,225 @@
+"""Kill a live run at every system call that touches its state, restart it, compare.
+
+Run as a program of its own (it forks, and must have no threads):
+    python tests/live/kill_anywhere.py SEED EVERY
+Each process plays the same recorded market with two symbols that share a risk profile, state in
+files. A kill is SIGKILL, before or after a call, or with half of the bytes written. What the run
+that was killed leaves in its journal, and what its listeners were told, must be what a run that was
+never killed leaves. Prints one line of JSON.
+"""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import backtest_kit as bk
+from backtest_kit._time import to_datetime
+from markets import MINUTE, START, market, script
+
+MINUTES = 60
+SYMBOLS = ("BTC/USDT:USDT", "../x")
+CALLS = ("open", "write", "fsync", "replace")
+
+
+class Doom:
+    """Counts the calls, and kills the process at one of them."""
+
+    def __init__(self, point, folder):
+        self.point, self.count, self.folder = point, 0, str(folder)
+        self.real = {name: getattr(os, name) for name in CALLS}
+        self.handles = set()
+
+    def step(self):
+        self.count += 1
+        if self.count == self.point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def arm(self):
+        real = self.real
+
+        def open_(path, *rest, **named):
+            if not str(path).startswith(self.folder):
+                return real["open"](path, *rest, **named)
+            self.step()
+            handle = real["open"](path, *rest, **named)
+            self.handles.add(handle)
+            return handle
+
+        def write(handle, data):
+            if handle not in self.handles:
+                return real["write"](handle, data)
+            self.step()
+            if self.count + 1 == self.point:
+                real["write"](handle, bytes(data)[: len(data) // 2])
+            self.step()
+            done = real["write"](handle, data)
+            self.step()
+            return done
+
+        def fsync(handle):
+            self.step()
+            real["fsync"](handle)
+
+        def replace(source, target):
+            self.step()
+            real["replace"](source, target)
+            self.step()
+
+        os.open, os.write, os.fsync, os.replace = open_, write, fsync, replace
+
+
+def play(seed, folder, doom):
+    """Be one process: go on from the state in `folder` to the end of the market."""
+    told = os.open(folder / "told", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    say = doom.real["write"]
+
+    def tell(event):
+        doom.step()
+        say(told, json.dumps([event.transition_id, content(event)]).encode() + b"\n")
+        doom.step()
+
+    scripts = {symbol: script(seed + i, 0.5) for i, symbol in enumerate(SYMBOLS)}
+
+    def get_signal(symbol, when):
+        doom.step()
+        return scripts[symbol](int(when.timestamp() * 1000), bk.average_price(symbol))
+
+    def at_most_one(check):
+        return "taken" if check.active_count else None
+
+    doom.arm()
+    bk.set_config(
+        state_dir=str(folder / "state"),
+        schedule_await_minutes=5,
+        min_take_profit_distance_percent=0,
+        min_stop_loss_distance_percent=0,
+    )
+    bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in market(seed, MINUTES + 30)]))
+    bk.add_risk(risk_name="one", validations=[at_most_one])
+    transitions = ("on_open", "on_schedule", "on_cancel", "on_close")
+    bk.add_strategy(
+        strategy_name="s" * 300,
+        interval="3m",
+        get_signal=get_signal,
+        risk_name="one",
+        callbacks=dict.fromkeys((*transitions, "on_partial_profit", "on_partial_loss"), tell),
+    )
+    start = START + 5 * MINUTE
+    clock = bk.VirtualClock(to_datetime(start), to_datetime(start + MINUTES * MINUTE))
+
+    async def one(symbol):
+        async for _ in bk.Live.run(
+            symbol, strategy_name="s" * 300, exchange_name="frame", clock=clock
+        ):
+            doom.step()
+
+    async def both():
+        await asyncio.gather(*(one(symbol) for symbol in SYMBOLS))
+
+    asyncio.run(both())
+
+
+def content(event):
+    if isinstance(event, bk.PartialEvent):
+        return [event.timestamp, event.level, event.revenue_percent]
+    return json.loads(event.to_json())
+
+
+def process(seed, folder, point):
+    """Fork a process; return how it ended and, from one that ended well, how many calls it made."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reader)
+            doom = Doom(point, folder)
+            play(seed, folder, doom)
+            doom.real["write"](writer, str(doom.count).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        count = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status), 0
+    if os.WEXITSTATUS(status):
+        raise SystemExit(f"seed {seed}, point {point}: the process failed")
+    return 0, int(count)
+
+
+def outcome(folder):
+    """Return the journal by id, and what was told, in order."""
+    journal, living = {}, {}
+    for path in sorted((folder / "state" / "journal").glob("*.json")):
+        page = json.loads(path.read_bytes().partition(b"\n")[2])
+        for entry in page["data"]["transitions"]:
+            assert entry["id"] not in journal, "entered twice"
+            journal[entry["id"]] = entry
+    for path in (folder / "state" / "run").glob("*.json"):
+        state = json.loads(path.read_bytes().partition(b"\n")[2])["data"]
+        assert not state["outbox"]
+        living[state["symbol"]] = {k: state[k] for k in ("signal", "at", "asked_at", "fired")}
+    told = [json.loads(line) for line in (folder / "told").read_text().splitlines()]
+    left = [p.name for p in (folder / "state").rglob("*") if "corrupt" in p.name]
+    assert not left, left
+    return journal, living, told
+
+
+def main(seed, every):
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=base) as scratch:
+        calm = Path(scratch) / "calm"
+        calm.mkdir()
+        _, calls = process(seed, calm, 0)
+        wanted, living, told = outcome(calm)
+        assert len({entry[0] for entry in told}) == len(told) > 0
+        kinds = {name.rpartition(":")[2].split()[0] for name in wanted}
+        tried = survived = retold = 0
+        choose = random.Random(seed)
+        for point in range(1 + choose.randrange(every), calls + 1, every):
+            folder = Path(scratch) / str(point)
+            folder.mkdir()
+            next_point = point
+            while process(seed, folder, next_point)[0] == signal.SIGKILL:
+                tried += 1
+                # now and then a second and third kill, soon after the restart
+                next_point = choose.choice([0, 0, 0, choose.randrange(1, 60)])
+            journal, now, repeated = outcome(folder)
+            lost, doubled = wanted.keys() - journal.keys(), journal.keys() - wanted.keys()
+            assert (lost, doubled) == (set(), set()), (seed, point)
+            assert (journal, now) == (wanted, living), (seed, point)
+            first = {}
+            for name, text in repeated:
+                assert first.setdefault(name, text) == text, (seed, point, name)
+            assert first == dict(told), (seed, point, "told")
+            retold += len(repeated) - len(first)
+            survived += 1
+            shutil.rmtree(folder)
+    print(
+        json.dumps(
+            {
+                "seed": seed,
+                "calls": calls,
+                "transitions": len(wanted),
+                "kinds": sorted(kinds),
+                "points": survived,
+                "kills": tried,
+                "told_again": retold,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
