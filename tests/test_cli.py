@@ -174,7 +174,17 @@ def s(symbol, when):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("backtest",), ("data", "check"), ("data", "import"), ("demo",), ("report",)]
+    "arguments",
+    [
+        (),
+        ("backtest",),
+        ("data", "check"),
+        ("data", "import"),
+        ("demo",),
+        ("live",),
+        ("report",),
+        ("state",),
+    ],
 )
 def test_every_help_shows_an_example(arguments, tmp_path):
     result = run(*arguments, "--help", cwd=tmp_path)

@@ -61,7 +61,10 @@ class Moment(msgspec.Struct, frozen=True, gc=False):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What `get_context` returns; `when` is an aware UTC datetime."""
+    """What `get_context` returns; `when` is an aware UTC datetime.
+
+    `paper` (the setting, or `backtest-kit live --paper`) tells callbacks not to place orders.
+    """
 
     engine: Any
     symbol: str
@@ -70,6 +73,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     frame_name: str | None
     mode: Mode
     when: datetime
+    paper: bool
 
 
 class DataNeeded(BaseException):
@@ -167,6 +171,7 @@ def get_context() -> Context:
         frame_name=run.frame_name,
         mode=run.mode,
         when=to_datetime(now.when),
+        paper=run.config.paper,
     )
 
 

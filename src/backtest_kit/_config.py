@@ -79,6 +79,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state_dir: Annotated[str, Meta(min_length=1, description="Folder of the live state.")] = (
         "./state"
     )
+    paper: Annotated[
+        bool, Meta(description="A rehearsal: callbacks that place orders must not, see `Context`.")
+    ] = False
 
 
 def configure(current: Config, changes: Mapping[str, object]) -> Config:

@@ -62,7 +62,8 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     `at` is the newest step whose outcome this is, `asked_at` that of the last call of the
     strategy, `signal` what lives (waiting while its `pending_at` is `None`), `fired` the mask
     of its milestones, `price` the average price when this was written. `outbox` holds the
-    transitions of which it is not certain that everybody has been told.
+    transitions of which it is not certain that everybody has been told. The costs are those
+    of the process that wrote it.
     """
 
     exchange_name: str
@@ -77,6 +78,8 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     fired: int = 0
     sequence: int = 0
     missed: int = 0
+    percent_fee: float | None = None
+    percent_slippage: float | None = None
     outbox: tuple[Transition, ...] = ()
 
     @property

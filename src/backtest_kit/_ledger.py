@@ -83,7 +83,11 @@ class Ledger:
         )
         run.record.living, run.record.missed = state.signal, state.missed
         # written at once, so that a state that can't be written is found before trading starts
-        await self._write(risk_names=run.strategy.risk_names)
+        await self._write(
+            risk_names=run.strategy.risk_names,
+            percent_fee=run.config.percent_fee,
+            percent_slippage=run.config.percent_slippage,
+        )
         for entry in state.outbox:
             await self._tell(entry)
         moment.set(None)

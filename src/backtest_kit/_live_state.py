@@ -29,7 +29,8 @@ from backtest_kit._time import iso
 T = TypeVar("T")
 #: Added to a kind: where damaged documents of it are kept.
 SET_ASIDE: Final = ".corrupt"
-_HEARTBEAT: Final = "all"
+#: The key of the only document of heartbeats.
+HEARTBEAT: Final = "all"
 
 
 class LiveStates:
@@ -166,7 +167,7 @@ class LiveStates:
     async def _beat(self) -> None:
         await asyncio.sleep(2)
         try:
-            await self._write("heartbeat", _HEARTBEAT, Heartbeat(dict(self._beats)))
+            await self._write("heartbeat", HEARTBEAT, Heartbeat(dict(self._beats)))
         except StateError as error:
             self._report("heartbeat", error)
 
@@ -202,7 +203,7 @@ class LiveStates:
                         self._states[key] = state
                         self._damaged.pop(key, None)
             try:
-                beat = await self._read("heartbeat", _HEARTBEAT, Heartbeat)
+                beat = await self._read("heartbeat", HEARTBEAT, Heartbeat)
             except CorruptStateError as error:
                 self._report("heartbeat", error)
                 beat = None
@@ -257,11 +258,10 @@ class LiveStates:
         except StateError:
             raise
         except Exception as error:
-            kind, key = str(arguments[0]), str(arguments[1]) if len(arguments) > 1 else ""
-            raise StateError(
-                f"can't {name} {_where(adapter, kind, key)}: {_why(error)}; nothing was told that "
-                "is not stored"
-            ) from error
+            kind, *keys = map(str, arguments[:2])
+            place = _where(adapter, kind, *keys) if keys else f"{kind} in {_place(adapter)}"
+            ending = "; nothing was told that is not stored" if name == "write" else ""
+            raise StateError(f"can't {name} {place}: {_why(error)}{ending}") from error
 
 
 def _why(error: Exception) -> str:

@@ -149,6 +149,10 @@ class Records:
         self._records.pop(key, None)
         self._records[key] = record
 
+    def all(self) -> list[RunRecord]:
+        """Return every record, oldest first."""
+        return [*self._records.values()]
+
     def select(
         self,
         *,

@@ -30,6 +30,7 @@ LAYERS = [
         "_persistence",
         "_journal",
         "_live_state",
+        "_stored",
         "_ledger",
         "_feed",
         "_registry",

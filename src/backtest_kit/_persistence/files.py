@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from backtest_kit._persistence.lock import OwnerLock
+from backtest_kit._persistence.lock import Owner, OwnerLock
 
 _LONGEST_SLUG: Final = 120
 _logger = logging.getLogger("backtest_kit")
@@ -108,6 +108,10 @@ class FileAdapter:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def owner(self) -> Owner | None:
+        """Return who has noted that the folder is theirs; a killed process leaves its note."""
+        return OwnerLock(self.folder / "lock").owner()
 
     def _folder(self, kind: str) -> Path:
         return self.folder / _slug(kind)

@@ -26,6 +26,18 @@ class Owner(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} ({self.command}), since {iso(self.since)}"
 
+    def alive(self) -> bool | None:
+        """Say whether the process still runs; `None` where that can't be told from here."""
+        if self.host != socket.gethostname() or os.name == "nt":
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
 
 def this_process() -> Owner:
     """Return who we are."""

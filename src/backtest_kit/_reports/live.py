@@ -30,8 +30,9 @@ SHOWN_TRADES: Final = 250
 class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     """All that a live run has done since its state began; times in milliseconds UTC.
 
-    `steps` and `calls` of the strategy, refusals and errors are those of this process; `missed`
-    steps, signals and statistics are of the whole history.
+    `steps` and `calls` of the strategy, filled gaps and errors are those of this process, and
+    `None` or nothing where the data were read from the disk; `missed` steps, signals and statistics
+    are of the whole history.
     """
 
     symbol: str
@@ -39,15 +40,15 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     exchange_name: str
     since: int
     until: int
-    steps: int
+    steps: int | None
     missed: int
-    calls: int
+    calls: int | None
     signal: SignalRow | None
     statistics: Statistics
     signals: tuple[TickClosed, ...]
     cancelled: tuple[TickCancelled, ...]
     milestones: int
-    gaps_filled: int
+    gaps_filled: int | None
     ambiguous_closes: int
     error_count: int
     errors: tuple[ErrorCount, ...]
@@ -132,10 +133,13 @@ def _trust(data: LiveData) -> str:
         f"- Minutes missed: {data.missed} (what lived was followed through them, the strategy was "
         "not asked)."
     )
-    lines.append(f"- Missing candles filled: {data.gaps_filled}.")
+    if data.gaps_filled is not None:
+        lines.append(f"- Missing candles filled: {data.gaps_filled}.")
     lines.append(f"- Ambiguous closes: {data.ambiguous_closes}.")
     lines.append(
         f"- Assumed costs: fee {number(data.percent_fee, 3, ' %')} per side, slippage "
         f"{number(data.percent_slippage, 3, ' %')} per side; no order was placed by this library."
     )
-    return "\n".join(lines + error_lines(data.error_count, data.errors))
+    if data.steps is not None:
+        lines += error_lines(data.error_count, data.errors)
+    return "\n".join(lines)

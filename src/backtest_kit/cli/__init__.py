@@ -6,11 +6,13 @@ import sys
 
 import click
 
-from backtest_kit._errors import BacktestKitError, DataError
+from backtest_kit._errors import BacktestKitError, DataError, StateError
 from backtest_kit.cli.backtest import backtest
 from backtest_kit.cli.data import data
 from backtest_kit.cli.demo import demo
+from backtest_kit.cli.live import live
 from backtest_kit.cli.report import report
+from backtest_kit.cli.state import state
 
 #: Exit codes: a run that failed, misuse, an interrupt.
 FAILED, MISUSE, INTERRUPTED = 1, 2, 130
@@ -19,17 +21,18 @@ FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="backtest-kit")
 def cli() -> None:
-    """Backtest trading strategies, each written once as a function.
+    """Backtest trading strategies and run them live, each written once as a function.
 
     A strategy is a Python file that registers what it needs:
 
     \b
         backtest-kit demo
         backtest-kit backtest my_strategy.py --symbol BTCUSDT --data BTCUSDT.parquet
+        backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --paper
     """
 
 
-for command in (backtest, data, demo, report):
+for command in (backtest, data, demo, live, report, state):
     cli.add_command(command)
 
 
@@ -45,7 +48,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("backtest-kit: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
-    except DataError as error:
+    except (DataError, StateError) as error:
         print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(FAILED)
     except BacktestKitError as error:

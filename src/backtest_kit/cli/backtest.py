@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
 
-from backtest_kit import exchanges
 from backtest_kit._ambient import ask
 from backtest_kit._backtest import Backtest
-from backtest_kit._config import parse_settings
-from backtest_kit._engine import Engine, current_engine
-from backtest_kit._errors import BacktestKitError, DataError
-from backtest_kit._register import add_exchange, add_frame
+from backtest_kit._engine import Engine
+from backtest_kit._errors import DataError
+from backtest_kit._register import add_frame
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
+from backtest_kit._time import INTERVALS, iso
+from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import progress_bars, show
 
@@ -93,7 +90,7 @@ def backtest(
     """
     with Engine() as engine:
         load(file)
-        engine.set_config(**_settings(settings))
+        engine.set_config(**choose_settings(settings))
         exchange = choose_exchange(engine, exchange_name, source)
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs: list[tuple[str, StrategySchema, FrameSchema]] = []
@@ -200,32 +197,6 @@ def _remarks(data: BacktestData, console: Console) -> None:
         console.print(f"[yellow]note:[/] {line}", soft_wrap=True, highlight=False)
 
 
-def choose_exchange(engine: Engine, name: str | None, source: Path | None) -> ExchangeSchema:
-    """Return the exchange to use: a file's, a registered one, or one that ccxt knows."""
-    if source is not None:
-        if not source.exists():
-            raise click.UsageError(f"--data {source} does not exist")
-        kind = _kind(source)
-        add_exchange(kind(source, exchange_name=name or "data"))
-        return engine.exchanges.get(name or "data")
-    registered = engine.exchanges.list()
-    if name is None:
-        if len(registered) == 1:
-            return registered[0]
-        there = ", ".join(e.name for e in registered) or "none registered"
-        raise click.UsageError(f"which candles? give --data FILE or --exchange NAME ({there})")
-    if name not in {exchange.name for exchange in registered}:
-        add_exchange(exchanges.CcxtExchange(name))
-    return engine.exchanges.get(name)
-
-
-def _kind(source: Path) -> Any:
-    names = [source.name] if source.is_file() else [p.name for p in source.iterdir()]
-    if any(name.lower().endswith((".parquet", ".pq")) for name in names):
-        return exchanges.ParquetExchange
-    return exchanges.CsvExchange
-
-
 def _frame(
     engine: Engine,
     exchange: ExchangeSchema,
@@ -244,38 +215,7 @@ def _frame(
     if start is None and end is None and len(registered) > 1:
         there = ", ".join(frame.name for frame in registered)
         raise click.UsageError(f"which frame? give --frame ({there}) or --from and --to")
-    known = None
-    if exchange.data_range is not None and (start is None or end is None):
-        known = exchange.data_range(symbol)
-    if known is None and (start is None or end is None):
-        raise click.UsageError(
-            f"exchange {exchange.name!r} does not tell its range: give --from and --to"
-        )
-    # by default the first step is the first that has an average price
-    first = known and known[0] + current_engine().config.avg_price_candles_count * MINUTE
-    begin = _moment("--from", start) if start else to_datetime(first or 0)
-    until = _moment("--to", end) if end else to_datetime(known[1] if known else 0)
+    begin, until = choose_range(engine, exchange, symbol, start, end)
     title = f"data {symbol}"
     add_frame(frame_name=title, interval=interval, start_date=begin, end_date=until)
     return engine.frames.get(title)
-
-
-def _moment(option: str, text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(f"{option} {text!r} is no ISO 8601 date or time") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, object]:
-    given: dict[str, str] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise click.UsageError(f"--set {pair!r} must be KEY=VALUE")
-        given[key.strip()] = value.strip()
-    try:
-        return parse_settings(given)
-    except BacktestKitError as error:
-        raise click.UsageError(f"--set {error}") from None

@@ -10,30 +10,81 @@ import msgspec
 from rich.console import Console
 from rich.markdown import Markdown
 
+from backtest_kit._config import from_environment
 from backtest_kit._errors import BacktestKitError
 from backtest_kit._reports.backtest import BacktestData, backtest_report
+from backtest_kit._reports.live import LiveData, live_data, live_report
+from backtest_kit._stored import stored_record
+from backtest_kit.cli.state import read_state
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the checked JSON itself.")
-def report(file: Path, as_json: bool) -> None:
-    """Show the result of a backtest from the JSON file that it wrote.
+@click.argument("what", metavar="FILE|live")
+@click.option(
+    "--state",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the live state, with live.  [default: ./state]",
+)
+@click.option("--symbol", help="Of the live runs, those on this symbol.")
+@click.option("--strategy", "strategy_name", help="Of the live runs, those of this strategy.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def report(
+    what: str, folder: Path | None, symbol: str | None, strategy_name: str | None, as_json: bool
+) -> None:
+    """Show the result of a backtest from the JSON file that it wrote, or of live runs.
 
-    Markdown in a pipe, formatted on a terminal.
+    With live, of all transitions that the state folder holds, also while the runs go on. Markdown
+    in a pipe, formatted on a terminal.
 
     \b
         backtest-kit report dump/backtest/BTCUSDT-crossover-synthetic-january.json
+        backtest-kit report live --symbol BTC/USDT
     """
+    if what == "live":
+        config = from_environment()
+        runs = read_state(folder or Path(config.state_dir), symbol, strategy_name)
+        if not runs:
+            raise click.UsageError(f"no live run is stored in {folder or config.state_dir}")
+        found = [_stored(live_data(stored_record(run, config))) for run in runs]
+        for run in runs:
+            for problem in run.damage:
+                click.echo(f"backtest-kit: {problem}", err=True)
+        _print(msgspec.json.encode(found), "\n".join(map(live_report, found)), as_json=as_json)
+        return
+    file = Path(what)
+    if folder is not None or symbol is not None or strategy_name is not None:
+        raise click.UsageError("--state, --symbol and --strategy are for: report live")
     if not file.is_file():
         raise click.UsageError(f"{file} is not a file")
+    data, text = _read(file)
+    _print(msgspec.json.encode(data), text, as_json=as_json)
+
+
+def _read(file: Path) -> tuple[BacktestData | LiveData, str]:
+    content = file.read_bytes()
     try:
-        data = msgspec.json.decode(file.read_bytes(), type=BacktestData)
+        backtest = msgspec.json.decode(content, type=BacktestData)
     except msgspec.MsgspecError as error:
-        raise BacktestKitError(f"{file} is not a backtest's JSON file: {error}") from None
+        try:
+            live = msgspec.json.decode(content, type=LiveData)
+        except msgspec.MsgspecError:
+            raise BacktestKitError(
+                f"{file} is not a backtest's or a live run's JSON file: {error}"
+            ) from None
+        return live, live_report(live)
+    return backtest, backtest_report(backtest)
+
+
+def _stored(data: LiveData) -> LiveData:
+    """Leave out what only the process of the run knows."""
+    return msgspec.structs.replace(data, steps=None, calls=None, gaps_filled=None)
+
+
+def _print(content: bytes, text: str, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+        sys.stdout.write(content.decode() + "\n")
     elif sys.stdout.isatty():
-        Console().print(Markdown(backtest_report(data)))
+        Console().print(Markdown(text))
     else:
-        sys.stdout.write(backtest_report(data))
+        sys.stdout.write(text)

@@ -1,0 +1,89 @@
+"""What a command line names: an exchange or a file, a range of time, settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backtest_kit import exchanges
+from backtest_kit._config import parse_settings
+from backtest_kit._engine import Engine
+from backtest_kit._errors import BacktestKitError
+from backtest_kit._register import add_exchange
+from backtest_kit._schemas import ExchangeSchema
+from backtest_kit._time import MINUTE, to_datetime
+
+
+def choose_exchange(
+    engine: Engine, name: str | None, source: Path | None, *, option: str = "--data", **keys: str
+) -> ExchangeSchema:
+    """Return the exchange to use: a file's, a registered one, or one that ccxt knows.
+
+    `option` is what named the file `source`; `keys` are for an exchange of ccxt.
+    """
+    if source is not None:
+        if not source.exists():
+            raise click.UsageError(f"{option} {source} does not exist")
+        kind = _kind(source)
+        add_exchange(kind(source, exchange_name=name or "data"))
+        return engine.exchanges.get(name or "data")
+    registered = engine.exchanges.list()
+    if name is None:
+        if len(registered) == 1:
+            return registered[0]
+        there = ", ".join(e.name for e in registered) or "none registered"
+        raise click.UsageError(f"which candles? give {option} FILE or --exchange NAME ({there})")
+    if name not in {exchange.name for exchange in registered}:
+        add_exchange(exchanges.CcxtExchange(name, **keys))
+    return engine.exchanges.get(name)
+
+
+def choose_range(
+    engine: Engine, exchange: ExchangeSchema, symbol: str, start: str | None, end: str | None
+) -> tuple[datetime, datetime]:
+    """Return where to begin and end: as given, else as the data do."""
+    known = None
+    if exchange.data_range is not None and (start is None or end is None):
+        known = exchange.data_range(symbol)
+    if known is None and (start is None or end is None):
+        raise click.UsageError(
+            f"exchange {exchange.name!r} does not tell its range: give --from and --to"
+        )
+    # by default the first step is the first that has an average price
+    first = known and known[0] + engine.config.avg_price_candles_count * MINUTE
+    return (
+        _moment("--from", start) if start else to_datetime(first or 0),
+        _moment("--to", end) if end else to_datetime(known[1] if known else 0),
+    )
+
+
+def choose_settings(pairs: tuple[str, ...]) -> dict[str, object]:
+    """Return settings given as KEY=VALUE."""
+    given: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise click.UsageError(f"--set {pair!r} must be KEY=VALUE")
+        given[key.strip()] = value.strip()
+    try:
+        return parse_settings(given)
+    except BacktestKitError as error:
+        raise click.UsageError(f"--set {error}") from None
+
+
+def _kind(source: Path) -> Any:
+    names = [source.name] if source.is_file() else [p.name for p in source.iterdir()]
+    if any(name.lower().endswith((".parquet", ".pq")) for name in names):
+        return exchanges.ParquetExchange
+    return exchanges.CsvExchange
+
+
+def _moment(option: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"{option} {text!r} is no ISO 8601 date or time") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -1,0 +1,172 @@
+"""`backtest-kit live`: run the strategies of a file minute by minute."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+
+from backtest_kit._clock import VirtualClock
+from backtest_kit._engine import Engine
+from backtest_kit._persistence.files import FileAdapter
+from backtest_kit._schemas import ExchangeSchema
+from backtest_kit._stored import forget, stored_runs
+from backtest_kit._time import MINUTE, iso
+from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.live_session import Job, play
+from backtest_kit.cli.strategy_file import load
+
+#: What ccxt calls a key, and the end of the variable that it is read from.
+_KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid": "UID"}
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat for several.")
+@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
+@click.option("--strategy", "strategy_names", multiple=True, help="Default: all in the file.")
+@click.option(
+    "--state",
+    "state_dir",
+    type=click.Path(path_type=Path),
+    help="Folder of what must survive a restart.  [default: ./state]",
+)
+@click.option("--paper", is_flag=True, help="Use no exchange keys; the state is kept apart.")
+@click.option(
+    "--replay",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Run over recorded candles (Parquet, CSV); the state is kept apart.",
+)
+@click.option("--speed", default="1000x", show_default=True, help="Of a replay; or: max.")
+@click.option("--from", "start", help="Begin the replay here (ISO 8601; without a zone: UTC).")
+@click.option("--to", "end", help="End the replay here, included.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting, such as step_delay_ms=1000.",
+)
+@click.option(
+    "--output",
+    default="./dump",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the reports.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print each transition as a line of JSON.")
+def live(
+    file: Path,
+    symbols: tuple[str, ...],
+    exchange_name: str | None,
+    strategy_names: tuple[str, ...],
+    state_dir: Path | None,
+    paper: bool,
+    source: Path | None,
+    speed: str,
+    start: str | None,
+    end: str | None,
+    settings: tuple[str, ...],
+    output: Path,
+    as_json: bool,
+) -> int:
+    """Run the strategies that FILE registers, every minute, until it is stopped.
+
+    What is open, waiting and done is kept in the state folder: kill it at any moment, start it
+    again, and it goes on where it was. Ctrl-C (or SIGTERM) takes no new signals, drops waiting ones
+    and waits until open positions have closed; a second one stops at once, and the positions
+    are followed when it is started again.
+
+    Keys for an exchange of ccxt are read from variables such as BINANCE_API_KEY and BINANCE_SECRET.
+    No order is ever placed: that is for the strategy's own callbacks.
+
+    \b
+        backtest-kit live my_strategy.py --symbol BTC/USDT --symbol ETH/USDT --exchange binance
+        backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --paper
+        backtest-kit live my_strategy.py --symbol BTCUSDT --replay BTCUSDT-1m-2023.parquet
+    """
+    if source is None and (start is not None or end is not None):
+        raise click.UsageError("--from and --to are for --replay")
+    factor = _speed(speed)
+    with Engine() as engine:
+        rehearsal = paper or source is not None
+        engine.set_config(paper=rehearsal)
+        load(file)
+        engine.set_config(**choose_settings(settings))
+        state = state_dir or Path(engine.config.state_dir)
+        if rehearsal:
+            # never in the state of real runs, wherever the file keeps that
+            state /= "paper" if source is None else "replay"
+            engine.adapter = FileAdapter(state)
+        engine.set_config(state_dir=str(state), paper=rehearsal)
+        keys = {} if paper else _keys(exchange_name)
+        exchange = choose_exchange(engine, exchange_name, source, option="--replay", **keys)
+        strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
+        jobs = []
+        for symbol in dict.fromkeys(symbols):
+            clock = None if source is None else _clock(engine, exchange, symbol, start, end, factor)
+            names = [s.name for s in strategies or engine.strategies.list()]
+            if clock is not None:
+                _begin_anew(state, {(exchange.name, name, symbol) for name in names}, clock)
+            jobs += [Job(symbol, name, clock) for name in names]
+        return play(engine, exchange, jobs, output, as_json=as_json)
+
+
+def _keys(name: str | None) -> dict[str, str]:
+    """Return the keys for an exchange of ccxt that the environment holds."""
+    prefix = re.sub(r"\W", "_", name or "").upper()
+    found = {key: os.environ.get(f"{prefix}_{end}", "") for key, end in _KEYS.items()}
+    return {key: value for key, value in found.items() if value}
+
+
+def _clock(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    symbol: str,
+    start: str | None,
+    end: str | None,
+    speed: float | None,
+) -> VirtualClock:
+    begin, until = choose_range(engine, exchange, symbol, start, end)
+    try:
+        return VirtualClock(begin, until, speed=speed)
+    except ValueError as error:
+        raise click.UsageError(f"--from and --to: {error}") from None
+
+
+def _begin_anew(folder: Path, keys: set[tuple[str, str, str]], clock: VirtualClock) -> None:
+    """Forget replays that had come to their end; one that was stopped on the way goes on."""
+    adapter = FileAdapter(folder)
+    for run in stored_runs(adapter):
+        key = (run.key.exchange_name, run.key.strategy_name, run.key.symbol)
+        if key not in keys or run.at is None:
+            continue
+        if run.at == clock.end:
+            forget(adapter, run)
+        elif not clock.start - MINUTE <= run.at < clock.end:
+            raise click.UsageError(
+                f"the replay of {run.key.strategy_name} on {run.key.symbol} in {folder} stands at "
+                f"{iso(run.at)}, outside of this one's range: delete the folder, or give --state"
+            )
+        else:
+            click.echo(
+                f"backtest-kit: {run.key.strategy_name} on {run.key.symbol} goes on from "
+                f"{iso(run.at)} (in {folder})",
+                err=True,
+            )
+
+
+def _speed(text: str) -> float | None:
+    """Return how many times faster than the real clock; `None` for as fast as it can."""
+    if text == "max":
+        return None
+    try:
+        factor = float(text.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise click.UsageError(f"--speed {text!r} must be a number such as 1000x, or max")
+    return factor

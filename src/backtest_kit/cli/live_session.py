@@ -1,0 +1,256 @@
+"""A session of live runs: what is shown, what Ctrl-C and SIGTERM do, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live as LiveDisplay
+
+from backtest_kit._ambient import ask
+from backtest_kit._clock import VirtualClock, wall_ms
+from backtest_kit._engine import Engine
+from backtest_kit._events import PartialEvent
+from backtest_kit._live import Live
+from backtest_kit._record import RunRecord
+from backtest_kit._reports.live import live_data, live_report
+from backtest_kit._reports.table import write, write_bytes
+from backtest_kit._results import Tick, TickActive, TickIdle, TickWaiting
+from backtest_kit._schemas import ExchangeSchema
+from backtest_kit.cli.live_table import OTHER_LINES, LiveTable, transition_line
+
+FAILED: Final = 1
+#: Seconds between two renderings of the table.
+_REFRESH: Final = 0.5
+
+
+class Job(NamedTuple):
+    """A run to start; without a clock by the wall clock."""
+
+    symbol: str
+    strategy_name: str
+    clock: VirtualClock | None
+
+
+def play(
+    engine: Engine, exchange: ExchangeSchema, jobs: list[Job], output: Path, *, as_json: bool
+) -> int:
+    """Run jobs side by side until they end or are stopped; return the exit code."""
+    session = _Session(engine, exchange, jobs, as_json=as_json)
+    code = asyncio.run(session.run())
+    for record in session.records():
+        if not record.until:
+            continue  # it could not begin
+        data = live_data(record)
+        name = "-".join((data.symbol, data.strategy_name, data.exchange_name))
+        write_bytes(msgspec.json.encode(data), output / "live", name, ".json")
+        path = write(live_report(data), output / "live", name)
+        if not as_json:
+            click.echo(f"report: {path}")
+    return code
+
+
+class _Session:
+    def __init__(
+        self, engine: Engine, exchange: ExchangeSchema, jobs: list[Job], *, as_json: bool
+    ) -> None:
+        self._engine = engine
+        self._exchange = exchange
+        self._jobs = jobs
+        self._as_json = as_json
+        self._recorded = any(job.clock is not None for job in jobs)
+        self._table = LiveTable(engine.config.schedule_await_minutes, recorded=self._recorded)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._signals: list[signal.Signals] = []
+        self._unread = False
+        self._shown = not as_json and sys.stdout.isatty()
+
+    def records(self) -> list[RunRecord]:
+        """Return what the runs have found; a run that could not begin has nothing."""
+        wanted = {(job.symbol, job.strategy_name) for job in self._jobs}
+        return [
+            record
+            for record in self._engine.records.all()
+            if record.mode == "live" and (record.symbol, record.strategy_name) in wanted
+        ]
+
+    async def run(self) -> int:
+        """Start the runs, show them, and wait for their end."""
+        for channel in ("signal_live", "partial_profit", "partial_loss"):
+            self._engine.bus.listen(channel, self._told)
+        for job in self._jobs:
+            self._table.add(job.symbol, job.strategy_name, self._exchange.name)
+            self._tasks.append(asyncio.create_task(self._one(job)))
+        try:
+            with _handlers(self._on_signal), self._display() as refresh:
+                outcome = await self._wait(refresh)
+        finally:
+            if self._exchange.close is not None:
+                await ask(self._exchange.close)
+        return self._end(outcome)
+
+    async def _one(self, job: Job) -> None:
+        results = Live.run(
+            job.symbol,
+            strategy_name=job.strategy_name,
+            exchange_name=self._exchange.name,
+            clock=job.clock,
+        )
+        async with aclosing(results):
+            async for _ in results:
+                pass
+
+    async def _wait(self, refresh: Callable[[], None]) -> list[BaseException | None]:
+        gathered = asyncio.gather(*self._tasks, return_exceptions=True)
+        while not gathered.done():
+            refresh()
+            if self._signals:
+                self._stop()  # also those that have only now begun
+            await asyncio.wait([gathered], timeout=_REFRESH)
+        refresh()
+        return gathered.result()
+
+    def _end(self, outcome: list[BaseException | None]) -> int:
+        """Say how it ended, and return the exit code."""
+        failures = {
+            str(error): f"{job.strategy_name} {job.symbol}"
+            for job, error in zip(self._jobs, outcome, strict=True)
+            if isinstance(error, Exception)
+        }
+        for text, who in failures.items():
+            _say(text if len(failures) == 1 < len(self._jobs) else f"{who}: {text}")
+        if len(self._signals) > 1:
+            alive = sum(record.living is not None for record in self.records())
+            _say(f"stopped at once; the state is safe, {_count(alive, 'signal')} will be followed")
+            return 128 + self._signals[1]
+        if failures:
+            return FAILED
+        if self._signals:
+            _say("stopped: nothing is open")
+        elif self._recorded:
+            _say("the replay has ended")
+        return 0
+
+    def _on_signal(self, number: int) -> None:
+        """First: wind down. Second: stop at once."""
+        self._signals.append(signal.Signals(number))
+        if len(self._signals) > 1:
+            for task in self._tasks:
+                task.cancel()
+            return
+        open_ = [
+            f"{record.strategy_name} {record.symbol}"
+            for record in self.records()
+            if record.living is not None and record.living.pending_at is not None
+        ]
+        waits = f"waiting for {', '.join(open_)} to close" if open_ else "nothing is open"
+        text = f"stopping: {waits}; once more stops at once"
+        self._table.note(text, self._now())
+        if not self._shown:
+            _say(text)
+        self._stop()
+
+    def _stop(self) -> None:
+        for stop in [*self._engine.live.running.values()]:
+            stop()
+
+    def _told(self, event: Tick | PartialEvent) -> None:
+        if isinstance(event, PartialEvent):
+            if self._as_json:
+                self._print(_json(event))
+            return
+        self._table.update(event)
+        if isinstance(event, TickIdle | TickWaiting | TickActive):
+            return
+        if self._as_json:
+            self._print(_json(event))
+        elif not self._shown:
+            self._print(transition_line(event))
+
+    def _print(self, line: str) -> None:
+        """Print a line; where nobody reads any more, say so once and go on."""
+        if self._unread:
+            return
+        try:
+            click.echo(line)
+        except BrokenPipeError:
+            self._unread = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _say("nobody reads the output any more; the runs go on without it")
+
+    def _now(self) -> int:
+        """Return the time that the table tells; a replay's is that of its newest step."""
+        if not self._recorded:
+            return wall_ms()
+        begun = [record.until for record in self.records() if record.until]
+        return max(begun or [job.clock.start for job in self._jobs if job.clock is not None])
+
+    @contextmanager
+    def _display(self) -> Iterator[Callable[[], None]]:
+        """Show the table on a terminal; in a pipe nothing."""
+        if not self._shown:
+            yield self._health
+            return
+        console = Console()
+
+        def render() -> Any:
+            self._health()
+            return self._table.render(self._now(), max(console.height - OTHER_LINES, 1))
+
+        with LiveDisplay(render(), console=console, auto_refresh=False) as display:
+            yield lambda: display.update(render(), refresh=True)
+
+    def _health(self) -> None:
+        for record in self.records():
+            kinds = [*record.error_kinds.values()]
+            self._table.feed(
+                record.symbol,
+                record.strategy_name,
+                record.exchange_name,
+                last_step=record.until or None,
+                missed=record.missed,
+                errors=record.error_count,
+                last_error=kinds[-1].message if kinds else None,
+            )
+
+
+@contextmanager
+def _handlers(told: Callable[[int], None]) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to `told`, in the event loop."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        # not loop.add_signal_handler, which Windows has not
+        signal.signal(number, lambda got, _: loop.call_soon_threadsafe(told, got))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with suppress(TypeError):  # one that was not set from Python
+                signal.signal(number, handler)
+
+
+def _json(event: Tick | PartialEvent) -> str:
+    line = msgspec.to_builtins(event)
+    if isinstance(event, PartialEvent):
+        line["action"] = "milestone"
+    line["transition_id"] = event.transition_id  # type: ignore[union-attr]
+    return msgspec.json.encode(line).decode()
+
+
+def _say(text: str) -> None:
+    click.echo(f"backtest-kit: {text}", err=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

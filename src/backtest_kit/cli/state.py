@@ -1,0 +1,148 @@
+"""`backtest-kit state`: what live runs have stored, without touching it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backtest_kit._config import from_environment
+from backtest_kit._events import PartialEvent
+from backtest_kit._persistence.files import FileAdapter
+from backtest_kit._reports.table import price
+from backtest_kit._results import Tick, TickClosed
+from backtest_kit._signal import SignalRow, expires_at
+from backtest_kit._stored import StoredRun, stored_runs
+from backtest_kit._time import iso
+from backtest_kit.cli.live_table import transition_line
+
+_SHOWN: Final = 20
+
+
+@click.command()
+@click.option(
+    "--state",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the live state.  [default: ./state]",
+)
+@click.option("--symbol", help="Show the runs on this symbol in full.")
+@click.option("--strategy", "strategy_name", help="Show the runs of this strategy in full.")
+@click.option("--json", "as_json", is_flag=True, help="Print all that is stored as JSON.")
+def state(folder: Path | None, symbol: str | None, strategy_name: str | None, as_json: bool) -> int:
+    """List the live runs in a state folder, or show some of them; nothing is changed.
+
+    \b
+        backtest-kit state
+        backtest-kit state --symbol BTC/USDT --state ./state/paper
+    """
+    folder = folder or Path(from_environment().state_dir)
+    found = read_state(folder, symbol, strategy_name)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        console.print(Text(f"{folder}: {_owner(folder)}"))
+        if found:
+            console.print(_table(found))
+        for run in found if symbol is not None or strategy_name is not None else ():
+            _show(run, console)
+        for part in ("paper", "replay"):
+            if (folder / part).is_dir():
+                console.print(Text(f"there is more in {folder / part}"))
+    damage = [f"{_name(run)}: {problem}" for run in found for problem in run.damage]
+    for line in damage:
+        click.echo(f"backtest-kit: {line}", err=True)
+    return 1 if damage else 0
+
+
+def read_state(folder: Path, symbol: str | None, strategy_name: str | None) -> list[StoredRun]:
+    """Return the runs in a state folder that match; `None` matches anything."""
+    if not folder.is_dir():
+        raise click.UsageError(f"there is no state folder {folder}; give --state")
+    runs = stored_runs(FileAdapter(folder))
+    found = [
+        run
+        for run in runs
+        if symbol in (None, run.key.symbol) and strategy_name in (None, run.key.strategy_name)
+    ]
+    if runs and not found:
+        there = "; ".join(_name(run) for run in runs)
+        raise click.UsageError(f"no such run in {folder} (there are: {there})")
+    return found
+
+
+def _owner(folder: Path) -> str:
+    owner = FileAdapter(folder).owner()
+    if owner is None:
+        return "no process runs on it"
+    alive = owner.alive()
+    if alive is None:
+        return f"in use by {owner}, as far as can be told from here"
+    return f"in use by {owner}" if alive else f"left by {owner}, which runs no more"
+
+
+def _table(runs: list[StoredRun]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("Symbol", "Strategy", "Exchange", "State", "Newest step"):
+        table.add_column(name)
+    for name in ("Closed", "Missed"):
+        table.add_column(name, justify="right")
+    for run in runs:
+        closed = sum(isinstance(entry.tick, TickClosed) for entry in run.transitions)
+        table.add_row(
+            Text(run.key.symbol),
+            Text(run.key.strategy_name),
+            Text(run.key.exchange_name),
+            "damaged" if run.state is None else _living(run.state.signal),
+            "" if run.at is None else iso(run.at),
+            str(closed),
+            "" if run.state is None else str(run.state.missed),
+        )
+    return table
+
+
+def _living(row: SignalRow | None) -> str:
+    if row is None:
+        return "idle"
+    if row.pending_at is None:
+        return f"waiting, {row.position} at {price(row.price_open)}"
+    return f"active, {row.position} at {price(row.price_open)}, until {iso(expires_at(row))}"
+
+
+def _show(run: StoredRun, console: Console) -> None:
+    console.print(Text(f"\n{_name(run)}", style="bold"))
+    if run.state is None:
+        return
+    row = run.state.signal
+    if row is not None:
+        console.print(
+            Text(
+                f"{_living(row)}; take-profit {price(row.price_take_profit)}, stop-loss "
+                f"{price(row.price_stop_loss)}; signal {row.id}"
+            )
+        )
+    if run.state.outbox:
+        console.print(f"{len(run.state.outbox)} transitions may have to be told again")
+    for entry in run.transitions[-_SHOWN:]:
+        console.print(Text(_line(entry.tick or entry.milestone)), soft_wrap=True)
+    left = len(run.transitions) - _SHOWN
+    if left > 0:
+        console.print(f"the newest {_SHOWN} transitions; {left} earlier ones are stored")
+
+
+def _line(event: Tick | PartialEvent | None) -> str:
+    if isinstance(event, PartialEvent):
+        who = f"{iso(event.timestamp)} {event.symbol} {event.strategy_name}"
+        return f"{who} milestone {event.level:+d} % at {price(event.current_price)}"
+    return "" if event is None else transition_line(event)
+
+
+def _name(run: StoredRun) -> str:
+    return f"{run.key.strategy_name} on {run.key.symbol} ({run.key.exchange_name})"

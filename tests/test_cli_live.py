@@ -1,0 +1,289 @@
+"""`live`, `state` and `report live` as a person uses them: real processes, real signals."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from markets import market
+
+COMMAND = [sys.executable, "-m", "backtest_kit"]
+STRATEGY = """
+import backtest_kit as bk
+
+@bk.strategy("often", interval="5m")
+def often(symbol, when):
+    price = bk.average_price(symbol)
+    return bk.Signal(position="long", price_take_profit=price * 1.02,
+                     price_stop_loss=price * 0.98, minute_estimated_time=45)
+"""
+SYNTHETIC = STRATEGY + "bk.add_exchange(bk.exchanges.SyntheticExchange())\n"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a strategy and recorded candles."""
+    (tmp_path / "s.py").write_text(STRATEGY)
+    (tmp_path / "now.py").write_text(SYNTHETIC)
+    rows = market(5, 1500, gaps=False)
+    (tmp_path / "x.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    return tmp_path
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture
+def start(place):
+    """Start a command; what still runs at the end of the test is killed."""
+    processes = []
+
+    def begin(*arguments):
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.wait(20)
+        process.stdout.close()
+        process.stderr.close()
+
+
+def replay(*more):
+    return ("live", "s.py", "--symbol", "X", "--replay", "x.csv", *more)
+
+
+def one_line(result, *words, code=2):
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    for word in words:
+        assert word in line
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_replay_has_the_trades_of_a_backtest_and_begins_anew_when_it_was_done(place):
+    done = run(*replay("--speed", "max", "--json"), cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "backtest-kit: the replay has ended\n"
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({line["transition_id"] for line in lines}) == len(lines)
+    live = [line for line in lines if line["action"] == "closed"]
+    done = run("backtest", "s.py", "--symbol", "X", "--data", "x.csv", "--json", cwd=place)
+    (backtest,) = json.loads(done.stdout)
+    trades = [t for t in backtest["signals"] if t["close_reason"] != "end_of_data"]
+    assert len(trades) > 10
+    for mine, theirs in zip(live, trades, strict=True):
+        assert mine["pnl"] == theirs["pnl"]
+        assert mine["close_timestamp"] == theirs["close_timestamp"]
+
+    again = run(*replay("--speed", "max"), cwd=place)
+    assert again.returncode == 0, again.stderr
+    shown = [line for line in again.stdout.splitlines() if not line.startswith("report: ")]
+    assert len(shown) == len(lines)
+    assert " X often opened long at " in shown[0]
+    assert (place / "dump" / "live" / "X-often-data.md").read_text().startswith("# Live run of")
+
+
+def test_a_replay_that_is_killed_goes_on_where_it_was(place, start):
+    whole = run(*replay("--speed", "max", "--json", "--state", "whole"), cwd=place)
+    process = start(*replay("--speed", "60000x"))
+    for _ in range(6):
+        process.stdout.readline()
+    process.kill()
+    process.wait(20)
+    told = run("state", "--state", "state/replay", "--json", cwd=place)
+    (run_,) = json.loads(told.stdout)
+    assert run_["state"]["signal"] or run_["transitions"]
+    rest = run(*replay("--speed", "max"), cwd=place)
+    assert "often on X goes on from 2024-01-01T" in rest.stderr
+    report = run("report", "live", "--state", "state/replay", "--json", cwd=place)
+    (data,) = json.loads(report.stdout)
+    closed = [json.loads(line) for line in whole.stdout.splitlines()]
+    closed = [line["pnl"] for line in closed if line["action"] == "closed"]
+    assert [trade["pnl"] for trade in data["signals"]] == closed
+    assert data["steps"] is None
+
+
+def test_a_replay_of_another_range_does_not_mix_with_one_that_was_stopped(place):
+    run(*replay("--speed", "max", "--to", "2024-01-01T05:00"), cwd=place)
+    done = run(*replay("--speed", "max", "--from", "2024-01-01T10:00"), cwd=place)
+    one_line(done, "stands at 2024-01-01T05:00Z", "delete the folder")
+
+
+def waiting_for(stream, text, seconds=30):
+    shown, deadline = "", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        line = stream.readline()
+        shown += line
+        if text in line:
+            return shown
+        if not line:
+            break
+    raise AssertionError(f"{text!r} was never shown: {shown}")
+
+
+def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, start):
+    """By the wall clock, over a market that is computed: opens at its first step."""
+    arguments = ("live", "now.py", "--symbol", "X", "--paper")
+    process = start(*arguments)
+    waiting_for(process.stdout, "opened long")
+    second = run(*arguments, cwd=place)
+    one_line(second, "is in use by process", str(process.pid), "stop that one first", code=1)
+    seen = run("state", "--state", "state/paper", cwd=place)
+    assert f"in use by process {process.pid}" in seen.stdout
+    assert "active, long at" in seen.stdout
+    assert "there is more in state/paper" in run("state", cwd=place).stdout
+    process.send_signal(signal.SIGINT)
+    waiting_for(process.stderr, "waiting for often X to close; once more stops at once")
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped at once; the state is safe, 1 signal will be followed" in errors
+    assert "Traceback" not in errors
+    assert "no process runs on it" in run("state", "--state", "state/paper", cwd=place).stdout
+
+    other = start("live", "now.py", "--symbol", "X", "--symbol", "Y", "--paper")
+    shown = waiting_for(other.stdout, "opened long")
+    assert " Y often opened" in shown
+    assert " X often opened" not in shown, "the position of X lives on"
+    other.send_signal(signal.SIGTERM)
+    errors = waiting_for(other.stderr, "stopping")
+    assert "often X" in errors
+    assert "often Y" in errors
+    other.send_signal(signal.SIGINT)
+    assert other.wait(20) == 128 + signal.SIGINT
+
+
+def test_one_signal_is_enough_where_nothing_is_open(place, start):
+    (place / "idle.py").write_text(
+        SYNTHETIC + '@bk.strategy("idle", interval="1m")\ndef idle(symbol, when): ...\n'
+    )
+    process = start("live", "idle.py", "--strategy", "idle", "--symbol", "X", "--json")
+    deadline = time.monotonic() + 30
+    while not [*place.glob("state/run/*.json")] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "stopping: nothing is open" in errors
+    assert errors.endswith("backtest-kit: stopped: nothing is open\n")
+    assert output == ""
+
+
+def test_what_a_terminal_shows(place):
+    """A table that is drawn anew, and Ctrl-C by way of the terminal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *replay("--speed", "300x")],
+        cwd=place,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "130", "LINES": "40"},
+    )
+    os.close(slave)
+    shown, deadline, pressed = "", time.monotonic() + 60, 0
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([master], [], [], 0.2)
+        if ready:
+            try:
+                shown += os.read(master, 65536).decode(errors="replace")
+            except OSError:
+                break
+        if not pressed and "TP " in shown and "active" in shown:
+            os.write(master, b"\x03")
+            pressed = 1
+        if pressed == 1 and "stopping: waiting for often X to close" in shown:
+            os.write(master, b"\x03")
+            pressed = 2
+    if process.poll() is None:
+        process.kill()
+    assert process.wait(20) == 130, shown[-3000:]
+    os.close(master)
+    for text in ("Symbol", "Distance %", "1 active", "opened", "\x1b[", "stopped at once"):
+        assert text in shown
+    assert "Traceback" not in shown
+
+
+def test_looking_changes_nothing_even_where_something_is_damaged(place):
+    run(*replay("--speed", "max", "--to", "2024-01-01T05:00"), cwd=place)
+    folder = place / "state" / "replay"
+    seen = run("state", "--state", folder, "--symbol", "X", cwd=place)
+    assert seen.returncode == 0, seen.stderr
+    assert "active, long at" in seen.stdout
+    assert "take-profit" in seen.stdout
+    assert "X often closed long at" in seen.stdout
+    path = next((folder / "run").glob("*.json"))
+    path.write_bytes(path.read_bytes()[:-20])
+    before = files(folder)
+    for arguments in (("state",), ("state", "--json"), ("report", "live")):
+        done = run(*arguments, "--state", folder, cwd=place)
+        assert done.returncode == 1, arguments
+        assert "can't be read" in done.stderr
+        assert str(path) in done.stderr
+    assert files(folder) == before
+    assert run(*replay("--speed", "max"), cwd=place).returncode == 1
+
+
+def test_a_pipe_that_nobody_reads_does_not_stop_the_runs(place, start):
+    process = start(*replay("--speed", "max"))
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(30) == 0
+    assert "nobody reads the output any more; the runs go on without it" in errors
+    report = run("report", "live", "--state", "state/replay", cwd=place)
+    assert "## Trades" in report.stdout
+    assert report.stdout.startswith("# Live run of often on X")
+
+
+def test_mistakes_are_one_clear_line(place):
+    def live(*more):
+        return run("live", "s.py", "--symbol", "X", *more, cwd=place)
+
+    one_line(run("live", "s.py", cwd=place), "--symbol")
+    one_line(live(), "which candles?", "--replay FILE")
+    one_line(live("--from", "2024-01-01", "--exchange", "binance"), "are for --replay")
+    one_line(live("--replay", "none.csv"), "--replay none.csv does not exist")
+    one_line(live("--replay", "x.csv", "--speed", "fast"), "--speed 'fast'", "1000x, or max")
+    one_line(live("--replay", "x.csv", "--speed", "-1"), "--speed '-1'")
+    one_line(live("--replay", "x.csv", "--from", "2024-02-01"), "is before")
+    one_line(live("--replay", "x.csv", "--strategy", "t"), "unknown strategy 't'")
+    one_line(live("--exchange", "binanse"), "did you mean 'binance'")
+    one_line(live("--replay", "x.csv", "--set", "step_delay_ms=x"), "step_delay_ms")
+    one_line(run("state", "--state", "none", cwd=place), "there is no state folder none")
+    one_line(run("report", "live", "--state", "none", cwd=place), "there is no state folder none")
+    one_line(run("report", "x.csv", "--symbol", "X", cwd=place), "are for: report live")
+    (place / "state").write_text("mine")
+    one_line(live("--replay", "x.csv"), "state/replay", code=1)
