@@ -35,6 +35,7 @@ lint: $(VENV)/.stamp-test ## lint, format check and types
 
 bench: $(VENV)/.stamp ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.live_step
 
 docs: $(VENV)/.stamp ## build the documentation site into site/
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --group docs
