@@ -36,7 +36,9 @@ from backtest_kit._errors import (
     SignalError,
     StateError,
     StateOwnedError,
+    StrategyFailedError,
     StrategyFileError,
+    TryLaterError,
     UnknownNameError,
 )
 from backtest_kit._events import (
@@ -171,6 +173,7 @@ __all__ = [
     "StateError",
     "StateOwnedError",
     "Statistics",
+    "StrategyFailedError",
     "StrategyFileError",
     "StrategySchema",
     "Tick",
@@ -182,6 +185,7 @@ __all__ = [
     "TickScheduled",
     "TickWaiting",
     "Transition",
+    "TryLaterError",
     "UnknownNameError",
     "VirtualClock",
     "add_exchange",

@@ -57,7 +57,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int, Meta(ge=0, le=100, description="Retries after a failed `get_candles`.")
     ] = 3
     get_candles_retry_delay_ms: Annotated[
-        int, Meta(ge=0, description="Milliseconds between retries.")
+        int,
+        Meta(
+            ge=0,
+            description="Milliseconds before the first retry; each later pause is twice as long, "
+            "up to a minute, and all vary by a fifth.",
+        ),
     ] = 5000
     get_candles_timeout_ms: Annotated[
         int, Meta(ge=1, description="Milliseconds after which one `get_candles` call has failed.")

@@ -12,6 +12,7 @@ from backtest_kit._bus import Bus, Subscription
 from backtest_kit._config import Config, configure, from_environment
 from backtest_kit._events import ErrorEvent
 from backtest_kit._feed import Feed
+from backtest_kit._fetch import Quiet
 from backtest_kit._live_state import LiveStates
 from backtest_kit._persistence.adapter import PersistAdapter
 from backtest_kit._persistence.files import FileAdapter
@@ -47,8 +48,9 @@ class Engine:
         self.risks: Registry[RiskSchema] = Registry("risk")
         self.sizings: Registry[SizingSchema] = Registry("sizing")
         self.bus = Bus(self._listener_failed)
-        self.store = Store(lambda: self.logger)
-        self.feed = Feed(lambda: self.logger)
+        quiet = Quiet()
+        self.store = Store(lambda: self.logger, quiet)
+        self.feed = Feed(lambda: self.logger, quiet)
         self.records = Records()
         self.books = Books()
         self.live_books = Books()

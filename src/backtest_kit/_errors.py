@@ -9,6 +9,7 @@ Named by what the reader does next::
       ContextError           an ambient function was called outside a run (also RuntimeError)
       SignalError            a strategy proposed an invalid signal     (also ValueError)
       StrategyFileError      a strategy file can't be loaded
+      StrategyFailedError    a strategy of a walk raised whenever it was asked
       StateError             live state can't be read or written
         StateOwnedError      another process runs on the same state
         CorruptStateError    a document of the state is damaged; it was set aside
@@ -19,6 +20,7 @@ Named by what the reader does next::
         DataRangeError       asked for candles before the data begin or after they end
         GapError             a candle is missing and gap_policy is "raise"
         FetchError           an exchange kept failing after all retries
+        TryLaterError        an exchange says when to ask again; raised by `get_candles`
         ExchangeRefusedError an exchange refused, and would again (unknown symbol, bad key)
 """
 
@@ -60,6 +62,10 @@ class StrategyFileError(BacktestKitError):
     """A strategy file can't be loaded, or registers nothing to run."""
 
 
+class StrategyFailedError(BacktestKitError):
+    """A strategy of a walk raised whenever it was asked; it has no result."""
+
+
 class StateError(BacktestKitError):
     """Live state can't be read or written; nothing was told that is not stored."""
 
@@ -98,6 +104,19 @@ class GapError(DataError):
 
 class FetchError(DataError):
     """An exchange kept failing after all retries; the last failure is the cause."""
+
+
+class TryLaterError(DataError):
+    """An exchange asks to be left alone for a while; any `get_candles` may raise it.
+
+    `after` is for how many seconds, `None` where it did not say. Until then nothing more is asked
+    of the exchange, for any symbol. It counts as a failed attempt; a run sees it as the cause of a
+    `FetchError` at most.
+    """
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class ExchangeRefusedError(DataError):

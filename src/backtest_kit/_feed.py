@@ -11,7 +11,7 @@ from typing import Final
 from backtest_kit._candles import Candles
 from backtest_kit._config import Config
 from backtest_kit._errors import BadCandlesError, DataRangeError, FetchError
-from backtest_kit._fetch import Fetch
+from backtest_kit._fetch import Fetch, Quiet
 from backtest_kit._schemas import ExchangeSchema
 from backtest_kit._series import Segment
 from backtest_kit._store import Key, Store
@@ -29,8 +29,8 @@ class Feed(Store):
     is known to be missing, and filled, only when a later one has come.
     """
 
-    def __init__(self, logger: Callable[[], Logger]) -> None:
-        super().__init__(logger)
+    def __init__(self, logger: Callable[[], Logger], quiet: Quiet) -> None:
+        super().__init__(logger, quiet)
         self._series: dict[Key, Segment] = {}
         self._reach: dict[Key, int] = {}
         self._given_up: dict[Key, int] = {}
@@ -63,7 +63,7 @@ class Feed(Store):
             begin = min(since, until - reach)
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config)
+            fetch = Fetch(exchange, symbol, interval, config, self._quiet)
             segment = await self._extend(fetch, name, old, begin, until, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(begin)} to {iso(until)}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import random
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,20 +19,72 @@ from backtest_kit._errors import (
     BadCandlesError,
     DataError,
     FetchError,
+    TryLaterError,
 )
 from backtest_kit._schemas import ExchangeSchema
 from backtest_kit._time import MINUTE, interval_ms, iso
+
+#: Pauses (seconds) grow up to this, or to the setting where that is longer. An exchange that wants
+#: to be left alone for longer is not waited for: the request fails at once.
+LONGEST_PAUSE: Final = 60.0
+#: An exchange that wants to be left alone for longer is asked again nevertheless, seconds.
+LONGEST_QUIET: Final = 86_400.0
+
+_spread: Final = random.Random()  # noqa: S311 - spreads requests, hides nothing
+
+
+class Quiet:
+    """Which exchanges of an engine want to be left alone, and until when."""
+
+    def __init__(self) -> None:
+        # by the event loop's clock
+        self._until: dict[str, tuple[float, TryLaterError]] = {}
+
+    async def turn(self, exchange: str, name: str, pause: float) -> None:
+        """Wait `pause` seconds, and for as long as the exchange wants to be left alone.
+
+        Raises:
+            FetchError: longer than `LONGEST_PAUSE`; the message says until when.
+        """
+        while (wait := max(pause, self._left(exchange, name))) > 0:
+            # a little later than it may be asked: others wait for the same moment
+            await asyncio.sleep(wait if wait == pause else wait * _spread.uniform(1.0, 1.1))
+            pause = 0.0
+
+    def leave_alone(self, exchange: str, name: str, error: TryLaterError) -> None:
+        """Note what an exchange has asked for; raises as `turn`."""
+        now = asyncio.get_running_loop().time()
+        until = now + min(max(0.0, error.after or 0.0), LONGEST_QUIET)
+        if until > self._until.get(exchange, (now, error))[0]:
+            self._until[exchange] = (until, error)
+        self._left(exchange, name)
+
+    def _left(self, exchange: str, name: str) -> float:
+        if exchange not in self._until:
+            return 0.0
+        until, reason = self._until[exchange]
+        left = until - asyncio.get_running_loop().time()
+        if left <= 0:
+            del self._until[exchange]
+            return 0.0
+        if left > LONGEST_PAUSE:
+            again = (wall_ms() + round(left * 1000)) // 1000 * 1000
+            raise FetchError(
+                f"{name}: not to be asked again before {iso(again)}, in {left:.0f} s: {reason}"
+            ) from reason
+        return left
 
 
 class Fetch:
     """Asks one exchange for one series, a page at a time."""
 
-    __slots__ = ("_config", "_exchange", "_interval", "_symbol", "size", "step")
+    __slots__ = ("_config", "_exchange", "_interval", "_quiet", "_symbol", "size", "step")
 
     def __init__(
-        self, exchange: ExchangeSchema, symbol: str, interval: str, config: Config
+        self, exchange: ExchangeSchema, symbol: str, interval: str, config: Config, quiet: Quiet
     ) -> None:
         self._exchange = exchange
+        self._quiet = quiet
         self._symbol = symbol
         self._interval = interval
         self._config = config
@@ -40,60 +93,72 @@ class Fetch:
 
     async def pages(self, since: int, until: int) -> list[Candles]:
         """Return the pages of [since, until) that are not empty, checked."""
-        size = self.size
-        callback = self._exchange.callback("on_candle_data")
         pages: list[Candles] = []
-        for start in range(max(since, 0), until, size * self.step):
-            limit = min(size, (until - start) // self.step)
-            page = await _page(
-                self._exchange, self._symbol, self._interval, self.step, start, limit, self._config
-            )
-            if len(page):
-                pages.append(page)
-            if callback is not None:
-                told = callback(self._symbol, self._interval, page)
-                if inspect.isawaitable(told):
-                    await told
+        empty: list[int] = []
+        for start in range(max(since, 0), until, self.size * self.step):
+            page = await self._page(start, until)
+            if not len(page):
+                empty.append(start)
+                continue
+            # nothing, and now candles: an outage of the market, or of the exchange a moment ago
+            late: list[Candles] = []
+            while empty and len(again := await self._page(empty.pop(), until)):
+                late.insert(0, again)
+            empty.clear()
+            pages += [*late, page]
         return pages
 
+    async def _page(self, start: int, until: int) -> Candles:
+        """Return the page from `start`, after `on_candle_data` has seen it."""
+        limit = min(self.size, (until - start) // self.step)
+        page = await self._ask(start, limit)
+        callback = self._exchange.callback("on_candle_data")
+        if callback is not None:
+            told = callback(self._symbol, self._interval, page)
+            if inspect.isawaitable(told):
+                await told
+        return page
 
-async def _page(
-    exchange: ExchangeSchema,
-    symbol: str,
-    interval: str,
-    step: int,
-    since: int,
-    limit: int,
-    config: Config,
-) -> Candles:
-    """Ask for one page, again after a failure; an answer that breaks a rule is not asked again."""
-    name = f"exchange {exchange.exchange_name!r}: {symbol} {interval} from {iso(since)}"
-    attempts = config.get_candles_retry_count + 1
-    for attempt in range(1, attempts + 1):
+    async def _ask(self, since: int, limit: int) -> Candles:
+        """Ask for a page, again after a failure; a malformed answer is not asked again."""
+        exchange, config = self._exchange, self._config
+        owner = exchange.exchange_name
+        name = f"exchange {owner!r}: {self._symbol} {self._interval} from {iso(since)}"
+        attempts = config.get_candles_retry_count + 1
+        pause = 0.0
+        for attempt in range(1, attempts + 1):
+            await self._quiet.turn(owner, name, pause)
+            try:
+                async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
+                    answer = await _call(
+                        exchange.get_candles, self._symbol, self._interval, since, limit
+                    )
+                break
+            except BadCandlesError as error:
+                raise BadCandlesError(f"{name}: {error}") from None
+            except TryLaterError as error:
+                failure: Exception = error
+                self._quiet.leave_alone(owner, name, error)
+            except DataError:
+                raise
+            except TimeoutError as error:
+                failure = TimeoutError(
+                    str(error) or f"no answer within {config.get_candles_timeout_ms} ms"
+                )
+            except Exception as error:  # noqa: BLE001 - whatever an exchange raises may pass
+                failure = error
+            if attempt == attempts:
+                raise FetchError(
+                    f"{name}: get_candles failed {attempts} times, last with "
+                    f"{type(failure).__name__}: {failure}"
+                ) from failure
+            first = config.get_candles_retry_delay_ms / 1000
+            pause = min(first * 2 ** (attempt - 1), max(first, LONGEST_PAUSE))
+            pause *= _spread.uniform(0.8, 1.2)
         try:
-            async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
-                answer = await _call(exchange.get_candles, symbol, interval, since, limit)
-            break
+            return _select(read_candles(answer), self.step, since, limit)
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
-        except DataError:
-            raise
-        except TimeoutError as error:
-            failure: Exception = TimeoutError(
-                str(error) or f"no answer within {config.get_candles_timeout_ms} ms"
-            )
-        except Exception as error:  # noqa: BLE001 - whatever an exchange raises may pass
-            failure = error
-        if attempt == attempts:
-            raise FetchError(
-                f"{name}: get_candles failed {attempts} times, last with "
-                f"{type(failure).__name__}: {failure}"
-            ) from failure
-        await asyncio.sleep(config.get_candles_retry_delay_ms / 1000)
-    try:
-        return _select(read_candles(answer), step, since, limit)
-    except BadCandlesError as error:
-        raise BadCandlesError(f"{name}: {error}") from None
 
 
 async def _call(function: Callable[..., Any], *arguments: object) -> Any:

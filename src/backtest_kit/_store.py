@@ -19,7 +19,7 @@ from backtest_kit._errors import (
     DataRangeError,
     FetchError,
 )
-from backtest_kit._fetch import Fetch
+from backtest_kit._fetch import Fetch, Quiet
 from backtest_kit._schemas import ExchangeSchema
 from backtest_kit._series import Segment, fill
 from backtest_kit._time import interval_ms, iso
@@ -38,10 +38,11 @@ KEPT_CANDLES: Final = 1_500_000
 class Store:
     """The candles of an engine, by (exchange, symbol, interval)."""
 
-    def __init__(self, logger: Callable[[], Logger]) -> None:
+    def __init__(self, logger: Callable[[], Logger], quiet: Quiet) -> None:
         self._segments: OrderedDict[int, tuple[Key, Segment]] = OrderedDict()
         self._locks: WeakKeyDictionary[Any, dict[Key, asyncio.Lock]] = WeakKeyDictionary()
         self._logger = logger
+        self._quiet = quiet
 
     async def load(
         self,
@@ -67,7 +68,7 @@ class Store:
             if old is not None and _covers(old, since, closed):
                 return old
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config)
+            fetch = Fetch(exchange, symbol, interval, config, self._quiet)
             segment = await self._extend(fetch, name, old, since, closed, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")

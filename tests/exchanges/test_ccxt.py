@@ -1,101 +1,24 @@
 """A real ccxt client against a local server that speaks Binance's public REST interface."""
 
-import json
 import subprocess
 import sys
-import threading
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
-from urllib.parse import parse_qs, urlparse
 
-import ccxt
 import pytest
 
 import backtest_kit as bk
 from backtest_kit._time import to_datetime
-from markets import MINUTE, START, market
+from exchanges.ccxt_server import BinanceServer, status
+from markets import START, market
 
 ROWS = market(21, 500, gaps=False)
-SYMBOL = {
-    "symbol": "BTCUSDT",
-    "status": "TRADING",
-    "baseAsset": "BTC",
-    "quoteAsset": "USDT",
-    "baseAssetPrecision": 8,
-    "quoteAssetPrecision": 8,
-    "isSpotTradingAllowed": True,
-    "permissions": ["SPOT"],
-    "orderTypes": ["LIMIT"],
-    "filters": [
-        {
-            "filterType": "PRICE_FILTER",
-            "minPrice": "0.01",
-            "maxPrice": "1000000",
-            "tickSize": "0.01",
-        },
-        {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "9000", "stepSize": "0.001"},
-    ],
-}
-
-
-class Binance(BaseHTTPRequestHandler):
-    faults: ClassVar[list] = []
-    asked: ClassVar[list] = []
-    most = 1000
-
-    def do_GET(self):
-        url = urlparse(self.path)
-        query = {key: value[0] for key, value in parse_qs(url.query).items()}
-        if url.path.endswith("/exchangeInfo"):
-            return self.answer({"timezone": "UTC", "serverTime": START, "symbols": [SYMBOL]})
-        if url.path.endswith("/klines"):
-            self.asked.append(query)
-            if self.faults:
-                return self.answer({"code": -1, "msg": "down"}, self.faults.pop(0))
-            since, limit = int(query["startTime"]), int(query["limit"])
-            rows = [row for row in ROWS if row[0] >= since][: min(limit, self.most)]
-            return self.answer(
-                [
-                    [row[0], *map(str, row[1:]), row[0] + MINUTE - 1, "0", 1, "0", "0", "0"]
-                    for row in rows
-                ]
-            )
-        return self.answer([])
-
-    def answer(self, data, status=200):
-        body = json.dumps(data).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Be quiet."""
 
 
 @pytest.fixture
 def binance():
-    Binance.faults, Binance.asked = [], []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Binance)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    base = f"http://127.0.0.1:{server.server_port}/api/v3"
-    bk.add_exchange(
-        bk.exchanges.CcxtExchange(
-            "binance",
-            urls={"api": dict.fromkeys(ccxt.binance().urls["api"], base)},
-            options={
-                "defaultType": "spot",
-                "fetchMarkets": {"types": ["spot"]},
-                "fetchCurrencies": False,
-            },
-        )
-    )
-    yield server
-    server.shutdown()
-    server.server_close()
+    with BinanceServer(ROWS) as server:
+        bk.add_exchange(server.exchange())
+        yield server
 
 
 def frame():
@@ -136,23 +59,23 @@ def test_a_backtest_over_http_equals_one_over_memory(binance):
     assert len(found["binance"]) > 3
     assert [t.pnl for t in found["binance"]] == [t.pnl for t in found["frame"]]
     assert {t.signal.note for t in found["binance"]} == {"1234.57"}
-    assert {query["interval"] for query in Binance.asked} == {"1m"}
+    assert {query["interval"] for _, query in binance.asked} == {"1m"}
 
 
-def test_an_exchange_that_answers_with_fewer_than_asked_for_is_asked_on(binance, monkeypatch):
-    monkeypatch.setattr(Binance, "most", 70)
+def test_an_exchange_that_answers_with_fewer_than_asked_for_is_asked_on(binance):
+    binance.most = 70
     frame()
     bk.add_strategy(strategy_name="s", interval="1m", get_signal=lambda symbol, when: None)
     bk.Backtest.run_sync("BTC/USDT", strategy_name="s", exchange_name="binance", frame_name="f")
     data = bk.Backtest.get_data("BTC/USDT", strategy_name="s")
     assert data.complete
     assert data.gaps_filled == 0
-    assert len(Binance.asked) > 4
+    assert len(binance.asked) > 4
 
 
 def test_a_passing_failure_is_retried(binance):
     frame()
-    Binance.faults += [503, 503]
+    binance.fault(status(503), times=2)
     bk.add_strategy(strategy_name="s", interval="1m", get_signal=lambda symbol, when: None)
     bk.Backtest.run_sync("BTC/USDT", strategy_name="s", exchange_name="binance", frame_name="f")
     assert bk.Backtest.get_data("BTC/USDT", strategy_name="s").complete
@@ -165,7 +88,7 @@ def test_an_unknown_symbol_is_not_asked_twice(binance):
         bk.Backtest.run_sync(
             "NOPE/USDT", strategy_name="s", exchange_name="binance", frame_name="f"
         )
-    assert Binance.asked == []
+    assert binance.asked == []
 
 
 def test_an_exchange_that_ccxt_does_not_know():

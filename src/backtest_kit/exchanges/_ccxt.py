@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from contextvars import ContextVar
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from backtest_kit._candles import Candles, read_candles
-from backtest_kit._errors import BacktestKitError, ExchangeRefusedError, did_you_mean
-from backtest_kit._time import interval_ms
+from backtest_kit._clock import wall_ms
+from backtest_kit._errors import (
+    BacktestKitError,
+    ExchangeRefusedError,
+    TryLaterError,
+    did_you_mean,
+)
+from backtest_kit._time import interval_ms, to_ms
 
 #: What the engine asks for by default; a larger page would gain little.
 _USUAL: Final = 1000
+#: HTTP "unavailable for legal reasons", which ccxt takes for an outage.
+_FORBIDDEN_HERE: Final = 451
 
 
 class CcxtExchange:
     """Candles through ccxt: `CcxtExchange("binance")`; options go to the ccxt client.
 
     The client respects the exchange's rate limit. What can't get better by asking again (an unknown
-    symbol or interval, a refused key) is raised at once, the rest is retried by the engine.
+    symbol or interval, a refused key, a country that is not served) is raised at once, the rest is
+    retried by the engine, no sooner than a `Retry-After` allows.
+
+    A candle is left out until it has closed by the exchange's own clock, so a local clock that is
+    ahead does not let a forming one pass. That clock is the `Date` of the answer: whole seconds,
+    rounded down, of the web server in front of the exchange. Where there is no `Date`, only the
+    local clock counts; and candles that were read in the very moment in which the minute ended,
+    just before the `Date` was written, pass as closed.
 
     The command line and `run_sync` close the client when they end; in an event loop of your own,
     `await exchange.close()`.
@@ -42,51 +60,51 @@ class CcxtExchange:
                 f"ccxt knows no exchange {name!r}{did_you_mean(name, ccxt.exchanges)}"
             )
         self.exchange_name = exchange_name or name
-        self._errors = (
-            ccxt.BadSymbol,
+        # subclasses included, such as BadSymbol and PermissionDenied; all else may pass
+        self._refusals = (
+            ccxt.BadRequest,
             ccxt.AuthenticationError,
             ccxt.NotSupported,
-            ccxt.BadRequest,
+            ccxt.ArgumentsRequired,
+            ccxt.RestrictedLocation,
+            ccxt.InvalidProxySettings,
         )
+        self._bad_request, self._bad_symbol = ccxt.BadRequest, ccxt.BadSymbol
+        self._any = ccxt.BaseError
         self._make = functools.partial(getattr(ccxt, name), {"enableRateLimit": True, **options})
         self.page_limit = _page_limit(self._make())
         # a client belongs to the event loop in which it was first used
         self._clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
-        """Return the candles of `interval` with open times in the `limit` steps from `since`.
+        """Return the closed candles with open times in the `limit` steps from `since`.
 
         Raises:
             ExchangeRefusedError: asking again would not help; the message is the exchange's.
+            TryLaterError: the exchange says when to ask again.
         """
-        client, step = self._client(), interval_ms(interval)
+        step = interval_ms(interval)
         rows: list[list[Any]] = []
         start, until = since, since + limit * step
         # an exchange may answer with fewer than asked for: go on from its last candle
         while start < until:
-            try:
-                page = await client.fetch_ohlcv(
-                    symbol, interval, since=start, limit=(until - start) // step
-                )
-            except self._errors as error:
-                raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
+            page, now = await self._ask(symbol, interval, start, (until - start) // step)
             page = [row[:6] for row in page if start <= row[0] < until]
-            if not page:
+            closed = [row for row in page if now is None or row[0] + step <= now]
+            rows += closed
+            if not closed or len(closed) < len(page):
                 break
-            rows += page
-            start = page[-1][0] + step
+            start = closed[-1][0] + step
         return read_candles(rows)
 
     async def format_price(self, symbol: str, price: float) -> str:
         """Return a price in the precision of the market."""
-        client = self._client()
-        await client.load_markets()
+        client = await self._ready()
         return str(client.price_to_precision(symbol, price))
 
     async def format_quantity(self, symbol: str, quantity: float) -> str:
         """Return a quantity in the precision of the market."""
-        client = self._client()
-        await client.load_markets()
+        client = await self._ready()
         return str(client.amount_to_precision(symbol, quantity))
 
     async def close(self) -> None:
@@ -95,11 +113,99 @@ class CcxtExchange:
         if client is not None:
             await client.close()
 
-    def _client(self) -> Any:
+    async def _ask(
+        self, symbol: str, interval: str, since: int, limit: int
+    ) -> tuple[list[list[Any]], int | None]:
+        """Return the rows of one answer, and the exchange's time (ms) where it told."""
+        answer = _Answer()
+        token = _answer.set(answer)
+        try:
+            client = await self._ready()
+            page = await client.fetch_ohlcv(symbol, interval, since=since, limit=limit)
+        except self._refusals as error:
+            now = answer.now()
+            doubtful = isinstance(error, self._bad_request) and not isinstance(
+                error, self._bad_symbol
+            )
+            if doubtful and now is not None and since + limit * interval_ms(interval) > now:
+                raise  # the local clock is ahead: what was asked for is not there yet
+            raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
+        except self._any as error:
+            if answer.status == _FORBIDDEN_HERE:
+                raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
+            after = answer.retry_after()
+            if after is None:
+                raise
+            raise TryLaterError(str(error), after) from error
+        finally:
+            _answer.reset(token)
+        return page, answer.now()
+
+    async def _ready(self) -> Any:
+        """Return the running loop's client, its markets loaded."""
         loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = self._make()
-        return self._clients[loop]
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = self._make()
+            _listen(client)
+        if not client.markets:
+            # all callers share one request: one that is given up must not cancel it for the others
+            await asyncio.shield(client.load_markets())
+        return client
+
+
+class _Answer:
+    """Status and headers (their names in lower case) of the last response to one request."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    def now(self) -> int | None:
+        """Return the time (ms) at which the content was made, at the latest."""
+        date = _http_date(self.headers.get("date", ""))
+        age = self.headers.get("age", "")  # in a cache, some of which date what they pass on anew
+        return date - 1000 * int(age) if date is not None and age.isdecimal() else date
+
+    def retry_after(self) -> float | None:
+        """Return the seconds of `Retry-After`, also where it is a date."""
+        text = self.headers.get("retry-after", "")
+        try:
+            return float(text)
+        except ValueError:
+            until = _http_date(text)
+        if until is None:
+            return None
+        now = _http_date(self.headers.get("date", ""))
+        return max(0, until - (wall_ms() if now is None else now)) / 1000
+
+
+# The client's own `last_response_headers` may be those of another request, made at the same time.
+_answer: Final[ContextVar[_Answer | None]] = ContextVar("answer", default=None)
+
+
+def _listen(client: Any) -> None:
+    """Let the requests of `client` note status and headers in the `_answer` of their task."""
+    inner = client.on_rest_response
+
+    def hear(
+        status: int, reason: str, url: str, method: str, headers: dict[str, str], *rest: Any
+    ) -> Any:
+        answer = _answer.get()
+        if answer is not None:
+            answer.status = status
+            answer.headers = {name.lower(): text for name, text in headers.items()}
+        return inner(status, reason, url, method, headers, *rest)
+
+    client.on_rest_response = hear
+
+
+def _http_date(text: str) -> int | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _page_limit(client: Any) -> int | None:
