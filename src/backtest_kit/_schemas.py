@@ -15,6 +15,16 @@ from backtest_kit._time import INTERVALS, MINUTE, to_ms
 GetCandles = Callable[[str, str, int, int], Any]
 GetSignal = Callable[[str, datetime], Any]
 Format = Callable[[str, float], str | Awaitable[str]]
+#: What a walker can compare by; all are figures of `Statistics`.
+METRICS: Final = (
+    "sharpe_ratio",
+    "annualized_sharpe_ratio",
+    "win_rate",
+    "avg_pnl",
+    "total_pnl",
+    "certainty_ratio",
+    "expected_yearly_returns",
+)
 SIZING_METHODS: Final = ("fixed-percentage", "kelly-criterion", "atr-based")
 SizingMethod = Literal["fixed-percentage", "kelly-criterion", "atr-based"]
 
@@ -264,3 +274,34 @@ def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespac
         if function is not None and not callable(function):
             raise RegistrationError(f"{me}: callback {name} must be a function, not {function!r}")
     return SimpleNamespace(**{n: f for n, f in functions.items() if f is not None})
+
+
+class WalkerSchema(_Schema, frozen=True, kw_only=True):
+    """Strategies to compare over one exchange and frame, by a metric of which more is better."""
+
+    NAME = "walker_name"
+    CALLBACKS = ("on_strategy_start", "on_strategy_complete", "on_strategy_error", "on_complete")
+
+    walker_name: str
+    exchange_name: str
+    frame_name: str
+    strategies: Sequence[str]
+    metric: str = "sharpe_ratio"
+    callbacks: Any = None
+    note: str = ""
+
+    def _check(self, me: str) -> None:
+        if isinstance(self.strategies, str) or not isinstance(self.strategies, Sequence):
+            raise RegistrationError(f"{me}: strategies must be a list of names")
+        if not self.strategies:
+            raise RegistrationError(f"{me}: strategies is empty; name at least one")
+        seen: set[str] = set()
+        for name in self.strategies:
+            if not isinstance(name, str):
+                raise RegistrationError(f"{me}: strategies has {name!r}, which is no name")
+            if name in seen:
+                raise RegistrationError(f"{me}: strategies has {name!r} twice")
+            seen.add(name)
+        if self.metric not in METRICS:
+            tail = did_you_mean(str(self.metric), METRICS)
+            raise RegistrationError(f"{me}: unknown metric {self.metric!r}{tail}")

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from backtest_kit._candles import Floats, Ints
+from backtest_kit._schemas import METRICS
 from backtest_kit._time import MINUTE
 
 #: Identical returns are no edge: below this deviation a Sharpe ratio is not defined.
@@ -20,16 +21,6 @@ LEAST_DEVIATION: Final = 1e-9
 YEAR_MS: Final = 365.25 * 1440 * MINUTE
 #: A compound annual growth from less than a day would be a figure of speech.
 LEAST_SPAN_MS: Final = 1440 * MINUTE
-
-METRICS: Final = (
-    "sharpe_ratio",
-    "annualized_sharpe_ratio",
-    "win_rate",
-    "avg_pnl",
-    "total_pnl",
-    "certainty_ratio",
-    "expected_yearly_returns",
-)
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
