@@ -57,6 +57,8 @@ from backtest_kit._listen import (
     listen_done_backtest_once,
     listen_done_live,
     listen_done_live_once,
+    listen_done_walker,
+    listen_done_walker_once,
     listen_error,
     listen_error_once,
     listen_exit,
@@ -75,17 +77,25 @@ from backtest_kit._listen import (
     listen_signal_live,
     listen_signal_live_once,
     listen_signal_once,
+    listen_walker,
+    listen_walker_complete,
+    listen_walker_complete_once,
+    listen_walker_once,
+    listen_walker_progress,
+    listen_walker_progress_once,
 )
 from backtest_kit._live import Live, use_persist_adapter
 from backtest_kit._persistence.adapter import PersistAdapter
 from backtest_kit._persistence.files import FileAdapter
 from backtest_kit._persistence.sqlite import SqliteAdapter
+from backtest_kit._ranking import WalkerData
 from backtest_kit._register import (
     add_exchange,
     add_frame,
     add_risk,
     add_sizing,
     add_strategy,
+    add_walker,
     exchange,
     get_config,
     list_exchanges,
@@ -93,6 +103,7 @@ from backtest_kit._register import (
     list_risks,
     list_sizings,
     list_strategies,
+    list_walkers,
     set_config,
     set_logger,
     strategy,
@@ -117,10 +128,13 @@ from backtest_kit._schemas import (
     RiskSchema,
     SizingSchema,
     StrategySchema,
+    WalkerSchema,
 )
 from backtest_kit._signal import Signal, SignalRow
 from backtest_kit._sizing import PositionSize
 from backtest_kit._statistics import Statistics
+from backtest_kit._walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
+from backtest_kit._walker import Walker
 
 __all__ = [
     "ActivePosition",
@@ -188,11 +202,18 @@ __all__ = [
     "TryLaterError",
     "UnknownNameError",
     "VirtualClock",
+    "Walker",
+    "WalkerContract",
+    "WalkerData",
+    "WalkerDoneEvent",
+    "WalkerProgressEvent",
+    "WalkerSchema",
     "add_exchange",
     "add_frame",
     "add_risk",
     "add_sizing",
     "add_strategy",
+    "add_walker",
     "average_price",
     "candles",
     "exchange",
@@ -210,12 +231,15 @@ __all__ = [
     "list_risks",
     "list_sizings",
     "list_strategies",
+    "list_walkers",
     "listen_backtest_progress",
     "listen_backtest_progress_once",
     "listen_done_backtest",
     "listen_done_backtest_once",
     "listen_done_live",
     "listen_done_live_once",
+    "listen_done_walker",
+    "listen_done_walker_once",
     "listen_error",
     "listen_error_once",
     "listen_exit",
@@ -234,6 +258,12 @@ __all__ = [
     "listen_signal_live",
     "listen_signal_live_once",
     "listen_signal_once",
+    "listen_walker",
+    "listen_walker_complete",
+    "listen_walker_complete_once",
+    "listen_walker_once",
+    "listen_walker_progress",
+    "listen_walker_progress_once",
     "set_config",
     "set_logger",
     "strategy",

@@ -8,14 +8,11 @@ from pathlib import Path
 
 from backtest_kit._ambient import ask
 from backtest_kit._engine import current_engine
-from backtest_kit._frames import FrameDriver
-from backtest_kit._market import MarketView
+from backtest_kit._frames import FrameDriver, prepare
 from backtest_kit._record import RunRecord
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.table import write
 from backtest_kit._results import TickClosed
-from backtest_kit._risk import Desk
-from backtest_kit._run import Run
 from backtest_kit._task import RunTask, collect, run_blocking
 
 
@@ -35,8 +32,7 @@ class Backtest:
             UnknownNameError: nothing is registered under one of the names.
             DataError: (while iterating) the candles can't be had.
         """
-        _, driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
-        return driver.play()
+        return _prepare(symbol, strategy_name, exchange_name, frame_name).play()
 
     @staticmethod
     def run_sync(
@@ -46,15 +42,15 @@ class Backtest:
 
         For scripts and notebooks: it also works where an event loop is already running.
         """
-        run, driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+        driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
 
         async def work() -> list[TickClosed]:
             try:
                 async with aclosing(driver.play()) as results:
                     return await collect(results)
             finally:
-                if run.exchange.close is not None:
-                    await ask(run.exchange.close)
+                if driver.run.exchange.close is not None:
+                    await ask(driver.run.exchange.close)
 
         return run_blocking(work)
 
@@ -68,7 +64,7 @@ class Backtest:
             UnknownNameError: nothing is registered under one of the names.
             RuntimeError: no event loop is running.
         """
-        run, driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+        driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
 
         async def work() -> None:
             try:
@@ -76,11 +72,11 @@ class Backtest:
                     async for _ in results:
                         pass
             except Exception as error:
-                await run.failed("backtest", error)
+                await driver.run.failed("backtest", error)
                 raise
 
         def stop() -> None:
-            run.stopping = True
+            driver.run.stopping = True
 
         return RunTask(work(), stop)
 
@@ -133,42 +129,20 @@ class Backtest:
         return write(text, path, "-".join(parts))
 
 
-def _prepare(
-    symbol: str, strategy_name: str, exchange_name: str, frame_name: str
-) -> tuple[Run, FrameDriver]:
+def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: str) -> FrameDriver:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
         raise ValueError(f"symbol={symbol!r} must be a text that is not empty")
-    strategy = engine.strategies.get(strategy_name)
-    exchange = engine.exchanges.get(exchange_name)
-    frame = engine.frames.get(frame_name)
-    risks = [engine.risks.get(name) for name in strategy.risk_names]
-    timeline = frame.timeline
-    record = RunRecord(
-        symbol=symbol,
-        strategy_name=strategy_name,
-        exchange_name=exchange_name,
-        frame_name=frame_name,
-        mode="backtest",
-        config=engine.config,
-        since=timeline[0],
-        until=timeline[0],
-        total_frames=len(timeline),
-    )
-    engine.records.add(record)
-    run = Run(
+    driver = prepare(
         engine,
-        mode="backtest",
-        symbol=symbol,
-        strategy=strategy,
-        exchange=exchange,
-        frame_name=frame_name,
-        view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
-        record=record,
-        desk=Desk(engine.books, risks),
+        symbol,
+        engine.strategies.get(strategy_name),
+        engine.exchanges.get(exchange_name),
+        engine.frames.get(frame_name),
+        engine.books,
     )
-    callback = frame.callback("on_timeframe")
-    return run, FrameDriver(run, timeline, callback)
+    engine.records.add(driver.run.record)
+    return driver
 
 
 def _record(

@@ -6,6 +6,7 @@ import logging
 import threading
 from contextvars import ContextVar
 from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
 
 from backtest_kit._ambient import Moment
 from backtest_kit._bus import Bus, Subscription
@@ -25,8 +26,24 @@ from backtest_kit._schemas import (
     RiskSchema,
     SizingSchema,
     StrategySchema,
+    WalkerSchema,
 )
 from backtest_kit._store import Store
+
+if TYPE_CHECKING:
+    from backtest_kit._ranking import WalkerData
+
+
+class AnyWalk(Protocol):
+    """A walk, as the engine keeps it."""
+
+    def stop(self) -> None:
+        """End it inside the strategy that runs."""
+        ...
+
+    def data(self) -> WalkerData:
+        """Return what it has found so far."""
+        ...
 
 
 class Engine:
@@ -47,6 +64,9 @@ class Engine:
         self.frames: Registry[FrameSchema] = Registry("frame")
         self.risks: Registry[RiskSchema] = Registry("risk")
         self.sizings: Registry[SizingSchema] = Registry("sizing")
+        self.walkers: Registry[WalkerSchema] = Registry("walker")
+        #: The newest walk by walker and symbols.
+        self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
         self.bus = Bus(self._listener_failed)
         quiet = Quiet()
         self.store = Store(lambda: self.logger, quiet)

@@ -15,6 +15,7 @@ from backtest_kit._ambient import DataNeeded, Moment, moment
 from backtest_kit._array_strategy import question
 from backtest_kit._bus import HIGH_WATER
 from backtest_kit._clock import stopwatch
+from backtest_kit._engine import Engine
 from backtest_kit._errors import DataRangeError
 from backtest_kit._fast_forward import (
     Tape,
@@ -23,9 +24,13 @@ from backtest_kit._fast_forward import (
     scheduled_until,
 )
 from backtest_kit._life import Close
+from backtest_kit._market import MarketView
 from backtest_kit._profit import crossed, revenue_percent
+from backtest_kit._record import RunRecord
 from backtest_kit._results import CancelReason, TickClosed, TickIdle
+from backtest_kit._risk import Books, Desk
 from backtest_kit._run import Run
+from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._signal import SignalRow, complete
 from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
 
@@ -34,13 +39,53 @@ BREATH: Final = 10.0
 _MOST_FRAMES: Final = 4096
 
 
+def prepare(
+    engine: Engine,
+    symbol: str,
+    strategy: StrategySchema,
+    exchange: ExchangeSchema,
+    frame: FrameSchema,
+    books: Books,
+) -> FrameDriver:
+    """Return the driver of a backtest; its record is in no registry yet.
+
+    Raises:
+        UnknownNameError: the strategy names a risk profile that is not registered.
+    """
+    risks = [engine.risks.get(name) for name in strategy.risk_names]
+    timeline = frame.timeline
+    record = RunRecord(
+        symbol=symbol,
+        strategy_name=strategy.name,
+        exchange_name=exchange.name,
+        frame_name=frame.name,
+        mode="backtest",
+        config=engine.config,
+        since=timeline[0],
+        until=timeline[0],
+        total_frames=len(timeline),
+    )
+    run = Run(
+        engine,
+        mode="backtest",
+        symbol=symbol,
+        strategy=strategy,
+        exchange=exchange,
+        frame_name=frame.name,
+        view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
+        record=record,
+        desk=Desk(books, risks),
+    )
+    return FrameDriver(run, timeline, frame.callback("on_timeframe"))
+
+
 class FrameDriver:
-    """The driver of one backtest; `play` may be iterated once."""
+    """The driver of one backtest, `run`; `play` may be iterated once."""
 
     def __init__(
         self, run: Run, timeline: range, on_timeframe: Callable[..., Any] | None = None
     ) -> None:
-        self._run = run
+        self.run = self._run = run
         self._timeline = timeline
         self._on_timeframe = on_timeframe
         self._interval = INTERVALS[run.strategy.interval]

@@ -15,7 +15,9 @@ from backtest_kit._events import (
     ProgressEvent,
     RiskEvent,
 )
+from backtest_kit._ranking import WalkerData
 from backtest_kit._results import Tick
+from backtest_kit._walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 
 T = TypeVar("T")
 Unsubscribe = Callable[[], None]
@@ -74,6 +76,26 @@ listen_done_backtest, listen_done_backtest_once = _pair("done_backtest", "the en
 listen_done_live: Listen[DoneEvent]
 listen_done_live_once: ListenOnce[DoneEvent]
 listen_done_live, listen_done_live_once = _pair("done_live", "the end of live runs")
+listen_done_walker: Listen[WalkerDoneEvent]
+listen_done_walker_once: ListenOnce[WalkerDoneEvent]
+listen_done_walker, listen_done_walker_once = _pair("done_walker", "the end of walks")
+
+listen_walker: Listen[WalkerContract]
+listen_walker_once: ListenOnce[WalkerContract]
+listen_walker, listen_walker_once = _pair("walker", "the outcome of each strategy of a walk")
+
+listen_walker_progress: Listen[WalkerProgressEvent]
+listen_walker_progress_once: ListenOnce[WalkerProgressEvent]
+listen_walker_progress, listen_walker_progress_once = _pair(
+    "walker_progress", "the progress of walks"
+)
+
+listen_walker_complete: Listen[WalkerData]
+listen_walker_complete_once: ListenOnce[WalkerData]
+listen_walker_complete, listen_walker_complete_once = _pair(
+    "walker_complete", "the final results of walks"
+)
+
 listen_backtest_progress: Listen[ProgressEvent]
 listen_backtest_progress_once: ListenOnce[ProgressEvent]
 listen_backtest_progress, listen_backtest_progress_once = _pair(

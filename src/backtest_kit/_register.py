@@ -15,9 +15,12 @@ from backtest_kit._schemas import (
     RiskSchema,
     SizingSchema,
     StrategySchema,
+    WalkerSchema,
 )
 
-S = TypeVar("S", ExchangeSchema, StrategySchema, FrameSchema, RiskSchema, SizingSchema)
+S = TypeVar(
+    "S", ExchangeSchema, StrategySchema, FrameSchema, RiskSchema, SizingSchema, WalkerSchema
+)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -79,6 +82,11 @@ def add_sizing(sizing: SizingSchema | None = None, /, **fields: Any) -> None:
     current_engine().sizings.add(_make(SizingSchema, sizing, fields))
 
 
+def add_walker(walker: WalkerSchema | None = None, /, **fields: Any) -> None:
+    """Register a walker: the fields of `WalkerSchema`, or one such; raises as `add_exchange`."""
+    current_engine().walkers.add(_make(WalkerSchema, walker, fields))
+
+
 def strategy(strategy_name: str, *, interval: str, **fields: Any) -> Callable[[F], F]:
     """Register the decorated `get_signal` under a name; raises as `add_exchange`."""
 
@@ -122,6 +130,11 @@ def list_risks() -> list[RiskSchema]:
 def list_sizings() -> list[SizingSchema]:
     """Return the registered sizings, in order."""
     return current_engine().sizings.list()
+
+
+def list_walkers() -> list[WalkerSchema]:
+    """Return the registered walkers, in order."""
+    return current_engine().walkers.list()
 
 
 def set_config(**changes: object) -> None:

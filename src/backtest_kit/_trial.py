@@ -1,0 +1,102 @@
+"""A trial: one strategy's whole backtest from clean state, and the figures that are left of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import numpy as np
+
+from backtest_kit._engine import Engine
+from backtest_kit._errors import StrategyFailedError
+from backtest_kit._frames import FrameDriver, prepare
+from backtest_kit._record import RunRecord
+from backtest_kit._risk import Books
+from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._statistics import summarize
+from backtest_kit._trades import Trades, Trial
+
+#: Where an error of a strategy's call is counted, and the kind that a bad proposal is.
+ASKING, INVALID = "get_signal", "SignalError"
+
+
+async def run_trial(
+    engine: Engine,
+    strategy: StrategySchema,
+    symbols: Sequence[str],
+    exchange: ExchangeSchema,
+    frame: FrameSchema,
+) -> Trial:
+    """Backtest a strategy over symbols, side by side, with risk books of their own.
+
+    Raises:
+        StrategyFailedError: every call of the strategy raised.
+        DataError: the candles can't be had.
+        UnknownNameError: the strategy names a risk profile that is not registered.
+    """
+    books = Books()
+    drivers = [prepare(engine, symbol, strategy, exchange, frame, books) for symbol in symbols]
+    tasks = [asyncio.ensure_future(_finish(driver)) for driver in drivers]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return trial_of([driver.run.record for driver in drivers])
+
+
+def trial_of(records: Sequence[RunRecord]) -> Trial:
+    """Return what is left of runs of one strategy over different symbols.
+
+    Raises:
+        StrategyFailedError: every call of the strategy raised.
+    """
+    kinds = [kind for record in records for kind in record.error_kinds.items()]
+    raised = sum(k.count for (where, name), k in kinds if where == ASKING and name != INVALID)
+    calls = sum(record.calls for record in records)
+    first = min((k for _, k in kinds), key=lambda k: (k.when is None, k.when or 0), default=None)
+    name = records[0].strategy_name
+    if calls and raised == calls and first is not None:
+        raise StrategyFailedError(
+            f"strategy {name!r} raised at each of its {calls:,} calls, first {first.message}"
+        )
+    span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
+    rows = [
+        (tick.close_timestamp, i, tick.signal.pending_at or 0, tick.pnl.pnl_percentage)
+        for i, record in enumerate(records)
+        for tick in record.closed
+    ]
+    rows.sort(key=lambda row: row[:2])
+    closed = np.array([row[0] for row in rows], dtype="<i8")
+    symbol = np.array([row[1] for row in rows], dtype="<i8")
+    opened = np.array([row[2] for row in rows], dtype="<i8")
+    r = np.array([row[3] for row in rows], dtype="<f8")
+    return Trial(
+        strategy_name=name,
+        symbols=tuple(record.symbol for record in records),
+        since=span[0],
+        until=span[1],
+        statistics=summarize(r, opened, closed, span),
+        by_symbol=tuple(
+            summarize(r[mine], opened[mine], closed[mine], span)
+            for mine in (symbol == i for i in range(len(records)))
+        ),
+        trades=Trades(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
+        calls=calls,
+        error_count=sum(record.error_count for record in records),
+        first_error=None if first is None else first.message,
+        gaps_filled=sum(series.filled for record in records for series in record.gaps),
+        ambiguous_closes=sum(tick.ambiguous for record in records for tick in record.closed),
+        end_of_data_closes=sum(
+            tick.close_reason == "end_of_data" for record in records for tick in record.closed
+        ),
+        complete=all(record.complete for record in records),
+    )
+
+
+async def _finish(driver: FrameDriver) -> None:
+    async with aclosing(driver.play()) as results:
+        async for _ in results:
+            pass

@@ -1,0 +1,144 @@
+"""`bk.Walker`: compare strategies, and look at what the comparison is worth."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from backtest_kit._ambient import ask
+from backtest_kit._engine import AnyWalk, current_engine
+from backtest_kit._errors import UnknownNameError
+from backtest_kit._events import ErrorEvent
+from backtest_kit._ranking import WalkerData
+from backtest_kit._reports.table import write
+from backtest_kit._reports.walker import walker_report
+from backtest_kit._task import RunTask, collect, run_blocking
+from backtest_kit._walk import Here, Walk, members, symbols_of
+from backtest_kit._walk_events import WalkerContract
+
+
+class Walker:
+    """Walks on the current engine; see `Backtest` for what the methods share.
+
+    `symbol` is one symbol or several: then each strategy runs over all of them side by side, is
+    ranked by its metric over all trades, and shown for each.
+    """
+
+    @staticmethod
+    def run(
+        symbol: str | Sequence[str], *, walker_name: str
+    ) -> AsyncGenerator[WalkerContract, None]:
+        """Return an async generator of a contract per strategy, in the order of the walker.
+
+        A strategy that fails (the candles can't be had, or each of its calls raised) is an error
+        event and a contract with `error`; the others go on.
+
+        Raises:
+            UnknownNameError: the walker, or something that it names, is not registered.
+            ValueError: there is no symbol, or one comes twice.
+        """
+        return _prepare(symbol, walker_name).play()
+
+    @staticmethod
+    def run_sync(symbol: str | Sequence[str], *, walker_name: str) -> list[WalkerContract]:
+        """Run a walk to its end and return its contracts; raises as `run`."""
+        walk = _prepare(symbol, walker_name)
+        engine = current_engine()
+        exchange = engine.exchanges.get(engine.walkers.get(walker_name).exchange_name)
+
+        async def work() -> list[WalkerContract]:
+            try:
+                async with aclosing(walk.play()) as contracts:
+                    return await collect(contracts)
+            finally:
+                if exchange.close is not None:
+                    await ask(exchange.close)
+
+        return run_blocking(work)
+
+    @staticmethod
+    def background(symbol: str | Sequence[str], *, walker_name: str) -> RunTask[None]:
+        """Start a walk as a task. `stop()` ends it inside the strategy that runs.
+
+        Raises:
+            UnknownNameError, ValueError: as `run`.
+            RuntimeError: no event loop is running.
+        """
+        walk = _prepare(symbol, walker_name)
+        engine = current_engine()
+
+        async def work() -> None:
+            try:
+                async with aclosing(walk.play()) as contracts:
+                    async for _ in contracts:
+                        pass
+            except Exception as error:
+                event = ErrorEvent(where="walker", error=error)
+                engine.report(event)
+                if engine.bus.wanted("exit"):
+                    engine.bus.emit(event, "exit")
+                await engine.bus.drain()
+                raise
+
+        return RunTask(work(), walk.stop)
+
+    @staticmethod
+    def stop(symbol: str | Sequence[str], *, walker_name: str) -> None:
+        """Stop the newest walk of these as `RunTask.stop` does.
+
+        Raises:
+            UnknownNameError: no such walk yet.
+        """
+        _walk(symbol, walker_name).stop()
+
+    @staticmethod
+    def get_data(symbol: str | Sequence[str], *, walker_name: str) -> WalkerData:
+        """Return what the newest such walk has found, ranked, also while it still runs.
+
+        Raises:
+            UnknownNameError: no such walk yet.
+        """
+        return _walk(symbol, walker_name).data()
+
+    @staticmethod
+    def get_report(symbol: str | Sequence[str], *, walker_name: str) -> str:
+        """Return `get_data` as Markdown; raises as `get_data`."""
+        return walker_report(_walk(symbol, walker_name).data())
+
+    @staticmethod
+    def dump(
+        symbol: str | Sequence[str], *, walker_name: str, path: str | Path = "./dump/walker"
+    ) -> Path:
+        """Write the report into the folder `path` and return the file's path.
+
+        Raises:
+            UnknownNameError: as `get_data`.
+            OSError: the file can't be written.
+        """
+        text = walker_report(_walk(symbol, walker_name).data())
+        return write(text, path, "-".join((*symbols_of(symbol), walker_name)))
+
+
+def _prepare(symbol: str | Sequence[str], walker_name: str) -> Walk:
+    engine = current_engine()
+    symbols = symbols_of(symbol)
+    schema = engine.walkers.get(walker_name)
+    exchange = engine.exchanges.get(schema.exchange_name)
+    frame = engine.frames.get(schema.frame_name)
+    trials = Here(engine, members(engine, schema), symbols, exchange, frame)
+    walk = Walk(engine, schema, symbols, trials)
+    engine.walks[walker_name, symbols] = walk
+    return walk
+
+
+def _walk(symbol: str | Sequence[str], walker_name: str) -> AnyWalk:
+    walks = current_engine().walks
+    symbols = symbols_of(symbol)
+    try:
+        return walks[walker_name, symbols]
+    except KeyError:
+        there = "; ".join(f"{name} {' '.join(of)}" for name, of in walks) or "none"
+        raise UnknownNameError(
+            f"no walk of {walker_name!r} over {' '.join(symbols)} yet (walks there are: {there})"
+        ) from None
