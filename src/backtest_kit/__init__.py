@@ -40,6 +40,7 @@ from backtest_kit._errors import (
     StrategyFileError,
     TryLaterError,
     UnknownNameError,
+    WorkerError,
 )
 from backtest_kit._events import (
     DoneEvent,
@@ -208,6 +209,7 @@ __all__ = [
     "WalkerDoneEvent",
     "WalkerProgressEvent",
     "WalkerSchema",
+    "WorkerError",
     "add_exchange",
     "add_frame",
     "add_risk",

@@ -10,6 +10,7 @@ Named by what the reader does next::
       SignalError            a strategy proposed an invalid signal     (also ValueError)
       StrategyFileError      a strategy file can't be loaded
       StrategyFailedError    a strategy of a walk raised whenever it was asked
+      WorkerError            a trial can't be sent to a worker, or its worker is gone
       StateError             live state can't be read or written
         StateOwnedError      another process runs on the same state
         CorruptStateError    a document of the state is damaged; it was set aside
@@ -64,6 +65,10 @@ class StrategyFileError(BacktestKitError):
 
 class StrategyFailedError(BacktestKitError):
     """A strategy of a walk raised whenever it was asked; it has no result."""
+
+
+class WorkerError(BacktestKitError):
+    """A trial can't be sent to a worker, or the worker is gone."""
 
 
 class StateError(BacktestKitError):

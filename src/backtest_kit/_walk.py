@@ -20,6 +20,10 @@ from backtest_kit._walk_events import WalkerContract, WalkerDoneEvent, WalkerPro
 class Trials(Protocol):
     """Where trials are run; the walk asks for them one after another, in order."""
 
+    async def open(self) -> None:
+        """Begin; what is raised here is nobody's failure but the caller's."""
+        ...
+
     async def trial(self, index: int) -> Trial:
         """Return the trial of a strategy; raises what it raised."""
         ...
@@ -43,6 +47,9 @@ class Here:
         self._engine = engine
         self._strategies = strategies
         self._rest = (symbols, exchange, frame)
+
+    async def open(self) -> None:
+        """See `Trials`."""
 
     async def trial(self, index: int) -> Trial:
         """See `Trials`."""
@@ -81,6 +88,7 @@ class Walk:
         """Yield a contract after each strategy; listeners and callbacks are told as well."""
         names = self._schema.strategies
         try:
+            await self._trials.open()
             for index, name in enumerate(names):
                 if self._stopping:
                     break

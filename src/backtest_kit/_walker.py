@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import Executor
 from contextlib import aclosing
 from pathlib import Path
+from typing import Literal
 
 from backtest_kit._ambient import ask
 from backtest_kit._engine import AnyWalk, current_engine
@@ -16,6 +18,9 @@ from backtest_kit._reports.walker import walker_report
 from backtest_kit._task import RunTask, collect, run_blocking
 from backtest_kit._walk import Here, Walk, members, symbols_of
 from backtest_kit._walk_events import WalkerContract
+from backtest_kit._workers import There
+
+Workers = Executor | Literal["processes"]
 
 
 class Walker:
@@ -23,11 +28,15 @@ class Walker:
 
     `symbol` is one symbol or several: then each strategy runs over all of them side by side, is
     ranked by its metric over all trades, and shown for each.
+
+    `executor="processes"`, or any `concurrent.futures.Executor` whose workers share this machine's
+    files, runs the strategies in parallel: contracts, their order and every figure are the same.
+    Listeners and callbacks of strategies hear nothing from workers; those of the walker do.
     """
 
     @staticmethod
     def run(
-        symbol: str | Sequence[str], *, walker_name: str
+        symbol: str | Sequence[str], *, walker_name: str, executor: Workers | None = None
     ) -> AsyncGenerator[WalkerContract, None]:
         """Return an async generator of a contract per strategy, in the order of the walker.
 
@@ -37,13 +46,16 @@ class Walker:
         Raises:
             UnknownNameError: the walker, or something that it names, is not registered.
             ValueError: there is no symbol, or one comes twice.
+            WorkerError: a strategy or the exchange can't be sent to a worker.
         """
-        return _prepare(symbol, walker_name).play()
+        return _prepare(symbol, walker_name, executor).play()
 
     @staticmethod
-    def run_sync(symbol: str | Sequence[str], *, walker_name: str) -> list[WalkerContract]:
+    def run_sync(
+        symbol: str | Sequence[str], *, walker_name: str, executor: Workers | None = None
+    ) -> list[WalkerContract]:
         """Run a walk to its end and return its contracts; raises as `run`."""
-        walk = _prepare(symbol, walker_name)
+        walk = _prepare(symbol, walker_name, executor)
         engine = current_engine()
         exchange = engine.exchanges.get(engine.walkers.get(walker_name).exchange_name)
 
@@ -58,14 +70,16 @@ class Walker:
         return run_blocking(work)
 
     @staticmethod
-    def background(symbol: str | Sequence[str], *, walker_name: str) -> RunTask[None]:
+    def background(
+        symbol: str | Sequence[str], *, walker_name: str, executor: Workers | None = None
+    ) -> RunTask[None]:
         """Start a walk as a task. `stop()` ends it inside the strategy that runs.
 
         Raises:
             UnknownNameError, ValueError: as `run`.
             RuntimeError: no event loop is running.
         """
-        walk = _prepare(symbol, walker_name)
+        walk = _prepare(symbol, walker_name, executor)
         engine = current_engine()
 
         async def work() -> None:
@@ -120,13 +134,18 @@ class Walker:
         return write(text, path, "-".join((*symbols_of(symbol), walker_name)))
 
 
-def _prepare(symbol: str | Sequence[str], walker_name: str) -> Walk:
+def _prepare(symbol: str | Sequence[str], walker_name: str, executor: Workers | None) -> Walk:
     engine = current_engine()
     symbols = symbols_of(symbol)
     schema = engine.walkers.get(walker_name)
     exchange = engine.exchanges.get(schema.exchange_name)
     frame = engine.frames.get(schema.frame_name)
-    trials = Here(engine, members(engine, schema), symbols, exchange, frame)
+    what = (engine, members(engine, schema), symbols, exchange, frame)
+    if executor is not None and executor != "processes" and not isinstance(executor, Executor):
+        raise TypeError(
+            f'executor={executor!r} must be "processes", a concurrent.futures.Executor, or None'
+        )
+    trials = Here(*what) if executor is None else There(*what, executor)
     walk = Walk(engine, schema, symbols, trials)
     engine.walks[walker_name, symbols] = walk
     return walk

@@ -62,7 +62,7 @@ LAYERS = [
         "_ranking",
         "_walk_events",
     },
-    {"_frames", "_minutes", "_trial", "_walk"},
+    {"_frames", "_minutes", "_trial", "_walk", "_workers"},
     {"_reports", "_data_check"},
     {"_backtest", "_live", "_walker"},
     {"cli", "testing", "__main__", "__init__"},

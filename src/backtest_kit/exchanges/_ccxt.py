@@ -60,6 +60,7 @@ class CcxtExchange:
                 f"ccxt knows no exchange {name!r}{did_you_mean(name, ccxt.exchanges)}"
             )
         self.exchange_name = exchange_name or name
+        self._made_of = (name, self.exchange_name, options)
         # subclasses included, such as BadSymbol and PermissionDenied; all else may pass
         self._refusals = (
             ccxt.BadRequest,
@@ -75,6 +76,11 @@ class CcxtExchange:
         self.page_limit = _page_limit(self._make())
         # a client belongs to the event loop in which it was first used
         self._clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a client can't travel to a worker: it makes its own
+        name, exchange_name, options = self._made_of
+        return functools.partial(CcxtExchange, **options), (name, exchange_name)
 
     async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
         """Return the closed candles with open times in the `limit` steps from `since`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -137,6 +137,14 @@ class Recording:
     def __init__(self, exchange_name: str) -> None:
         self.exchange_name = exchange_name
         self._series: dict[str, Series] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # for a worker: open files can't travel, and it may be in another folder
+        state = self.__dict__ | {"_series": {}}
+        return {
+            name: value.absolute() if isinstance(value, Path) else value
+            for name, value in state.items()
+        }
 
     def open(self, symbol: str) -> Series:
         """Return the series of a symbol."""

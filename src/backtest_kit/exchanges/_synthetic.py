@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -49,6 +49,9 @@ class SyntheticExchange:
         self._price = price
         self._days: OrderedDict[tuple[str, int], Candles] = OrderedDict()
         self._node = functools.lru_cache(maxsize=4096)(self._make_node)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SyntheticExchange, (self._seed, self.exchange_name, self._price)
 
     async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
         """Return the candles of `interval` with open times in the `limit` steps from `since`."""

@@ -1,0 +1,244 @@
+"""Trials in other processes: the same figures in the same order, whichever is done first.
+
+What all trials of a walk share (the settings, the exchange with its candles, the frame, the risk
+profiles) is written to files once. Each worker maps them: arrays are not copied, and workers on
+one machine share the memory. A trial itself is a strategy there and its figures back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import mmap
+import pickle
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from backtest_kit._engine import Engine
+from backtest_kit._errors import StrategyFailedError, WorkerError
+from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._trades import Trial
+from backtest_kit._trial import run_trial
+
+#: A strategy during whose trial its worker dies so often has failed.
+MOST_DEATHS: Final = 3
+
+Job = tuple[Engine, ExchangeSchema, FrameSchema, tuple[str, ...]]
+
+
+class There:
+    """Trials run by an executor, all submitted at once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        strategies: Sequence[StrategySchema],
+        symbols: Sequence[str],
+        exchange: ExchangeSchema,
+        frame: FrameSchema,
+        executor: Executor | Literal["processes"],
+        *,
+        workers: int | None = None,
+    ) -> None:
+        self._engine = engine
+        self._schemas = strategies
+        self._shared = (symbols, exchange, frame)
+        self._own = executor == "processes"
+        self._given = executor
+        self._workers = workers
+        self._deaths = [0] * len(strategies)
+        self._futures: list[Future[bytes]] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._executor: Executor | None = None
+
+    async def open(self) -> None:
+        """See `Trials`.
+
+        Raises:
+            WorkerError: something can't be sent to a worker; the message names it.
+        """
+        packed = [_packed(bare(s), f"strategy {s.name!r}") for s in self._schemas]
+        self._strategies = packed
+        risks = sorted({name for schema in self._schemas for name in schema.risk_names})
+        self._folder = tempfile.TemporaryDirectory(prefix="backtest-kit-")
+        self._job = _spool(self._engine, *self._shared, risks, self._folder.name)
+        self._executor = self._pool() if isinstance(self._given, str) else self._given
+        self._futures = [self._submit(i) for i in range(len(packed))]
+
+    async def trial(self, index: int) -> Trial:
+        """See `Trials`; a worker that dies is replaced, and its trials are done again."""
+        while True:
+            try:
+                answer = await asyncio.wrap_future(self._futures[index])
+                return _opened(answer)
+            except BrokenExecutor as error:
+                if not self._own:
+                    raise WorkerError(
+                        f"the executor is broken ({type(error).__name__}): a worker died, "
+                        "and it takes no more work; give a new one"
+                    ) from error
+                self._replace(index)
+
+    async def close(self) -> None:
+        """See `Trials`; ends the processes that were started here."""
+        for future in self._futures:
+            future.cancel()
+        if self._own and self._executor is not None:
+            _end(self._executor)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _submit(self, index: int) -> Future[bytes]:
+        assert self._executor is not None
+        return self._executor.submit(_work, self._job, self._strategies[index])
+
+    def _pool(self) -> Executor:
+        # not fork: this process may have threads
+        return ProcessPoolExecutor(max_workers=self._workers, mp_context=get_context("spawn"))
+
+    def _replace(self, waited_for: int) -> None:
+        """Start workers anew, and submit again what was not done; blame the one waited for."""
+        self._deaths[waited_for] += 1
+        if self._deaths[waited_for] >= MOST_DEATHS:
+            raise StrategyFailedError(
+                f"a worker died {MOST_DEATHS} times while strategy "
+                f"{self._schemas[waited_for].name!r} was due"
+            )
+        self._engine.logger.warning("a worker died; its trials are done again by new ones")
+        assert self._executor is not None
+        _end(self._executor)
+        self._executor = self._pool()
+        for i, future in enumerate(self._futures):
+            broken = future.done() and (future.cancelled() or future.exception() is not None)
+            if not future.done() or (broken and not _failed_itself(future)):
+                self._futures[i] = self._submit(i)
+
+
+def bare(strategy: StrategySchema) -> StrategySchema:
+    """Return a strategy without its callbacks: nobody could hear them from a worker."""
+    return msgspec.structs.replace(strategy, callbacks=None)
+
+
+def _spool(
+    engine: Engine,
+    symbols: Sequence[str],
+    exchange: ExchangeSchema,
+    frame: FrameSchema,
+    risks: Sequence[str],
+    folder: str,
+) -> tuple[str, str]:
+    """Write what all trials share; return its path and digest."""
+    schemas = [msgspec.structs.replace(engine.risks.get(name), callbacks=None) for name in risks]
+    frame = msgspec.structs.replace(frame, callbacks=None)
+    exchange = msgspec.structs.replace(exchange, callbacks=None, close=None)
+    job = (exchange, frame, tuple(symbols), engine.config, schemas)
+    buffers: list[pickle.PickleBuffer] = []
+    head = _packed(job, f"exchange {exchange.name!r}", buffers.append)
+    path = Path(folder, "job")
+    digest = hashlib.blake2b(head, digest_size=16)
+    sizes = [buffer.raw().nbytes for buffer in buffers]
+    with path.open("wb") as stream:
+        stream.write(msgspec.json.encode([len(head), *sizes]) + b"\n")
+        stream.write(head)
+        for buffer in buffers:
+            stream.write(b"\0" * (-stream.tell() % 64))  # arrays want to be aligned
+            stream.write(buffer.raw())
+            digest.update(buffer.raw())
+    return str(path), digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _unspool(path: str, digest: str) -> Job:
+    """Return what `_spool` wrote, once per worker; arrays are views of the mapped file.
+
+    Raises:
+        WorkerError: the file is not there.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            head, *sizes = msgspec.json.decode(stream.readline(), type=list[int])
+            start = stream.tell()
+            mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise WorkerError(
+            f"a worker can't read {path} ({error}); workers must share this machine's files"
+        ) from error
+    buffers, at = [], start + head
+    for size in sizes:
+        at += -at % 64
+        buffers.append(mapped[at : at + size])
+        at += size
+    shared = pickle.loads(mapped[start : start + head], buffers=buffers)  # noqa: S301 - ours
+    exchange, frame, symbols, config, risks = shared
+    engine = Engine()  # of which trials share no more than the candles
+    engine.config, engine.logger = config, _QUIET
+    for risk in risks:
+        engine.risks.add(risk)
+    return engine, exchange, frame, symbols
+
+
+def _work(job: tuple[str, str], strategy: bytes) -> bytes:
+    """Run one trial, in a worker; what it raises comes back as an answer."""
+    try:
+        engine, exchange, frame, symbols = _unspool(*job)
+        schema = pickle.loads(strategy)  # noqa: S301 - ours
+        trial = asyncio.run(run_trial(engine, schema, symbols, exchange, frame))
+        return pickle.dumps((trial, None))
+    except Exception as error:  # noqa: BLE001 - told where the trial was asked for
+        return pickle.dumps((None, _portable(error)))
+
+
+#: Errors of steps are counted in the trial; a worker's own output would mix with the walk's.
+_QUIET: Final = logging.Logger("backtest_kit.worker", logging.CRITICAL)
+
+
+def _opened(answer: bytes) -> Trial:
+    trial, error = pickle.loads(answer)  # noqa: S301 - ours
+    if error is not None:
+        raise error
+    return trial  # type: ignore[no-any-return]
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error itself where it can travel, else one of ours with its text."""
+    try:
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 - ours
+    except Exception:  # noqa: BLE001 - whatever a user's error does when it is pickled
+        again = None
+    if type(again) is type(error) and str(again) == str(error):
+        return error
+    return WorkerError(f"{type(error).__name__}: {error}")
+
+
+def _failed_itself(future: Future[bytes]) -> bool:
+    error = None if future.cancelled() else future.exception()
+    return error is not None and not isinstance(error, BrokenExecutor)
+
+
+def _packed(
+    thing: object, what: str, keep: Callable[[pickle.PickleBuffer], Any] | None = None
+) -> bytes:
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(thing, protocol=5, buffer_callback=keep))
+    except Exception as error:
+        raise WorkerError(f"{what} can't be sent to a worker: {error}") from error
+
+
+def _end(executor: Executor) -> None:
+    """End a process pool's workers where they are: nobody waits for their trials."""
+    processes = [*(getattr(executor, "_processes", None) or {}).values()]
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()

@@ -1,0 +1,249 @@
+"""Walks in other processes: the same contracts, order and figures; workers that die."""
+
+import asyncio
+import os
+import pickle
+import signal
+import threading
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import backtest_kit as bk
+from backtest_kit import _workers
+from markets import START, market
+
+BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
+NAMES = [f"s{i}" for i in range(8)]
+
+
+def crossover(fast, slow, dies=None):
+    """A closure, which plain pickle can't send."""
+
+    async def get_signal(symbol, when):
+        closes = (await bk.get_candles(symbol, "5m", slow)).close
+        if dies is not None and not Path(dies).exists():
+            Path(dies).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if closes[-fast:].mean() <= closes.mean():
+            return None
+        price = await bk.get_average_price(symbol)
+        return bk.Signal(
+            position="long",
+            price_take_profit=price * 1.01,
+            price_stop_loss=price * 0.99,
+            minute_estimated_time=30,
+        )
+
+    return get_signal
+
+
+def fails(symbol, when):
+    raise RuntimeError("no idea")
+
+
+def register(exchange=None, dies=None):
+    bk.add_exchange(exchange or bk.exchanges.FrameExchange(market(2, 4000)))
+    name = bk.list_exchanges()[-1].exchange_name
+    bk.add_frame(
+        frame_name="f",
+        interval="1m",
+        start_date=BEGIN + timedelta(hours=5),
+        end_date=BEGIN + timedelta(hours=60),
+    )
+    bk.add_risk(risk_name="r", validations=[lambda c: "odd" if c.timestamp % 120_000 else None])
+    for i, strategy_name in enumerate(NAMES):
+        function = crossover(2 + i, 20 + i, dies if i == 3 else None)
+        bk.add_strategy(
+            strategy_name=strategy_name,
+            interval="5m",
+            get_signal=fails if i == 5 else function,
+            risk_name="r" if i % 2 else None,
+        )
+    bk.add_walker(walker_name="w", exchange_name=name, frame_name="f", strategies=NAMES)
+
+
+def walk(executor=None, symbol="X"):
+    contracts = bk.Walker.run_sync(symbol, walker_name="w", executor=executor)
+    return contracts, bk.Walker.get_report(symbol, walker_name="w")
+
+
+def test_processes_give_what_one_process_gives():
+    register()
+    told = []
+    bk.listen_walker(told.append)
+    bk.set_config(percent_fee=0.03)
+    alone = walk(symbol=["X", "Y"])
+    assert len({c.metric_value for c in alone[0]}) > 5
+    assert walk("processes", ["X", "Y"]) == alone
+    assert told == [*alone[0], *alone[0]]
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes of one's own"])
+def test_any_executor_will_do(kind):
+    register()
+    alone = walk()
+    executor: Executor = (
+        ThreadPoolExecutor(2)
+        if kind == "threads"
+        else ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    )
+    with executor:
+        assert walk(executor) == alone
+        assert executor.submit(int, "3").result() == 3, "it is left to its owner"
+
+
+def test_a_cluster_of_two_workers():
+    distributed = pytest.importorskip("distributed")
+    register()
+    alone = walk()
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        assert walk(client.get_executor()) == alone
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_different(tmp_path, caplog):
+    register(dies=str(tmp_path / "died"))
+    (tmp_path / "died").touch()
+    alone = walk()
+    (tmp_path / "died").unlink()
+    caplog.set_level("WARNING")
+    assert walk("processes") == alone
+    assert (tmp_path / "died").exists()
+    assert "a worker died" in caplog.text
+
+
+def test_a_strategy_that_kills_its_worker_each_time_fails_and_the_others_go_on(tmp_path):
+    register(dies=str(tmp_path / "none" / "such"))  # can't be made: dies again and again
+    bk.add_strategy(strategy_name="deadly", interval="5m", get_signal=_die)
+    bk.add_walker(
+        walker_name="v", exchange_name="frame", frame_name="f", strategies=["s0", "deadly", "s1"]
+    )
+    contracts = bk.Walker.run_sync("X", walker_name="v", executor="processes")
+    assert [c.error is None for c in contracts] == [True, False, True]
+    assert "a worker died 3 times while strategy 'deadly' was due" in contracts[1].error
+
+
+def _die(symbol, when):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_an_executor_that_is_broken_is_an_error_that_says_so():
+    register()
+    bk.add_strategy(strategy_name="deadly", interval="5m", get_signal=_die)
+    bk.add_walker(walker_name="v", exchange_name="frame", frame_name="f", strategies=["deadly"])
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        (contract,) = bk.Walker.run_sync("X", walker_name="v", executor=executor)
+    assert "the executor is broken" in contract.error
+
+
+def test_what_can_not_be_sent_is_named_before_anything_runs():
+    lock = threading.Lock()
+
+    def locked(symbol, when):
+        with lock:
+            return
+
+    register()
+    bk.add_strategy(strategy_name="locked", interval="5m", get_signal=locked)
+    bk.add_walker(
+        walker_name="v", exchange_name="frame", frame_name="f", strategies=["s0", "locked"]
+    )
+    with pytest.raises(bk.WorkerError, match="strategy 'locked' can't be sent to a worker"):
+        bk.Walker.run_sync("X", walker_name="v", executor="processes")
+
+    async def get_candles(symbol, interval, since, limit):
+        with lock:
+            return []
+
+    bk.add_exchange(exchange_name="own", get_candles=get_candles)
+    bk.add_walker(walker_name="u", exchange_name="own", frame_name="f", strategies=["s0"])
+    with pytest.raises(bk.WorkerError, match="exchange 'own' can't be sent"):
+        bk.Walker.run_sync("X", walker_name="u", executor="processes")
+    with pytest.raises(TypeError, match="executor='threads'"):
+        bk.Walker.run_sync("X", walker_name="u", executor="threads")
+
+
+def test_stopping_ends_the_workers():
+    async def endless(symbol, when):
+        await asyncio.sleep(60)
+
+    register()
+    bk.add_strategy(strategy_name="endless", interval="5m", get_signal=endless)
+    bk.add_walker(
+        walker_name="v", exchange_name="frame", frame_name="f", strategies=["s0", "endless"]
+    )
+    first = []
+    bk.listen_walker(first.append)
+
+    async def main():
+        task = bk.Walker.background("X", walker_name="v", executor="processes")
+        while not first:
+            await asyncio.sleep(0.05)
+        task.stop()
+        await asyncio.wait_for(task, 20)
+
+    asyncio.run(main())
+    data = bk.Walker.get_data("X", walker_name="v")
+    assert [row.strategy_name for row in data.ranking] == ["s0"]
+    assert not data.complete
+
+
+def test_candles_travel_once():
+    """A year of candles is in the shared file, not in what is sent with each trial."""
+    sent = []
+    source = bk.exchanges.SyntheticExchange(seed=1)
+    candles = asyncio.run(source.get_candles("X", "1m", START, 50_000))
+    register(bk.exchanges.FrameExchange(candles))
+
+    class Here(ThreadPoolExecutor):
+        def submit(self, function, job, strategy):
+            sent.append((len(strategy), Path(job[0]).stat().st_size))
+            return super().submit(function, job, strategy)
+
+    with Here(2) as executor:
+        walk(executor)
+    assert len(sent) == len(NAMES)
+    assert max(strategy for strategy, _ in sent) < 20_000
+    assert {shared > 50_000 * 48 for _, shared in sent} == {True}
+    assert _workers._unspool.cache_info().maxsize == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: bk.exchanges.ParquetExchange(folder / "x.parquet"),
+        lambda folder: bk.exchanges.CsvExchange(folder / "x.csv"),
+        lambda folder: bk.exchanges.SyntheticExchange(seed=3),
+        lambda folder: bk.exchanges.CcxtExchange("binance", timeout=5),
+    ],
+)
+def test_every_exchange_can_be_sent(make, tmp_path):
+    rows = market(2, 500, gaps=False)
+    names = ("timestamp", "open", "high", "low", "close", "volume")
+    pq.write_table(
+        pa.table(dict(zip(names, zip(*rows, strict=True), strict=True))), tmp_path / "x.parquet"
+    )
+    (tmp_path / "x.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    exchange = make(tmp_path)
+    if hasattr(exchange, "data_range"):
+        exchange.data_range("X")
+    again = pickle.loads(pickle.dumps(exchange))
+    assert type(again) is type(exchange)
+    if isinstance(exchange, bk.exchanges.CcxtExchange):
+        assert again._make().timeout == 5
+        return
+
+    async def read(source):
+        return await source.get_candles("X", "5m", START, 20)
+
+    assert asyncio.run(read(again)) == asyncio.run(read(exchange))
