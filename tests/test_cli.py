@@ -142,7 +142,8 @@ def test_mistakes_are_one_clear_line(tmp_path):
     one_line(run("data", "check", "bad.parquet", cwd=tmp_path), "can't be read as Parquet", code=1)
     write(tmp_path / "bad.csv", "a,b,c\n1,2,3\n")
     one_line(run("data", "check", "bad.csv", cwd=tmp_path), "3 columns; expected 6", code=1)
-    one_line(run("report", write(tmp_path / "r.json", "{}"), cwd=tmp_path), "is not a backtest's")
+    empty = write(tmp_path / "r.json", "{}")
+    one_line(run("report", empty, cwd=tmp_path), "is not the JSON file of a backtest")
 
 
 def test_a_strategy_that_raises_in_the_middle_still_ends_with_a_report(tmp_path):
@@ -184,6 +185,7 @@ def s(symbol, when):
         ("live",),
         ("report",),
         ("state",),
+        ("walk",),
     ],
 )
 def test_every_help_shows_an_example(arguments, tmp_path):

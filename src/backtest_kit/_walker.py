@@ -48,14 +48,14 @@ class Walker:
             ValueError: there is no symbol, or one comes twice.
             WorkerError: a strategy or the exchange can't be sent to a worker.
         """
-        return _prepare(symbol, walker_name, executor).play()
+        return prepare_walk(symbol, walker_name, executor).play()
 
     @staticmethod
     def run_sync(
         symbol: str | Sequence[str], *, walker_name: str, executor: Workers | None = None
     ) -> list[WalkerContract]:
         """Run a walk to its end and return its contracts; raises as `run`."""
-        walk = _prepare(symbol, walker_name, executor)
+        walk = prepare_walk(symbol, walker_name, executor)
         engine = current_engine()
         exchange = engine.exchanges.get(engine.walkers.get(walker_name).exchange_name)
 
@@ -79,7 +79,7 @@ class Walker:
             UnknownNameError, ValueError: as `run`.
             RuntimeError: no event loop is running.
         """
-        walk = _prepare(symbol, walker_name, executor)
+        walk = prepare_walk(symbol, walker_name, executor)
         engine = current_engine()
 
         async def work() -> None:
@@ -134,7 +134,13 @@ class Walker:
         return write(text, path, "-".join((*symbols_of(symbol), walker_name)))
 
 
-def _prepare(symbol: str | Sequence[str], walker_name: str, executor: Workers | None) -> Walk:
+def prepare_walk(
+    symbol: str | Sequence[str],
+    walker_name: str,
+    executor: Workers | None,
+    workers: int | None = None,
+) -> Walk:
+    """Return a walk that has not begun; `workers` is how many processes `"processes"` starts."""
     engine = current_engine()
     symbols = symbols_of(symbol)
     schema = engine.walkers.get(walker_name)
@@ -145,7 +151,7 @@ def _prepare(symbol: str | Sequence[str], walker_name: str, executor: Workers | 
         raise TypeError(
             f'executor={executor!r} must be "processes", a concurrent.futures.Executor, or None'
         )
-    trials = Here(*what) if executor is None else There(*what, executor)
+    trials = Here(*what) if executor is None else There(*what, executor, workers=workers)
     walk = Walk(engine, schema, symbols, trials)
     engine.walks[walker_name, symbols] = walk
     return walk

@@ -13,6 +13,7 @@ from backtest_kit.cli.demo import demo
 from backtest_kit.cli.live import live
 from backtest_kit.cli.report import report
 from backtest_kit.cli.state import state
+from backtest_kit.cli.walk import walk
 
 #: Exit codes: a run that failed, misuse, an interrupt.
 FAILED, MISUSE, INTERRUPTED = 1, 2, 130
@@ -21,18 +22,19 @@ FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="backtest-kit")
 def cli() -> None:
-    """Backtest trading strategies and run them live, each written once as a function.
+    """Backtest trading strategies, run them live, compare them; each is written once.
 
     A strategy is a Python file that registers what it needs:
 
     \b
         backtest-kit demo
         backtest-kit backtest my_strategy.py --symbol BTCUSDT --data BTCUSDT.parquet
+        backtest-kit walk my_strategies.py --symbol BTCUSDT --data BTCUSDT.parquet
         backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --paper
     """
 
 
-for command in (backtest, data, demo, live, report, state):
+for command in (backtest, data, demo, live, report, state, walk):
     cli.add_command(command)
 
 

@@ -95,7 +95,7 @@ def backtest(
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs: list[tuple[str, StrategySchema, FrameSchema]] = []
         for symbol in dict.fromkeys(symbols):
-            frame = _frame(engine, exchange, symbol, frame_name, start, end, interval)
+            frame = choose_frame(engine, exchange, symbol, frame_name, start, end, interval)
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
         return run_jobs(engine, exchange, jobs, output, as_json=as_json)
 
@@ -197,7 +197,7 @@ def _remarks(data: BacktestData, console: Console) -> None:
         console.print(f"[yellow]note:[/] {line}", soft_wrap=True, highlight=False)
 
 
-def _frame(
+def choose_frame(
     engine: Engine,
     exchange: ExchangeSchema,
     symbol: str,
@@ -206,6 +206,7 @@ def _frame(
     end: str | None,
     interval: str,
 ) -> FrameSchema:
+    """Return the frame to use: a registered one, or one made of a range of time."""
     if name is not None:
         return engine.frames.get(name)
     frames = engine.frames.list()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -12,8 +14,10 @@ from rich.markdown import Markdown
 
 from backtest_kit._config import from_environment
 from backtest_kit._errors import BacktestKitError
+from backtest_kit._ranking import WalkerData
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.live import LiveData, live_data, live_report
+from backtest_kit._reports.walker import walker_report
 from backtest_kit._stored import stored_record
 from backtest_kit.cli.state import read_state
 
@@ -32,7 +36,7 @@ from backtest_kit.cli.state import read_state
 def report(
     what: str, folder: Path | None, symbol: str | None, strategy_name: str | None, as_json: bool
 ) -> None:
-    """Show the result of a backtest from the JSON file that it wrote, or of live runs.
+    """Show the result of a backtest or a walk from its JSON file, or of live runs.
 
     With live, of all transitions that the state folder holds, also while the runs go on. Markdown
     in a pipe, formatted on a terminal.
@@ -61,19 +65,24 @@ def report(
     _print(msgspec.json.encode(data), text, as_json=as_json)
 
 
-def _read(file: Path) -> tuple[BacktestData | LiveData, str]:
+def _read(file: Path) -> tuple[BacktestData | LiveData | WalkerData, str]:
     content = file.read_bytes()
-    try:
-        backtest = msgspec.json.decode(content, type=BacktestData)
-    except msgspec.MsgspecError as error:
+    kinds: tuple[tuple[type[Any], Callable[[Any], str]], ...] = (
+        (BacktestData, backtest_report),
+        (LiveData, live_report),
+        (WalkerData, walker_report),
+    )
+    problems = []
+    for kind, text in kinds:
         try:
-            live = msgspec.json.decode(content, type=LiveData)
-        except msgspec.MsgspecError:
-            raise BacktestKitError(
-                f"{file} is not a backtest's or a live run's JSON file: {error}"
-            ) from None
-        return live, live_report(live)
-    return backtest, backtest_report(backtest)
+            data = msgspec.json.decode(content, type=kind)
+        except msgspec.MsgspecError as error:
+            problems.append(str(error))
+        else:
+            return data, text(data)
+    raise BacktestKitError(
+        f"{file} is not the JSON file of a backtest, a live run or a walk: {problems[0]}"
+    )
 
 
 def _stored(data: LiveData) -> LiveData:

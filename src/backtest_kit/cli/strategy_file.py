@@ -6,13 +6,14 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 from backtest_kit._engine import current_engine
 from backtest_kit._errors import StrategyFileError
 
 
-def load(path: Path) -> None:
-    """Run a strategy file on the current engine.
+def load(path: Path) -> ModuleType:
+    """Run a strategy file on the current engine, and return it as a module.
 
     Raises:
         StrategyFileError: it is no file, does not parse, raises, or registers no strategy; the
@@ -43,3 +44,4 @@ def load(path: Path) -> None:
             f"{path} registers no strategy; decorate a function with "
             '@backtest_kit.strategy("name", interval="5m")'
         )
+    return module

@@ -1,0 +1,264 @@
+"""`backtest-kit walk`: compare the strategies of a file."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+
+import click
+import cloudpickle
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live as LiveDisplay
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from backtest_kit._ambient import ask
+from backtest_kit._engine import Engine
+from backtest_kit._ranking import WalkerData
+from backtest_kit._register import add_walker
+from backtest_kit._reports.table import number, write, write_bytes
+from backtest_kit._reports.walker import walker_report
+from backtest_kit._schemas import METRICS, WalkerSchema
+from backtest_kit._time import INTERVALS
+from backtest_kit._walk import Walk
+from backtest_kit._walk_events import WalkerContract
+from backtest_kit._walker import prepare_walk
+from backtest_kit.cli.backtest import choose_frame
+from backtest_kit.cli.choose import choose_exchange, choose_settings
+from backtest_kit.cli.strategy_file import load
+
+INTERRUPTED = 130
+FAILED = 1
+_SHOWN = 15
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat to pool several.")
+@click.option(
+    "--data",
+    "source",
+    type=click.Path(path_type=Path),
+    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
+)
+@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
+@click.option("--walker", "walker_name", help="A walker that the file registers.")
+@click.option("--strategy", "strategy_names", multiple=True, help="Default: all in the file.")
+@click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
+@click.option("--frame", "frame_name", help="A frame that the file registers.")
+@click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
+@click.option("--to", "end", help="End here, included.")
+@click.option(
+    "--interval",
+    default="1m",
+    show_default=True,
+    type=click.Choice([*INTERVALS]),
+    help="Step of a frame given by --from and --to, or by the data.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Run in so many processes.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting.")
+@click.option(
+    "--output",
+    default="./dump",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the report.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
+def walk(
+    file: Path,
+    symbols: tuple[str, ...],
+    source: Path | None,
+    exchange_name: str | None,
+    walker_name: str | None,
+    strategy_names: tuple[str, ...],
+    metric: str | None,
+    frame_name: str | None,
+    start: str | None,
+    end: str | None,
+    interval: str,
+    workers: int | None,
+    settings: tuple[str, ...],
+    output: Path,
+    as_json: bool,
+) -> int:
+    """Compare the strategies that FILE registers, and say what the comparison is worth.
+
+    Each is a whole backtest from clean state. Without --walker, all strategies of the file (or
+    those of --strategy) are compared by --metric. Ctrl-C ends it and keeps what is finished.
+
+    \b
+        backtest-kit walk my_strategies.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
+        backtest-kit walk my_strategies.py --symbol A --symbol B --data candles/ --workers 2
+    """
+    with Engine() as engine:
+        module = load(file)
+        if workers is not None:
+            cloudpickle.register_pickle_by_value(module)  # workers can't import it by its name
+        engine.set_config(**choose_settings(settings))
+        symbols = tuple(dict.fromkeys(symbols))
+        schema = _registered(engine, walker_name)
+        if schema is None:
+            exchange = choose_exchange(engine, exchange_name, source)
+            frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
+            names = strategy_names or [s.name for s in engine.strategies.list()]
+            add_walker(
+                walker_name="walk",
+                exchange_name=exchange.name,
+                frame_name=frame.name,
+                strategies=[*dict.fromkeys(names)],
+                metric=metric or "sharpe_ratio",
+            )
+            schema = engine.walkers.get("walk")
+        elif source or exchange_name or strategy_names or metric or frame_name or start or end:
+            raise click.UsageError(
+                f"walker {schema.name!r} says what to compare over what: leave out --data, "
+                "--exchange, --strategy, --metric, --frame, --from and --to"
+            )
+        run = prepare_walk(symbols, schema.name, "processes" if workers else None, workers)
+        return _play(engine, schema, run, output, as_json=as_json)
+
+
+def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
+    known = engine.walkers.list()
+    if name is not None:
+        return engine.walkers.get(name)
+    if len(known) > 1:
+        there = ", ".join(walker.name for walker in known)
+        raise click.UsageError(f"which walker? give --walker ({there})")
+    return known[0] if known else None
+
+
+def _play(engine: Engine, schema: WalkerSchema, run: Walk, output: Path, *, as_json: bool) -> int:
+    interrupted = False
+    exchange = engine.exchanges.get(schema.exchange_name)
+
+    def stop() -> None:
+        nonlocal interrupted
+        interrupted = True
+        run.stop()
+
+    async def work() -> None:
+        with _interrupts(stop), _display(schema, quiet=as_json) as show:
+            async with aclosing(run.play()) as contracts:
+                async for contract in contracts:
+                    show(contract)
+        if exchange.close is not None:
+            await ask(exchange.close)
+
+    asyncio.run(work())
+    data = run.data()
+    name = "-".join((*data.symbols, data.walker_name))
+    write_bytes(msgspec.json.encode(data), output / "walker", name, ".json")
+    path = write(walker_report(data), output / "walker", name)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        console.print(ranking_table(data))
+        console.print(Text(data.verdict.sentence, style="bold"))
+        console.print(f"report: {path}", soft_wrap=True, highlight=False)
+    if interrupted:
+        click.echo(
+            f"backtest-kit: interrupted; {data.strategies_tested} of {data.total_strategies} "
+            "strategies are in the report",
+            err=True,
+        )
+        return INTERRUPTED
+    return FAILED if all(row.error is not None for row in data.ranking) else 0
+
+
+def ranking_table(data: WalkerData) -> Table:
+    """Return the ranking for a terminal, the first ones of many."""
+    table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
+    table.add_column("Rank", justify="right")
+    table.add_column("Strategy")
+    for title in (data.metric, "95 % interval", "Deflated Sharpe", "Trades"):
+        table.add_column(title, justify="right")
+    for row in data.ranking[:_SHOWN]:
+        interval = row.interval
+        trades = row.statistics.total_signals if row.statistics is not None else 0
+        between = "n/a" if trades >= 30 else "too few trades"
+        if interval is not None:
+            between = f"{number(interval.lower, 3)} to {number(interval.upper, 3)}"
+        table.add_row(
+            "" if row.rank is None else str(row.rank),
+            Text(row.strategy_name),
+            number(row.metric_value, 3),
+            "failed" if row.error is not None else between,
+            number(row.deflated_sharpe, 3),
+            str(trades),
+        )
+    left = len(data.ranking) - _SHOWN
+    if left > 0:
+        table.caption = f"{left} more are in the report"
+    return table
+
+
+@contextmanager
+def _display(schema: WalkerSchema, *, quiet: bool) -> Iterator[Callable[[WalkerContract], None]]:
+    """Show a bar and the best so far on a terminal's standard error; in a pipe nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda contract: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("strategies"),
+        TimeRemainingColumn(),
+    )
+    task = bar.add_task(schema.name, total=len(schema.strategies))
+    found: list[WalkerContract] = []
+
+    def render() -> Group:
+        best = sorted(
+            (c for c in found if c.metric_value is not None), key=lambda c: -(c.metric_value or 0)
+        )
+        table = Table(box=None, pad_edge=False)
+        for title in ("Strategy", schema.metric, "Trades"):
+            table.add_column(title, justify="left" if title == "Strategy" else "right")
+        for c in best[:_SHOWN]:
+            trades = c.statistics.total_signals if c.statistics is not None else 0
+            table.add_row(Text(c.strategy_name), number(c.metric_value, 3), str(trades))
+        return Group(bar, table) if best else Group(bar)
+
+    with LiveDisplay(render(), console=Console(stderr=True), refresh_per_second=4) as display:
+
+        def show(contract: WalkerContract) -> None:
+            found.append(contract)
+            bar.update(task, completed=contract.strategies_tested)
+            display.update(render())
+
+        yield show
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Hand the first SIGINT to `stop`, in the event loop; a second one interrupts as usual."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        loop.call_soon_threadsafe(stop)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

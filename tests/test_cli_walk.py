@@ -1,0 +1,168 @@
+"""`walk` as a person uses it: processes, a terminal, Ctrl-C."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from markets import market
+
+COMMAND = [sys.executable, "-m", "backtest_kit", "walk"]
+STRATEGIES = """
+import time
+import backtest_kit as bk
+
+PERCENT = 1.5
+
+def bracket(minutes):
+    def get_signal(symbol, when):
+        price = bk.average_price(symbol)
+        return bk.Signal(position="long", price_take_profit=price * (1 + PERCENT / 100),
+                         price_stop_loss=price * (1 - PERCENT / 100),
+                         minute_estimated_time=minutes)
+    return get_signal
+
+for minutes in (5, 20, 60):
+    bk.add_strategy(strategy_name=f"hold {minutes}", interval="5m", get_signal=bracket(minutes))
+
+@bk.strategy("broken", interval="5m")
+def broken(symbol, when):
+    raise ValueError("not today")
+"""
+SLOW = """
+@bk.strategy("slow", interval="1m")
+def slow(symbol, when):
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "many.py").write_text(STRATEGIES)
+    rows = market(5, 3000, gaps=False)
+    (tmp_path / "x.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    return tmp_path
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_workers_change_nothing_that_is_reported(place):
+    arguments = ("many.py", "--symbol", "X", "--data", "x.csv", "--metric", "avg_pnl")
+    alone = run(*arguments, "--json", cwd=place)
+    assert alone.returncode == 0, alone.stderr
+    report = (place / "dump" / "walker" / "X-walk.md").read_text()
+    parallel = run(*arguments, "--json", "--workers", "2", cwd=place)
+    assert parallel.returncode == 0, parallel.stderr
+    assert parallel.stdout == alone.stdout
+    assert (place / "dump" / "walker" / "X-walk.md").read_text() == report
+    data = json.loads(alone.stdout)
+    assert [row["rank"] for row in data["ranking"]] == [1, 2, 3, None]
+    assert "ValueError: not today" in data["ranking"][3]["error"]
+    assert data["verdict"]["sentence"] in report
+    shown = subprocess.run(
+        [*COMMAND[:-1], "report", "dump/walker/X-walk.json"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == report
+    assert alone.stderr.count("walker of broken") == 1
+
+
+def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(place):
+    (place / "many.py").write_text(STRATEGIES + SLOW)
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, "many.py", "--symbol", "X", "--data", "x.csv"],
+        cwd=place,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "130", "LINES": "40"},
+    )
+    os.close(slave)
+    shown, deadline, pressed = "", time.monotonic() + 60, False
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([master], [], [], 0.2)
+        if ready:
+            try:
+                shown += os.read(master, 65536).decode(errors="replace")
+            except OSError:
+                break
+        if not pressed and "4/5" in shown:
+            process.send_signal(signal.SIGINT)
+            pressed = True
+    if process.poll() is None:
+        process.kill()
+    assert process.wait(20) == 130, shown[-2000:]
+    os.close(master)
+    assert "━" in shown
+    assert "interrupted; 4 of 5 strategies are in the report" in shown
+    assert "Traceback" not in shown
+    report = (place / "dump" / "walker" / "X-walk.md").read_text()
+    assert "The walk did not reach its end" in report
+
+
+def test_a_walker_of_the_file_says_what_is_compared(place):
+    text = STRATEGIES + (
+        'bk.add_exchange(bk.exchanges.CsvExchange("x.csv", exchange_name="file"))\n'
+        "from datetime import datetime, UTC\n"
+        'bk.add_frame(frame_name="day", interval="1m",'
+        " start_date=datetime(2024, 1, 1, 2, tzinfo=UTC),"
+        " end_date=datetime(2024, 1, 2, tzinfo=UTC))\n"
+        'bk.add_walker(walker_name="two", exchange_name="file", frame_name="day",'
+        ' strategies=["hold 5", "hold 60"], metric="win_rate")\n'
+    )
+    (place / "many.py").write_text(text)
+    done = run("many.py", "--symbol", "X", "--symbol", "Y", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no bar in a pipe"
+    assert "win_rate" in done.stdout
+    assert "hold 20" not in done.stdout
+    assert "## By symbol" in (place / "dump" / "walker" / "X-Y-two.md").read_text()
+    refused = run("many.py", "--symbol", "X", "--metric", "avg_pnl", cwd=place)
+    assert refused.returncode == 2
+    assert "walker 'two' says what to compare over what" in refused.stderr
+
+
+def test_mistakes_are_one_clear_line(place):
+    def mistake(*more, code=2):
+        done = run("many.py", "--symbol", "X", *more, cwd=place)
+        assert done.returncode == code, done.stderr
+        (line,) = done.stderr.strip().splitlines()
+        return line
+
+    assert "which candles?" in mistake()
+    assert "unknown strategy 'z'" in mistake("--data", "x.csv", "--strategy", "z")
+    assert "unknown walker 'w'" in mistake("--data", "x.csv", "--walker", "w")
+    assert "'profit' is not one of" in mistake("--data", "x.csv", "--metric", "profit")
+    assert "--workers" in mistake("--data", "x.csv", "--workers", "0")
+    (place / "many.py").write_text(
+        "import threading\nimport backtest_kit as bk\nlock = threading.Lock()\n"
+        '@bk.strategy("locked", interval="5m")\ndef locked(symbol, when):\n    lock.acquire()\n'
+    )
+    line = mistake("--data", "x.csv", "--workers", "2")
+    assert "strategy 'locked' can't be sent to a worker" in line
+
+
+def test_strategies_that_all_fail_are_a_report_and_exit_code_1(place):
+    done = run("many.py", "--symbol", "X", "--data", "x.csv", "--strategy", "broken", cwd=place)
+    assert done.returncode == 1
+    assert "Too few trades to say anything" in done.stdout
+    assert "failed" in done.stdout
