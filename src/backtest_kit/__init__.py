@@ -50,6 +50,7 @@ from backtest_kit._events import (
     ProgressEvent,
     RiskEvent,
 )
+from backtest_kit._grid import grid
 from backtest_kit._journal import LiveState, Transition
 from backtest_kit._listen import (
     listen_backtest_progress,
@@ -228,6 +229,7 @@ __all__ = [
     "get_context",
     "get_date",
     "get_mode",
+    "grid",
     "list_exchanges",
     "list_frames",
     "list_risks",

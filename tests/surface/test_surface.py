@@ -61,6 +61,7 @@ LAYERS = [
         "_trades",
         "_ranking",
         "_walk_events",
+        "_grid",
     },
     {"_frames", "_minutes", "_trial", "_walk", "_workers"},
     {"_reports", "_data_check"},
