@@ -59,14 +59,13 @@ class LiveStates:
             CorruptStateError: the run's document is damaged, or was before and nobody saw to it.
             StateError: the run already runs, or the state can't be read or written.
         """
-        loop = asyncio.get_running_loop()
-        async with self._locks.setdefault(loop, asyncio.Lock()):
+        async with self._turn():
             if key in self.running:
                 raise StateError(
                     f"{key.strategy_name} on {key.symbol} ({key.exchange_name}) already runs live "
                     "in this process"
                 )
-            if not self.running:
+            if self._adapter is None:
                 await self._open()
             self.running[key] = stop
         try:
@@ -89,14 +88,19 @@ class LiveStates:
         if not self.running and self._beating is not None:
             self._beating.cancel()
             self._beating = None
-        while self._pending:
-            await asyncio.wait(self._pending)
-        if self.running or self._adapter is None:
-            return
-        release = getattr(self._adapter, "release", None)
-        self._adapter = None
-        if release is not None:
-            await call(release)
+        if self._pending:
+            await asyncio.wait(set(self._pending))
+        async with self._turn():  # who enters now waits until the state was given back
+            if self.running or self._adapter is None:
+                return
+            release = getattr(self._adapter, "release", None)
+            self._adapter = None
+            if release is not None:
+                await call(release)
+
+    def _turn(self) -> asyncio.Lock:
+        """Return what lets one run at a time take the state or give it back."""
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def write(self, state: LiveState) -> None:
         """Make a run's state durable.
@@ -104,8 +108,12 @@ class LiveStates:
         Raises:
             StateError: that failed; then nothing has changed.
         """
-        await self._write("run", str(state.key), state)
-        self._states[state.key] = state
+
+        def written(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                self._states[state.key] = state
+
+        await self._call("write", "run", str(state.key), encode(state), then=written)
 
     async def journal(self, key: RunKey, entries: Iterable[Transition]) -> None:
         """Make transitions durable in the journal; doing so again changes nothing.
@@ -246,12 +254,19 @@ class LiveStates:
     async def _write(self, kind: str, key: str, document: object) -> None:
         await self._call("write", kind, key, encode(document))
 
-    async def _call(self, name: str, *arguments: object) -> Any:
+    async def _call(
+        self,
+        name: str,
+        *arguments: object,
+        then: Callable[[asyncio.Task[Any]], None] | None = None,
+    ) -> Any:
         """Call the adapter. A call that has begun is finished, whatever becomes of the caller."""
         adapter = self._adapter
         assert adapter is not None
         task = asyncio.ensure_future(call(getattr(adapter, name), *arguments))
         self._pending.add(task)
+        if then is not None:
+            task.add_done_callback(then)
         task.add_done_callback(self._pending.discard)
         try:
             return await asyncio.shield(task)

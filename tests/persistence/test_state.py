@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import time
 
 import pytest
 
@@ -128,6 +129,23 @@ def test_a_damaged_run_document_is_kept_and_never_read_as_no_position(kind, brok
     kept.unlink()
     path.write_bytes(good)
     assert calm.ids() == found_before(calm, at) + play(adapter, END).ids()
+
+
+class SlowToGiveBack(FileAdapter):
+    """Takes its time to give the folder back, as a busy machine may."""
+
+    def release(self):
+        time.sleep(0.3)
+        super().release()
+
+
+def test_a_run_that_enters_while_the_last_one_leaves_waits_its_turn(broken_off):
+    adapter, _ = broken_off
+    path = next((adapter.folder / "run").glob("*.json"))
+    path.write_bytes(path.read_bytes()[:-1])
+    found = play(SlowToGiveBack(adapter.folder), END, symbols=("X", "Y", "Z"))
+    assert [type(error) for error in found.failures.values()] == [bk.CorruptStateError]
+    assert {symbol for symbol, _ in found.asked} == {"Y", "Z"}
 
 
 def found_before(calm, at):
