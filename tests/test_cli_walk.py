@@ -64,7 +64,7 @@ def test_workers_change_nothing_that_is_reported(place):
     alone = run(*arguments, "--json", cwd=place)
     assert alone.returncode == 0, alone.stderr
     report = (place / "dump" / "walker" / "X-walk.md").read_text()
-    parallel = run(*arguments, "--json", "--workers", "2", cwd=place)
+    parallel = run(*arguments, "--json", "--workers", "2", "--store", "other", cwd=place)
     assert parallel.returncode == 0, parallel.stderr
     assert parallel.stdout == alone.stdout
     assert (place / "dump" / "walker" / "X-walk.md").read_text() == report
@@ -157,7 +157,10 @@ def test_mistakes_are_one_clear_line(place):
         "import threading\nimport backtest_kit as bk\nlock = threading.Lock()\n"
         '@bk.strategy("locked", interval="5m")\ndef locked(symbol, when):\n    lock.acquire()\n'
     )
-    line = mistake("--data", "x.csv", "--workers", "2")
+    done = run("many.py", "--symbol", "X", "--data", "x.csv", "--workers", "2", cwd=place)
+    assert done.returncode == 2
+    warning, line = done.stderr.strip().splitlines()
+    assert "strategy 'locked' is not kept, and runs each time" in warning
     assert "strategy 'locked' can't be sent to a worker" in line
 
 

@@ -71,6 +71,10 @@ class WorkerError(BacktestKitError):
     """A trial can't be sent to a worker, or the worker is gone."""
 
 
+class FingerprintError(BacktestKitError):
+    """Whether a trial is the same as an earlier one can't be told; it is run again."""
+
+
 class StateError(BacktestKitError):
     """Live state can't be read or written; nothing was told that is not stored."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from backtest_kit._ambient import ask
 from backtest_kit._engine import Engine, describe
+from backtest_kit._errors import StateError
 from backtest_kit._events import ErrorEvent
 from backtest_kit._ranking import WalkerData, rank
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema, WalkerSchema
@@ -18,7 +19,13 @@ from backtest_kit._walk_events import WalkerContract, WalkerDoneEvent, WalkerPro
 
 
 class Trials(Protocol):
-    """Where trials are run; the walk asks for them one after another, in order."""
+    """Where trials are run; the walk asks for them one after another, in order.
+
+    `known` of them need no run: their figures are there already.
+    """
+
+    @property
+    def known(self) -> int: ...
 
     async def open(self) -> None:
         """Begin; what is raised here is nobody's failure but the caller's."""
@@ -32,9 +39,15 @@ class Trials(Protocol):
         """Give up what is under way."""
         ...
 
+    def tried(self) -> int | None:
+        """Return how many trials there ever were on these data, where that is kept."""
+        ...
+
 
 class Here:
     """Trials run in this process, each when it is asked for."""
+
+    known: Final = 0
 
     def __init__(
         self,
@@ -56,6 +69,9 @@ class Here:
         return await run_trial(self._engine, self._strategies[index], *self._rest)
 
     async def close(self) -> None:
+        """See `Trials`."""
+
+    def tried(self) -> None:
         """See `Trials`."""
 
 
@@ -80,9 +96,14 @@ class Walk:
         if self._current is not None:
             self._current.cancel()
 
+    @property
+    def known(self) -> int:
+        """How many strategies were run before, and are not run again."""
+        return self._trials.known
+
     def data(self) -> WalkerData:
         """Return what has been found so far, ranked."""
-        return rank(self._schema, self._symbols, self.found)
+        return rank(self._schema, self._symbols, self.found, self._trials.tried())
 
     async def play(self) -> AsyncGenerator[WalkerContract, None]:
         """Yield a contract after each strategy; listeners and callbacks are told as well."""
@@ -115,6 +136,8 @@ class Walk:
                 return None
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            raise
+        except StateError:  # what can't be kept is no strategy's failure
             raise
         except Exception as error:  # noqa: BLE001 - a strategy that fails is skipped
             self._engine.report(

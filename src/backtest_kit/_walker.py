@@ -15,9 +15,12 @@ from backtest_kit._events import ErrorEvent
 from backtest_kit._ranking import WalkerData
 from backtest_kit._reports.table import write
 from backtest_kit._reports.walker import walker_report
+from backtest_kit._resume import Kept
+from backtest_kit._schemas import StrategySchema
 from backtest_kit._task import RunTask, collect, run_blocking
-from backtest_kit._walk import Here, Walk, members, symbols_of
+from backtest_kit._walk import Here, Trials, Walk, members, symbols_of
 from backtest_kit._walk_events import WalkerContract
+from backtest_kit._walk_store import WalkStore
 from backtest_kit._workers import There
 
 Workers = Executor | Literal["processes"]
@@ -32,11 +35,20 @@ class Walker:
     `executor="processes"`, or any `concurrent.futures.Executor` whose workers share this machine's
     files, runs the strategies in parallel: contracts, their order and every figure are the same.
     Listeners and callbacks of strategies hear nothing from workers; those of the walker do.
+
+    `store` is a folder where finished trials are kept, under a fingerprint of the strategy's code
+    and parameters, the candles, the frame, the settings and this library. What is known there is
+    not run again (its callbacks hear nothing), and all that was ever tried there on these symbols
+    and about this time counts when luck is judged.
     """
 
     @staticmethod
     def run(
-        symbol: str | Sequence[str], *, walker_name: str, executor: Workers | None = None
+        symbol: str | Sequence[str],
+        *,
+        walker_name: str,
+        executor: Workers | None = None,
+        store: str | Path | None = None,
     ) -> AsyncGenerator[WalkerContract, None]:
         """Return an async generator of a contract per strategy, in the order of the walker.
 
@@ -47,15 +59,20 @@ class Walker:
             UnknownNameError: the walker, or something that it names, is not registered.
             ValueError: there is no symbol, or one comes twice.
             WorkerError: a strategy or the exchange can't be sent to a worker.
+            StateError: (while iterating) the store can't be read or written.
         """
-        return prepare_walk(symbol, walker_name, executor).play()
+        return prepare_walk(symbol, walker_name, executor, store).play()
 
     @staticmethod
     def run_sync(
-        symbol: str | Sequence[str], *, walker_name: str, executor: Workers | None = None
+        symbol: str | Sequence[str],
+        *,
+        walker_name: str,
+        executor: Workers | None = None,
+        store: str | Path | None = None,
     ) -> list[WalkerContract]:
         """Run a walk to its end and return its contracts; raises as `run`."""
-        walk = prepare_walk(symbol, walker_name, executor)
+        walk = prepare_walk(symbol, walker_name, executor, store)
         engine = current_engine()
         exchange = engine.exchanges.get(engine.walkers.get(walker_name).exchange_name)
 
@@ -71,7 +88,11 @@ class Walker:
 
     @staticmethod
     def background(
-        symbol: str | Sequence[str], *, walker_name: str, executor: Workers | None = None
+        symbol: str | Sequence[str],
+        *,
+        walker_name: str,
+        executor: Workers | None = None,
+        store: str | Path | None = None,
     ) -> RunTask[None]:
         """Start a walk as a task. `stop()` ends it inside the strategy that runs.
 
@@ -79,7 +100,7 @@ class Walker:
             UnknownNameError, ValueError: as `run`.
             RuntimeError: no event loop is running.
         """
-        walk = prepare_walk(symbol, walker_name, executor)
+        walk = prepare_walk(symbol, walker_name, executor, store)
         engine = current_engine()
 
         async def work() -> None:
@@ -137,21 +158,37 @@ class Walker:
 def prepare_walk(
     symbol: str | Sequence[str],
     walker_name: str,
-    executor: Workers | None,
+    executor: Workers | None = None,
+    store: str | Path | None = None,
+    *,
+    again: bool = False,
     workers: int | None = None,
 ) -> Walk:
-    """Return a walk that has not begun; `workers` is how many processes `"processes"` starts."""
+    """Return a walk that has not begun; `workers` is how many processes `"processes"` starts.
+
+    `again`: what the store knows is run again, too.
+    """
     engine = current_engine()
     symbols = symbols_of(symbol)
     schema = engine.walkers.get(walker_name)
     exchange = engine.exchanges.get(schema.exchange_name)
     frame = engine.frames.get(schema.frame_name)
-    what = (engine, members(engine, schema), symbols, exchange, frame)
+    strategies = members(engine, schema)
     if executor is not None and executor != "processes" and not isinstance(executor, Executor):
         raise TypeError(
             f'executor={executor!r} must be "processes", a concurrent.futures.Executor, or None'
         )
-    trials = Here(*what) if executor is None else There(*what, executor, workers=workers)
+
+    def place(some: Sequence[StrategySchema]) -> Trials:
+        if executor is None:
+            return Here(engine, some, symbols, exchange, frame)
+        return There(engine, some, symbols, exchange, frame, executor, workers=workers)
+
+    if store is None:
+        trials = place(strategies)
+    else:
+        what = (engine, strategies, symbols, exchange, frame, WalkStore(store), place)
+        trials = Kept(*what, again=again)
     walk = Walk(engine, schema, symbols, trials)
     engine.walks[walker_name, symbols] = walk
     return walk

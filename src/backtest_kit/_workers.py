@@ -37,6 +37,8 @@ Job = tuple[Engine, ExchangeSchema, FrameSchema, tuple[str, ...]]
 class There:
     """Trials run by an executor, all submitted at once."""
 
+    known: Final = 0
+
     def __init__(
         self,
         engine: Engine,
@@ -95,6 +97,9 @@ class There:
             _end(self._executor)
         if self._folder is not None:
             self._folder.cleanup()
+
+    def tried(self) -> None:
+        """See `Trials`."""
 
     def _submit(self, index: int) -> Future[bytes]:
         assert self._executor is not None

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import click
 import cloudpickle
@@ -69,6 +70,14 @@ _SHOWN = 15
     help="Step of a frame given by --from and --to, or by the data.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Run in so many processes.")
+@click.option(
+    "--store",
+    default="./state/walks",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of finished strategies, from which a walk resumes.",
+)
+@click.option("--again", is_flag=True, help="Run what the store knows again, too.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting.")
 @click.option(
     "--output",
@@ -91,6 +100,8 @@ def walk(
     end: str | None,
     interval: str,
     workers: int | None,
+    store: Path,
+    again: bool,
     settings: tuple[str, ...],
     output: Path,
     as_json: bool,
@@ -98,7 +109,9 @@ def walk(
     """Compare the strategies that FILE registers, and say what the comparison is worth.
 
     Each is a whole backtest from clean state. Without --walker, all strategies of the file (or
-    those of --strategy) are compared by --metric. Ctrl-C ends it and keeps what is finished.
+    those of --strategy) are compared by --metric. Ctrl-C ends it and keeps what is finished:
+    the same command goes on from there, unless the strategy's code, the candles or the settings
+    have changed.
 
     \b
         backtest-kit walk my_strategies.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
@@ -128,8 +141,9 @@ def walk(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
                 "--exchange, --strategy, --metric, --frame, --from and --to"
             )
-        run = prepare_walk(symbols, schema.name, "processes" if workers else None, workers)
-        return _play(engine, schema, run, output, as_json=as_json)
+        executor: Literal["processes"] | None = "processes" if workers else None
+        run = prepare_walk(symbols, schema.name, executor, store, again=again, workers=workers)
+        return _play(engine, schema, run, output, store, as_json=as_json)
 
 
 def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
@@ -142,7 +156,9 @@ def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
     return known[0] if known else None
 
 
-def _play(engine: Engine, schema: WalkerSchema, run: Walk, output: Path, *, as_json: bool) -> int:
+def _play(
+    engine: Engine, schema: WalkerSchema, run: Walk, output: Path, store: Path, *, as_json: bool
+) -> int:
     interrupted = False
     exchange = engine.exchanges.get(schema.exchange_name)
 
@@ -160,6 +176,12 @@ def _play(engine: Engine, schema: WalkerSchema, run: Walk, output: Path, *, as_j
             await ask(exchange.close)
 
     asyncio.run(work())
+    if run.known:
+        click.echo(
+            f"backtest-kit: {run.known} of {len(schema.strategies)} strategies were known from "
+            f"{store}, and not run again (--again would)",
+            err=True,
+        )
     data = run.data()
     name = "-".join((*data.symbols, data.walker_name))
     write_bytes(msgspec.json.encode(data), output / "walker", name, ".json")

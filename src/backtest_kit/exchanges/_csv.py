@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from backtest_kit._candles import COLUMNS, Candles
 from backtest_kit._errors import BadCandlesError
-from backtest_kit.exchanges._recorded import Loaded, Recording, Series, find_files, join
+from backtest_kit.exchanges._recorded import (
+    Loaded,
+    Recording,
+    Series,
+    digest_folder,
+    find_files,
+    join,
+)
 
 SUFFIXES: Final = (".csv", ".csv.gz", ".zip")
 _TIME_NAMES: Final = ("timestamp", "open_time", "opentime", "time", "date", "datetime", "ts")
@@ -41,6 +48,10 @@ class CsvExchange(Recording):
         files = find_files(self._path, symbol, SUFFIXES)
         name = files[0].name if len(files) == 1 else f"{symbol} in {self._path.name}"
         return Loaded(join([(path, read_csv(path)) for path in files]), name)
+
+    def content_digest(self) -> str:
+        """Return a digest of the files; raises OSError."""
+        return digest_folder(self._path, SUFFIXES)
 
 
 def read_csv(path: Path) -> Candles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backtest_kit._candles import read_candles
+from backtest_kit._digest import digest
 from backtest_kit._errors import UnknownNameError, did_you_mean
 from backtest_kit.exchanges._recorded import Loaded, Recording, Series
 
@@ -31,3 +32,10 @@ class FrameExchange(Recording):
         if symbol not in self._frames:
             raise UnknownNameError(f"no frame of {symbol!r}{did_you_mean(symbol, self._frames)}")
         return Loaded(read_candles(self._frames[symbol]), f"the frame of {symbol!r}")
+
+    def content_digest(self) -> str:
+        """Return a digest of all candles."""
+        if self._frames is None:
+            return digest(self._all.columns)
+        candles = {name: read_candles(frame) for name, frame in self._frames.items()}
+        return digest({name: columns.columns() for name, columns in candles.items()})

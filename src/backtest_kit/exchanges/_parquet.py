@@ -6,7 +6,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from backtest_kit.exchanges._recorded import (
     Series,
     concatenate,
     detect_step,
+    digest_folder,
     find_files,
 )
 
+SUFFIXES: Final = (".parquet", ".pq")
 #: Decoded row groups that a file keeps in memory.
 KEPT_GROUPS = 4
 #: Candles that they may be together, where row groups are large.
@@ -45,11 +47,15 @@ class ParquetExchange(Recording):
 
     def open(self, symbol: str) -> Series:
         """Return the files of a symbol as one series."""
-        files = [ParquetFile(p) for p in find_files(self._path, symbol, (".parquet", ".pq"))]
+        files = [ParquetFile(p) for p in find_files(self._path, symbol, SUFFIXES)]
         if len(files) == 1:
             return files[0]
         finest = min(file.step for file in files)
         return Joined([file for file in files if file.step == finest])
+
+    def content_digest(self) -> str:
+        """Return a digest of the files; raises OSError."""
+        return digest_folder(self._path, SUFFIXES)
 
 
 class ParquetFile:

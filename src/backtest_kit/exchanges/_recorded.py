@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from backtest_kit._candles import Candles, check_series, regroup, spacing
+from backtest_kit._candles import Candles, Columns, check_series, regroup, spacing
+from backtest_kit._digest import digest_files
 from backtest_kit._errors import BadCandlesError, DataError, DataRangeError
 from backtest_kit._time import INTERVALS, interval_ms
 
@@ -47,6 +48,11 @@ class Loaded:
         """Return the candles with open times in [since, until), a slice."""
         begin, end = np.searchsorted(self._times, (since, until))
         return self._candles[int(begin) : int(end)]
+
+    @property
+    def columns(self) -> Columns:
+        """All candles, as columns."""
+        return self._candles.columns()
 
 
 def detect_step(candles: Candles, name: str) -> int:
@@ -125,6 +131,13 @@ def find_files(path: Path, symbol: str, suffixes: tuple[str, ...]) -> list[Path]
     return found
 
 
+def digest_folder(path: Path, suffixes: tuple[str, ...]) -> str:
+    """Return the digest of a file, or of a folder's files with these endings."""
+    if path.is_dir():
+        return digest_files(sorted(p for p in path.iterdir() if p.name.lower().endswith(suffixes)))
+    return digest_files([path])
+
+
 def _belongs(name: str, symbol: str) -> bool:
     return name.startswith(symbol) and not name[len(symbol) : len(symbol) + 1].isalnum()
 
@@ -160,6 +173,10 @@ class Recording:
         """Return the candles of `interval` with open times in the `limit` steps from `since`."""
         series = self.series(symbol)
         return await answer(series, f"exchange {self.exchange_name!r}", interval, since, limit)
+
+    def content_digest(self) -> str:
+        """Return a digest of all that this can answer with; raises OSError."""
+        raise NotImplementedError
 
     def data_range(self, symbol: str) -> tuple[int, int] | None:
         """Return the first open time and the end of the data in milliseconds."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from backtest_kit._candles import Candles
+from backtest_kit._digest import digest
 from backtest_kit._errors import DataRangeError
 from backtest_kit._time import MINUTE, interval_ms
 from backtest_kit.exchanges._recorded import PAGE, concatenate, resampled
@@ -52,6 +53,10 @@ class SyntheticExchange:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SyntheticExchange, (self._seed, self.exchange_name, self._price)
+
+    def content_digest(self) -> str:
+        """Return a digest of what makes the candles."""
+        return digest(self._seed, self._price, np.__version__)
 
     async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
         """Return the candles of `interval` with open times in the `limit` steps from `since`."""

@@ -1,0 +1,231 @@
+"""Digests: equal for equal code, parameters and data; another for anything that may matter."""
+
+import importlib.util
+import subprocess
+import sys
+import threading
+from functools import lru_cache, partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtest_kit._digest import digest, digest_library
+from backtest_kit._errors import FingerprintError
+
+MAIN = """
+import enum
+import functools
+from dataclasses import dataclass
+import numpy as np
+import own_helper
+from own_helper import factor
+
+LEVEL = 3
+WEIGHTS = np.array([1.0, 2.0])
+NAMES = {"a", "b", "c"}
+
+
+class Side(enum.Enum):
+    UP = 1
+    DOWN = 2
+
+
+class Base:
+    def limit(self):
+        return 10
+
+
+@dataclass
+class Rules(Base):
+    fast: int = 5
+    side: Side = Side.UP
+
+    def allow(self, x):
+        return x < self.limit()
+
+
+RULES = Rules()
+
+
+def smooth(x, window=4):
+    return x * window
+
+
+@functools.lru_cache
+def cached(x):
+    return x + 1
+
+
+def make(period):
+    def get_signal(symbol, when):
+        if symbol in NAMES and RULES.allow(period):
+            return [smooth(w) for w in WEIGHTS] + [LEVEL, cached(2), factor(3)]
+        from own_late import answer
+        return lambda: answer + own_helper.deep.SETTING
+    return get_signal
+
+
+def unrelated():
+    return 1
+
+
+get_signal = make(20)
+"""
+FILES = {
+    "own_main": MAIN,
+    "own_helper": "import own_deep as deep\ndef factor(x):\n    return x * 2\n",
+    "own_deep": "import os\nSETTING = int(os.environ.get('SETTING', 1))\n",
+    "own_late": "answer = 42\n",
+}
+CHANGES = {
+    "a constant in the code": ("own_main", "return 10", "return 11"),
+    "a closed-over parameter": ("own_main", "make(20)", "make(21)"),
+    "a default": ("own_main", "window=4", "window=5"),
+    "a helper": ("own_main", "x * window", "x / window"),
+    "a global number": ("own_main", "LEVEL = 3", "LEVEL = 4"),
+    "a global array": ("own_main", "[1.0, 2.0]", "[1.0, 2.5]"),
+    "a global set": ("own_main", '"b", "c"', '"b", "d"'),
+    "the field of an object": ("own_main", "RULES = Rules()", "RULES = Rules(6)"),
+    "the method of a class": ("own_main", "x < self.limit()", "x <= self.limit()"),
+    "a member of an enum": ("own_main", "UP = 1", "UP = 3"),
+    "a cached function": ("own_main", "return x + 1", "return x + 2"),
+    "a function of another module": ("own_helper", "x * 2", "x * 3"),
+    "a module of another module": ("own_deep", "'SETTING', 1", "'SETTING', 2"),
+    "a module that is imported late": ("own_late", "42", "43"),
+}
+SAME = {
+    "a comment": ("own_main", "LEVEL = 3", "LEVEL = 3  # of five"),
+    "lines that move": ("own_main", "import enum", "\n\n\nimport enum"),
+    "what is not used": ("own_main", "    return 1\n", "    return 2\n"),
+}
+
+
+@pytest.fixture
+def strategy(tmp_path, monkeypatch):
+    """Return what writes a changed strategy, and returns its digest as a new process would."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def found(module=None, old="", new=""):
+        for name, text in FILES.items():
+            if name == module:
+                assert text.count(old) == 1
+                text = text.replace(old, new)
+            (tmp_path / f"{name}.py").write_text(text)
+        for name in FILES:
+            sys.modules.pop(name, None)
+        sys.dont_write_bytecode = True
+        importlib.invalidate_caches()
+        try:
+            spec = importlib.util.spec_from_file_location("own_main", tmp_path / "own_main.py")
+            loaded = sys.modules["own_main"] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+            return digest(loaded.get_signal)
+        finally:
+            sys.dont_write_bytecode = False
+            for name in FILES:
+                sys.modules.pop(name, None)
+
+    return found
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_may_change_an_answer_changes_the_digest(strategy, change):
+    assert strategy(*CHANGES[change]) != strategy()
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_can_change_no_answer_does_not(strategy, change):
+    assert strategy(*SAME[change]) == strategy()
+
+
+def test_a_value_made_from_the_environment_counts(strategy, monkeypatch):
+    before = strategy()
+    monkeypatch.setenv("SETTING", "2")
+    assert strategy() != before
+
+
+def test_the_digest_is_the_same_in_every_process(strategy, tmp_path):
+    here = strategy()
+    code = (
+        "import own_main as m; from backtest_kit._digest import digest; print(digest(m.get_signal))"
+    )
+    for seed in "12":
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == here
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.datetimes()
+    | st.timedeltas(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text(), inner)
+        | st.tuples(inner, inner)
+        | st.frozensets(st.integers())
+    ),
+)
+
+
+@given(values, values)
+def test_values_have_one_digest_exactly_where_they_print_the_same(first, second):
+    same = repr(first) == repr(second)
+    if same or not _has_sets(first) or not _has_sets(second):
+        assert (digest(first) == digest(second)) == same
+
+
+def _has_sets(value):
+    return "frozenset" in repr(value)
+
+
+def test_kinds_that_print_alike_differ():
+    assert digest([1]) != digest((1,))
+    assert digest(1) != digest(1.0) != digest("1.0")
+    assert digest(np.zeros(2)) != digest(np.zeros(2, np.float32))
+    assert digest(np.zeros((2, 3))) != digest(np.zeros((3, 2)))
+    assert digest([0.0]) != digest([-0.0])
+    assert digest(["a", "b"], "c") != digest(["a"], "b", "c")
+    assert digest({3, 1, 2}) == digest({2, 3, 1})
+
+
+def test_partials_and_caches_are_seen_through():
+    def rule(x, y):
+        return x + y
+
+    assert digest(partial(rule, 1)) == digest(partial(rule, 1))
+    assert digest(partial(rule, 1)) != digest(partial(rule, 2))
+    assert digest(lru_cache(rule)) == digest(lru_cache(rule))
+
+
+def test_what_refers_to_itself_has_a_digest():
+    a, b = [1], [1]
+    a.append(a)
+    b.append(b)
+    assert digest(a) == digest(b)
+
+
+def test_what_has_no_content_is_named(tmp_path):
+    lock = threading.Lock()
+    with (tmp_path / "f").open("w") as file:
+        for thing in (lock, file, {"deep": [lock]}, lambda: file):
+            with pytest.raises(FingerprintError, match=r"lock|TextIOWrapper"):
+                digest(thing)
+
+
+def test_the_library_counts_with_its_source():
+    assert digest_library() == digest_library()
+    assert len(digest_library()) == 32

@@ -1,0 +1,291 @@
+"""Walks that go on: what is known is not run again, and nothing else is taken for it."""
+
+import json
+import logging
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+import backtest_kit as bk
+from markets import START, market
+
+BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(hours=1)
+
+
+def bracket(minutes, percent=1.0, asked=None):
+    def get_signal(symbol, when):
+        if asked is not None:
+            asked.append(minutes)
+        price = bk.average_price(symbol)
+        return bk.Signal(
+            position="long",
+            price_take_profit=price * (1 + percent / 100),
+            price_stop_loss=price * (1 - percent / 100),
+            minute_estimated_time=minutes,
+        )
+
+    return get_signal
+
+
+def walk(
+    store,
+    minutes=(5, 20, 60),
+    *,
+    rows=None,
+    exchange=None,
+    symbols="X",
+    hours=20,
+    asked=(),
+    risk=None,
+    percent=1.0,
+    config=None,
+    interval="5m",
+):
+    """Be a process that walks; return what it found, and how many strategies it ran."""
+    ran = []
+    with bk.Engine():
+        bk.set_config(**(config or {}))
+        bk.add_exchange(exchange or bk.exchanges.FrameExchange(rows or market(5, 3000)))
+        bk.add_frame(
+            frame_name="f",
+            interval="1m",
+            start_date=BEGIN,
+            end_date=BEGIN + timedelta(hours=hours),
+        )
+        bk.add_risk(risk_name="r", validations=[risk or (lambda check: None)])
+        for each in minutes:
+            bk.add_strategy(
+                strategy_name=f"hold {each}",
+                interval=interval,
+                get_signal=bracket(each, percent),
+                risk_name="r",
+                callbacks={"on_open": lambda tick: ran.append(tick.signal.strategy_name)},
+            )
+        bk.add_walker(
+            walker_name="w",
+            exchange_name=bk.list_exchanges()[0].exchange_name,
+            frame_name="f",
+            strategies=[f"hold {each}" for each in minutes],
+        )
+        bk.Walker.run_sync(symbols, walker_name="w", store=store)
+        return bk.Walker.get_data(symbols, walker_name="w"), len(set(ran))
+
+
+def test_what_is_known_is_not_run_again_and_says_the_same(tmp_path, caplog):
+    first, ran = walk(tmp_path)
+    assert ran == 3
+    caplog.set_level(logging.INFO, "backtest_kit")
+    again, ran = walk(tmp_path)
+    assert ran == 0
+    assert msgspec.json.encode(again) == msgspec.json.encode(first)
+    assert "3 of 3 strategies are known" in caplog.text
+    plain, ran = walk(None)
+    assert msgspec.json.encode(plain) == msgspec.json.encode(first)
+    more, ran = walk(tmp_path, (5, 20, 90))
+    assert ran == 1
+    assert [row.strategy_name for row in more.ranking if row.rank] != []
+
+
+CHANGED = {
+    "candles": {"rows": market(6, 3000)},
+    "frame": {"hours": 21},
+    "symbols": {"symbols": ["X", "Y"]},
+    "code of a risk profile": {"risk": lambda check: None if check.price > 0 else "no"},
+    "parameters": {"percent": 1.5},
+    "settings": {"config": {"percent_fee": 0.2}},
+    "interval": {"interval": "15m"},
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_a_change_of_anything_is_run_again(what, tmp_path):
+    walk(tmp_path)
+    _, ran = walk(tmp_path, **CHANGED[what])
+    assert ran == 3
+    _, ran = walk(tmp_path, **CHANGED[what])
+    assert ran == 0
+
+
+def test_a_release_of_the_library_is_run_again(tmp_path, monkeypatch):
+    walk(tmp_path)
+    monkeypatch.setattr("backtest_kit._resume.digest_library", lambda: "another")
+    assert walk(tmp_path)[1] == 3
+
+
+def custom(rows):
+    """An exchange of the user's own, whose candles have to be asked for."""
+
+    def get_candles(symbol, interval, since, limit):
+        step = {"1m": 60_000, "5m": 300_000}[interval]
+        assert interval == "1m"
+        return [row for row in rows if since <= row[0] < since + limit * step]
+
+    return get_candles
+
+
+def test_candles_of_an_exchange_of_ones_own_are_compared(tmp_path):
+    rows = market(5, 3000, gaps=False)
+
+    def ran(rows, store=tmp_path):
+        exchange = bk.ExchangeSchema(exchange_name="own", get_candles=custom(rows))
+        return walk(store, exchange=exchange)[1]
+
+    assert ran(rows) == 3
+    assert ran([*rows]) == 0
+    # the exchange's own code holds the candles here; an edit inside the frame and one after it
+    late = [[*row] for row in rows]
+    late[-1][5] += 1
+    assert ran(late) == 3
+
+
+def test_files_are_compared_by_content(tmp_path):
+    def write(rows, name):
+        path = tmp_path / name
+        path.write_text("\n".join(",".join(map(str, row)) for row in rows))
+        return bk.exchanges.CsvExchange(path, exchange_name="csv")
+
+    rows = [tuple(row) for row in market(5, 3000, gaps=False)]
+    assert walk(tmp_path, exchange=write(rows, "x.csv"))[1] == 3
+    before = (tmp_path / "x.csv").stat()
+    assert walk(tmp_path, exchange=write(rows, "x.csv"))[1] == 0
+    rows[500] = (*rows[500][:4], rows[500][1], rows[500][5])
+    exchange = write(rows, "x.csv")
+    os.utime(tmp_path / "x.csv", (before.st_atime, before.st_mtime))
+    assert walk(tmp_path, exchange=exchange)[1] == 3
+
+
+def test_every_trial_on_these_candles_counts(tmp_path):
+    assert walk(tmp_path, (5, 20))[0].trials == 2
+    assert walk(tmp_path, (20, 60))[0].trials == 3
+    assert walk(tmp_path, (20, 60))[0].trials == 3
+    assert walk(tmp_path, (20,), percent=2.0)[0].trials == 4
+    # another time that overlaps is the same market; another symbol is not
+    assert walk(tmp_path, (20,), hours=10)[0].trials == 4
+    assert walk(tmp_path, (20, 7), symbols="Y")[0].trials == 2
+    assert walk(tmp_path, (20,), symbols=["X", "Y"])[0].trials == 5
+    assert walk(None, (5,))[0].trials == 1
+
+
+def test_failures_are_not_kept(tmp_path):
+    def fails(symbol, when):
+        raise RuntimeError("no idea")
+
+    for _ in range(2):
+        with bk.Engine():
+            errors = []
+            bk.listen_error(errors.append)
+            bk.add_exchange(bk.exchanges.FrameExchange(market(5, 3000)))
+            bk.add_frame(
+                frame_name="f", interval="1m", start_date=BEGIN, end_date=BEGIN + timedelta(hours=1)
+            )
+            bk.add_strategy(strategy_name="s", interval="5m", get_signal=fails)
+            bk.add_walker(walker_name="w", exchange_name="frame", frame_name="f", strategies=["s"])
+            (contract,) = bk.Walker.run_sync("X", walker_name="w", store=tmp_path)
+            assert "no idea" in contract.error
+            assert any(event.where == "walker" for event in errors)
+
+
+def test_what_has_no_fingerprint_is_run_each_time_and_says_so(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "backtest_kit")
+    with (tmp_path / "log").open("w") as file:
+
+        def talks(check):
+            file.write(".")
+
+        assert walk(tmp_path, risk=talks)[1] == 3
+        assert walk(tmp_path, risk=talks)[1] == 3
+    assert "'hold 5' is not kept, and runs each time" in caplog.text
+
+
+def test_a_trial_that_can_not_be_read_is_run_again(tmp_path):
+    first, _ = walk(tmp_path)
+    with sqlite3.connect(tmp_path / "walks.db") as file:
+        file.execute("UPDATE trials SET trial = ?", (b"?",))
+    again, ran = walk(tmp_path)
+    assert ran == 3
+    assert again == first
+
+
+def test_a_store_that_can_not_be_used_is_one_clear_error(tmp_path):
+    (tmp_path / "walks.db").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(bk.StateError, match=r"walks\.db can't be used"):
+        walk(tmp_path)
+    with pytest.raises(bk.StateError, match="can't be used"):
+        walk(tmp_path / "walks.db")
+    with sqlite3.connect(tmp_path / "new.db") as file:
+        file.execute("PRAGMA user_version = 9")
+    (tmp_path / "new.db").rename(tmp_path / "walks.db")
+    with pytest.raises(bk.StateError, match="newer release"):
+        walk(tmp_path)
+
+
+STRATEGIES = """
+import backtest_kit as bk
+
+def hold(minutes, percent):
+    def get_signal(symbol, when):
+        price = bk.average_price(symbol)
+        return bk.Signal(position="long", price_take_profit=price * (1 + percent / 100),
+                         price_stop_loss=price * (1 - percent / 100),
+                         minute_estimated_time=minutes)
+    return {"interval": "1m", "get_signal": get_signal}
+
+bk.grid(hold, minutes=[2, 3, 5, 8, 13], percent=[0.2, 0.5, 1])
+"""
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, workers):
+    (tmp_path / "many.py").write_text(STRATEGIES)
+    rows = market(5, 8_000, gaps=False)
+    (tmp_path / "x.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    command = [sys.executable, "-m", "backtest_kit", "walk", "many.py", "--symbol", "X"]
+    command += ["--data", "x.csv", "--json"] + (["--workers", str(workers)] if workers else [])
+
+    def start(store):
+        return subprocess.Popen(
+            [*command, "--store", store],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def finished():
+        if not (tmp_path / "kept" / "walks.db").exists():
+            return 0
+        with sqlite3.connect(tmp_path / "kept" / "walks.db") as file:
+            return (
+                file.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+                and (file.execute("SELECT COUNT(*) FROM trials").fetchone()[0])
+            )
+
+    unbroken, told = start("unbroken").communicate()
+    assert json.loads(unbroken)["strategies_tested"] == 15, told.decode()
+    rng, kills, seen = random.Random(7), 0, set()
+    while True:
+        process = start("kept")
+        deadline = time.monotonic() + rng.uniform(0.2, 2.0 + 2 * kills)
+        wanted = finished() + rng.choice([1, 1, 2])
+        while process.poll() is None and time.monotonic() < deadline and finished() < wanted:
+            time.sleep(rng.uniform(0.001, 0.02))
+        if kills < 8 and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            seen.add(finished())
+            continue
+        out, told = process.communicate()
+        break
+    assert out == unbroken, told.decode()
+    print(f"walk: {kills} kills, after {sorted(seen)} of 15 strategies")
+    assert kills >= 3
+    assert b"were known from" in told
