@@ -153,6 +153,10 @@ def test_mistakes_are_one_clear_line(place):
     assert "unknown walker 'w'" in mistake("--data", "x.csv", "--walker", "w")
     assert "'profit' is not one of" in mistake("--data", "x.csv", "--metric", "profit")
     assert "--workers" in mistake("--data", "x.csv", "--workers", "0")
+    assert "both --train and --test" in mistake("--data", "x.csv", "--train", "1d")
+    windows = ("--data", "x.csv", "--test", "5h", "--train")
+    assert "'5x' is no length of time" in mistake(*windows, "5x")
+    assert "not one window of 9 days" in mistake(*windows, "9d")
     (place / "many.py").write_text(
         "import threading\nimport backtest_kit as bk\nlock = threading.Lock()\n"
         '@bk.strategy("locked", interval="5m")\ndef locked(symbol, when):\n    lock.acquire()\n'
@@ -162,6 +166,13 @@ def test_mistakes_are_one_clear_line(place):
     warning, line = done.stderr.strip().splitlines()
     assert "strategy 'locked' is not kept, and runs each time" in warning
     assert "strategy 'locked' can't be sent to a worker" in line
+
+
+def test_windows_are_in_the_report(place):
+    more = ("--train", "10h", "--test", "5h", "--embargo", "30m", "--anchored")
+    done = run("many.py", "--symbol", "X", "--data", "x.csv", *more, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "windows chose" in (place / "dump" / "walker" / "X-walk.md").read_text()
 
 
 def test_strategies_that_all_fail_are_a_report_and_exit_code_1(place):

@@ -137,6 +137,7 @@ from backtest_kit._sizing import PositionSize
 from backtest_kit._statistics import Statistics
 from backtest_kit._walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._walker import Walker
+from backtest_kit._windows import Windows
 
 __all__ = [
     "ActivePosition",
@@ -210,6 +211,7 @@ __all__ = [
     "WalkerDoneEvent",
     "WalkerProgressEvent",
     "WalkerSchema",
+    "Windows",
     "WorkerError",
     "add_exchange",
     "add_frame",

@@ -25,6 +25,8 @@ from backtest_kit._overfitting import (
 from backtest_kit._schemas import WalkerSchema
 from backtest_kit._statistics import Statistics, metric
 from backtest_kit._trades import Trial
+from backtest_kit._walk_forward import WalkForward, walk_forward
+from backtest_kit._windows import extent
 
 #: Every resample of every walk is drawn from this seed: the same trials give the same figures.
 SEED: Final = 20_240_101
@@ -81,14 +83,20 @@ class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
     trials: int
     verdict: Verdict
     overfitting: Overfitting | None
+    walk_forward: WalkForward | None = None
 
 
 def rank(
-    schema: WalkerSchema, symbols: Sequence[str], trials: Sequence[Trial], tried: int | None = None
+    schema: WalkerSchema,
+    symbols: Sequence[str],
+    trials: Sequence[Trial],
+    tried: int | None = None,
+    timeline: range | None = None,
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
     `tried` is how many trials there ever were on these data, at least (and by default) those given.
+    `timeline` are the frame's instants, along which windows go.
     """
     good = [trial for trial in trials if trial.statistics is not None]
     span = (
@@ -130,6 +138,9 @@ def rank(
             r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
         ),
         overfitting=overfitting,
+        walk_forward=None
+        if schema.windows is None or timeline is None
+        else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),
     )
 
 

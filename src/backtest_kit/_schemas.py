@@ -11,6 +11,7 @@ import msgspec
 
 from backtest_kit._errors import RegistrationError, did_you_mean
 from backtest_kit._time import INTERVALS, MINUTE, to_ms
+from backtest_kit._windows import Windows
 
 GetCandles = Callable[[str, str, int, int], Any]
 GetSignal = Callable[[str, datetime], Any]
@@ -277,7 +278,10 @@ def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespac
 
 
 class WalkerSchema(_Schema, frozen=True, kw_only=True):
-    """Strategies to compare over one exchange and frame, by a metric of which more is better."""
+    """Strategies to compare over one exchange and frame, by a metric of which more is better.
+
+    `windows`: choose in one part of the frame and judge in the next, all along it.
+    """
 
     NAME = "walker_name"
     CALLBACKS = ("on_strategy_start", "on_strategy_complete", "on_strategy_error", "on_complete")
@@ -287,6 +291,7 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
     frame_name: str
     strategies: Sequence[str]
     metric: str = "sharpe_ratio"
+    windows: Windows | None = None
     callbacks: Any = None
     note: str = ""
 
@@ -305,3 +310,5 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
         if self.metric not in METRICS:
             tail = did_you_mean(str(self.metric), METRICS)
             raise RegistrationError(f"{me}: unknown metric {self.metric!r}{tail}")
+        if self.windows is not None and not isinstance(self.windows, Windows):
+            raise RegistrationError(f"{me}: windows must be a Windows, not {self.windows!r}")

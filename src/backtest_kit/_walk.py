@@ -79,11 +79,17 @@ class Walk:
     """One walk; `play` may be iterated once. `found` holds the trials so far, failed ones too."""
 
     def __init__(
-        self, engine: Engine, schema: WalkerSchema, symbols: Sequence[str], trials: Trials
+        self,
+        engine: Engine,
+        schema: WalkerSchema,
+        symbols: Sequence[str],
+        timeline: range,
+        trials: Trials,
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._symbols = tuple(symbols)
+        self._timeline = timeline
         self._trials = trials
         self._stopping = False
         self._current: asyncio.Task[Trial] | None = None
@@ -103,7 +109,7 @@ class Walk:
 
     def data(self) -> WalkerData:
         """Return what has been found so far, ranked."""
-        return rank(self._schema, self._symbols, self.found, self._trials.tried())
+        return rank(self._schema, self._symbols, self.found, self._trials.tried(), self._timeline)
 
     async def play(self) -> AsyncGenerator[WalkerContract, None]:
         """Yield a contract after each strategy; listeners and callbacks are told as well."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from backtest_kit._ambient import ask
 from backtest_kit._engine import AnyWalk, current_engine
-from backtest_kit._errors import UnknownNameError
+from backtest_kit._errors import RegistrationError, UnknownNameError
 from backtest_kit._events import ErrorEvent
 from backtest_kit._ranking import WalkerData
 from backtest_kit._reports.table import write
@@ -21,6 +21,7 @@ from backtest_kit._task import RunTask, collect, run_blocking
 from backtest_kit._walk import Here, Trials, Walk, members, symbols_of
 from backtest_kit._walk_events import WalkerContract
 from backtest_kit._walk_store import WalkStore
+from backtest_kit._windows import extent
 from backtest_kit._workers import There
 
 Workers = Executor | Literal["processes"]
@@ -173,6 +174,11 @@ def prepare_walk(
     schema = engine.walkers.get(walker_name)
     exchange = engine.exchanges.get(schema.exchange_name)
     frame = engine.frames.get(schema.frame_name)
+    if schema.windows is not None and not schema.windows.spans(*extent(frame.timeline)):
+        raise RegistrationError(
+            f"walker {walker_name!r}: not one window of {schema.windows.train} to train and "
+            f"{schema.windows.test} to test fits into frame {frame.name!r}"
+        )
     strategies = members(engine, schema)
     if executor is not None and executor != "processes" and not isinstance(executor, Executor):
         raise TypeError(
@@ -189,7 +195,7 @@ def prepare_walk(
     else:
         what = (engine, strategies, symbols, exchange, frame, WalkStore(store), place)
         trials = Kept(*what, again=again)
-    walk = Walk(engine, schema, symbols, trials)
+    walk = Walk(engine, schema, symbols, frame.timeline, trials)
     engine.walks[walker_name, symbols] = walk
     return walk
 

@@ -317,3 +317,32 @@ def test_memory_does_not_grow_with_the_number_of_strategies():
     trades = sum(c.statistics.total_signals for c in contracts)
     assert trades > 10_000
     assert after - before < 100 * trades
+
+
+def test_windows_are_walked_forward_and_reported():
+    register(minutes=4000, a=trader(minutes=5), b=trader("short", minutes=5))
+    windows = bk.Windows(train=timedelta(hours=20), test=timedelta(hours=10))
+    walker(["a", "b"], windows=windows, metric="avg_pnl")
+    bk.Walker.run_sync("X", walker_name="w")
+    data = bk.Walker.get_data("X", walker_name="w")
+    first = data.walk_forward.windows[0]
+    assert first.train_since == round(BEGIN.timestamp() * 1000)
+    assert first.test_since - first.train_since == 20 * 3_600_000
+    assert len(data.walk_forward.windows) == 4
+    # what one window says of a strategy is what a backtest over it says
+    closed = [
+        tick for tick in alone(first.strategy_name) if tick.close_timestamp <= first.train_until
+    ]
+    assert first.in_sample == pytest.approx(
+        sum(tick.pnl.pnl_percentage for tick in closed) / len(closed)
+    )
+    report = bk.Walker.get_report("X", walker_name="w")
+    assert "## Walk-forward" in report
+    assert "4 windows chose" in report
+
+
+def test_windows_that_do_not_fit_are_refused():
+    register(minutes=400, a=trader())
+    walker(["a"], windows=bk.Windows(train=timedelta(hours=20), test=timedelta(hours=10)))
+    with pytest.raises(bk.RegistrationError, match="not one window of 20:00:00 to train"):
+        bk.Walker.run_sync("X", walker_name="w")

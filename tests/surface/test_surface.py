@@ -25,6 +25,7 @@ LAYERS = [
         "_schemas",
         "_clock",
         "_digest",
+        "_windows",
     },
     {
         "_profit",
@@ -63,6 +64,7 @@ LAYERS = [
         "_ranking",
         "_walk_events",
         "_walk_store",
+        "_walk_forward",
         "_grid",
     },
     {"_frames", "_minutes", "_trial", "_walk", "_workers", "_resume"},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from backtest_kit._overfitting import MIN_TRADES
 from backtest_kit._ranking import RankRow, WalkerData
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, span
+from backtest_kit._walk_forward import WalkForward
 
 
 def walker_report(data: WalkerData) -> str:
@@ -20,6 +22,8 @@ def walker_report(data: WalkerData) -> str:
     ]
     if len(data.symbols) > 1:
         parts += ["## By symbol", _by_symbol(data)]
+    if data.walk_forward is not None:
+        parts += ["## Walk-forward", forward_section(data.walk_forward)]
     failed = [row for row in data.ranking if row.error is not None]
     if failed:
         table = markdown_table(("Strategy", "Error"), [(r.strategy_name, r.error) for r in failed])
@@ -132,6 +136,48 @@ def _metrics(data: WalkerData) -> str:
             )
         )
     return markdown_table(columns, rows) if rows else "No strategy has any figure."
+
+
+def forward_section(data: WalkForward) -> str:
+    """Return the windows of a walk-forward and what they amount to, as Markdown."""
+    trades = data.statistics.total_signals
+    if data.out_of_sample is None:
+        outside = f"too few trades ({trades})" if trades < MIN_TRADES else "n/a"
+    else:
+        outside = f"{number(data.out_of_sample, 3)} over {trades} trades"
+    if data.interval is not None:
+        outside += f" (95 %: {number(data.interval.lower, 3)} to {number(data.interval.upper, 3)})"
+    chosen = {window.strategy_name for window in data.windows if window.strategy_name}
+    lines = [
+        "The best of each train window, judged on the test window after it.",
+        "",
+        f"- In sample, mean of the windows: {data.metric} {number(data.in_sample, 3)}.",
+        f"- Out of sample, stitched together: **{outside}**.",
+        f"- Efficiency, profit a day out of sample over in sample: {number(data.efficiency)}.",
+        f"- {len(data.windows)} windows chose {len(chosen)} different strategies.",
+    ]
+    columns = (
+        *("Train", "Test", "Chosen", "In sample", "Trades", "Purged", "Out of sample"),
+        *("Trades", "Total %", "Overlapping"),
+    )
+    rows = [
+        (
+            span(window.train_since, window.train_until),
+            span(window.test_since, window.test_until),
+            window.strategy_name or "none: too few trades",
+            number(window.in_sample, 3),
+            str(window.in_sample_trades),
+            str(window.purged),
+            "too few trades"
+            if window.out_of_sample_trades < MIN_TRADES
+            else number(window.out_of_sample, 3),
+            str(window.out_of_sample_trades),
+            number(window.out_of_sample_total),
+            str(window.overlapping),
+        )
+        for window in data.windows
+    ]
+    return "\n".join(lines) + "\n\n" + markdown_table(columns, rows)
 
 
 def _by_symbol(data: WalkerData) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from backtest_kit._errors import BacktestKitError
 from backtest_kit._register import add_exchange
 from backtest_kit._schemas import ExchangeSchema
 from backtest_kit._time import MINUTE, to_datetime
+from backtest_kit._windows import Windows
 
 
 def choose_exchange(
@@ -60,6 +61,22 @@ def choose_range(
     )
 
 
+def choose_windows(
+    train: str | None, test: str | None, embargo: str, *, anchored: bool
+) -> Windows | None:
+    """Return the windows of a walk-forward, `None` where none are asked for."""
+    if train is None and test is None:
+        return None
+    if train is None or test is None:
+        raise click.UsageError("windows take both --train and --test, such as 90d and 30d")
+    return Windows(
+        train=_length("--train", train),
+        test=_length("--test", test),
+        embargo=_length("--embargo", embargo),
+        anchored=anchored,
+    )
+
+
 def choose_settings(pairs: tuple[str, ...]) -> dict[str, object]:
     """Return settings given as KEY=VALUE."""
     given: dict[str, str] = {}
@@ -79,6 +96,13 @@ def _kind(source: Path) -> Any:
     if any(name.lower().endswith((".parquet", ".pq")) for name in names):
         return exchanges.ParquetExchange
     return exchanges.CsvExchange
+
+
+def _length(option: str, text: str) -> timedelta:
+    units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    if text[-1:] not in units or not text[:-1].isdecimal():
+        raise click.UsageError(f"{option} {text!r} is no length of time, such as 90d, 12h or 30m")
+    return timedelta(**{units[text[-1]]: int(text[:-1])})
 
 
 def _moment(option: str, text: str) -> datetime:

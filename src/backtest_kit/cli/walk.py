@@ -38,7 +38,7 @@ from backtest_kit._walk import Walk
 from backtest_kit._walk_events import WalkerContract
 from backtest_kit._walker import prepare_walk
 from backtest_kit.cli.backtest import choose_frame
-from backtest_kit.cli.choose import choose_exchange, choose_settings
+from backtest_kit.cli.choose import choose_exchange, choose_settings, choose_windows
 from backtest_kit.cli.strategy_file import load
 
 INTERRUPTED = 130
@@ -69,6 +69,10 @@ _SHOWN = 15
     type=click.Choice([*INTERVALS]),
     help="Step of a frame given by --from and --to, or by the data.",
 )
+@click.option("--train", metavar="LENGTH", help="Walk forward: choose in so much time (90d, 12h),")
+@click.option("--test", metavar="LENGTH", help="judge in so much after it,")
+@click.option("--embargo", metavar="LENGTH", default="1d", show_default=True, help="after a pause.")
+@click.option("--anchored", is_flag=True, help="Every train window begins where the first does.")
 @click.option("--workers", type=click.IntRange(min=1), help="Run in so many processes.")
 @click.option(
     "--store",
@@ -99,6 +103,10 @@ def walk(
     start: str | None,
     end: str | None,
     interval: str,
+    train: str | None,
+    test: str | None,
+    embargo: str,
+    anchored: bool,
     workers: int | None,
     store: Path,
     again: bool,
@@ -134,12 +142,13 @@ def walk(
                 frame_name=frame.name,
                 strategies=[*dict.fromkeys(names)],
                 metric=metric or "sharpe_ratio",
+                windows=choose_windows(train, test, embargo, anchored=anchored),
             )
             schema = engine.walkers.get("walk")
-        elif source or exchange_name or strategy_names or metric or frame_name or start or end:
+        elif any((source, exchange_name, strategy_names, metric, frame_name, start, end, train)):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
-                "--exchange, --strategy, --metric, --frame, --from and --to"
+                "--exchange, --strategy, --metric, --frame, --from, --to and --train"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
         run = prepare_walk(symbols, schema.name, executor, store, again=again, workers=workers)

@@ -1,0 +1,196 @@
+"""Walk-forward: no choice knows what comes after it, and the sums are those of plain loops."""
+
+import itertools
+import math
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import backtest_kit as bk
+from backtest_kit._statistics import METRICS, metric, summarize
+from backtest_kit._trades import Trades, Trial
+from backtest_kit._walk_forward import walk_forward
+from backtest_kit._windows import Windows
+
+DAY = 86_400_000
+HOUR = 3_600_000
+
+
+def trial(name, seed, *, days=60, rate=4, edge=0.0, until=None, symbols=1):
+    """Random trades, one at a time per symbol; an `edge` up to the day `until`."""
+    rng = np.random.default_rng([seed, 3])
+    rows = []
+    for symbol in range(symbols):
+        at = 0
+        while at < days * DAY:
+            at += int(rng.integers(1, 2 * DAY // rate))
+            end = at + int(rng.integers(HOUR // 60, 5 * HOUR))
+            better = edge if until is None or at < until * DAY else -edge
+            rows.append((end, symbol, at, float(rng.normal(better, 1))))
+            at = end
+    rows.sort()
+    closed, symbol, opened = (np.array([row[i] for row in rows], "<i8") for i in range(3))
+    r = np.array([row[3] for row in rows])
+    columns = (column.tobytes() for column in (r, opened, closed, symbol))
+    return Trial(
+        strategy_name=name,
+        symbols=tuple("XYZ"[:symbols]),
+        since=0,
+        until=days * DAY,
+        statistics=summarize(r, opened, closed, (0, days * DAY)),
+        trades=Trades(*columns),
+    )
+
+
+@st.composite
+def cases(draw):
+    symbols = draw(st.integers(1, 2))
+    trials = [
+        trial(f"s{i}", draw(st.integers(0, 10**6)), rate=draw(st.integers(1, 8)), symbols=symbols)
+        for i in range(draw(st.integers(1, 4)))
+    ]
+    windows = bk.Windows(
+        train=timedelta(hours=draw(st.integers(24, 480))),
+        test=timedelta(hours=draw(st.integers(24, 360))),
+        embargo=timedelta(hours=draw(st.integers(0, 48))),
+        anchored=draw(st.booleans()),
+    )
+    return trials, windows, draw(st.sampled_from(METRICS))
+
+
+def plainly(trials, windows, name):
+    """The same by loops over trades, from the words of the documentation."""
+    day = timedelta(days=1)
+    train, test, embargo = (
+        round(length / day * DAY) for length in (windows.train, windows.test, windows.embargo)
+    )
+    busy, all_rows, told = {}, [], []
+    step = 0
+    while step * test + train + embargo + test <= 60 * DAY:
+        begin = 0 if windows.anchored else step * test
+        end = step * test + train
+        first = end + embargo
+        best = None
+        for one in trials:
+            t = one.trades
+            every = list(zip(t.r, t.opened_at, t.closed_at, t.symbol, strict=True))
+            mine = [row for row in every if begin <= row[1] < end and row[2] <= end]
+            if len(mine) < 30:
+                continue
+            value = figure(mine, name, (begin, end))
+            if value is not None and (best is None or value > best[0]):
+                best = value, one.strategy_name, every, len(mine)
+        if best is None:
+            told.append((begin, end, first, None, None, 0, None, 0))
+        else:
+            value, chosen, every, count = best
+            rows = [row for row in every if first <= row[1] < first + test]
+            rows = [row for row in rows if row[1] >= busy.get(row[3], 0)]
+            for row in rows:
+                busy[row[3]] = max(busy.get(row[3], 0), row[2])
+            outside = figure(rows, name, (first, first + test)) if len(rows) >= 30 else None
+            told.append((begin, end, first, chosen, value, count, outside, len(rows)))
+            all_rows += rows
+        step += 1
+    return told, all_rows
+
+
+def figure(rows, name, span):
+    r, opened, closed = (np.array([row[i] for row in rows]) for i in range(3))
+    return metric(summarize(r, opened.astype(np.int64), closed.astype(np.int64), span), name)
+
+
+@given(cases())
+def test_it_equals_loops_over_trades(case):
+    trials, windows, name = case
+    told, rows = plainly(*case)
+    spans = windows.spans(0, 60 * DAY)
+    assert len(spans) == len(told)
+    if not spans:
+        return
+    found = walk_forward(trials, spans, name, 1)
+    assert [
+        (
+            *(w.train_since, w.train_until, w.test_since, w.strategy_name),
+            *(w.in_sample, w.in_sample_trades, w.out_of_sample, w.out_of_sample_trades),
+        )
+        for w in found.windows
+    ] == told
+    assert found.statistics.total_signals == len(rows)
+    if len(rows) < 30:
+        assert found.out_of_sample is found.interval is found.efficiency is None
+    elif found.interval is not None and name != "expected_yearly_returns":
+        assert found.interval.lower <= found.out_of_sample <= found.interval.upper
+    assert math.isclose(
+        sum(w.out_of_sample_total for w in found.windows), sum(row[0] for row in rows), abs_tol=1e-9
+    )
+
+
+@given(cases(), st.integers(0, 10**6))
+def test_no_choice_knows_what_comes_after_it(case, seed):
+    trials, windows, name = case
+    spans = windows.spans(0, 60 * DAY)
+    if not spans:
+        return
+    cut = spans[len(spans) // 2].train_until
+    rng = np.random.default_rng(seed)
+    scrambled = []
+    for one in trials:
+        t = one.trades
+        late = t.closed_at > cut
+        r = np.where(late, rng.normal(0, 5, t.count), t.r)
+        closed = np.where(late, t.closed_at + rng.integers(0, DAY, t.count), t.closed_at)
+        order = np.argsort(closed, kind="stable")
+        columns = (r[order], t.opened_at[order], closed[order], t.symbol[order])
+        changed = Trades(*(column.tobytes() for column in columns))
+        scrambled.append(Trial(**(_fields(one) | {"trades": changed})))
+    for before, after in zip(
+        walk_forward(trials, spans, name, 1).windows,
+        walk_forward(scrambled, spans, name, 1).windows,
+        strict=True,
+    ):
+        if before.train_until <= cut:
+            assert (before.strategy_name, before.in_sample) == (
+                after.strategy_name,
+                after.in_sample,
+            )
+
+
+def _fields(one):
+    return {name: getattr(one, name) for name in one.__struct_fields__}
+
+
+@given(cases())
+def test_windows_follow_each_other(case):
+    _, windows, _ = case
+    spans = windows.spans(0, 60 * DAY)
+    for a, b in itertools.pairwise(spans):
+        assert a.test_until == b.test_since
+    for span in spans:
+        assert span.test_since - span.train_until == windows.embargo / timedelta(milliseconds=1)
+        assert span.test_until <= 60 * DAY
+        length = timedelta(milliseconds=span.train_until - span.train_since)
+        assert span.train_since == 0 if windows.anchored else length == windows.train
+
+
+def test_an_edge_that_lasts_is_found_and_one_that_ends_shows_out_of_sample():
+    spans = Windows(train=timedelta(days=20), test=timedelta(days=10)).spans(0, 60 * DAY)
+    noise = [trial(f"n{i}", i, rate=8) for i in range(5)]
+    lasting = walk_forward([*noise, trial("good", 9, rate=8, edge=1)], spans, "avg_pnl", 1)
+    assert {window.strategy_name for window in lasting.windows} == {"good"}
+    assert lasting.interval.lower > 0.5
+    assert 0.7 < lasting.efficiency < 1.4
+    ending = trial("over", 9, rate=8, edge=1, until=20)
+    (window, *_) = walk_forward([*noise, ending], spans, "avg_pnl", 1).windows
+    assert window.strategy_name == "over"
+    assert window.in_sample > 0.5
+    assert window.out_of_sample < 0
+
+
+@pytest.mark.parametrize("wrong", [{"train": 5}, {"test": timedelta(0)}, {"embargo": -DAY}])
+def test_windows_that_are_none_are_refused(wrong):
+    with pytest.raises(bk.RegistrationError, match=next(iter(wrong))):
+        bk.Windows(**({"train": timedelta(days=1), "test": timedelta(days=1)} | wrong))
