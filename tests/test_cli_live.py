@@ -184,6 +184,31 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
     assert other.wait(20) == 128 + signal.SIGINT
 
 
+def test_a_run_that_fails_is_named_while_the_others_go_on(place, start):
+    (place / "two.py").write_text(
+        STRATEGY
+        + """
+market = bk.exchanges.SyntheticExchange()
+
+async def get_candles(symbol, interval, since, limit):
+    if symbol == "BAD":
+        raise bk.ExchangeRefusedError("own has no symbol BAD")
+    return await market.get_candles(symbol, interval, since, limit)
+
+bk.add_exchange(exchange_name="own", get_candles=get_candles)
+"""
+    )
+    process = start("live", "two.py", "--symbol", "BAD", "--symbol", "GOOD", "--paper")
+    waiting_for(process.stderr, "often BAD does not run: own has no symbol BAD")
+    waiting_for(process.stdout, "GOOD often opened")
+    process.send_signal(signal.SIGINT)
+    waiting_for(process.stderr, "waiting for often GOOD to close")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "no symbol BAD" not in errors, "it was said"
+
+
 def test_one_signal_is_enough_where_nothing_is_open(place, start):
     (place / "idle.py").write_text(
         SYNTHETIC + '@bk.strategy("idle", interval="1m")\ndef idle(symbol, when): ...\n'

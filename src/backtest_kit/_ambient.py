@@ -6,6 +6,7 @@ One context variable holds a fresh, immutable moment per step. Set it with `mome
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -105,6 +106,20 @@ async def ask(function: Callable[..., Any], *arguments: object) -> Any:
             return await answer if inspect.isawaitable(answer) else answer
         except DataNeeded as need:
             await _now("candles").run.view.provide(*need.request)
+        except asyncio.CancelledError as error:
+            raise of_user_code(error) from error
+
+
+def of_user_code(error: BaseException) -> Exception:
+    """Return what user code raised as an error; a cancellation of the run itself is raised."""
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    return RuntimeError(
+        "raised CancelledError, though only a task that it waited for was cancelled"
+    )
 
 
 async def get_candles(symbol: str, interval: str, limit: int) -> Candles:

@@ -13,6 +13,8 @@ from backtest_kit._time import MINUTE, iso, to_ms
 
 #: The wall clock is looked at this often while waiting: it may jump, or the machine may sleep.
 _GLANCE_MS: Final = 1_000
+#: What a ticker returns where it was woken before a step was due.
+WOKEN: Final = -1
 
 
 def wall_ms() -> int:
@@ -28,10 +30,10 @@ def stopwatch() -> float:
 class Ticker(Protocol):
     """Tells one live run when to step."""
 
-    async def next(self, after: int | None, wake: asyncio.Event) -> int | None:
-        """Wait for a step later than `after`; return the newest one due (ms), `None` at the end.
+    async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
+        """Wait for a step later than `done`, and other than `tried`, which failed.
 
-        Returns `after` itself where `wake` is set first.
+        Returns the newest one due (ms), `None` at the end, and `WOKEN` where `wake` is set first.
         """
         ...
 
@@ -52,28 +54,28 @@ class WallTicker:
         self._report = report
         self._told = False
 
-    async def next(self, after: int | None, wake: asyncio.Event) -> int | None:
+    async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
         """See `Ticker`."""
         while True:
             now = wall_ms() - self._delay
             due = now // MINUTE * MINUTE
-            if after is None or due > after:
+            if (done is None or due > done) and due != tried:
                 self._told = False
                 return due
-            if due < after - MINUTE and not self._told:
+            if done is not None and due < done - MINUTE and not self._told:
                 self._told = True
                 self._report(
                     ClockError(
                         f"the wall clock says {iso(now // 1000 * 1000)}, but the step of "
-                        f"{iso(after)} is done: it has gone back; the next step comes after "
-                        f"{iso(after)} by this clock"
+                        f"{iso(done)} is done: it has gone back; the next step comes after "
+                        f"{iso(done)} by this clock"
                     )
                 )
-            left = after + MINUTE - now
+            left = max(due, done or 0) + MINUTE - now
             try:
                 async with asyncio.timeout(min(left, _GLANCE_MS) / 1000):
                     await wake.wait()
-                return after
+                return WOKEN
             except TimeoutError:
                 continue
 
@@ -111,14 +113,15 @@ class VirtualTicker:
         self._clock = clock
         self._due = 0.0
 
-    async def next(self, after: int | None, wake: asyncio.Event) -> int | None:
+    async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
         """See `Ticker`."""
         clock = self._clock
-        when = clock.start if after is None else max(clock.start, after + MINUTE)
+        newest = max(done or 0, tried or 0)
+        when = max(clock.start, newest + MINUTE) if newest else clock.start
         if when > clock.end:
             return None
         if clock.speed is not None and await self._paced(MINUTE / clock.speed, wake):
-            return after
+            return WOKEN
         return when
 
     def over(self, when: int) -> bool:
@@ -128,12 +131,13 @@ class VirtualTicker:
     async def _paced(self, pause: float, wake: asyncio.Event) -> bool:
         """Keep steps `pause` ms apart; say whether `wake` came first."""
         now = stopwatch()
-        self._due = max(self._due + pause, now) if self._due else now
-        if self._due <= now:
-            return False
-        try:
-            async with asyncio.timeout((self._due - now) / 1000):
-                await wake.wait()
-            return True
-        except TimeoutError:
-            return False
+        due = max(self._due + pause, now) if self._due else now
+        if due > now:
+            try:
+                async with asyncio.timeout((due - now) / 1000):
+                    await wake.wait()
+                return True
+            except TimeoutError:
+                pass
+        self._due = due
+        return False

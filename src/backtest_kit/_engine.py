@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from backtest_kit._ambient import Moment
+from backtest_kit._ambient import Moment, moment
 from backtest_kit._bus import Bus, Subscription
 from backtest_kit._config import Config, configure, from_environment
 from backtest_kit._events import ErrorEvent
@@ -69,8 +69,8 @@ class Engine:
         self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
         self.bus = Bus(self._listener_failed)
         quiet = Quiet()
-        self.store = Store(lambda: self.logger, quiet)
-        self.feed = Feed(lambda: self.logger, quiet)
+        self.store = Store(lambda: self.logger, quiet, self._exchange_code_failed)
+        self.feed = Feed(lambda: self.logger, quiet, self._exchange_code_failed)
         self.records = Records()
         self.books = Books()
         self.live_books = Books()
@@ -102,19 +102,13 @@ class Engine:
     def _state_failed(self, where: str, error: Exception) -> None:
         self.report(ErrorEvent(where=where, error=error, mode="live"))
 
+    def _exchange_code_failed(self, where: str, error: Exception) -> None:
+        self.report(_event(where, error, moment.get()))
+
     def _listener_failed(
-        self, subscription: Subscription, error: BaseException, moment: Moment | None
+        self, subscription: Subscription, error: BaseException, at: Moment | None
     ) -> None:
-        run = None if moment is None else moment.run
-        event = ErrorEvent(
-            where=f"a listener of {subscription.channel}",
-            error=error,
-            symbol=run and run.symbol,
-            strategy_name=run and run.strategy_name,
-            exchange_name=run and run.exchange_name,
-            mode=run and run.mode,
-            when=None if moment is None else moment.when,
-        )
+        event = _event(f"a listener of {subscription.channel}", error, at)
         if subscription.channel == "error":  # or it would be told of itself for ever
             self.logger.error("%s: %s", event.where, describe(error))
         else:
@@ -131,6 +125,19 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         _entered.set(_entered.get()[:-1])
+
+
+def _event(where: str, error: BaseException, at: Moment | None) -> ErrorEvent:
+    run = None if at is None else at.run
+    return ErrorEvent(
+        where=where,
+        error=error,
+        symbol=run and run.symbol,
+        strategy_name=run and run.strategy_name,
+        exchange_name=run and run.exchange_name,
+        mode=run and run.mode,
+        when=None if at is None else at.when,
+    )
 
 
 def describe(error: BaseException) -> str:

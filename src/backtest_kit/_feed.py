@@ -29,8 +29,13 @@ class Feed(Store):
     is known to be missing, and filled, only when a later one has come.
     """
 
-    def __init__(self, logger: Callable[[], Logger], quiet: Quiet) -> None:
-        super().__init__(logger, quiet)
+    def __init__(
+        self,
+        logger: Callable[[], Logger],
+        quiet: Quiet,
+        report: Callable[[str, Exception], None],
+    ) -> None:
+        super().__init__(logger, quiet, report)
         self._series: dict[Key, Segment] = {}
         self._reach: dict[Key, int] = {}
         self._given_up: dict[Key, int] = {}
@@ -53,23 +58,24 @@ class Feed(Store):
         """
         key = (exchange.exchange_name, symbol, interval)
         step = interval_ms(interval)
-        since, until = since // step * step, until // step * step
+        asked, since, until = until, since // step * step, until // step * step
         async with self._lock(key):
             old = self._series.get(key)
-            if old is not None and _covers(old, since, until, self._given_up.get(key)):
+            given_up = self._given_up.get(key) == asked
+            if old is not None and _covers(old, since, until, given_up=given_up):
                 return old
             # keep as much as any run has asked for, so that none makes another fetch it again
             reach = self._reach[key] = max(until - since, self._reach.get(key, 0))
             begin = min(since, until - reach)
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config, self._quiet)
+            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
             segment = await self._extend(fetch, name, old, begin, until, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(begin)} to {iso(until)}")
             self._series[key] = segment
             if segment.stop < until:
-                self._given_up[key] = until
+                self._given_up[key] = asked  # for this minute; the next one asks again
             return segment
 
     async def _onward(
@@ -101,6 +107,5 @@ class Feed(Store):
         return pages, until
 
 
-def _covers(segment: Segment, since: int, until: int, given_up: int | None) -> bool:
-    head = segment.first <= since or segment.begins
-    return head and (segment.stop >= until or given_up == until)
+def _covers(segment: Segment, since: int, until: int, *, given_up: bool) -> bool:
+    return (segment.first <= since or segment.begins) and (given_up or segment.stop >= until)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from backtest_kit._ambient import of_user_code
 from backtest_kit._candles import Candles, check_candles, read_candles
 from backtest_kit._clock import wall_ms
 from backtest_kit._config import Config
@@ -78,13 +79,29 @@ class Quiet:
 class Fetch:
     """Asks one exchange for one series, a page at a time."""
 
-    __slots__ = ("_config", "_exchange", "_interval", "_quiet", "_symbol", "size", "step")
+    __slots__ = (
+        "_config",
+        "_exchange",
+        "_interval",
+        "_quiet",
+        "_report",
+        "_symbol",
+        "size",
+        "step",
+    )
 
     def __init__(
-        self, exchange: ExchangeSchema, symbol: str, interval: str, config: Config, quiet: Quiet
+        self,
+        exchange: ExchangeSchema,
+        symbol: str,
+        interval: str,
+        config: Config,
+        quiet: Quiet,
+        report: Callable[[str, Exception], None],
     ) -> None:
         self._exchange = exchange
         self._quiet = quiet
+        self._report = report
         self._symbol = symbol
         self._interval = interval
         self._config = config
@@ -114,9 +131,12 @@ class Fetch:
         page = await self._ask(start, limit)
         callback = self._exchange.callback("on_candle_data")
         if callback is not None:
-            told = callback(self._symbol, self._interval, page)
-            if inspect.isawaitable(told):
-                await told
+            try:
+                told = callback(self._symbol, self._interval, page)
+                if inspect.isawaitable(told):
+                    await told
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                self._report("callback on_candle_data", of_user_code(error))
         return page
 
     async def _ask(self, since: int, limit: int) -> Candles:
@@ -145,8 +165,8 @@ class Fetch:
                 failure = TimeoutError(
                     str(error) or f"no answer within {config.get_candles_timeout_ms} ms"
                 )
-            except Exception as error:  # noqa: BLE001 - whatever an exchange raises may pass
-                failure = error
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                failure = of_user_code(error)  # whatever an exchange raises may pass
             if attempt == attempts:
                 raise FetchError(
                     f"{name}: get_candles failed {attempts} times, last with "

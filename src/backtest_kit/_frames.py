@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from backtest_kit import _life as life
 from backtest_kit import _step as step
-from backtest_kit._ambient import DataNeeded, Moment, moment
+from backtest_kit._ambient import DataNeeded, Moment, moment, of_user_code
 from backtest_kit._array_strategy import question
 from backtest_kit._bus import HIGH_WATER
 from backtest_kit._clock import stopwatch
@@ -235,8 +235,8 @@ class FrameDriver:
                 answer = await self._ask_again(need, date)
                 if answer is not None:
                     return at, answer
-            except Exception as error:  # noqa: BLE001 - an error of one step never ends a run
-                run.error("get_signal", error)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                run.error("get_signal", of_user_code(error))  # it never ends a run
             date += hop_delta
         return at, None
 
@@ -250,8 +250,8 @@ class FrameDriver:
                 return await answer if isawaitable(answer) else answer
             except DataNeeded as more:
                 need = more
-            except Exception as error:  # noqa: BLE001 - an error of one step never ends a run
-                run.error("get_signal", error)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                run.error("get_signal", of_user_code(error))
                 return None
 
     async def _take(self, answer: Any, tape: Tape, when: int) -> TickClosed | None:

@@ -95,9 +95,19 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """The newest step of each run by its key, also of steps that changed nothing."""
+    """The newest step of each run by its key, also of steps that changed nothing.
+
+    `of` is the newest step in the document that each went on from.
+    """
 
     at: dict[str, int]
+    of: dict[str, int] = {}
+
+    def last(self, state: LiveState) -> int:
+        """Return the newest step of a run, 0 where none was noted for this very document."""
+        key = str(state.key)
+        # somebody may have put an older copy of the document back: then its own time counts
+        return self.at.get(key, 0) if self.of.get(key, state.at) == state.at else 0
 
 
 def page_key(key: RunKey, page: int) -> str:

@@ -94,7 +94,7 @@ class Ledger:
         if state.at is None or state.began_at is None:
             return None
         run.record.since = state.began_at
-        run.record.until = max(state.at, self._states.last_beat(self.key))
+        run.record.until = max(state.at, self._states.last_beat(state))
         return run.record.until
 
     def begin(self, when: int) -> None:
@@ -165,7 +165,8 @@ class Ledger:
                 await self._settling
             if not cancelled:
                 await self._settle()
-            if at is not None and at != self.state.at:
+            # a run that was cancelled within a step may know less than what is stored
+            if at is not None and (self.state.at is None or at > self.state.at):
                 await self.note(at)
         except StateError as error:
             run.error("state", error)
@@ -198,7 +199,12 @@ class Ledger:
 
     async def _write(self, **changes: Any) -> None:
         state = msgspec.structs.replace(self.state, **changes)
-        await self._states.write(state)
+        try:
+            await self._states.write(state)
+        except asyncio.CancelledError:
+            if self._states.stored(self.key) is state:  # it was written all the same
+                self.state = state
+            raise
         self.state = state
         self._run.record.living = state.signal
         callback = self._run.strategy.callback("on_write")

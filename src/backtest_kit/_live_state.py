@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from backtest_kit._ambient import of_user_code
 from backtest_kit._clock import wall_ms
 from backtest_kit._errors import CorruptStateError, StateError
 from backtest_kit._journal import (
@@ -48,6 +49,7 @@ class LiveStates:
         self._states: dict[RunKey, LiveState] = {}
         self._damaged: dict[RunKey, str] = {}
         self._beats: dict[str, int] = {}
+        self._based: dict[str, int] = {}
         self._beating: asyncio.Task[None] | None = None
         self._pending: set[asyncio.Task[Any]] = set()
 
@@ -72,7 +74,7 @@ class LiveStates:
             if key not in self._states and key not in self._damaged:
                 # a listing may have passed over a damaged document
                 await self._read("run", str(key), LiveState)
-        except StateError:
+        except BaseException:
             await self.leave(key)
             raise
         if key in self._damaged:
@@ -96,7 +98,10 @@ class LiveStates:
             release = getattr(self._adapter, "release", None)
             self._adapter = None
             if release is not None:
-                await call(release)
+                try:
+                    await call(release)
+                except Exception as error:  # noqa: BLE001 - the run's own outcome matters more
+                    self._report("state", error)
 
     def _turn(self) -> asyncio.Lock:
         """Return what lets one run at a time take the state or give it back."""
@@ -114,6 +119,10 @@ class LiveStates:
                 self._states[state.key] = state
 
         await self._call("write", "run", str(state.key), encode(state), then=written)
+
+    def stored(self, key: RunKey) -> LiveState | None:
+        """Return what is stored of a run, as far as this process knows."""
+        return self._states.get(key)
 
     async def journal(self, key: RunKey, entries: Iterable[Transition]) -> None:
         """Make transitions durable in the journal; doing so again changes nothing.
@@ -164,18 +173,24 @@ class LiveStates:
 
     def beat(self, key: RunKey, at: int) -> None:
         """Note that a run has done the step `at`; written for all runs together, soon."""
+        state = self._states.get(key)
         self._beats[str(key)] = at
+        if state is not None and state.at is not None:
+            self._based[str(key)] = state.at
         if self._beating is None or self._beating.done():
             self._beating = asyncio.get_running_loop().create_task(self._beat())
 
-    def last_beat(self, key: RunKey) -> int:
-        """Return the newest step that was noted, 0 if none was."""
-        return self._beats.get(str(key), 0)
+    def last_beat(self, state: LiveState) -> int:
+        """Return the newest step that was noted of a run, 0 if none was."""
+        return self._heartbeat().last(state)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(dict(self._beats), dict(self._based))
 
     async def _beat(self) -> None:
         await asyncio.sleep(2)
         try:
-            await self._write("heartbeat", HEARTBEAT, Heartbeat(dict(self._beats)))
+            await self._write("heartbeat", HEARTBEAT, self._heartbeat())
         except StateError as error:
             self._report("heartbeat", error)
 
@@ -185,7 +200,7 @@ class LiveStates:
         try:
             acquire = getattr(adapter, "acquire", None)
             if acquire is not None:
-                await call(acquire)
+                await self._acquire(adapter, acquire)
         except StateError:
             raise
         except Exception as error:
@@ -215,11 +230,23 @@ class LiveStates:
             except CorruptStateError as error:
                 self._report("heartbeat", error)
                 beat = None
-            self._beats = dict(beat.at) if beat else {}
+            self._beats, self._based = (dict(beat.at), dict(beat.of)) if beat else ({}, {})
         except BaseException:
             self._adapter = None
             release = getattr(adapter, "release", None)
             if release is not None:
+                await call(release)
+            raise
+
+    async def _acquire(self, adapter: PersistAdapter, acquire: Callable[[], Any]) -> None:
+        """Take the state; where this is cancelled, give it back once it has been taken."""
+        task = asyncio.ensure_future(call(acquire))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            release = getattr(adapter, "release", None)
+            if release is not None and not task.cancelled() and task.exception() is None:
                 await call(release)
             raise
 
@@ -272,7 +299,10 @@ class LiveStates:
             return await asyncio.shield(task)
         except StateError:
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001
+            # nobody may write the same document before this is over, or think that it was not
+            await asyncio.wait({task})
+            error = of_user_code(failure)
             kind, *keys = map(str, arguments[:2])
             place = _where(adapter, kind, *keys) if keys else f"{kind} in {_place(adapter)}"
             ending = "; nothing was told that is not stored" if name == "write" else ""

@@ -160,8 +160,8 @@ class MarketView:
         late = [
             self.provide(symbol, interval, limit, when)
             for (symbol, interval), limit in self._limits.items()
-            if self._segments[symbol, interval].stop
-            < when // interval_ms(interval) * interval_ms(interval)
+            if (segment := self._segments.get((symbol, interval))) is None
+            or segment.stop < when // interval_ms(interval) * interval_ms(interval)
         ]
         await asyncio.gather(*late, return_exceptions=True)
 

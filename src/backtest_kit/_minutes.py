@@ -11,7 +11,7 @@ from backtest_kit import _step as step
 from backtest_kit._ambient import Moment, ask, moment
 from backtest_kit._array_strategy import question
 from backtest_kit._bus import HIGH_WATER
-from backtest_kit._clock import Ticker, stopwatch
+from backtest_kit._clock import WOKEN, Ticker, stopwatch
 from backtest_kit._errors import (
     DataError,
     DataRangeError,
@@ -24,13 +24,22 @@ from backtest_kit._ledger import Event, Ledger, LiveTick
 from backtest_kit._life import Bar, Close
 from backtest_kit._live_state import LiveStates
 from backtest_kit._profit import crossed, revenue_percent
-from backtest_kit._results import TickIdle
+from backtest_kit._results import CancelReason, TickIdle
 from backtest_kit._run import Run
 from backtest_kit._signal import SignalRow, complete
 from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
 
 #: The run lets others work after about this many milliseconds.
 BREATH: Final = 10.0
+
+
+class _Missed:
+    """Steps that were missed in a row: the first and the last (ms), and how many."""
+
+    __slots__ = ("count", "first", "last")
+
+    def __init__(self) -> None:
+        self.count = self.first = self.last = 0
 
 
 class MinuteDriver:
@@ -105,14 +114,12 @@ class MinuteDriver:
                     row = ledger.signal
                     if row is None:
                         return None
-                    if row.pending_at is None:
-                        await self._drop(row)
+                    if row.pending_at is None and await self._drop(row):
                         continue
-                newest = self._at if self._tried is None else max(self._at or 0, self._tried)
-                when = await self._ticker.next(newest, self._wake)
+                when = await self._ticker.next(self._at, self._tried, self._wake)
                 if when is None:
                     return None
-                if when != newest:
+                if when != WOKEN:
                     await self._minute(when)
                     await self._breathe()
         finally:
@@ -149,7 +156,7 @@ class MinuteDriver:
                     raise late
                 run.error("feed", late)
             await self._steps(tape, reached, when)
-            run.desk.park(False)
+            run.desk.park(reached < when)  # nobody waits for one that has no candles
         except ExchangeRefusedError:
             raise
         except DataError as error:
@@ -167,18 +174,17 @@ class MinuteDriver:
 
     async def _steps(self, tape: Tape, reached: int, when: int) -> None:
         """Do the steps up to `reached`; of them, only `when` is on time."""
-        missed: list[int] = []
+        missed = _Missed()
         try:
             await self._steps_noting(tape, reached, when, missed)
         finally:
             self._run.record.until = self._at or 0
-            if missed:
-                self._run.record.missed += len(missed)
+            if missed.count:
                 self._tell_missed(missed)
-        if missed:
+        if missed.count:
             await self._ledger.note(self._at)
 
-    async def _steps_noting(self, tape: Tape, reached: int, when: int, missed: list[int]) -> None:
+    async def _steps_noting(self, tape: Tape, reached: int, when: int, missed: _Missed) -> None:
         assert self._at is not None
         while self._at < reached:
             t = self._at + MINUTE
@@ -186,30 +192,42 @@ class MinuteDriver:
             if self._ledger.signal is None and not on_time:
                 # nothing lives: the rest of the past has nothing to say
                 stop = reached if reached < when or self._ticker.over(when) else when - MINUTE
-                missed += range(t, stop + 1, MINUTE)
+                self._miss(missed, t, stop)
                 self._at = stop
                 self._run.desk.at(stop + 1)
                 continue
             price = tape.price[tape.row(t)] if t >= tape.first else float("nan")
             moment.set(Moment(self._run, t))
-            if price == price:
-                await self._step(tape.bar(t), on_time=on_time)
-            else:
-                self._no_price(tape, t)
+            if not on_time:  # before the step, whose outcome is stored with the count
+                self._miss(missed, t, t)
+            try:
+                if price == price:
+                    await self._step(tape.bar(t), on_time=on_time)
+                else:
+                    self._no_price(tape, t)
+            except BaseException:
+                if not on_time:  # it will be done again
+                    self._miss(missed, t, t - MINUTE, -1)
+                raise
             self._at = t
-            if on_time:
-                self._run.record.frames += 1
-            else:
-                missed.append(t)
+            self._run.record.frames += on_time
             await self._breathe()
 
-    def _tell_missed(self, missed: Sequence[int]) -> None:
-        steps = "1 step was" if len(missed) == 1 else f"{len(missed)} steps were"
+    def _miss(self, missed: _Missed, first: int, last: int, count: int | None = None) -> None:
+        """Count the steps from `first` to `last` as missed; `count`: so many instead."""
+        count = (last - first) // MINUTE + 1 if count is None else count
+        missed.first = missed.first or first
+        missed.last = last
+        missed.count += count
+        self._run.record.missed += count
+
+    def _tell_missed(self, missed: _Missed) -> None:
+        steps = "1 step was" if missed.count == 1 else f"{missed.count} steps were"
         self._run.error(
             "missed steps",
             MissedStepsError(
-                f"{steps} missed, {iso(missed[0])} to {iso(missed[-1])}: what lived was followed "
-                "through them, the strategy was not asked"
+                f"{steps} missed, {iso(missed.first)} to {iso(missed.last)}: what lived was "
+                "followed through them, the strategy was not asked"
             ),
         )
 
@@ -258,7 +276,12 @@ class MinuteDriver:
         run.record.calls += 1
         if row is not None:
             filled = row.pending_at is not None
-            if await run.risk_allows(row, bar.price, when, reserve=filled):
+            allowed = await run.risk_allows(row, bar.price, when, reserve=filled)
+            if allowed and (run.stopping or self._ticker.over(when)):
+                run.desk.give_back()  # the checks took so long that the chance has gone
+                if not run.stopping:
+                    run.error("risk", _too_late(when))
+            elif allowed:
                 told = (step.opened if filled else step.scheduled)(row, when, bar.price)
                 await self._ledger.commit(
                     when, bar.price, [told], asked_at=when, signal=row, fired=0
@@ -281,10 +304,7 @@ class MinuteDriver:
             config=run.config,
         )
         if self._ticker.over(bar.when):
-            raise MissedStepsError(
-                f"the answer for {iso(bar.when)} came after its minute was over; the chance has "
-                "gone, and nothing was opened"
-            )
+            raise _too_late(bar.when)
         return None if run.stopping else row
 
     async def _scheduled(self, row: SignalRow, bar: Bar) -> None:
@@ -299,8 +319,11 @@ class MinuteDriver:
             await commit(when, price, [step.cancelled(row, when, price, verdict)], signal=None)
             return
         filled = life.activated(row, when)
-        if not await run.risk_allows(filled, row.price_open, when, reserve=True):
-            await commit(when, price, [step.cancelled(row, when, price, "risk")], signal=None)
+        allowed = await run.risk_allows(filled, row.price_open, when, reserve=True)
+        if not allowed or run.stopping:
+            run.desk.give_back()
+            reason: CancelReason = "user" if allowed else "risk"
+            await commit(when, price, [step.cancelled(row, when, price, reason)], signal=None)
             return
         opened = step.opened(filled, when, price)
         if verdict == "activate":
@@ -331,13 +354,18 @@ class MinuteDriver:
         elif events:
             await self._ledger.commit(when, bar.price, events, fired=fired)
 
-    async def _drop(self, row: SignalRow) -> None:
-        """Cancel a waiting signal because the user stops the run."""
+    async def _drop(self, row: SignalRow) -> bool:
+        """Cancel a waiting signal because the user stops the run; say whether that was stored."""
         when = max(self._at or 0, row.scheduled_at)
         price = self._ledger.state.price
         price = row.price_open if price is None else price
         dropped = step.cancelled(row, when, price, "user")
-        await self._ledger.commit(when, price, [dropped], signal=None)
+        try:
+            await self._ledger.commit(when, price, [dropped], signal=None)
+        except StateError as error:  # the next minute tries again
+            self._run.error("state", error)
+            return False
+        return True
 
     def _idle(self, bar: Bar) -> TickIdle:
         return TickIdle(
@@ -347,3 +375,10 @@ class MinuteDriver:
             timestamp=bar.when,
             current_price=bar.price,
         )
+
+
+def _too_late(when: int) -> MissedStepsError:
+    return MissedStepsError(
+        f"the answer for {iso(when)} came after its minute was over; the chance has gone, and "
+        "nothing was opened"
+    )

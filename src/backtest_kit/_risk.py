@@ -241,20 +241,25 @@ class Desk:
         verdicts: list[Verdict] = []
         taken: list[tuple[Book, _Held]] = []
         position = msgspec.structs.replace(position_of(row), opened_at=when)
-        for schema in self._schemas:
-            book = self._books[schema.name]
-            active = book.active(when)
-            # reserved before the first await of a check, so that nobody can take the same slot
-            taken.append((book, book.reserve(position)))
-            reason = await _reason(schema, row, price, when, active)
-            verdicts.append(Verdict(schema.name, len(active), reason))
-            if reason is not None:
-                break
-        if verdicts and (verdicts[-1].reason is not None or not reserve):
-            for book, held in taken:
-                book.drop(held)
-        else:
-            self._reserved = taken
+        keep = False
+        try:
+            for schema in self._schemas:
+                book = self._books[schema.name]
+                active = book.active(when)
+                # reserved before the first await of a check, so that nobody can take the same slot
+                taken.append((book, book.reserve(position)))
+                reason = await _reason(schema, row, price, when, active)
+                verdicts.append(Verdict(schema.name, len(active), reason))
+                if reason is not None:
+                    break
+            else:
+                keep = reserve
+        finally:  # also where the run is cancelled inside a check
+            if keep:
+                self._reserved = taken
+            else:
+                for book, held in taken:
+                    book.drop(held)
         return verdicts
 
     def release(self, when: int) -> None:

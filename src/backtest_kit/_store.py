@@ -38,11 +38,17 @@ KEPT_CANDLES: Final = 1_500_000
 class Store:
     """The candles of an engine, by (exchange, symbol, interval)."""
 
-    def __init__(self, logger: Callable[[], Logger], quiet: Quiet) -> None:
+    def __init__(
+        self,
+        logger: Callable[[], Logger],
+        quiet: Quiet,
+        report: Callable[[str, Exception], None],
+    ) -> None:
         self._segments: OrderedDict[int, tuple[Key, Segment]] = OrderedDict()
         self._locks: WeakKeyDictionary[Any, dict[Key, asyncio.Lock]] = WeakKeyDictionary()
         self._logger = logger
         self._quiet = quiet
+        self._report = report
 
     async def load(
         self,
@@ -68,7 +74,7 @@ class Store:
             if old is not None and _covers(old, since, closed):
                 return old
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config, self._quiet)
+            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
             segment = await self._extend(fetch, name, old, since, closed, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")

@@ -58,7 +58,7 @@ def stored_runs(adapter: Any) -> list[StoredRun]:
             found[key] = StoredRun(key=key, damage=tuple(x for x in (problem,) if x))
             continue
         transitions, problems = _history(adapter, state)
-        newest = (state.at, beats.at.get(text) if beats else None)
+        newest = (state.at, (beats.last(state) if beats else 0) or None)
         found[key] = StoredRun(
             key=key,
             at=max((at for at in newest if at is not None), default=None),

@@ -71,7 +71,11 @@ class OwnerLock:
                 f"the state in {self._path.parent} is in use by {owner or 'another process'}; "
                 "stop that one first, or give this one a state_dir of its own"
             ) from None
-        self._note.write_bytes(msgspec.json.encode(this_process()))
+        try:
+            self._note.write_bytes(msgspec.json.encode(this_process()))
+        except BaseException:
+            self._lock.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back."""

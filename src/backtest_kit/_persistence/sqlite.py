@@ -94,4 +94,7 @@ class SqliteAdapter:
                 return []
             uri = f"{self.path.absolute().as_uri()}?mode=ro"
             with closing(sqlite3.connect(uri, uri=True)) as connection:
+                there = connection.execute("SELECT name FROM sqlite_master").fetchall()
+                if ("documents",) not in there:  # who made the file was killed before it was whole
+                    return []
                 return connection.execute(sql, arguments).fetchall()

@@ -70,6 +70,7 @@ class _Session:
         self._recorded = any(job.clock is not None for job in jobs)
         self._table = LiveTable(engine.config.schedule_await_minutes, recorded=self._recorded)
         self._tasks: list[asyncio.Task[None]] = []
+        self._told_of: set[asyncio.Task[None]] = set()
         self._signals: list[signal.Signals] = []
         self._unread = False
         self._shown = not as_json and sys.stdout.isatty()
@@ -116,23 +117,40 @@ class _Session:
             if self._signals:
                 self._stop()  # also those that have only now begun
             await asyncio.wait([gathered], timeout=_REFRESH)
+            if not gathered.done():
+                self._tell_failures()
         refresh()
         return gathered.result()
 
+    def _tell_failures(self) -> None:
+        """Say which runs have failed while others go on: nobody should believe they run."""
+        for job, task in zip(self._jobs, self._tasks, strict=True):
+            if (
+                task.done()
+                and not task.cancelled()
+                and task.exception()
+                and task not in self._told_of
+            ):
+                self._told_of.add(task)
+                text = f"{job.strategy_name} {job.symbol} does not run: {task.exception()}"
+                self._table.note(text, self._now())
+                _say(text)
+
     def _end(self, outcome: list[BaseException | None]) -> int:
         """Say how it ended, and return the exit code."""
+        failed = [isinstance(error, Exception) for error in outcome]
         failures = {
             str(error): f"{job.strategy_name} {job.symbol}"
-            for job, error in zip(self._jobs, outcome, strict=True)
-            if isinstance(error, Exception)
+            for job, task, error in zip(self._jobs, self._tasks, outcome, strict=True)
+            if isinstance(error, Exception) and task not in self._told_of
         }
         for text, who in failures.items():
-            _say(text if len(failures) == 1 < len(self._jobs) else f"{who}: {text}")
+            _say(text if len(failures) == 1 and sum(failed) > 1 else f"{who}: {text}")
         if len(self._signals) > 1:
             alive = sum(record.living is not None for record in self.records())
             _say(f"stopped at once; the state is safe, {_count(alive, 'signal')} will be followed")
             return 128 + self._signals[1]
-        if failures:
+        if any(failed):
             return FAILED
         if self._signals:
             _say("stopped: nothing is open")
