@@ -132,6 +132,7 @@ from backtest_kit._schemas import (
     StrategySchema,
     WalkerSchema,
 )
+from backtest_kit._search import Found, SearchResult, search
 from backtest_kit._signal import Signal, SignalRow
 from backtest_kit._sizing import PositionSize
 from backtest_kit._statistics import Statistics
@@ -161,6 +162,7 @@ __all__ = [
     "ExchangeSchema",
     "FetchError",
     "FileAdapter",
+    "Found",
     "FrameSchema",
     "GapError",
     "Heat",
@@ -181,6 +183,7 @@ __all__ = [
     "RiskEvent",
     "RiskSchema",
     "Schedule",
+    "SearchResult",
     "Signal",
     "SignalError",
     "SignalRow",
@@ -270,6 +273,7 @@ __all__ = [
     "listen_walker_once",
     "listen_walker_progress",
     "listen_walker_progress_once",
+    "search",
     "set_config",
     "set_logger",
     "strategy",

@@ -36,16 +36,9 @@ def grid(
     values = {name: _values(title, name, given) for name, given in parameters.items()}
     schemas = []
     for combination in itertools.product(*values.values()):
-        chosen = dict(zip(values, combination, strict=True))
-        text = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
-        try:
-            made: Any = strategy_factory(**chosen)
-        except Exception as error:
-            raise RegistrationError(
-                f"{title}({text}) raised {type(error).__name__}: {error}"
-            ) from error
-        if made is not None:
-            schemas.append(_schema(made, title, text))
+        schema = make_strategy(strategy_factory, dict(zip(values, combination, strict=True)))
+        if schema is not None:
+            schemas.append(schema)
     if not schemas:
         raise RegistrationError(f"grid of {title}: no combination is left")
     engine = current_engine()
@@ -57,6 +50,25 @@ def grid(
     for schema in schemas:
         engine.strategies.add(schema)
     return [schema.name for schema in schemas]
+
+
+def make_strategy(
+    strategy_factory: Callable[..., Any], parameters: Mapping[str, Any]
+) -> StrategySchema | None:
+    """Return the strategy that a factory makes of parameters, named after them.
+
+    Raises:
+        RegistrationError: the factory raises, or returns something else.
+    """
+    title = getattr(strategy_factory, "__name__", "strategy")
+    text = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+    try:
+        made: Any = strategy_factory(**parameters)
+    except Exception as error:
+        raise RegistrationError(
+            f"{title}({text}) raised {type(error).__name__}: {error}"
+        ) from error
+    return None if made is None else _schema(made, title, text)
 
 
 def _values(title: str, name: str, given: Iterable[Any]) -> list[Any]:

@@ -117,22 +117,23 @@ async def keys(
 ) -> list[TrialKey | None]:
     """Return the key of each strategy's trial, `None` where it can't be told what it depends on."""
     try:
-        data = await _digest_data(engine, symbols, exchange, frame)
+        data = await digest_data(engine, symbols, exchange, frame)
     except FingerprintError as error:
         engine.logger.warning("no trial is kept or resumed: exchange %r: %s", exchange.name, error)
         return [None] * len(strategies)
     except (BacktestKitError, OSError):  # each trial will meet this, and say it
         return [None] * len(strategies)
-    return [_key(engine, strategy, symbols, frame, data) for strategy in strategies]
+    return [key_of(engine, strategy, symbols, frame, data) for strategy in strategies]
 
 
-def _key(
+def key_of(
     engine: Engine,
     strategy: StrategySchema,
     symbols: Sequence[str],
     frame: FrameSchema,
     data: str,
 ) -> TrialKey | None:
+    """Return the key of a trial on candles of a digest, `None` where the code has none."""
     line = frame.timeline
     risks = [engine.risks.get(name).validations for name in strategy.risk_names]
     asked = (strategy.get_signal, strategy.get_signals, [[*checks] for checks in risks])
@@ -153,7 +154,7 @@ def _key(
     return TrialKey(fingerprint, variant, tuple(symbols), line[0], line[-1])
 
 
-async def _digest_data(
+async def digest_data(
     engine: Engine, symbols: Sequence[str], exchange: ExchangeSchema, frame: FrameSchema
 ) -> str:
     """Return the digest of an exchange's candles.

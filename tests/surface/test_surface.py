@@ -67,9 +67,9 @@ LAYERS = [
         "_walk_forward",
         "_grid",
     },
-    {"_frames", "_minutes", "_trial", "_walk", "_workers", "_resume"},
+    {"_frames", "_minutes", "_trial", "_walk", "_workers", "_resume", "_study"},
     {"_reports", "_data_check"},
-    {"_backtest", "_live", "_walker"},
+    {"_backtest", "_live", "_walker", "_search"},
     {"cli", "testing", "__main__", "__init__"},
 ]
 FAMILIES = {"exchanges"}  # used by the outermost layer, and built on the values alone

@@ -1,0 +1,257 @@
+"""Searches with Optuna: repeatable, resumable, and no kinder to luck than a walk."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import backtest_kit as bk
+from markets import START, market
+
+optuna = pytest.importorskip("optuna", reason="searches need Optuna: the extra optuna")
+
+BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(hours=5)
+SPACE = {"minutes": range(2, 40), "percent": optuna.distributions.FloatDistribution(0.6, 2)}
+
+
+def hold(minutes, percent, side="long"):
+    up = 1 if side == "long" else -1
+
+    def get_signal(symbol, when):
+        price = bk.average_price(symbol)
+        return bk.Signal(
+            position=side,
+            price_take_profit=price * (1 + up * percent / 100),
+            price_stop_loss=price * (1 - up * percent / 100),
+            minute_estimated_time=minutes,
+        )
+
+    return {"interval": "5m", "get_signal": get_signal}
+
+
+def find(factory=hold, *, seed_of_market=5, parameters=SPACE, trials=8, symbol="X", **options):
+    with bk.Engine():
+        bk.add_exchange(bk.exchanges.FrameExchange(market(seed_of_market, 4000)))
+        bk.add_frame(
+            frame_name="f", interval="1m", start_date=BEGIN, end_date=BEGIN + timedelta(hours=50)
+        )
+        return bk.search(
+            factory,
+            symbol,
+            exchange_name="frame",
+            frame_name="f",
+            parameters=parameters,
+            trials=trials,
+            **options,
+        )
+
+
+def history(result):
+    """What was tried and what came of it, without what a kill left behind."""
+    state = optuna.trial.TrialState
+    return [
+        (trial.params, trial.values, trial.state.name, trial.intermediate_values)
+        for trial in result.study.trials
+        if trial.state in (state.COMPLETE, state.PRUNED) or "why" in trial.user_attrs
+    ]
+
+
+def pruner():
+    return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
+
+
+def test_the_same_seed_finds_the_same_and_values_are_those_of_backtests():
+    first, again = find(seed=3), find(seed=3)
+    assert history(first) == history(again)
+    assert history(first) != history(find(seed=4))
+    assert first.data == again.data
+    assert first.finished == 8
+    best = first.best
+    with bk.Engine():
+        bk.add_exchange(bk.exchanges.FrameExchange(market(5, 4000)))
+        bk.add_frame(
+            frame_name="f", interval="1m", start_date=BEGIN, end_date=BEGIN + timedelta(hours=50)
+        )
+        bk.add_strategy(best.strategy)
+        names = {"strategy_name": best.strategy.name, "exchange_name": "frame", "frame_name": "f"}
+        bk.Backtest.run_sync("X", **names)
+        alone = bk.Backtest.get_data("X", **names).statistics
+    assert best.values == (alone.sharpe_ratio,)
+    assert best.parameters.keys() == SPACE.keys()
+    assert f"percent={best.parameters['percent']!r}" in first.get_report()
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_search_goes_on_as_it_would_have(prune, tmp_path):
+    def part(trials, store):
+        return find(trials=trials, store=store, pruner=pruner() if prune else None)
+
+    whole = part(9, tmp_path / "whole")
+    for trials in (1, 5):
+        part(trials, tmp_path / "parts")
+    parts = part(9, tmp_path / "parts")
+    assert history(parts) == history(whole)
+    assert parts.data == whole.data
+    assert (parts.pruned > 0) == prune
+    assert part(9, tmp_path / "parts").data == whole.data, "all there is was done"
+
+
+def test_what_was_pruned_was_seen_to_be_worse_and_counts(tmp_path):
+    result = find(trials=20, store=tmp_path, pruner=pruner())
+    assert result.pruned > 0
+    assert result.finished + result.pruned + result.failed == 20
+    assert result.data.strategies_tested <= result.finished
+    assert result.data.trials >= result.finished + result.pruned - 1
+    for trial in result.study.trials:
+        if trial.state == optuna.trial.TrialState.PRUNED:
+            assert trial.intermediate_values
+
+
+def test_several_metrics_give_the_front_that_nothing_beats():
+    result = find(trials=25, metric=("win_rate", "total_pnl"))
+    every = [tuple(t.values) for t in result.study.trials if t.values is not None]
+    beaten = {
+        a
+        for a in every
+        if any(b != a and all(y >= x for x, y in zip(a, b, strict=True)) for b in every)
+    }
+    assert {found.values for found in result.front} == set(every) - beaten
+    assert [found.values[0] for found in result.front] == sorted(
+        (found.values[0] for found in result.front), reverse=True
+    )
+    assert "## Pareto front" in result.get_report()
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        optuna.samplers.RandomSampler,
+        lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+        optuna.samplers.NSGAIISampler(seed=1, population_size=4),
+    ],
+    ids=["a class", "a function", "an instance"],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_any_sampler_will_do(sampler):
+    result = find(sampler=sampler)
+    assert result.finished == 8
+    assert len({str(trial.params) for trial in result.study.trials}) > 1
+
+
+def test_lists_and_symbols_and_combinations_that_are_left_out():
+    def picky(minutes, side):
+        return None if minutes == 20 and side == "long" else hold(minutes, 1.0, side)
+
+    space = {"minutes": [10, 20], "side": ["long", "short"]}
+    sampler = optuna.samplers.BruteForceSampler
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        result = find(picky, parameters=space, trials=4, symbol=["X", "Y"], sampler=sampler)
+    assert (result.finished, result.failed) == (3, 1)
+    assert len(result.data.ranking) == 3
+    assert result.data.symbols == ("X", "Y")
+
+
+def test_a_strategy_that_fails_or_never_trades_is_skipped():
+    def shaky(minutes, percent):
+        def never(symbol, when):
+            if minutes % 2:
+                raise RuntimeError("an odd number")
+
+        return {"interval": "5m", "get_signal": never}
+
+    result = find(shaky, trials=6)
+    assert result.failed == 6
+    assert result.best is None
+    assert result.data.ranking == ()
+    assert "Nothing." in result.get_report()
+    reasons = {trial.user_attrs["why"].split(":")[0] for trial in result.study.trials}
+    assert reasons <= {"StrategyFailedError", "BacktestKitError"}
+
+
+def other(minutes, percent):
+    return hold(minutes, percent + 1)
+
+
+def test_a_study_of_something_else_is_refused(tmp_path):
+    find(trials=2, store=tmp_path)
+    changes = [
+        {"seed_of_market": 6},
+        {"parameters": SPACE | {"minutes": range(3, 40)}},
+        {"symbol": "Y"},
+        {"seed": 1},
+        {"metric": "avg_pnl"},
+        {"factory": other, "study_name": "hold"},
+    ]
+    for change in changes:
+        with pytest.raises(bk.RegistrationError, match="was begun with other code, candles"):
+            find(**({"trials": 2, "store": tmp_path} | change))
+    assert find(trials=3, store=tmp_path).finished == 3
+
+
+MISTAKES = {
+    "unknown metric 'sharp'": {"metric": "sharp"},
+    "each once": {"metric": ("avg_pnl", "avg_pnl")},
+    "parameters is empty": {"parameters": {}},
+    "minutes='abc' must be a range": {"parameters": {"minutes": "abc"}},
+    r"minutes=range\(3, 3\) must be a range": {"parameters": {"minutes": range(3, 3)}},
+    "must have numbers, texts": {"parameters": {"minutes": [[1], [2]]}},
+    "takes a single metric": {"metric": ("avg_pnl", "win_rate"), "pruner": pruner()},
+    "unexpected keyword argument 'hours'": {"parameters": {"hours": [1, 2]}},
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_named(message):
+    with pytest.raises(bk.RegistrationError, match=message):
+        find(**MISTAKES[message])
+
+
+def test_without_optuna_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(bk.BacktestKitError, match=r"pip install 'backtest-kit\[optuna\]'"):
+        find()
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from modes.test_search import find, history
+print(history(find(trials=8, store=sys.argv[1])))
+"""
+
+
+def test_killed_at_any_moment_it_finds_the_same(tmp_path, request):
+    script = tmp_path / "search.py"
+    script.write_text(SCRIPT.format(tests=str(request.config.rootpath / "tests")))
+    (tmp_path / "__init__.py").touch()
+
+    def start(store):
+        return subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / store)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    whole, told = start("whole").communicate()
+    assert whole, told
+    rng = random.Random(3)
+    kills = 0
+    while True:
+        process = start("parts")
+        deadline = time.monotonic() + rng.uniform(0.5, 3.0 + 2 * kills)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if kills < 3 and process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            continue
+        out, told = process.communicate()
+        break
+    assert out == whole, told
+    assert kills >= 2
