@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench docs install clean
+.PHONY: help demo test lint soak bench docs install clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
 
@@ -33,9 +33,14 @@ lint: $(VENV)/.stamp-test ## lint, format check and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+soak: $(VENV)/.stamp-test ## seven virtual days of twenty live symbols with faults every few minutes
+	@SOAK_DAYS=7 $(BIN)/python -m pytest -q -p no:xdist tests/live/test_soak.py
+
 bench: $(VENV)/.stamp ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.live_step
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dask]"
+	@$(BIN)/python -m benchmarks.walk
 
 docs: $(VENV)/.stamp ## build the documentation site into site/
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --group docs

