@@ -13,9 +13,12 @@ Price = TypeVar("Price", float, Floats)
 
 
 def profit(
-    position: str, price_open: float, price_close: float, fee: float, slippage: float
-) -> float:
-    """Return the profit in percent after `slippage` on each price and `fee` per side, percent."""
+    position: str, price_open: Price, price_close: Price, fee: float, slippage: float
+) -> Price:
+    """Return the profit in percent after `slippage` on each price and `fee` per side, percent.
+
+    For one trade, or for arrays of them, bit for bit.
+    """
     s = slippage / 100
     if position == "long":
         paid, got = price_open * (1 + s), price_close * (1 - s)

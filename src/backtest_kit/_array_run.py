@@ -1,0 +1,289 @@
+"""Runs of the compiled kernel: signals and candles in, a columnar table of trades out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from backtest_kit import _kernel as kernel
+from backtest_kit._array_strategy import Signals
+from backtest_kit._candles import Floats, Ints
+from backtest_kit._config import Config
+from backtest_kit._errors import BacktestKitError
+from backtest_kit._fast_forward import Tape
+from backtest_kit._profit import profit
+from backtest_kit._time import MINUTE, interval_ms
+
+T = TypeVar("T")
+#: Trades after which the kernel comes back with them.
+_ROOM: Final = 8192
+_lock = threading.Lock()
+_ready = threading.Event()
+
+
+class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Signals that came to an end, in order, as columns of shape (N,), and counts.
+
+    `scheduled_at`, `pending_at` (-1: never filled), `closed_at`: int64 milliseconds. `reason`:
+    int8, see `REASONS`. Prices: float64, before costs. `pnl`: float64, percent after costs; NaN,
+    as `price_close`, for what was never filled.
+
+    Of `frames` stepped through (not all, where the data ended) `calls` were asked (`unanswered` of
+    them where there is no row, `invalid` with a bad signal, first at `first_invalid`, ms or -1),
+    `unpriced` had no average price, `held` passed while a signal lived, `throttled` were skipped.
+    """
+
+    side: npt.NDArray[np.int8]
+    scheduled_at: Ints
+    pending_at: Ints
+    closed_at: Ints
+    minutes: Ints
+    reason: npt.NDArray[np.int8]
+    ambiguous: npt.NDArray[np.bool_]
+    price_open: Floats
+    price_take_profit: Floats
+    price_stop_loss: Floats
+    price_close: Floats
+    pnl: Floats
+    frames: int
+    calls: int
+    unanswered: int
+    invalid: int
+    first_invalid: int
+    unpriced: int
+    held: int
+    throttled: int
+
+    def __len__(self) -> int:
+        return len(self.side)
+
+    def closed(self) -> TradeTable:
+        """Return the filled ones alone, as statistics want them."""
+        keep = self.reason < kernel.CANCELLED
+        fields = msgspec.structs.asdict(self)
+        columns = {n: v[keep] for n, v in fields.items() if not isinstance(v, int)}
+        return msgspec.structs.replace(self, **columns)
+
+
+class Play(msgspec.Struct, frozen=True, eq=False):
+    """Signals, when they are asked for (`timeline`, milliseconds), and the settings.
+
+    Row i is the answer once the candle that opens at `opens + i * interval` (milliseconds, on the
+    grid) has closed. There is no answer before `first_row` (warmup - 1) and after the last row.
+    """
+
+    signals: Signals
+    opens: int
+    interval: str
+    timeline: range
+    config: Config
+    first_row: int = 0
+
+
+class Stage:
+    """One run of the kernel: plays pass one after another, each over a part of the frames."""
+
+    def __init__(self) -> None:
+        self._state = np.zeros(7, dtype=np.int64)
+        self._unpriced = 0
+        self._pieces: list[tuple[Ints, Floats, npt.NDArray[np.int8], Ints]] = []
+        self._config = Config()
+
+    @property
+    def frame(self) -> int:
+        """The index of the frame where the next play goes on."""
+        return int(self._state[0])
+
+    @property
+    def invalid(self) -> int:
+        """How many signals were invalid so far."""
+        return int(self._state[4])
+
+    @property
+    def first_invalid(self) -> int:
+        """When the first of them was, in milliseconds; -1 without any."""
+        return int(self._state[5]) * MINUTE if self._state[4] else -1
+
+    def play(self, tape: Tape, play: Play, until: int | None = None) -> None:
+        """Go on up to frame `until` (all of them); the tape reaches to the end of the last life.
+
+        The first tape reaches back to the start of the frame, with the candles of the average
+        price before it.
+        """
+        frames = len(play.timeline)
+        columns, rules = _job(tape, play, frames if until is None else min(until, frames))
+        self._config = play.config
+        if not self._state[2]:  # before there is an average price, nobody is asked
+            known = min(play.config.avg_price_candles_count - 1, len(tape.price))
+            self._unpriced = min(max(-((rules.start - known) // rules.step), 0), frames)
+            self._state[0] = self._unpriced
+        whole, real = np.empty((6, _ROOM), dtype=np.int64), np.empty((4, _ROOM))
+        written = _ROOM
+        while written == _ROOM:
+            written = kernel.play(columns, rules, self._state, whole, real)
+            row = whole[0, :written]
+            minutes = columns.minutes[row if len(columns.minutes) > 1 else row * 0]
+            self._pieces.append(
+                (
+                    whole[1:, :written].copy(),
+                    real[:, :written].copy(),
+                    columns.side[row],
+                    minutes.astype(np.int64),
+                )
+            )
+
+    def table(self) -> TradeTable:
+        """Return what was found."""
+        parts = [*zip(*self._pieces, strict=True)]
+        whole, real = np.concatenate(parts[0], axis=1), np.concatenate(parts[1], axis=1)
+        side, minutes = np.concatenate(parts[2]), np.concatenate(parts[3])
+        reason, config = whole[3].astype(np.int8), self._config
+        never = reason >= kernel.CANCELLED
+        close = np.where(never, np.nan, real[3])
+        costs = config.percent_fee, config.percent_slippage
+        long, short = (profit(name, real[0], close, *costs) for name in ("long", "short"))
+        frames, _, calls, unanswered, invalid, _, held = map(int, self._state)
+        return TradeTable(
+            side=side,
+            scheduled_at=whole[0] * MINUTE,
+            pending_at=np.where(never, -1, whole[1] * MINUTE),
+            closed_at=whole[2] * MINUTE,
+            minutes=minutes,
+            reason=reason,
+            ambiguous=whole[4].astype(np.bool_),
+            price_open=real[0],
+            price_take_profit=real[1],
+            price_stop_loss=real[2],
+            price_close=close,
+            pnl=np.where(side > 0, long, short),
+            frames=frames,
+            calls=calls,
+            unanswered=unanswered,
+            invalid=invalid,
+            first_invalid=self.first_invalid,
+            unpriced=self._unpriced,
+            held=held,
+            throttled=frames - calls - self._unpriced - held,
+        )
+
+
+def run_kernel(tape: Tape, play: Play) -> TradeTable:
+    """Return every signal that came to an end, as the engine would without risk profiles.
+
+    The tape reaches from the start of the frame (with the candles of the average price before it)
+    to the end of the last life, or to the end of the data.
+
+    Raises:
+        BacktestKitError: Numba is missing.
+        ValueError: an instant is off its grid, or the interval is unknown.
+    """
+    compile_kernel()
+    return _run(tape, play)
+
+
+def sweep(
+    tape: Tape, make: Callable[[T], Play], sets: Iterable[T], *, threads: int | None = None
+) -> Iterator[tuple[T, TradeTable]]:
+    """Yield each set with its trades, in order; `make` and the kernel run in threads (all cores).
+
+    No more than twice as many sets as threads are begun at a time: signals and tables don't pile
+    up. What `make` or the kernel raise comes when it is the set's turn.
+    """
+    compile_kernel()
+    threads = threads or os.cpu_count() or 1
+    begun: deque[tuple[T, Future[TradeTable]]] = deque()
+    pool = ThreadPoolExecutor(threads, "kernel")
+    try:
+        for one in sets:
+            begun.append((one, pool.submit(lambda it: _run(tape, make(it)), one)))
+            if len(begun) >= 2 * threads:
+                earliest, future = begun.popleft()
+                yield earliest, future.result()
+        while begun:
+            earliest, future = begun.popleft()
+            yield earliest, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def compile_kernel(say: Callable[[str], object] | None = None) -> None:
+    """Make the kernel ready, once a process; `say` (or the log) is told what takes so long.
+
+    Raises:
+        BacktestKitError: Numba is missing.
+    """
+    if _ready.is_set():
+        return
+    if not kernel.available():
+        raise BacktestKitError("the kernel needs Numba: pip install 'backtest-kit[numba]'")
+    with _lock:
+        if _ready.is_set():
+            return
+        folder = kernel.play.stats.cache_path  # type: ignore[attr-defined]
+        kept = folder is not None and any(Path(folder).glob("_kernel.play-*.nbi"))
+        text = "loading the compiled kernel" if kept else "compiling the kernel, some ten seconds"
+        where = "not kept: no folder can be written to" if folder is None else f"kept in {folder}"
+        (say or logging.getLogger("backtest_kit").info)(f"{text} ({where})")
+        flat = np.ones(1)
+        signals = Signals(np.zeros(1), 1, 1, 1)
+        _run(Tape(0, flat, flat, flat, flat), Play(signals, 0, "1m", range(0, 1, MINUTE), Config()))
+        _ready.set()
+
+
+def _run(tape: Tape, play: Play) -> TradeTable:
+    stage = Stage()
+    stage.play(tape, play)
+    return stage.table()
+
+
+def _job(tape: Tape, play: Play, until: int) -> tuple[kernel.Columns, kernel.Rules]:
+    config, signals, interval = play.config, play.signals, interval_ms(play.interval)
+    start, step = play.timeline.start - tape.first, play.timeline.step
+    if start % MINUTE or step % MINUTE or play.opens % interval:
+        raise ValueError(f"{play.timeline} and opens={play.opens} must be on their grids")
+    hop, wick = -(-interval // step), config.exit_trigger == "wick"
+    flat = tape.price, tape.price, tape.price
+    columns: tuple[npt.NDArray[Any], ...] = (
+        *(tape.price, *((tape.open, tape.high, tape.low) if wick else flat), signals.side),
+        *(signals.price_take_profit, signals.price_stop_loss),
+        *(signals.minute_estimated_time, signals.price_open),
+    )
+    rules = kernel.Rules(
+        relative=signals.relative,
+        start=start // MINUTE,
+        step=step // MINUTE,
+        frames=len(play.timeline),
+        until=until,
+        hop=hop,
+        rows=hop * step // interval,
+        rest=hop * step % interval // MINUTE,
+        minute=tape.first // MINUTE,
+        interval=interval // MINUTE,
+        base=play.opens // interval + 1,
+        first_row=max(play.first_row, 0),
+        wick=wick,
+        stop_first=config.ambiguous_candle == "stop_loss_first",
+        wait=min(config.schedule_await_minutes, 2**53),
+        longest=min(config.max_signal_lifetime_minutes, 2**53),
+        least_profit=config.min_take_profit_distance_percent,
+        least_loss=config.min_stop_loss_distance_percent,
+        most_loss=config.max_stop_loss_distance_percent,
+    )
+    return kernel.Columns(*map(_read_only, columns)), rules
+
+
+def _read_only(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a contiguous view of one kind, so that the kernel is compiled once."""
+    view = np.ascontiguousarray(column[:1] if column.strides == (0,) else column).view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,208 @@
+"""The compiled kernel trades as the engine does, to the last bit: signals, markets and settings."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backtest-kit[numba]'")
+
+import backtest_kit as bk
+import reference
+from backtest_kit import _array_run as kernel
+from backtest_kit._config import Config
+from backtest_kit._fast_forward import Tape
+from backtest_kit._kernel import REASONS
+from backtest_kit._results import ProfitLoss, TickCancelled, TickClosed
+from backtest_kit._series import average_prices
+from backtest_kit._signal import SignalRow
+from backtest_kit._time import INTERVALS, to_datetime
+from markets import MINUTE, START, cases, market
+
+NAMES = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
+WHERE = {"symbol": "X", "strategy_name": "s", "exchange_name": "frame"}
+
+
+class More(NamedTuple):
+    """What a backtest of arrays has beside a `Case`."""
+
+    warmup: int
+    shift: int
+    length: float
+    bracket: bool
+    one_lifetime: bool
+    broken: float
+
+
+mores = st.builds(
+    More,
+    warmup=st.integers(1, 4),
+    shift=st.integers(0, 20),
+    length=st.sampled_from([0.0, 0.3, 0.75, 1.0, 1.2]),
+    bracket=st.booleans(),
+    one_lifetime=st.booleans(),
+    broken=st.sampled_from([0.0, 0.1]),
+)
+
+
+def tape_of(rows, count):
+    """The 1m market without gaps, as the engine sees it."""
+    t, o, h, low, c, v = (
+        np.array(column) for column in zip(*reference.fill_gaps(rows), strict=True)
+    )
+    return Tape(int(t[0]) + MINUTE, average_prices(h, low, c, v, count), o, h, low)
+
+
+def play_of(case, more, tape, rows):
+    """Random signals near the market, some of them invalid, asked for along a frame.
+
+    There is one for each candle up to the last that has closed and is no gap.
+    """
+    rng = np.random.default_rng([case.seed, 7])
+    interval = INTERVALS[case.interval]
+    opens = START // interval * interval
+    last = max((row[0] for row in rows if row[0] // interval < rows[-1][0] // interval), default=0)
+    if (rows[-1][0] + MINUTE) % interval == 0:
+        last = rows[-1][0]
+    n = max(last // interval - opens // interval + 1, 0)
+    closes_at = np.clip(tape.row(opens + (np.arange(n) + 1) * interval), 0, len(tape.open) - 1)
+    near = tape.open[closes_at]
+    side = np.where(rng.random(n) < 0.5, 1, -1) * (rng.random(n) < case.ask_rate)
+    up, down = rng.choice([0.0, 0.4, 0.6, 1.5, 4.0], (2, n), p=[0.02, 0.03, 0.35, 0.4, 0.2])
+    minutes = rng.choice([1.0, 2.0, 4.0, 7.0, 30.0, 33.0, 120.0, 1440.0], n)
+    away = rng.choice([-0.3, 0.0, 0.1, 0.5, 2.0], n)
+    entry = np.where(rng.random(n) < 0.5, near * (1 - side * away / 100), np.nan)
+    if case.coarse:
+        entry = np.round(entry * 2) / 2
+    base = np.where(np.isnan(entry), near, entry)
+    goal, stop = base * (1 + side * up / 100), base * (1 - side * down / 100)
+    if case.coarse:
+        goal, stop = np.round(goal * 2) / 2, np.round(stop * 2) / 2
+    if more.bracket:
+        goal, stop = up, down
+    for column in (goal, stop, minutes, entry):
+        bad = rng.random(n) < more.broken
+        column[bad] = rng.choice([np.nan, np.inf, -1.0, 0.0, 0.5, 1441.0, 1e9], bad.sum())
+    if more.one_lifetime:
+        minutes = 30
+    if more.bracket:
+        signals = bk.Signals.bracket(side, goal, stop, minutes)
+    else:
+        signals = bk.Signals(side, goal, stop, minutes, entry)
+    start = START + more.shift * MINUTE
+    whole_buckets = -(-START // interval) - START // interval
+    return kernel.Play(
+        signals,
+        opens,
+        case.interval,
+        range(start, start + int(case.minutes * more.length) * MINUTE + 1, INTERVALS[case.frame]),
+        Config(**case.config),
+        first_row=whole_buckets + more.warmup - 1,
+    )
+
+
+def by_the_engine(case, more, rows, play, *, step_by_step=False):
+    """Run a play on a new engine; return what ended, in order, and the record."""
+    interval, signals, ended = INTERVALS[case.interval], play.signals, []
+
+    def get_signals(candles):
+        last = (int(candles.timestamp[-1]) - play.opens) // interval
+        take = np.full(len(candles), last)
+        make = bk.Signals.bracket if signals.relative else bk.Signals
+        columns = [signals.price_take_profit, signals.price_stop_loss]
+        columns += [signals.minute_estimated_time]
+        columns += [] if signals.relative else [signals.price_open]
+        return make(signals.side[take], *(column[take] for column in columns))
+
+    with bk.Engine() as engine:
+        engine.set_config(**case.config)
+        bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+        bk.add_frame(
+            frame_name="f",
+            interval=case.frame,
+            start_date=to_datetime(play.timeline.start),
+            end_date=to_datetime(play.timeline.stop - 1),
+        )
+        bk.add_strategy(
+            strategy_name="s",
+            interval=case.interval,
+            get_signals=get_signals,
+            warmup=more.warmup,
+            callbacks={"on_cancel": ended.append, "on_close": ended.append},
+        )
+        if step_by_step:
+            bk.listen_signal(lambda tick: None)
+        results = bk.Backtest.run_sync("X", **NAMES)
+        assert results == [tick for tick in ended if isinstance(tick, TickClosed)]
+        return ended, engine.records.select(mode="backtest")[0]
+
+
+def ticks(table, tape):
+    """The rows of a table as the engine would tell them."""
+    for i in range(len(table)):
+        scheduled, filled, at = (
+            int(column[i]) for column in (table.scheduled_at, table.pending_at, table.closed_at)
+        )
+        row = SignalRow(
+            id=f"frame:s:X:{scheduled}",
+            position="long" if table.side[i] > 0 else "short",
+            price_open=float(table.price_open[i]),
+            price_take_profit=float(table.price_take_profit[i]),
+            price_stop_loss=float(table.price_stop_loss[i]),
+            minute_estimated_time=int(table.minutes[i]),
+            scheduled_at=scheduled,
+            pending_at=None if filled < 0 else filled,
+            **WHERE,
+        )
+        place = {**WHERE, "timestamp": at, "current_price": tape.bar(at).price, "signal": row}
+        reason = REASONS[table.reason[i]]
+        if filled < 0:
+            assert np.isnan(table.pnl[i])
+            assert np.isnan(table.price_close[i])
+            yield TickCancelled(reason=reason, close_timestamp=at, **place)
+        else:
+            close = float(table.price_close[i])
+            yield TickClosed(
+                close_reason=reason,
+                close_timestamp=at,
+                pnl=ProfitLoss(float(table.pnl[i]), row.price_open, close),
+                ambiguous=bool(table.ambiguous[i]),
+                **place,
+            )
+
+
+def compare(case, more, *, step_by_step=False):
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    tape = tape_of(rows, case.config["avg_price_candles_count"])
+    play = play_of(case, more, tape, rows)
+    table = kernel.run_kernel(tape, play)
+    try:
+        ended, record = by_the_engine(case, more, rows, play, step_by_step=step_by_step)
+    except bk.DataRangeError:  # a frame that begins where the data do, or goes on where they ended
+        assert table.unpriced == len(play.timeline) or table.frames < len(play.timeline)
+        return
+    assert list(ticks(table, tape)) == ended
+    errors = {kind: (seen.count, seen.when) for kind, seen in record.error_kinds.items()}
+    invalid = errors.pop(("get_signal", "SignalError"), (0, -1))
+    assert (table.invalid, table.first_invalid) == invalid
+    assert table.unanswered == errors.pop(("get_signal", "DataRangeError"), (0, None))[0]
+    assert table.unpriced == errors.pop(("step", "DataRangeError"), (0, None))[0]
+    assert not errors
+    assert table.calls == record.calls
+    # where the data end inside the frame, a jump over throttled frames may go on behind them
+    if tape.stop > play.timeline[-1] or not step_by_step:
+        assert (table.frames == len(play.timeline)) == record.complete
+        assert table.frames == record.frames
+    assert min(table.unpriced, table.held, table.throttled) >= 0
+
+
+@given(cases, mores)
+def test_the_kernel_equals_fast_forward(case, more):
+    compare(case, more)
+
+
+@given(cases, mores)
+def test_the_kernel_equals_step_by_step(case, more):
+    compare(case, more, step_by_step=True)
