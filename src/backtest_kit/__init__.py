@@ -13,7 +13,7 @@ from backtest_kit._ambient import (
     get_date,
     get_mode,
 )
-from backtest_kit._array_strategy import Signals
+from backtest_kit._array_strategy import Signals, trailing_mean
 from backtest_kit._backtest import Backtest
 from backtest_kit._candles import Candle, Candles
 from backtest_kit._clock import VirtualClock
@@ -32,6 +32,7 @@ from backtest_kit._errors import (
     FetchError,
     GapError,
     MissedStepsError,
+    PeekingError,
     RegistrationError,
     SignalError,
     StateError,
@@ -171,6 +172,7 @@ __all__ = [
     "MissedStepsError",
     "Partial",
     "PartialEvent",
+    "PeekingError",
     "Performance",
     "PerformanceEvent",
     "PersistAdapter",
@@ -278,5 +280,6 @@ __all__ = [
     "set_logger",
     "strategy",
     "tick_from_json",
+    "trailing_mean",
     "use_persist_adapter",
 ]

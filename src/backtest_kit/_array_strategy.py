@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from backtest_kit._ambient import average_price, candles
-from backtest_kit._candles import Floats
+from backtest_kit._candles import Candles, Floats
 from backtest_kit._errors import SignalError
 from backtest_kit._schemas import StrategySchema
 from backtest_kit._signal import Signal
+
+#: Rows summed at a time, so that they stay in the processor's cache.
+_BLOCK: Final = 4096
 
 
 class Signals:
@@ -73,6 +76,39 @@ class Signals:
         signals.relative = True
         return signals
 
+    @classmethod
+    def atr_bracket(
+        cls,
+        side: npt.ArrayLike,
+        candles: Candles,
+        take_profit_atr: float | Floats = 2.0,
+        stop_loss_atr: float | Floats = 1.0,
+        minute_estimated_time: npt.ArrayLike = 240,
+        period: int = 14,
+    ) -> Signals:
+        """Return signals that enter now, with distances in multiples of the average true range.
+
+        The true range is Wilder's (New Concepts in Technical Trading Systems, 1978); its average
+        is the plain mean of the last `period` rows, as his first value is, so that row i depends
+        on candles `i - period` to i alone (his smoothing would depend on all before). The multiple,
+        in percent of the row's close, is measured from the actual entry price. Rows before
+        `period` have no signal.
+
+        Raises:
+            ValueError: `period` is below 1.
+        """
+        _, _, high, low, close, _ = candles.columns()
+        before = np.concatenate((close[:1] * np.nan, close[:-1]))
+        reach = np.maximum(high, before) - np.minimum(low, before)
+        percent = trailing_mean(reach, period) / close * 100
+        known = np.isfinite(percent)
+        return cls.bracket(
+            np.where(known, side, 0),
+            percent * take_profit_atr,
+            percent * stop_loss_atr,
+            minute_estimated_time,
+        )
+
     def __len__(self) -> int:
         return len(self.side)
 
@@ -101,6 +137,42 @@ class Signals:
         return np.broadcast_to(column, self.side.shape)
 
 
+def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
+    """Return the mean of the last `count` values at each row, float64; NaN where there are fewer.
+
+    Summed oldest to newest at each row, so that a row depends on its window alone, to the last
+    bit: a difference of cumulative sums does not, since what came before leaves its rounding.
+
+    Raises:
+        ValueError: `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count={count!r} must be 1 or more")
+    column = np.asarray(values, dtype=np.float64)
+    mean = np.full(column.shape, np.nan)
+    for begin in range(0, len(column) - count + 1, _BLOCK):
+        end = min(begin + _BLOCK, len(column) - count + 1)
+        total = column[begin:end].copy()
+        for k in range(1, count):
+            total += column[begin + k : end + k]
+        mean[begin + count - 1 : end + count - 1] = total / count
+    return mean
+
+
+def evaluate(function: Callable[[Candles], Any], window: Candles) -> Signals:
+    """Return a strategy's signals over `window`.
+
+    Raises:
+        SignalError: the answer is no `Signals`, or not one row per candle.
+    """
+    signals = function(window)
+    if not isinstance(signals, Signals) or len(signals) != len(window):
+        raise SignalError(
+            [f"get_signals returned {signals!r}; return Signals with {len(window)} rows"]
+        )
+    return signals
+
+
 def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:
     """Return what to call with (symbol, when) for a strategy's answer."""
     if strategy.get_signal is not None:
@@ -110,11 +182,7 @@ def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:
 
     def ask(symbol: str, when: datetime) -> Signal | None:
         window = candles(symbol, strategy.interval, strategy.warmup)
-        signals = function(window)
-        if not isinstance(signals, Signals) or len(signals) != len(window):
-            raise SignalError(
-                [f"get_signals returned {signals!r}; return Signals with {len(window)} rows"]
-            )
+        signals = evaluate(function, window)
         return signals.row(len(window) - 1, average_price(symbol))
 
     return ask

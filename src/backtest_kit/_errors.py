@@ -8,6 +8,7 @@ Named by what the reader does next::
       UnknownNameError       nothing is registered under this name     (also LookupError)
       ContextError           an ambient function was called outside a run (also RuntimeError)
       SignalError            a strategy proposed an invalid signal     (also ValueError)
+      PeekingError           an array strategy's answer depends on later candles
       StrategyFileError      a strategy file can't be loaded
       StrategyFailedError    a strategy of a walk raised whenever it was asked
       WorkerError            a trial can't be sent to a worker, or its worker is gone
@@ -57,6 +58,10 @@ class SignalError(BacktestKitError, ValueError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("invalid signal: " + "; ".join(self.problems))
+
+
+class PeekingError(BacktestKitError):
+    """An array strategy's answer depends on candles later than its own."""
 
 
 class StrategyFileError(BacktestKitError):

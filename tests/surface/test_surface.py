@@ -57,6 +57,7 @@ LAYERS = [
         "_engine",
         "_array_strategy",
         "_array_run",
+        "_peeking",
         "_run",
         "_task",
         "_listen",

@@ -1,0 +1,145 @@
+"""Does row i of an array strategy depend on candles up to i only, and on how many of them?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from backtest_kit._array_strategy import Signals, evaluate
+from backtest_kit._candles import Candles
+from backtest_kit._errors import PeekingError
+from backtest_kit._time import iso
+
+GetSignals = Callable[[Candles], Signals]
+#: Side, kind, take profit, stop loss, lifetime, entry; NaN is None, so that it equals itself.
+Answer = tuple[float | None, ...]
+NONE: Final[Answer] = (0.0,)
+#: Prices nearer than this may differ by rounding alone, which is no look into the future.
+ROUNDING: Final = 1e-9
+#: Rows at which all later candles are left out of the whole array, where a window says otherwise.
+_CUTS: Final = 4
+
+
+def answer(signals: Signals, row: int) -> Answer:
+    """Return what row `row` says; without a side the rest does not matter."""
+    side = float(signals.side[row])
+    if side == 0:
+        return NONE
+    columns = (
+        signals.price_take_profit,
+        signals.price_stop_loss,
+        signals.minute_estimated_time,
+        signals.price_open,
+    )
+    values = (float(column[row]) for column in columns)
+    return (side, float(signals.relative), *(None if v != v else v for v in values))
+
+
+def scrambled(candles: Candles, row: int) -> Candles:
+    """Return the candles up to `row` as they are, and the later ones in disorder, at other prices.
+
+    They keep their times and the rules of candles; the same each time.
+    """
+    t, *columns = (column.copy() for column in candles.columns())
+    after, n = slice(row + 1, None), len(t) - row - 1
+    rng = np.random.default_rng(row)
+    order, factor = rng.permutation(n), rng.uniform(0.5, 2.0, n)
+    for column in columns:
+        column[after] = column[after][order] * factor
+    return Candles(t, *columns)
+
+
+def after_the_cut(function: GetSignals, candles: Candles, row: int) -> Answer:
+    """Return the answer of row `row` where later candles don't exist."""
+    return answer(evaluate(function, candles[: row + 1]), row)
+
+
+def sampled(sides: np.ndarray[tuple[int], np.dtype[np.int8]], first: int, most: int) -> list[int]:
+    """Return rows from `first` on, ascending: half spread evenly, half of those with a side."""
+    if first >= len(sides):
+        return []
+    even = np.linspace(first, len(sides) - 1, most - most // 2).astype(np.int64)
+    busy = first + np.flatnonzero(sides[first:])
+    place = np.linspace(0, max(len(busy) - 1, 0), most // 2).astype(np.int64)
+    return [int(row) for row in np.union1d(even, busy[place] if len(busy) else even)]
+
+
+def verify(
+    function: GetSignals, candles: Candles, signals: Signals, warmup: int, most: int, name: str
+) -> int | None:
+    """Compare `signals` (of all candles) with windows of `warmup` candles, at some rows.
+
+    Returns the first row where a window says something else, since the strategy remembers more
+    than that, or by rounding; `None` where there is none.
+
+    Raises:
+        PeekingError: a row depends on later candles; the first of those looked at is named.
+    """
+    first, cuts = None, 0
+    for row in sampled(signals.side, warmup - 1, most):
+        seen, known = answer(signals, row), window_answer(function, candles, row, warmup)
+        if known != seen:
+            first = row if first is None else first
+            if cuts < _CUTS:
+                cuts += 1
+                cut = after_the_cut(function, candles, row)
+                if beyond_rounding(cut, seen):
+                    raise peeking(name, candles, row, seen, cut)
+        beyond = future_answer(function, candles, row, warmup, warmup)
+        if beyond_rounding(known, beyond):
+            raise peeking(name, candles, row, beyond, known)
+    return first
+
+
+def window_answer(function: GetSignals, candles: Candles, row: int, length: int) -> Answer:
+    """Return the answer of row `row` where only the last `length` candles are seen, as live."""
+    start = max(row + 1 - length, 0)
+    return answer(evaluate(function, candles[start : row + 1]), row - start)
+
+
+def future_answer(
+    function: GetSignals, candles: Candles, row: int, length: int, more: int
+) -> Answer:
+    """Return the same with up to `more` later candles to be seen, scrambled."""
+    start = max(row + 1 - length, 0)
+    window = scrambled(candles[start : row + 1 + more], row - start)
+    return answer(evaluate(function, window), row - start)
+
+
+def beyond_rounding(one: Answer, other: Answer) -> bool:
+    """Say whether two answers differ by more than rounding could explain."""
+    if len(one) != len(other) or one[:1] != other[:1]:
+        return True
+    for a, b in zip(one, other, strict=True):
+        if (a is None) != (b is None):
+            return True
+        if a is not None and b is not None and not abs(a - b) <= ROUNDING * max(abs(a), abs(b)):
+            return a != b
+    return False
+
+
+def peeking(name: str, candles: Candles, row: int, seen: Answer, without: Answer) -> PeekingError:
+    """Return the error for a row that says `seen` with later candles and `without` otherwise."""
+    return PeekingError(
+        f"strategy {name!r} looks into the future: at row {row:,} (the candle of "
+        f"{iso(int(candles.timestamp[row]))}) it says {describe(seen)} with later candles and "
+        f"{describe(without)} without them. Row i may depend on candles up to i only: no shift "
+        "back in time, no centred window, no mean, extreme or fit over the whole array"
+    )
+
+
+def describe(said: Answer) -> str:
+    """Return an answer as a person reads it."""
+    if said == NONE:
+        return "nothing"
+    side, relative, goal, stop, minutes, entry = said
+    unit = " %" if relative else ""
+    at = "" if entry is None else f" from {entry:.10g}"
+    levels = f"to {_number(goal)}{unit}, stop {_number(stop)}{unit}"
+    return f"{'long' if side == 1 else 'short'}{at} {levels}, {_number(minutes)} min"
+
+
+def _number(value: float | None) -> str:
+    return "NaN" if value is None else f"{value:.10g}"
