@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from datetime import timedelta
-from inspect import isawaitable
-from types import CoroutineType
 from typing import Any, Final
 
 from backtest_kit import _life as life
 from backtest_kit import _step as step
-from backtest_kit._ambient import DataNeeded, Moment, moment, of_user_code
-from backtest_kit._array_strategy import question
+from backtest_kit._ambient import Moment, moment
+from backtest_kit._asking import Answers
 from backtest_kit._bus import HIGH_WATER
 from backtest_kit._clock import stopwatch
 from backtest_kit._engine import Engine
@@ -32,7 +29,7 @@ from backtest_kit._risk import Books, Desk
 from backtest_kit._run import Run
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._signal import SignalRow, complete
-from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
+from backtest_kit._time import INTERVALS, MINUTE, iso
 
 #: The run lets others work after about this many milliseconds.
 BREATH: Final = 10.0
@@ -89,7 +86,7 @@ class FrameDriver:
         self._timeline = timeline
         self._on_timeframe = on_timeframe
         self._interval = INTERVALS[run.strategy.interval]
-        self._ask = question(run.strategy)
+        self._answers = Answers(run)
         self._index = 0
         self._next_ask = timeline.start
         self._tape: Tape | None = None
@@ -197,7 +194,7 @@ class FrameDriver:
         first_asked = self._index
         last = min(first_asked + (frames - 1) * hop + 1, len(timeline))
         stop = min(timeline[last - 1] + 1, tape.stop)
-        at, answer = await self._ask_frames(when, stop, hop * timeline.step)
+        at, answer = await self._answers.ask(when, stop, hop * timeline.step, tape)
         asked = (at - when) // (hop * timeline.step) + 1
         run.record.calls += asked
         took = stopwatch() - began
@@ -216,43 +213,6 @@ class FrameDriver:
         if idle:
             await run.tell(self._idle(tape, at))
         return None
-
-    async def _ask_frames(self, when: int, stop: int, hop: int) -> tuple[int, Any]:
-        """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None."""
-        run, ask, symbol, put = self._run, self._ask, self._run.symbol, moment.set
-        date, hop_delta = to_datetime(when), timedelta(milliseconds=hop)
-        at = when
-        for at in range(when, stop, hop):
-            put(Moment(run, at))
-            try:
-                answer = ask(symbol, date)
-                if answer is not None:
-                    if answer.__class__ is CoroutineType or isawaitable(answer):
-                        answer = await answer
-                    if answer is not None:
-                        return at, answer
-            except DataNeeded as need:
-                answer = await self._ask_again(need, date)
-                if answer is not None:
-                    return at, answer
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                run.error("get_signal", of_user_code(error))  # it never ends a run
-            date += hop_delta
-        return at, None
-
-    async def _ask_again(self, need: DataNeeded, date: Any) -> Any:
-        """Fetch what a sync strategy found missing, and ask it again."""
-        run = self._run
-        while True:
-            try:
-                await run.view.provide(*need.request)
-                answer = self._ask(run.symbol, date)
-                return await answer if isawaitable(answer) else answer
-            except DataNeeded as more:
-                need = more
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                run.error("get_signal", of_user_code(error))
-                return None
 
     async def _take(self, answer: Any, tape: Tape, when: int) -> TickClosed | None:
         """Validate, ask the risk profiles, then open or schedule, and follow the signal's life."""

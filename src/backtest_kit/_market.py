@@ -185,6 +185,10 @@ class MarketView:
         _, open_, high, low, _, _ = segment.columns
         return Tape(segment.first + MINUTE, average, open_, high, low)
 
+    def loaded(self, symbol: str, interval: str) -> Segment | None:
+        """Return the candles of a series that are there; `None` before it was asked for."""
+        return self._segments.get((symbol, interval))
+
     def gaps(self, until: int) -> tuple[SeriesGaps, ...]:
         """Return the candles filled up to `until`, per series that has any."""
         found = []

@@ -103,13 +103,14 @@ def play_of(case, more, tape, rows):
     )
 
 
-def by_the_engine(case, more, rows, play, *, step_by_step=False):
+def by_the_engine(case, more, rows, play, *, listen=False, one_by_one=False):
     """Run a play on a new engine; return what ended, in order, and the record."""
     interval, signals, ended = INTERVALS[case.interval], play.signals, []
 
     def get_signals(candles):
-        last = (int(candles.timestamp[-1]) - play.opens) // interval
-        take = np.full(len(candles), last)
+        if one_by_one and len(candles) > more.warmup:
+            raise RuntimeError("only a window at a time")
+        take = (candles.timestamp - play.opens) // interval
         make = bk.Signals.bracket if signals.relative else bk.Signals
         columns = [signals.price_take_profit, signals.price_stop_loss]
         columns += [signals.minute_estimated_time]
@@ -132,7 +133,7 @@ def by_the_engine(case, more, rows, play, *, step_by_step=False):
             warmup=more.warmup,
             callbacks={"on_cancel": ended.append, "on_close": ended.append},
         )
-        if step_by_step:
+        if listen:
             bk.listen_signal(lambda tick: None)
         results = bk.Backtest.run_sync("X", **NAMES)
         assert results == [tick for tick in ended if isinstance(tick, TickClosed)]
@@ -173,13 +174,13 @@ def ticks(table, tape):
             )
 
 
-def compare(case, more, *, step_by_step=False):
+def compare(case, more, **how):
     rows = market(case.seed, case.minutes, coarse=case.coarse)
     tape = tape_of(rows, case.config["avg_price_candles_count"])
     play = play_of(case, more, tape, rows)
     table = kernel.run_kernel(tape, play)
     try:
-        ended, record = by_the_engine(case, more, rows, play, step_by_step=step_by_step)
+        ended, record = by_the_engine(case, more, rows, play, **how)
     except bk.DataRangeError:  # a frame that begins where the data do, or goes on where they ended
         assert table.unpriced == len(play.timeline) or tape.stop <= play.timeline[-1]
         return
@@ -192,17 +193,22 @@ def compare(case, more, *, step_by_step=False):
     assert not errors
     assert table.calls == record.calls
     # where the data end inside the frame, a jump over throttled frames may go on behind them
-    if tape.stop > play.timeline[-1] or not step_by_step:
+    if tape.stop > play.timeline[-1] or "listen" not in how:
         assert (table.frames == len(play.timeline)) == record.complete
         assert table.frames == record.frames
     assert min(table.unpriced, table.held, table.throttled) >= 0
 
 
 @given(cases, mores)
-def test_the_kernel_equals_fast_forward(case, more):
+def test_the_kernel_equals_the_engine_with_signals_from_arrays(case, more):
     compare(case, more)
 
 
 @given(cases, mores)
-def test_the_kernel_equals_step_by_step(case, more):
-    compare(case, more, step_by_step=True)
+def test_the_kernel_equals_the_engine_that_asks_at_each_frame(case, more):
+    compare(case, more, one_by_one=True)
+
+
+@given(cases, mores)
+def test_the_kernel_equals_the_engine_that_tells_of_each_minute(case, more):
+    compare(case, more, listen=True)
