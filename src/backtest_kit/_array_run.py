@@ -22,6 +22,7 @@ from backtest_kit._config import Config
 from backtest_kit._errors import BacktestKitError
 from backtest_kit._fast_forward import Tape
 from backtest_kit._profit import profit
+from backtest_kit._results import CloseReason
 from backtest_kit._time import MINUTE, interval_ms
 
 T = TypeVar("T")
@@ -67,6 +68,10 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __len__(self) -> int:
         return len(self.side)
 
+    def count(self, reason: CloseReason) -> int:
+        """Return how many filled ones were closed for this reason."""
+        return int((self.reason == kernel.REASONS.index(reason)).sum())
+
     def closed(self) -> TradeTable:
         """Return the filled ones alone, as statistics want them."""
         keep = self.reason < kernel.CANCELLED
@@ -100,9 +105,9 @@ class Stage:
         self._config = Config()
 
     @property
-    def frame(self) -> int:
-        """The index of the frame where the next play goes on."""
-        return int(self._state[0])
+    def due(self) -> int:
+        """The index of the next frame at which the strategy may be asked."""
+        return int(max(self._state[0], self._state[1]))
 
     @property
     def invalid(self) -> int:

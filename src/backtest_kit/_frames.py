@@ -9,6 +9,7 @@ from typing import Any, Final
 from backtest_kit import _life as life
 from backtest_kit import _step as step
 from backtest_kit._ambient import Moment, moment
+from backtest_kit._array_trial import play_arrays
 from backtest_kit._asking import Answers
 from backtest_kit._bus import HIGH_WATER
 from backtest_kit._clock import stopwatch
@@ -92,6 +93,16 @@ class FrameDriver:
         self._tape: Tape | None = None
         self._block = 16
         self._breath = stopwatch()
+
+    async def play_arrays(self) -> bool:
+        """Do what `play` does, for nobody, from arrays; false where `play` has to."""
+        if self._on_timeframe is not None:
+            return False
+        outside = moment.set(None)
+        try:
+            return await play_arrays(self._run, self._timeline, self._answers)
+        finally:
+            moment.reset(outside)
 
     async def play(self) -> AsyncGenerator[TickClosed, None]:
         """Yield the closed results in order; listeners and callbacks are told of the rest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backtest_kit._config import Config
 from backtest_kit._errors import UnknownNameError
@@ -11,6 +11,9 @@ from backtest_kit._events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._market import SeriesGaps
 from backtest_kit._results import Tick, TickCancelled, TickClosed, TickOpened
 from backtest_kit._signal import SignalRow
+
+if TYPE_CHECKING:
+    from backtest_kit._array_run import TradeTable
 
 #: Kinds of error kept with their text; all errors are counted.
 KEPT_KINDS = 100
@@ -67,6 +70,7 @@ class RunRecord:
     """The facts of one run, written by its driver and read by reports.
 
     Times are milliseconds UTC; `since` and `until` bound the range the run has covered so far.
+    A run from arrays that nobody watched has a `table` instead of `closed` and `waited`.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class RunRecord:
         self.complete = False
         self.data_ended_at: int | None = None
         self.living: SignalRow | None = None
+        self.table: TradeTable | None = None
         self.closed: list[TickClosed] = []
         self.waited: list[Waited] = []
         self.partials: list[PartialEvent] = []

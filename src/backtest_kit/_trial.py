@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import numpy as np
 
+from backtest_kit._array_trial import columns_of
 from backtest_kit._engine import Engine
 from backtest_kit._errors import StrategyFailedError
 from backtest_kit._frames import FrameDriver, prepare
@@ -63,16 +64,12 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.message}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    rows = [
-        (tick.close_timestamp, i, tick.signal.pending_at or 0, tick.pnl.pnl_percentage)
-        for i, record in enumerate(records)
-        for tick in record.closed
-    ]
-    rows.sort(key=lambda row: row[:2])
-    closed = np.array([row[0] for row in rows], dtype="<i8")
-    symbol = np.array([row[1] for row in rows], dtype="<i8")
-    opened = np.array([row[2] for row in rows], dtype="<i8")
-    r = np.array([row[3] for row in rows], dtype="<f8")
+    columns = [columns_of(record) for record in records]
+    numbers = [np.full(len(r), i) for i, (r, *_) in enumerate(columns)]
+    r, opened, closed = (np.concatenate([part[i] for part in columns]) for i in range(3))
+    symbol = np.concatenate(numbers)
+    order = np.lexsort((symbol, closed))
+    r, opened, closed, symbol = (column[order] for column in (r, opened, closed, symbol))
     return Trial(
         strategy_name=name,
         symbols=tuple(record.symbol for record in records),
@@ -88,15 +85,15 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.message,
         gaps_filled=sum(series.filled for record in records for series in record.gaps),
-        ambiguous_closes=sum(tick.ambiguous for record in records for tick in record.closed),
-        end_of_data_closes=sum(
-            tick.close_reason == "end_of_data" for record in records for tick in record.closed
-        ),
+        ambiguous_closes=sum(ambiguous for *_, ambiguous, _ in columns),
+        end_of_data_closes=sum(ends for *_, ends in columns),
         complete=all(record.complete for record in records),
     )
 
 
 async def _finish(driver: FrameDriver) -> None:
+    if await driver.play_arrays():
+        return
     async with aclosing(driver.play()) as results:
         async for _ in results:
             pass

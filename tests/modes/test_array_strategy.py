@@ -1,5 +1,6 @@
 """Array strategies: the last row over a trailing window is what a function would answer."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -133,3 +134,97 @@ def test_registering_by_schema_and_by_decorator():
         bk.add_strategy(bk.list_strategies()[0], note="x")
     with pytest.raises(bk.RegistrationError, match="FrameSchema: Missing required argument"):
         bk.add_frame(frame_name="x")
+
+
+def of_means(candles):
+    fast, slow = bk.trailing_mean(candles.close, 5), bk.trailing_mean(candles.close, 20)
+    return bk.Signals.bracket(np.nan_to_num(np.sign(fast - slow)), 1.0, 0.8, 30)
+
+
+def exponential(candles):
+    out = np.empty(len(candles))
+    last = candles.close[0]
+    for i, value in enumerate(candles.close):
+        last = out[i] = last + (value - last) * 0.05
+    return bk.Signals(np.ones(len(out)), out * 1.03, out * 0.97, 30)
+
+
+def next_close(candles):
+    later = np.concatenate((candles.close[1:], [np.nan]))
+    return bk.Signals.bracket(np.where(later > candles.close, 1, 0), 1.0, 0.8, 30)
+
+
+def counted(function, calls):
+    def get_signals(candles):
+        calls.append(len(candles))
+        return function(candles)
+
+    return get_signals
+
+
+def test_signals_are_computed_once_for_many_frames_and_compared_with_windows():
+    calls = []
+    bk.add_strategy(
+        strategy_name="s", interval="5m", warmup=25, get_signals=counted(of_means, calls)
+    )
+    closed = bk.Backtest.run_sync("X", strategy_name="s", **NAMES)
+    assert len(closed) > 100
+    assert bk.Backtest.get_data("X", strategy_name="s").calls > 200
+    assert sum(length > 50 for length in calls) == 1
+    assert 20 < len(calls) < 80
+
+
+def test_a_long_memory_is_asked_step_by_step_and_the_log_says_so_once(caplog):
+    calls = []
+    bk.add_strategy(
+        strategy_name="s", interval="5m", warmup=25, get_signals=counted(exponential, calls)
+    )
+    with caplog.at_level("INFO", "backtest_kit"):
+        closed = bk.Backtest.run_sync("X", strategy_name="s", **NAMES)
+    told = [r.getMessage() for r in caplog.records if "remembers more" in r.getMessage()]
+    assert len(told) == 1
+    assert "'s' remembers more than its last 25 candles, first at that of 2024-01-0" in told[0]
+    assert "asked step by step" in told[0]
+    asked = bk.Backtest.get_data("X", strategy_name="s").calls
+    assert calls.count(25) >= asked
+    window = of_last_window(closed[0], 25)
+    assert closed[0].signal.price_take_profit == window.price_take_profit[-1]
+
+
+def of_last_window(tick, warmup):
+    source = bk.exchanges.SyntheticExchange(seed=2)
+    since = (tick.signal.scheduled_at // 300_000 - warmup) * 300_000
+
+    return exponential(asyncio.run(source.get_candles("X", "5m", since, warmup)))
+
+
+def test_a_look_into_the_future_ends_the_run():
+    bk.add_strategy(strategy_name="s", interval="5m", warmup=25, get_signals=next_close)
+    with pytest.raises(bk.PeekingError, match="strategy 's' looks into the future: at row"):
+        bk.Backtest.run_sync("X", strategy_name="s", **NAMES)
+
+
+def test_a_walk_leaves_out_a_strategy_that_looks_into_the_future():
+    bk.add_strategy(strategy_name="bad", interval="5m", warmup=25, get_signals=next_close)
+    bk.add_strategy(strategy_name="good", interval="5m", warmup=25, get_signals=of_means)
+    bk.add_walker(walker_name="w", strategies=["bad", "good"], **NAMES)
+    bad, good = bk.Walker.run_sync("X", walker_name="w")
+    assert bad.error.startswith("PeekingError: strategy 'bad' looks into the future")
+    assert good.error is None
+    trades = bk.Backtest.run_sync("X", strategy_name="good", **NAMES)
+    assert good.statistics.total_pnl == np.array([t.pnl.pnl_percentage for t in trades]).sum()
+
+
+def test_a_strategy_that_asks_for_now_is_asked_step_by_step():
+    def get_signals(candles):
+        assert int(bk.get_date().timestamp() * 1000) >= candles.timestamp[-1] + 300_000
+        return of_means(candles)
+
+    bk.add_strategy(strategy_name="now", interval="5m", warmup=25, get_signals=get_signals)
+    bk.add_strategy(strategy_name="s", interval="5m", warmup=25, get_signals=of_means)
+    now, plain = (
+        [t.pnl for t in bk.Backtest.run_sync("X", strategy_name=name, **NAMES)]
+        for name in ("now", "s")
+    )
+    assert now == plain
+    assert len(now) > 100

@@ -70,7 +70,7 @@ LAYERS = [
         "_walk_forward",
         "_grid",
     },
-    {"_asking", "_frames", "_minutes", "_resume", "_study", "_trial", "_walk", "_workers"},
+    {"_array_trial", "_asking", "_frames", "_minutes", "_resume", "_study", "_trial", "_walk", "_workers"},
     {"_reports", "_data_check"},
     {"_backtest", "_live", "_walker", "_search"},
     {"cli", "testing", "__main__", "__init__"},

@@ -1,0 +1,166 @@
+"""A backtest from arrays that nobody watches: a table of trades instead of results and events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from backtest_kit._ambient import Moment, moment
+from backtest_kit._asking import Answers, Chunk
+from backtest_kit._candles import Floats, Ints
+from backtest_kit._config import Config
+from backtest_kit._errors import DataError, DataRangeError, SignalError
+from backtest_kit._fast_forward import Tape
+from backtest_kit._record import RunRecord
+from backtest_kit._run import Run
+from backtest_kit._signal import complete
+from backtest_kit._time import MINUTE, iso
+
+if TYPE_CHECKING:
+    from backtest_kit._array_run import Stage
+
+#: Channels on which a run tells of itself; where someone listens, it is stepped through.
+_CHANNELS: Final = (
+    *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk"),
+    *("error", "performance", "backtest_progress", "done_backtest"),
+)
+
+
+def unwatched(run: Run) -> bool:
+    """Say whether a table of trades is all that could come out of a run."""
+    strategy = run.strategy
+    return (
+        strategy.get_signals is not None
+        and not strategy.risk_names
+        and strategy.callbacks is None
+        and not run.engine.bus.wanted(*_CHANNELS)
+    )
+
+
+async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
+    """Fill in the record of a run from the kernel's trades; false: it has to be stepped through.
+
+    Raises:
+        PeekingError: signals over arrays look into the future.
+    """
+    if not unwatched(run):
+        return False
+    from backtest_kit._array_run import Stage, compile_kernel  # they import Numba
+    from backtest_kit._kernel import available
+
+    if not available():
+        return False
+    compile_kernel(run.engine.logger.info)
+    stage, errors = Stage(), list[tuple[int, Exception]]()
+    try:
+        if not await _played(run, timeline, answers, stage, errors):
+            return False
+    except DataError:
+        return False  # step by step, this may be an error of some steps
+    table, record = stage.table(), run.record
+    counts = {True: table.invalid, False: table.unanswered}
+    for when, error in errors:
+        moment.set(Moment(run, when))
+        run.error("get_signal", error)
+        more = counts[isinstance(error, SignalError)] - 1
+        record.error_count += more
+        record.error_kinds["get_signal", type(error).__name__].count += more
+    record.table = table
+    record.calls, record.frames, record.complete = table.calls, len(timeline), True
+    record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
+    record.gaps = run.view.gaps(record.until)
+    return True
+
+
+async def _played(
+    run: Run,
+    timeline: range,
+    answers: Answers,
+    stage: Stage,
+    errors: list[tuple[int, Exception]],
+) -> bool:
+    """Play the whole timeline, as much at a time as is loaded; false where that can't be.
+
+    `errors` gets the first call without candles, and the first invalid signal.
+    """
+    from backtest_kit._array_run import Play
+
+    view, symbol, config = run.view, run.symbol, run.config
+    interval, warmup = run.strategy.interval, run.strategy.warmup
+    tape = await view.tape(symbol, timeline[0], timeline[0])
+    if timeline[0] < tape.first + (config.avg_price_candles_count - 1) * MINUTE:
+        return False
+    while (frame := stage.due) < len(timeline):
+        when = asked = timeline[frame]
+        try:
+            await view.window_async(symbol, interval, warmup, when)
+        except DataRangeError as error:
+            segment = view.loaded(symbol, interval)
+            if frame or segment is None or not segment.begins:
+                return False
+            errors.append((when, error))
+            asked = (segment.first_index + warmup) * segment.step
+        chunk = answers.chunk(asked)
+        if chunk is None:
+            return False
+        until = min(-((timeline.start - chunk.stop) // timeline.step), len(timeline))
+        last = timeline[until - 1]
+        tape = await view.tape(symbol, when, last + _longest(chunk, config) * MINUTE)
+        if until <= frame or tape.stop <= last:
+            return False
+        valid = not stage.invalid
+        signals = chunk.signals
+        stage.play(tape, Play(signals, chunk.opens, interval, timeline, config, warmup - 1), until)
+        if valid and stage.invalid:
+            errors.append(_invalid(run, chunk, tape, stage.first_invalid))
+        await asyncio.sleep(0)
+    return True
+
+
+def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints, int, int]:
+    """Return profit, opening and close of what a run has closed, in order.
+
+    And how many closes were ambiguous, or at the end of the data.
+    """
+    if record.table is not None:
+        table = record.table.closed()
+        ambiguous, ends = int(table.ambiguous.sum()), table.count("end_of_data")
+        return table.pnl, table.pending_at, table.closed_at, ambiguous, ends
+    closed = record.closed
+    return (
+        np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64),
+        np.array([tick.signal.pending_at or 0 for tick in closed], dtype=np.int64),
+        np.array([tick.close_timestamp for tick in closed], dtype=np.int64),
+        sum(tick.ambiguous for tick in closed),
+        sum(tick.close_reason == "end_of_data" for tick in closed),
+    )
+
+
+def _longest(chunk: Chunk, config: Config) -> int:
+    """Return how many minutes at most pass from an answer to its end."""
+    signals = chunk.signals
+    busy = signals.side != 0
+    minutes = signals.minute_estimated_time[busy]
+    lives = minutes[(minutes >= 1) & (minutes <= config.max_signal_lifetime_minutes)]
+    waits = not np.isnan(signals.price_open[busy]).all()
+    return int(lives.max(initial=1)) + waits * config.schedule_await_minutes
+
+
+def _invalid(run: Run, chunk: Chunk, tape: Tape, when: int) -> tuple[int, Exception]:
+    """Return the error of the signal at `when`."""
+    price = float(tape.price[tape.row(when)])
+    try:
+        complete(
+            chunk.signals.row(chunk.row(when), price),
+            price=price,
+            when=when,
+            symbol=run.symbol,
+            strategy_name=run.strategy_name,
+            exchange_name=run.exchange_name,
+            config=run.config,
+        )
+    except SignalError as error:
+        return when, error
+    raise AssertionError(f"the kernel refused the signal at {iso(when)}, which is valid")

@@ -1,0 +1,105 @@
+"""A trial from the kernel's table is the same as one that is stepped through, byte for byte."""
+
+import asyncio
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backtest-kit[numba]'")
+
+import backtest_kit as bk
+from backtest_kit import _trial as trials
+from backtest_kit._frames import FrameDriver
+from backtest_kit._time import INTERVALS, to_datetime
+from backtest_kit._trades import Trial
+from markets import MINUTE, START, cases, market
+
+
+def strategy_of(case, warmup, bracket, broken):
+    """Answers that depend on a candle's time and close alone, some of them invalid."""
+
+    def get_signals(candles):
+        close = candles.close
+        rng = np.random.default_rng(case.seed)
+        place = (candles.timestamp // MINUTE) % 997
+        draws = rng.random((6, 997))[:, place]
+        side = np.where(draws[0] < 0.5, 1, -1) * (draws[1] < case.ask_rate)
+        up, down = 0.6 + 3 * draws[2], 0.6 + 3 * draws[3]
+        minutes = np.where(draws[4] < broken, 0.5, np.floor(1 + 200 * draws[4] ** 4))
+        if bracket:
+            return bk.Signals.bracket(side, up, down, minutes)
+        away = np.where(draws[5] < 0.5, np.nan, 2 * draws[5] - 1)
+        entry = close * (1 - side * away / 100)
+        base = np.where(np.isnan(entry), close, entry)
+        return bk.Signals(
+            side, base * (1 + side * up / 100), base * (1 - side * down / 100), minutes, entry
+        )
+
+    return bk.StrategySchema(
+        strategy_name="s", interval=case.interval, get_signals=get_signals, warmup=warmup
+    )
+
+
+def trial(case, strategy, timeline, symbols, chunk):
+    """Run a trial on a new engine; return it, or the error and its text, and if arrays served."""
+    rows = [list(row) for row in market(case.seed, case.minutes, coarse=case.coarse)]
+    with bk.Engine() as engine:
+        engine.set_config(**case.config)
+        engine.config = msgspec.structs.replace(engine.config, candles_per_chunk=chunk)
+        bk.add_exchange(bk.exchanges.FrameExchange(rows))
+        frame = bk.FrameSchema(
+            frame_name="f",
+            interval=case.frame,
+            start_date=to_datetime(timeline.start),
+            end_date=to_datetime(timeline.stop - 1),
+        )
+        try:
+            return asyncio.run(
+                trials.run_trial(engine, strategy, symbols, engine.exchanges.get("frame"), frame)
+            )
+        except bk.BacktestKitError as error:
+            return type(error), str(error)
+
+
+@given(
+    cases,
+    st.integers(1, 30),
+    st.booleans(),
+    st.sampled_from([0.0, 0.3, 2.0]),
+    st.integers(0, 40),
+    st.sampled_from([0.3, 0.9, 1.0, 1.1]),
+    st.sampled_from([("X",), ("X", "Y")]),
+    st.sampled_from([50, 131_072]),
+)
+def test_a_trial_from_arrays_is_the_one_stepped_through(
+    case, warmup, bracket, broken, shift, length, symbols, chunk
+):
+    strategy = strategy_of(case, warmup, bracket, broken)
+    start = START + shift * MINUTE
+    end = start + max(int(case.minutes * length) - shift, 0) * MINUTE
+    timeline = range(start, end + 1, INTERVALS[case.frame])
+    used = []
+    original = FrameDriver.play_arrays
+
+    async def watched(driver):
+        used.append(await original(driver))
+        return used[-1]
+
+    async def never(driver):
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrameDriver, "play_arrays", watched)
+        fast = trial(case, strategy, timeline, symbols, chunk)
+        patch.setattr(FrameDriver, "play_arrays", never)
+        slow = trial(case, strategy, timeline, symbols, chunk)
+    if chunk < case.minutes and isinstance(slow, Trial):
+        # of the throttled frames at the very end, stepping loads no candles that it has no use for
+        assert slow.gaps_filled <= fast.gaps_filled <= slow.gaps_filled + case.minutes
+        slow = msgspec.structs.replace(slow, gaps_filled=fast.gaps_filled)
+    assert fast == slow
+    if isinstance(slow, Trial) and length < 1 and shift > 35 * INTERVALS[case.interval]:
+        assert all(used)
