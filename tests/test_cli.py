@@ -179,6 +179,7 @@ def s(symbol, when):
     [
         (),
         ("backtest",),
+        ("check",),
         ("data", "check"),
         ("data", "import"),
         ("demo",),
@@ -193,6 +194,47 @@ def test_every_help_shows_an_example(arguments, tmp_path):
     assert result.returncode == 0
     assert f"backtest-kit {' '.join(arguments)}".strip() in result.stdout
     assert "\\b" not in result.stdout
+
+
+ARRAYS = """
+import numpy as np
+import backtest_kit as bk
+bk.add_exchange(bk.exchanges.SyntheticExchange())
+
+def honest(candles):
+    fast, slow = bk.trailing_mean(candles.close, 5), bk.trailing_mean(candles.close, 30)
+    return bk.Signals.bracket(np.where(fast > slow, 1, 0), 1.0, 0.8, 60)
+
+def peeks(candles):
+    later = np.concatenate((candles.close[1:], [np.nan]))
+    return bk.Signals.bracket(np.where(later > candles.close * 1.0005, 1, 0), 1.0, 0.8, 60)
+
+bk.add_strategy(strategy_name="honest", interval="5m", get_signals=honest, warmup=40)
+bk.add_strategy(strategy_name="peeks", interval="5m", get_signals=peeks, warmup=40)
+"""
+
+
+def test_check_names_a_look_into_the_future_and_how_much_is_remembered(tmp_path):
+    (tmp_path / "arrays.py").write_text(ARRAYS)
+    span = ("--symbol", "X", "--from", "2024-01-01", "--to", "2024-01-03")
+    both = run("check", "arrays.py", *span, cwd=tmp_path)
+    assert both.returncode == 1
+    assert both.stderr == ""
+    text = " ".join(both.stdout.split())
+    assert "no row depends on later candles" in text
+    assert "strategy 'peeks' looks into the future: at row" in text
+    assert "576 rows from 2024-01-01T00:00Z to 2024-01-02T23:55Z" in text
+    honest = run("check", "arrays.py", *span, "--strategy", "honest", "--json", cwd=tmp_path)
+    assert honest.returncode == 0
+    (found,) = json.loads(honest.stdout)
+    assert (found["rows"], found["peeking"]) == (576, None)
+    rows = {one["length"]: one["rows"] for one in found["memory"]}
+    assert rows.pop(20) == found["signals"] > 100  # 30 candles are needed
+    assert rows == {40: 0, 80: 0, 160: 0}
+    (tmp_path / "plain.py").write_text(SLOW)
+    one_line(run("check", "plain.py", *span, cwd=tmp_path), "no such strategy with get_signals")
+    early = run("check", "arrays.py", "--symbol", "X", "--from", "1970-01-01", cwd=tmp_path)
+    one_line(early, "--to")
 
 
 SLOW = """

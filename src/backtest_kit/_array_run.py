@@ -221,8 +221,8 @@ def sweep(
         pool.shutdown(cancel_futures=True)
 
 
-def compile_kernel(say: Callable[[str], object] | None = None) -> None:
-    """Make the kernel ready, once a process; `say` (or the log) is told what takes so long.
+def compile_kernel(logger: logging.Logger | None = None) -> None:
+    """Make the kernel ready, once a process; the log is told what takes so long.
 
     Raises:
         BacktestKitError: Numba is missing.
@@ -234,11 +234,13 @@ def compile_kernel(say: Callable[[str], object] | None = None) -> None:
     with _lock:
         if _ready.is_set():
             return
+        logger = logger or logging.getLogger("backtest_kit")
         folder = kernel.play.stats.cache_path  # type: ignore[attr-defined]
-        kept = folder is not None and any(Path(folder).glob("_kernel.play-*.nbi"))
-        text = "loading the compiled kernel" if kept else "compiling the kernel, some ten seconds"
-        where = "not kept: no folder can be written to" if folder is None else f"kept in {folder}"
-        (say or logging.getLogger("backtest_kit").info)(f"{text} ({where})")
+        if folder is not None and any(Path(folder).glob("_kernel.play-*.nbi")):
+            logger.info("loading the compiled kernel from %s", folder)
+        else:  # so long that a person should see why, without having set up a log
+            kept = "not kept, as no folder can be written to" if folder is None else f"in {folder}"
+            logger.warning("compiling the kernel of array strategies, some ten seconds (%s)", kept)
         flat = np.ones(1)
         signals = Signals(np.zeros(1), 1, 1, 1)
         _run(Tape(0, flat, flat, flat, flat), Play(signals, 0, "1m", range(0, 1, MINUTE), Config()))

@@ -52,13 +52,15 @@ async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
 
     if not available():
         return False
-    compile_kernel(run.engine.logger.info)
+    compile_kernel(run.engine.logger)
     stage, errors = Stage(), list[tuple[int, Exception]]()
     try:
-        if not await _played(run, timeline, answers, stage, errors):
-            return False
-    except DataError:
-        return False  # step by step, this may be an error of some steps
+        done = await _played(run, timeline, answers, stage, errors)
+    except DataError:  # step by step, this may be an error of some steps
+        done = False
+    if not done:
+        run.view = run.view.afresh()
+        return False
     table, record = stage.table(), run.record
     counts = {True: table.invalid, False: table.unanswered}
     for when, error in errors:

@@ -84,6 +84,10 @@ class MarketView:
         self._limits: dict[tuple[str, str], int] = {}
         self._gaps: dict[tuple[str, str], GapCount] = {}
 
+    def afresh(self) -> MarketView:
+        """Return the same market, of which nothing has been asked yet."""
+        return MarketView(self._store, self._exchange, self._config, self.horizon)
+
     def window(self, symbol: str, interval: str, limit: int, when: int) -> Candles:
         """Return the last `limit` candles that have closed at `when`, a slice.
 

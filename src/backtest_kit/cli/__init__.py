@@ -8,6 +8,7 @@ import click
 
 from backtest_kit._errors import BacktestKitError, DataError, StateError
 from backtest_kit.cli.backtest import backtest
+from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data
 from backtest_kit.cli.demo import demo
 from backtest_kit.cli.live import live
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (backtest, data, demo, live, report, state, walk):
+for command in (backtest, check, data, demo, live, report, state, walk):
     cli.add_command(command)
 
 

@@ -1,0 +1,159 @@
+"""`backtest-kit check`: do the array strategies of a file look into the future?"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from backtest_kit._ambient import ask
+from backtest_kit._array_check import ArrayCheck, Found, check_cuts, check_rows
+from backtest_kit._candles import Candles
+from backtest_kit._engine import Engine
+from backtest_kit._errors import DataRangeError, PeekingError
+from backtest_kit._schemas import ExchangeSchema, StrategySchema
+from backtest_kit._time import INTERVALS, iso, to_ms
+from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.strategy_file import load
+
+FAILED = 1
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--symbol", required=True, help="Whose candles.")
+@click.option(
+    "--data",
+    "source",
+    type=click.Path(path_type=Path),
+    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
+)
+@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
+@click.option("--strategy", "names", multiple=True, help="Default: all array strategies in FILE.")
+@click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
+@click.option("--to", "end", help="End here, included.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(
+    file: Path,
+    symbol: str,
+    source: Path | None,
+    exchange_name: str | None,
+    names: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Check every row of FILE's array strategies over the candles chosen.
+
+    Does it depend on later candles (exit code 1), and how many rows change with the number of
+    earlier candles that are seen?
+
+    \b
+        backtest-kit check my_strategy.py --symbol BTCUSDT --data BTCUSDT-1m-2025-01.parquet
+    """
+    with Engine() as engine:
+        load(file)
+        engine.set_config(**choose_settings(settings))
+        exchange = choose_exchange(engine, exchange_name, source)
+        chosen = [engine.strategies.get(name) for name in dict.fromkeys(names)]
+        strategies = [s for s in chosen or engine.strategies.list() if s.get_signals is not None]
+        if not strategies:
+            raise click.UsageError(f"{file} has no such strategy with get_signals")
+        span = [to_ms(moment) for moment in choose_range(engine, exchange, symbol, start, end)]
+        found = [_check(engine, exchange, s, symbol, (span[0], span[1])) for s in strategies]
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        for one in found:
+            _show(one, console)
+    return FAILED if any(one.peeking for one in found) else 0
+
+
+def _check(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    strategy: StrategySchema,
+    symbol: str,
+    span: tuple[int, int],
+) -> ArrayCheck:
+    function, warmup, name = strategy.get_signals, strategy.warmup, strategy.name
+    assert function is not None
+    step = INTERVALS[strategy.interval]
+    candles = asyncio.run(_candles(engine, exchange, strategy, symbol, span))
+    first = max((span[0] - int(candles.timestamp[0])) // step, warmup - 1)
+    if first >= len(candles):
+        raise DataRangeError(
+            f"strategy {name!r} needs {warmup} candles of {strategy.interval} before its first "
+            f"row; there are {len(candles)} up to {iso(span[1])}"
+        )
+    peeks, found = None, Found(0, (), 0)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(name, total=len(candles) - first)
+        try:
+            for found in check_rows(function, candles, first, warmup, name):
+                bar.update(task, completed=found.rows)
+            check_cuts(function, candles, name)
+        except PeekingError as error:
+            peeks = str(error)
+    return ArrayCheck(
+        strategy_name=name,
+        symbol=symbol,
+        interval=strategy.interval,
+        warmup=warmup,
+        since=int(candles.timestamp[first]),
+        until=int(candles.timestamp[-1]),
+        rows=found.rows,
+        signals=found.signals,
+        peeking=peeks,
+        memory=found.memory,
+    )
+
+
+async def _candles(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    strategy: StrategySchema,
+    symbol: str,
+    span: tuple[int, int],
+) -> Candles:
+    """Return the candles that close up to the end, and those seen before the first row."""
+    interval = strategy.interval
+    since = max(span[0] - 4 * strategy.warmup * INTERVALS[interval], 0)
+    try:
+        segment = await engine.store.load(exchange, symbol, interval, since, span[1], engine.config)
+    finally:
+        if exchange.close is not None:
+            await ask(exchange.close)
+    begin = max((since - segment.first) // segment.step, 0)
+    end = min((span[1] - segment.first) // segment.step, segment.rows)
+    return Candles.view(segment.columns, begin, end)
+
+
+def _show(found: ArrayCheck, console: Console) -> None:
+    table = Table(
+        title=f"{found.strategy_name} on {found.symbol} {found.interval}", title_justify="left"
+    )
+    table.add_column("Window of candles", justify="right")
+    table.add_column("Rows that differ", justify="right")
+    table.add_column("of them with another side", justify="right")
+    table.add_column("First at the candle of")
+    for one in found.memory:
+        name = " (warmup)" if one.length == found.warmup else ""
+        first = "" if one.first is None else iso(one.first)
+        table.add_row(f"{one.length:,}{name}", f"{one.rows:,}", f"{one.with_other_side:,}", first)
+    console.print(
+        f"{found.rows:,} rows from {iso(found.since)} to {iso(found.until)}, "
+        f"{found.signals:,} with a side"
+    )
+    if found.memory:
+        console.print(table)
+    console.print(found.peeking or "no row depends on later candles")
