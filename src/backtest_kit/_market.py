@@ -85,8 +85,10 @@ class MarketView:
         self._gaps: dict[tuple[str, str], GapCount] = {}
 
     def afresh(self) -> MarketView:
-        """Return the same market, of which nothing has been asked yet."""
-        return MarketView(self._store, self._exchange, self._config, self.horizon)
+        """Return the same market, as it was before the first question; the limits are kept."""
+        view = MarketView(self._store, self._exchange, self._config, self.horizon)
+        view._limits |= self._limits
+        return view
 
     def window(self, symbol: str, interval: str, limit: int, when: int) -> Candles:
         """Return the last `limit` candles that have closed at `when`, a slice.
@@ -184,7 +186,11 @@ class MarketView:
         segment = self._segments.get((symbol, "1m"))
         known = 0 if segment is None else max(segment.stop, segment.asked)
         if segment is None or segment.stop < when or known < until:
-            segment = await self.provide(symbol, "1m", count, when, until)
+            try:
+                segment = await self.provide(symbol, "1m", count, when, until)
+            except DataRangeError:  # not one candle more: the data end with those that are there
+                if segment is None:
+                    raise
         average = segment.average(count)
         _, open_, high, low, _, _ = segment.columns
         return Tape(segment.first + MINUTE, average, open_, high, low)

@@ -153,6 +153,23 @@ def test_too_few_candles_end_the_run_early_and_the_report_says_so():
     assert "data ended before the frame did" in bk.Backtest.get_report("X", strategy_name="s")
 
 
+def test_a_frame_far_beyond_the_data_ends_the_same_way_each_time():
+    setup(
+        lambda symbol, interval, since, limit: [
+            r for r in rows(since, limit) if r[0] < T0 + 20 * 60_000
+        ]
+    )
+    bk.add_frame(
+        frame_name="long", interval="15m", start_date=START, end_date=START + timedelta(hours=9)
+    )
+    ends = []
+    for _ in range(3):  # the later ones find the candles in the store
+        bk.Backtest.run_sync("X", **(NAMES | {"frame_name": "long"}))
+        data = bk.Backtest.get_data("X", strategy_name="s", frame_name="long")
+        ends.append((data.data_ended_at, data.complete, data.calls))
+    assert ends == [(T0 + 20 * 60_000, False, ends[0][2])] * 3
+
+
 def test_no_candles_at_all():
     setup(lambda symbol, interval, since, limit: [])
     with pytest.raises(bk.DataRangeError, match="X 1m of exchange 'e' has no candles"):
