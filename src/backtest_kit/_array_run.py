@@ -240,7 +240,7 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
             logger.info("loading the compiled kernel from %s", folder)
         else:  # so long that a person should see why, without having set up a log
             kept = "not kept, as no folder can be written to" if folder is None else f"in {folder}"
-            logger.warning("compiling the kernel of array strategies, some ten seconds (%s)", kept)
+            logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
         flat = np.ones(1)
         signals = Signals(np.zeros(1), 1, 1, 1)
         _run(Tape(0, flat, flat, flat, flat), Play(signals, 0, "1m", range(0, 1, MINUTE), Config()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from backtest_kit._candles import Candles, Floats
 from backtest_kit._errors import SignalError
 from backtest_kit._schemas import StrategySchema
 from backtest_kit._signal import Signal
-
-#: Rows summed at a time, so that they stay in the processor's cache.
-_BLOCK: Final = 4096
 
 
 class Signals:
@@ -140,8 +137,9 @@ class Signals:
 def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
     """Return the mean of the last `count` values at each row, float64; NaN where there are fewer.
 
-    Summed oldest to newest at each row, so that a row depends on its window alone, to the last
-    bit: a difference of cumulative sums does not, since what came before leaves its rounding.
+    Each row adds up its own window in the same order (pairs, then pairs of pairs), so that it
+    depends on that window alone, to the last bit: a difference of cumulative sums does not, since
+    what came before leaves its rounding.
 
     Raises:
         ValueError: `count` is below 1.
@@ -150,12 +148,21 @@ def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
         raise ValueError(f"count={count!r} must be 1 or more")
     column = np.asarray(values, dtype=np.float64)
     mean = np.full(column.shape, np.nan)
-    for begin in range(0, len(column) - count + 1, _BLOCK):
-        end = min(begin + _BLOCK, len(column) - count + 1)
-        total = column[begin:end].copy()
-        for k in range(1, count):
-            total += column[begin + k : end + k]
-        mean[begin + count - 1 : end + count - 1] = total / count
+    rows = len(column) - count + 1
+    if rows < 1:
+        return mean
+    total = mean[count - 1 :]
+    total[:] = 0.0
+    begin, width = 0, 1
+    while True:  # column[i] is the sum of `width` values from i on
+        if count & width:
+            total += column[begin : begin + rows]
+            begin += width
+        if 2 * width > count:
+            break
+        column = column[:-width] + column[width:]
+        width *= 2
+    total /= count
     return mean
 
 

@@ -1,0 +1,238 @@
+"""Array strategies against a loop written by hand with Numba, both measured in the same run.
+
+`python -m benchmarks.arrays`. The strategy is the crossover of two means, 20 and 100, with a take
+profit, a stop loss and a lifetime, over a synthetic year of minutes. Both find the same trades, to
+the last bit, before anything is timed. Nothing about the figures is asserted: they depend on the
+machine.
+"""
+
+import asyncio
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numba
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import backtest_kit as bk
+from backtest_kit._array_run import Play, compile_kernel, run_kernel
+from backtest_kit._config import Config
+from backtest_kit._fast_forward import Tape
+from backtest_kit._series import average_prices
+from backtest_kit._trial import run_trial
+
+YEAR = 525_600
+START = datetime(2023, 1, 1, tzinfo=UTC)
+FAST, SLOW, GOAL, STOP, LIFE = 20, 100, 1.0, 0.8, 240
+REPEATS = 15
+
+
+def best(*functions, repeats=REPEATS):
+    """Return the shortest time of each function in seconds; they take turns."""
+    times = [[] for _ in functions]
+    for _ in range(repeats):
+        for function, own in zip(functions, times, strict=True):
+            began = time.perf_counter()
+            function()
+            own.append(time.perf_counter() - began)
+    return [min(own) for own in times]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def loop_by_hand(price, side, goal, stop, life, fee, slip, opened, closed, profit):
+    """The plainest loop that makes these trades: enter now, long, at the average price."""
+    n, k, steps = 0, 0, len(price)
+    while k < steps:
+        if side[k] != 1:
+            k += 1
+            continue
+        entry = price[k]
+        upper, lower = entry * (1 + goal / 100), entry * (1 - stop / 100)
+        j, close = k + 1, price[steps - 1]
+        while j < steps:
+            p = price[j]
+            if j - k >= life:
+                close = p
+                break
+            if p >= upper:
+                close = upper
+                break
+            if p <= lower:
+                close = p
+                break
+            j += 1
+        paid, got = entry * (1 + slip / 100), close * (1 - slip / 100)
+        opened[n], closed[n], profit[n] = k, min(j, steps - 1), (got - paid) / paid * 100 - 2 * fee
+        n += 1
+        k = j + 1
+    return n
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def running_mean(values, count):
+    """A sum that a row is added to and one taken from: fast, and not of its window alone."""
+    out = np.full(len(values), np.nan)
+    total = 0.0
+    for i in range(len(values)):
+        total += values[i]
+        if i >= count:
+            total -= values[i - count]
+        if i >= count - 1:
+            out[i] = total / count
+    return out
+
+
+def crossing(mean, close, fast=FAST, slow=SLOW):
+    above = mean(close, fast) > mean(close, slow)
+    side = np.zeros(len(close), dtype=np.int8)
+    side[1:] = above[1:] & ~above[:-1]
+    side[:slow] = 0
+    return side
+
+
+def strategy(fast=FAST, slow=SLOW, goal=GOAL, stop=STOP):
+    def get_signals(candles):
+        return bk.Signals.bracket(
+            crossing(bk.trailing_mean, candles.close, fast, slow), goal, stop, LIFE
+        )
+
+    return get_signals
+
+
+def by_hand(tape, side, config):
+    room = len(side) // 2 + 1
+    opened, closed, profit = np.empty(room, int), np.empty(room, int), np.empty(room)
+    costs = config.percent_fee, config.percent_slippage
+    n = loop_by_hand(tape.price, side, GOAL, STOP, LIFE, *costs, opened, closed, profit)
+    return opened[:n], closed[:n], profit[:n]
+
+
+def market():
+    source = bk.exchanges.SyntheticExchange(seed=1)
+    since = int((START - timedelta(days=1)).timestamp() * 1000)
+    return asyncio.run(source.get_candles("X", "1m", since, YEAR + 3 * 1440))
+
+
+def tape_of(candles):
+    t, o, h, low, c, v = candles.columns()
+    return Tape(int(t[0]) + 60_000, average_prices(h, low, c, v, 5), o, h, low)
+
+
+def play_of(candles, signals, timeline):
+    return Play(signals, int(candles.timestamp[0]), "1m", timeline, Config())
+
+
+def kernel_rows(table, candles, tape):
+    """The kernel alone, and a whole run, against the loop by hand."""
+    config = Config()
+    timeline = range(tape.first + SLOW * 60_000, tape.stop, 60_000)
+    signals = strategy()(candles)
+    play = play_of(candles, signals, timeline)
+    found = run_kernel(tape, play)
+    opened, closed, profit = by_hand(tape, signals.side, config)
+    assert (found.pending_at == tape.first + opened * 60_000).all()
+    assert (found.closed_at == tape.first + closed * 60_000).all()
+    assert (found.pnl == profit).all()
+    own, hand = best(lambda: run_kernel(tape, play), lambda: by_hand(tape, signals.side, config))
+    name = f"kernel alone, {len(found):,} trades"
+    table.add_row(name, f"{own * 1e3:.2f} ms", f"{hand / own:.2f} of the loop by hand", "0.3")
+
+    engine = bk.Engine()
+    with engine:
+        bk.add_exchange(bk.exchanges.FrameExchange(candles))
+        begin = datetime.fromtimestamp((tape.first + 2 * SLOW * 60_000) / 1000, UTC)
+        frame = bk.FrameSchema(
+            frame_name="year",
+            interval="1m",
+            start_date=begin,
+            end_date=begin + timedelta(minutes=YEAR - 1),
+        )
+        schema = bk.StrategySchema(
+            strategy_name="crossover", interval="1m", get_signals=strategy(), warmup=SLOW + 1
+        )
+        exchange = engine.exchanges.get("frame")
+
+    def trial():
+        return asyncio.run(run_trial(engine, schema, ["X"], exchange, frame))
+
+    def whole(mean):
+        fresh = tape_of(candles)
+        return by_hand(fresh, crossing(mean, candles.close), config)
+
+    assert trial().trades.count > 500
+    whole(running_mean)
+    run, same, running = best(trial, lambda: whole(bk.trailing_mean), lambda: whole(running_mean))
+    shown = f"{run * 1e3:.1f} ms"
+    table.add_row(
+        "a trial: indicators, checks, kernel, statistics",
+        shown,
+        f"{same / run:.2f} of the loop by hand with the same indicators",
+        "0.6",
+    )
+    ratio = f"{running / run:.2f} of the loop by hand with running sums"
+    table.add_row("the same", shown, ratio, "")
+
+
+SWEEP = """
+import sys, time
+from benchmarks.arrays import market, peak, play_of, strategy, tape_of, SLOW
+from backtest_kit._array_run import compile_kernel, sweep
+candles = market()
+tape = tape_of(candles)
+compile_kernel()
+timeline = range(tape.first + 2 * SLOW * 60_000, tape.stop, 60_000)
+sets = [(fast, slow, goal, 0.8) for fast in (5, 10, 15, 20, 25) for slow in (40, 60, 80, 100)
+        for goal in (0.6, 0.8, 1.0, 1.2, 1.4)]
+def make(values):
+    return play_of(candles, strategy(*values)(candles), timeline)
+for _ in sweep(tape, make, sets[:4], threads=2):
+    pass
+times = {1: [], 2: []}
+for _ in range(int(sys.argv[1])):
+    for threads in times:
+        began = time.perf_counter()
+        trades = sum(len(table) for _, table in sweep(tape, make, sets, threads=threads))
+        times[threads].append(time.perf_counter() - began)
+print(len(sets), trades, min(times[1]), min(times[2]), peak())
+"""
+
+
+def peak():
+    """Return the most memory that this process has had, in megabytes."""
+    if sys.platform == "linux":  # ru_maxrss is inherited from the parent process there
+        lines = Path("/proc/self/status").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024)
+
+
+def sweep_rows(table, repeats=3):
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, str(repeats)], capture_output=True, text=True, check=True
+    )
+    sets, trades, one, two, memory = map(float, done.stdout.split())
+    name = f"sweep of {sets:.0f} sets, {trades:,.0f} trades"
+    table.add_row(name, f"{one:.2f} s", "1 (baseline)", "")
+    table.add_row("the same, two threads", f"{two:.2f} s", f"{one / two:.2f} times as fast", "1.8")
+    table.add_row("peak memory of the process", f"{memory:,.0f} MB", "", "400 MB")
+
+
+def main():
+    table = Table(title="array strategies: a year of minutes", title_justify="left")
+    for column in ("Measured", "Value", "Ratio to its baseline", "Goal"):
+        table.add_column(column, justify="left" if column == "Measured" else "right")
+    compile_kernel()
+    candles = market()
+    kernel_rows(table, candles, tape_of(candles))
+    sweep_rows(table)
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
