@@ -45,7 +45,7 @@ class Signals:
     ) -> None:
         problems: list[str] = []
         sides = np.asarray(side)
-        if sides.ndim != 1 or not np.isin(sides, (-1, 0, 1)).all():
+        if sides.ndim != 1 or not np.all((sides == 0) | (sides == 1) | (sides == -1)):
             problems.append("side must be one-dimensional, of 1 (long), -1 (short) and 0 (none)")
             sides = np.zeros(sides.size)
         self.side: npt.NDArray[np.int8] = sides.astype(np.int8)

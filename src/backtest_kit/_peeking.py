@@ -20,6 +20,7 @@ NONE: Final[Answer] = (0.0,)
 ROUNDING: Final = 1e-9
 #: Rows at which all later candles are left out of the whole array, where a window says otherwise.
 _CUTS: Final = 4
+_GOLDEN: Final = 0.6180339887498949
 
 
 def answer(signals: Signals, row: int) -> Answer:
@@ -38,17 +39,17 @@ def answer(signals: Signals, row: int) -> Answer:
 
 
 def scrambled(candles: Candles, row: int) -> Candles:
-    """Return the candles up to `row` as they are, and the later ones in disorder, at other prices.
+    """Return the candles up to `row` as they are, the later ones backwards and at other prices.
 
-    They keep their times and the rules of candles; the same each time.
+    They keep their times and the rules of candles; the factors, between a half and two, repeat
+    nowhere and are the same each time.
     """
-    t, *columns = (column.copy() for column in candles.columns())
-    after, n = slice(row + 1, None), len(t) - row - 1
-    rng = np.random.default_rng(row)
-    order, factor = rng.permutation(n), rng.uniform(0.5, 2.0, n)
-    for column in columns:
-        column[after] = column[after][order] * factor
-    return Candles(t, *columns)
+    t, *columns = candles.columns()
+    factor = 0.5 + 1.5 * (np.arange(1, len(t) - row) * _GOLDEN % 1.0)
+    mixed = [t, *(np.concatenate((c[: row + 1], c[:row:-1] * factor)) for c in columns)]
+    for column in mixed[1:]:
+        column.flags.writeable = False
+    return Candles.view(tuple(mixed), 0, len(t))  # type: ignore[arg-type]
 
 
 def after_the_cut(function: GetSignals, candles: Candles, row: int) -> Answer:

@@ -70,16 +70,17 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
     symbol = np.concatenate(numbers)
     order = np.lexsort((symbol, closed))
     r, opened, closed, symbol = (column[order] for column in (r, opened, closed, symbol))
+    together = summarize(r, opened, closed, span)
+    each = (symbol == i for i in range(len(records)))
     return Trial(
         strategy_name=name,
         symbols=tuple(record.symbol for record in records),
         since=span[0],
         until=span[1],
-        statistics=summarize(r, opened, closed, span),
-        by_symbol=tuple(
-            summarize(r[mine], opened[mine], closed[mine], span)
-            for mine in (symbol == i for i in range(len(records)))
-        ),
+        statistics=together,
+        by_symbol=(together,)
+        if len(records) == 1
+        else tuple(summarize(r[mine], opened[mine], closed[mine], span) for mine in each),
         trades=Trades(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
         calls=calls,
         error_count=sum(record.error_count for record in records),
