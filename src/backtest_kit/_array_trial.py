@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,10 +12,12 @@ from backtest_kit._ambient import Moment, moment
 from backtest_kit._asking import Answers, Chunk
 from backtest_kit._candles import Floats, Ints
 from backtest_kit._config import Config
+from backtest_kit._engine import Engine
 from backtest_kit._errors import DataError, DataRangeError, SignalError
 from backtest_kit._fast_forward import Tape
 from backtest_kit._record import RunRecord
 from backtest_kit._run import Run
+from backtest_kit._schemas import StrategySchema
 from backtest_kit._signal import complete
 from backtest_kit._time import MINUTE, iso
 
@@ -28,14 +31,14 @@ _CHANNELS: Final = (
 )
 
 
-def unwatched(run: Run) -> bool:
-    """Say whether a table of trades is all that could come out of a run."""
-    strategy = run.strategy
+def unwatched(strategy: StrategySchema, engine: Engine) -> bool:
+    """Say whether a table of trades is all that a run could come to, and Numba is there."""
     return (
         strategy.get_signals is not None
+        and importlib.util.find_spec("numba") is not None
         and not strategy.risk_names
         and strategy.callbacks is None
-        and not run.engine.bus.wanted(*_CHANNELS)
+        and not engine.bus.wanted(*_CHANNELS)
     )
 
 
@@ -45,13 +48,10 @@ async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
     Raises:
         PeekingError: signals over arrays look into the future.
     """
-    if not unwatched(run):
+    if not unwatched(run.strategy, run.engine):
         return False
-    from backtest_kit._array_run import Stage, compile_kernel  # they import Numba
-    from backtest_kit._kernel import available
+    from backtest_kit._array_run import Stage, compile_kernel  # which import Numba
 
-    if not available():
-        return False
     compile_kernel(run.engine.logger)
     stage, errors = Stage(), list[tuple[int, Exception]]()
     try:
@@ -104,7 +104,7 @@ async def _played(
                 return False
             errors.append((when, error))
             asked = (segment.first_index + warmup) * segment.step
-        chunk = answers.chunk(asked)
+        chunk = await asyncio.to_thread(answers.chunk, asked)
         if chunk is None:
             return False
         until = min(-((timeline.start - chunk.stop) // timeline.step), len(timeline))
@@ -113,11 +113,10 @@ async def _played(
         if until <= frame or tape.stop <= last:
             return False
         valid = not stage.invalid
-        signals = chunk.signals
-        stage.play(tape, Play(signals, chunk.opens, interval, timeline, config, warmup - 1), until)
+        play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
+        await asyncio.to_thread(stage.play, tape, play, until)
         if valid and stage.invalid:
             errors.append(_invalid(run, chunk, tape, stage.first_invalid))
-        await asyncio.sleep(0)
     return True
 
 

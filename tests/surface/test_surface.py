@@ -71,6 +71,7 @@ LAYERS = [
         "_grid",
     },
     {
+        "_ahead",
         "_array_trial",
         "_asking",
         "_frames",
