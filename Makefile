@@ -36,10 +36,10 @@ lint: $(VENV)/.stamp-test ## lint, format check and types
 soak: $(VENV)/.stamp-test ## seven virtual days of twenty live symbols with faults every few minutes
 	@SOAK_DAYS=7 $(BIN)/python -m pytest -q -p no:xdist tests/live/test_soak.py
 
-bench: $(VENV)/.stamp ## measure speed and memory, as ratios within one run
+bench: $(VENV)/.stamp-test ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.arrays
 	@$(BIN)/python -m benchmarks.live_step
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dask]"
 	@$(BIN)/python -m benchmarks.walk
 
 docs: $(VENV)/.stamp ## build the documentation site into site/

@@ -1,7 +1,9 @@
 """The compiled kernel trades as the engine does, to the last bit: signals, markets and settings."""
 
+import asyncio
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from backtest_kit._results import ProfitLoss, TickCancelled, TickClosed
 from backtest_kit._series import average_prices
 from backtest_kit._signal import SignalRow
 from backtest_kit._time import INTERVALS, to_datetime
+from backtest_kit.testing import MemoryAdapter
 from markets import MINUTE, START, cases, market
 
 NAMES = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
@@ -103,9 +106,9 @@ def play_of(case, more, tape, rows):
     )
 
 
-def by_the_engine(case, more, rows, play, *, listen=False, one_by_one=False):
-    """Run a play on a new engine; return what ended, in order, and the record."""
-    interval, signals, ended = INTERVALS[case.interval], play.signals, []
+def register(case, more, rows, play, ended, *, one_by_one=False):
+    """Register market and strategy of a play on the current engine."""
+    interval, signals = INTERVALS[case.interval], play.signals
 
     def get_signals(candles):
         if one_by_one and len(candles) > more.warmup:
@@ -117,27 +120,41 @@ def by_the_engine(case, more, rows, play, *, listen=False, one_by_one=False):
         columns += [] if signals.relative else [signals.price_open]
         return make(signals.side[take], *(column[take] for column in columns))
 
+    bk.set_config(**case.config)
+    bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+    bk.add_strategy(
+        strategy_name="s",
+        interval=case.interval,
+        get_signals=get_signals,
+        warmup=more.warmup,
+        callbacks={"on_cancel": ended.append, "on_close": ended.append},
+    )
+
+
+def by_the_engine(case, more, rows, play, *, listen=False, one_by_one=False):
+    """Run a play on a new engine; return what ended, in order, and the record."""
+    ended = []
     with bk.Engine() as engine:
-        engine.set_config(**case.config)
-        bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+        register(case, more, rows, play, ended, one_by_one=one_by_one)
         bk.add_frame(
             frame_name="f",
             interval=case.frame,
             start_date=to_datetime(play.timeline.start),
             end_date=to_datetime(play.timeline.stop - 1),
         )
-        bk.add_strategy(
-            strategy_name="s",
-            interval=case.interval,
-            get_signals=get_signals,
-            warmup=more.warmup,
-            callbacks={"on_cancel": ended.append, "on_close": ended.append},
-        )
         if listen:
             bk.listen_signal(lambda tick: None)
         results = bk.Backtest.run_sync("X", **NAMES)
         assert results == [tick for tick in ended if isinstance(tick, TickClosed)]
         return ended, engine.records.select(mode="backtest")[0]
+
+
+async def live(play):
+    """Run a play live on the current engine, from its first frame to its last."""
+    clock = bk.VirtualClock(to_datetime(play.timeline[0]), to_datetime(play.timeline[-1]))
+    names = {"strategy_name": "s", "exchange_name": "frame"}
+    async for _ in bk.Live.run("X", **names, clock=clock):
+        pass
 
 
 def ticks(table, tape):
@@ -212,3 +229,25 @@ def test_the_kernel_equals_the_engine_that_asks_at_each_frame(case, more):
 @given(cases, mores)
 def test_the_kernel_equals_the_engine_that_tells_of_each_minute(case, more):
     compare(case, more, listen=True)
+
+
+@given(cases, mores)
+def test_the_kernel_equals_a_live_run_on_a_virtual_clock(case, more):
+    case = case._replace(frame="1m")
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    tape = tape_of(rows, case.config["avg_price_candles_count"])
+    play = play_of(case, more, tape, rows)
+    timeline = range(tape.first + more.shift * MINUTE, tape.stop, MINUTE)
+    table = kernel.run_kernel(tape, msgspec.structs.replace(play, timeline=timeline))
+    ended = []
+    with bk.Engine():
+        bk.use_persist_adapter(MemoryAdapter())
+        register(case, more, rows, play, ended)
+        asyncio.run(live(msgspec.structs.replace(play, timeline=timeline)))
+    found = [*ticks(table, tape)]
+    while found and "end_of_data" in (
+        getattr(found[-1], "reason", None),
+        getattr(found[-1], "close_reason", None),
+    ):
+        found.pop()  # what lives at the end lives on
+    assert found == ended
