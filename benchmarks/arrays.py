@@ -202,25 +202,40 @@ def machine(rounds=200_000_000):
 
 SWEEP = """
 import sys, time
-from benchmarks.arrays import machine, market, peak, play_of, strategy, tape_of, SLOW
-from backtest_kit._array_run import compile_kernel, sweep
-candles = market()
-tape = tape_of(candles)
-compile_kernel()
-timeline = range(tape.first + 2 * SLOW * 60_000, tape.stop, 60_000)
-sets = [(fast, slow, goal, 0.8) for fast in (5, 10, 15, 20, 25) for slow in (40, 60, 80, 100)
-        for goal in (0.6, 0.8, 1.0, 1.2, 1.4)]
-def make(values):
-    return play_of(candles, strategy(*values)(candles), timeline)
-for _ in sweep(tape, make, sets[:4], threads=2):
-    pass
+from datetime import timedelta
+import backtest_kit as bk
+from backtest_kit import _ahead
+from benchmarks.arrays import SLOW, START, YEAR, machine, market, peak, strategy
+
+def make(fast, slow, goal):
+    if slow <= fast:
+        return None
+    fields = {"interval": "1m", "get_signals": strategy(fast, slow, goal), "warmup": SLOW + 1}
+    return fields
+
+bk.add_exchange(bk.exchanges.FrameExchange(market()))
+bk.add_frame(frame_name="year", interval="1m", start_date=START,
+             end_date=START + timedelta(minutes=YEAR - 1))
+names = bk.grid(make, fast=(5, 10, 15, 20, 25), slow=(40, 60, 80, 100),
+                goal=(0.6, 0.8, 1.0, 1.2, 1.4))
+for count in (4, len(names)):
+    bk.add_walker(walker_name=str(count), exchange_name="frame", frame_name="year",
+                  strategies=names[:count])
+
+def walk(count, threads):
+    _ahead.os.cpu_count = lambda: threads
+    began = time.perf_counter()
+    contracts = bk.Walker.run_sync("X", walker_name=str(count))
+    trades = sum(contract.statistics.total_signals for contract in contracts)
+    return time.perf_counter() - began, trades
+
+walk(4, 1)
 times = {1: [], 2: []}
 for _ in range(int(sys.argv[1])):
     for threads in times:
-        began = time.perf_counter()
-        trades = sum(len(table) for _, table in sweep(tape, make, sets, threads=threads))
-        times[threads].append(time.perf_counter() - began)
-print(len(sets), trades, min(times[1]), min(times[2]), peak(), machine())
+        seconds, trades = walk(len(names), threads)
+        times[threads].append(seconds)
+print(len(names), trades, min(times[1]), min(times[2]), peak(), machine())
 """
 
 
@@ -240,7 +255,7 @@ def sweep_rows(table, repeats=3):
         [sys.executable, "-c", SWEEP, str(repeats)], capture_output=True, text=True, check=True
     )
     sets, trades, one, two, memory, possible = map(float, done.stdout.split())
-    name = f"sweep of {sets:.0f} sets, {trades:,.0f} trades"
+    name = f"a walk over {sets:.0f} sets, {trades:,.0f} trades"
     table.add_row(name, f"{one:.2f} s", "1 (baseline)", "")
     ratio = f"{one / two:.2f} times as fast ({possible:.2f}: two loops that share nothing)"
     table.add_row("the same, two threads", f"{two:.2f} s", ratio, "1.8")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -25,7 +21,6 @@ from backtest_kit._profit import profit
 from backtest_kit._results import CloseReason
 from backtest_kit._time import MINUTE, interval_ms
 
-T = TypeVar("T")
 #: Trades after which the kernel comes back with them.
 _ROOM: Final = 8192
 _lock = threading.Lock()
@@ -194,31 +189,6 @@ def run_kernel(tape: Tape, play: Play) -> TradeTable:
     """
     compile_kernel()
     return _run(tape, play)
-
-
-def sweep(
-    tape: Tape, make: Callable[[T], Play], sets: Iterable[T], *, threads: int | None = None
-) -> Iterator[tuple[T, TradeTable]]:
-    """Yield each set with its trades, in order; `make` and the kernel run in threads (all cores).
-
-    No more than twice as many sets as threads are begun at a time: signals and tables don't pile
-    up. What `make` or the kernel raise comes when it is the set's turn.
-    """
-    compile_kernel()
-    threads = threads or os.cpu_count() or 1
-    begun: deque[tuple[T, Future[TradeTable]]] = deque()
-    pool = ThreadPoolExecutor(threads, "kernel")
-    try:
-        for one in sets:
-            begun.append((one, pool.submit(lambda it: _run(tape, make(it)), one)))
-            if len(begun) >= 2 * threads:
-                earliest, future = begun.popleft()
-                yield earliest, future.result()
-        while begun:
-            earliest, future = begun.popleft()
-            yield earliest, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def compile_kernel(logger: logging.Logger | None = None) -> None:
