@@ -11,7 +11,9 @@ import asyncio
 import hashlib
 import logging
 import mmap
+import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
@@ -30,6 +32,7 @@ from backtest_kit._trial import run_trial
 
 #: A strategy during whose trial its worker dies so often has failed.
 MOST_DEATHS: Final = 3
+_FOLDER: Final = "backtest-kit-"
 
 Job = tuple[Engine, ExchangeSchema, FrameSchema, tuple[str, ...]]
 
@@ -70,7 +73,8 @@ class There:
         packed = [_packed(bare(s), f"strategy {s.name!r}") for s in self._schemas]
         self._strategies = packed
         risks = sorted({name for schema in self._schemas for name in schema.risk_names})
-        self._folder = tempfile.TemporaryDirectory(prefix="backtest-kit-")
+        _clear()
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
         self._job = _spool(self._engine, *self._shared, risks, self._folder.name)
         self._executor = self._pool() if isinstance(self._given, str) else self._given
         self._futures = [self._submit(i) for i in range(len(packed))]
@@ -125,6 +129,19 @@ class There:
             broken = future.done() and (future.cancelled() or future.exception() is not None)
             if not future.done() or (broken and not _failed_itself(future)):
                 self._futures[i] = self._submit(i)
+
+
+def _clear() -> None:
+    """Remove what walks that were killed have left: a copy of their candles each."""
+    if os.name == "nt":  # no way to ask whether a process is alive
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        try:
+            os.kill(int(folder.name.removeprefix(_FOLDER).partition("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, PermissionError):  # not ours
+            continue
 
 
 def bare(strategy: StrategySchema) -> StrategySchema:

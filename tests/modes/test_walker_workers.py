@@ -4,6 +4,9 @@ import asyncio
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -41,6 +44,20 @@ def crossover(fast, slow, dies=None):
         )
 
     return get_signal
+
+
+def test_what_a_killed_walk_left_behind_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folders = [tmp_path / f"backtest-kit-{part}" for part in (f"{dead.pid}-x", f"{os.getpid()}-y")]
+    for folder in (*folders, tmp_path / "backtest-kit-mine-z"):
+        folder.mkdir()
+        (folder / "job").touch()
+    _workers._clear()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [folders[1].name, "backtest-kit-mine-z"]
+    )
 
 
 def fails(symbol, when):
