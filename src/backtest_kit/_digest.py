@@ -36,6 +36,7 @@ from backtest_kit._errors import FingerprintError
 
 _ATOMS: Final = (type(None), bool, int, float, complex, str, bytes, range, type(...))
 _DESCRIPTORS: Final = (GetSetDescriptorType, MemberDescriptorType, WrapperDescriptorType)
+_METHODS: Final = (FunctionType, classmethod, staticmethod, property)
 #: Of a class, what says nothing about what it does, or says it once more.
 _UNTOLD: Final = frozenset(
     {
@@ -55,10 +56,12 @@ def digest(*values: object) -> str:
         FingerprintError: something in them has no content that could be told (an open file, a
             lock); the message names it.
     """
-    found = _Digest()
-    for value in values:
-        found.add(value)
-    return found.hexdigest()
+    while True:
+        found = _Digest()
+        for value in values:
+            found.add(value)
+        if not found.loaded:
+            return found.hexdigest()
 
 
 def digest_files(paths: Iterable[Path]) -> str:
@@ -84,6 +87,8 @@ class _Digest:
         self._hash = hashlib.blake2b(digest_size=16)
         self._seen: dict[int, int] = {}
         self._alive: list[object] = []  # so that no id is given to another
+        #: Whether something was imported on the way: packages may know more now.
+        self.loaded = False
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -125,8 +130,8 @@ class _Digest:
             self._put("descriptor", value.__name__.encode())
         elif isinstance(value, enum.Enum):
             self._items("enum", (type(value), value.name))
-        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            self._put("array", f"{value.dtype.str}{value.shape}".encode())
+        elif type(value) is np.ndarray and not value.dtype.hasobject:
+            self._put("array", f"{value.dtype!r}{value.shape}".encode())
             self._put("data", np.ascontiguousarray(value).tobytes())
         elif type(value) is list:
             self._items("list", value)
@@ -165,27 +170,28 @@ class _Digest:
             except ValueError:  # nothing in it yet
                 self._put("empty", b"")
         known = function.__globals__
-        for name in sorted(set(_named(function.__code__, "LOAD_GLOBAL", "LOAD_NAME"))):
+        for name in sorted(set(_named(function.__code__))):
             if name in known:
                 self._put("global", name.encode())
                 self.add(known[name])
-        for name in sorted(set(_named(function.__code__, "IMPORT_NAME"))):
-            self._import(name)
+        for level, name, parts in sorted(set(_imported(function.__code__))):
+            self._import(level, name, parts, known.get("__package__") or "")
 
     def _class(self, value: type) -> None:
         if not _is_own(value.__module__):
             self._library(value.__module__, value.__qualname__)
             return
         self._put("class", value.__qualname__.encode())
-        self.add(value.__bases__)
-        if issubclass(value, enum.Enum):
-            self.add(tuple((member.name, member.value) for member in value))
+        self.add((value.__bases__, type(value)))
+        numbered = issubclass(value, enum.Enum)
+        if numbered:
+            members: Any = value
+            self.add(tuple((member.name, member.value) for member in members))
+        self.add((getattr(value, "__struct_fields__", 0), getattr(value, "__struct_defaults__", 0)))
         for name, item in sorted(vars(value).items()):
             if name in _UNTOLD or name.startswith("__struct_"):
                 continue
-            if isinstance(item, enum.Enum) or (
-                issubclass(value, enum.Enum) and not isinstance(item, FunctionType)
-            ):
+            if numbered and not isinstance(item, _METHODS):
                 continue
             self._put("attribute", name.encode())
             self.add(item)
@@ -199,28 +205,32 @@ class _Digest:
         file = getattr(module, "__file__", None)
         if file is not None and Path(file).is_file():
             self._put("source", Path(file).read_bytes())
+        # any of it may be reached by its name
         for key, value in sorted(vars(module).items()):
-            if type(value) in _ATOMS and not key.startswith("__"):
+            if not key.startswith("__"):
                 self._put("global", key.encode())
                 self.add(value)
-            elif isinstance(value, ModuleType):
-                self.add(value)
-            elif isinstance(value, FunctionType | type) and value.__module__ != name:
-                self._import(value.__module__)
 
-    def _import(self, name: str) -> None:
-        """Add a module that is imported by name, whether it has been or not."""
-        module = sys.modules.get(name)
-        if module is not None:
-            self.add(module)
-            return
-        self._put("import", name.encode())
+    def _import(self, level: int, name: str, parts: tuple[str, ...], package: str) -> None:
+        """Add what a function imports when it is called: now, as it will be then."""
+        self._put("import", f"{level} {name} {parts}".encode())
         try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
+            whole = importlib.util.resolve_name("." * level + name, package) if level else name
+            self._load(whole)
+            for part in parts:
+                if not hasattr(sys.modules.get(whole), part):
+                    self._load(f"{whole}.{part}")
+        except ImportError:  # it may never be called
             return
-        if spec is not None and spec.origin is not None and _is_own_file(spec.origin):
-            self._put("source", Path(spec.origin).read_bytes())
+        if whole in sys.modules:
+            self.add(sys.modules[whole])
+
+    def _load(self, name: str) -> None:
+        if name not in sys.modules:
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin is not None and _is_own_file(spec.origin):
+                importlib.import_module(name)
+                self.loaded = True
 
     def _library(self, module: str, name: str) -> None:
         top = module.partition(".")[0]
@@ -228,10 +238,15 @@ class _Digest:
         self._put("library", f"{module} {name} {version}".encode())
 
     def _instance(self, value: Any) -> None:
-        inner = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
-        if isinstance(inner, FunctionType):  # compiled or cached: what counts is the function
-            self._items(type(value).__qualname__, (inner,))
-            return
+        kind = type(value)
+        if kind.__module__ == "functools" or kind.__module__.startswith("numba."):
+            # compiled or cached: what counts is the function
+            inner = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
+            if kind is functools.cached_property:
+                inner = value.func
+            if isinstance(inner, FunctionType):
+                self._items(kind.__qualname__, (inner,))
+                return
         try:
             how = value.__reduce_ex__(4)
         except Exception as error:
@@ -241,19 +256,36 @@ class _Digest:
         if isinstance(how, str):
             self._put("name", f"{type(value).__module__}.{how}".encode())
             return
+        if _is_own(kind.__module__) and {"__getstate__", "__reduce__"} & vars(kind).keys():
+            self.add(getattr(value, "__dict__", None))  # also what it leaves out there
         self._put("object", str(len(how)).encode())
         for part in how:
             self.add([*part] if isinstance(part, Iterator) else part)
 
 
-def _named(code: CodeType, *operations: str) -> Iterator[str]:
-    """Yield the names that code, and the code within it, uses in some operations."""
-    for step in dis.get_instructions(code):
-        if step.opname in operations:
-            yield step.argval
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    """Yield code and all code within it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _named(constant, *operations)
+            yield from _nested(constant)
+
+
+def _named(code: CodeType) -> Iterator[str]:
+    """Yield the globals that code names."""
+    for each in _nested(code):
+        for step in dis.get_instructions(each):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                yield step.argval
+
+
+def _imported(code: CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Yield level, module and names of each import in code."""
+    for each in _nested(code):
+        steps = [*dis.get_instructions(each)]
+        for i, step in enumerate(steps):
+            if step.opname == "IMPORT_NAME":  # after the level and the names, both constants
+                yield steps[i - 2].argval or 0, step.argval, tuple(steps[i - 1].argval or ())
 
 
 def _is_own(module: str | None) -> bool:
@@ -262,9 +294,10 @@ def _is_own(module: str | None) -> bool:
     if found is None:
         return True
     file = getattr(found, "__file__", None)
-    if file is None:
-        return found.__name__ == "__main__"
-    return _is_own_file(file)
+    if file is not None:
+        return _is_own_file(file)
+    # a folder without __init__.py, or what was typed in
+    return found.__name__ == "__main__" or any(map(_is_own_file, getattr(found, "__path__", ())))
 
 
 @functools.cache

@@ -229,3 +229,157 @@ def test_what_has_no_content_is_named(tmp_path):
 def test_the_library_counts_with_its_source():
     assert digest_library() == digest_library()
     assert len(digest_library()) == 32
+
+
+def one(source, old, new):
+    """Two versions of a strategy in one file."""
+    return {"own_main": source.replace("?", old)}, {"own_main": source.replace("?", new)}
+
+
+def two(main, module, source, old, new):
+    """Two versions of a module that a strategy uses."""
+    return tuple({"own_main": main, module: source.replace("?", text)} for text in (old, new))
+
+
+CLASSES = "import enum\nclass Side(enum.Enum):\n    LONG = 1\n    SHORT = 2\n"
+HIDDEN = {
+    "a member of an enum as a class attribute": one(
+        CLASSES + "class S:\n    side = Side.?\n    def __call__(self):\n        return self.side\n"
+        "get_signal = S()\n",
+        "LONG",
+        "SHORT",
+    ),
+    "a property of an enum": one(
+        "import enum\nclass M(enum.Enum):\n    A = 1\n    @property\n    def limit(self):\n"
+        "        return ?\ndef get_signal():\n    return M.A.limit\n",
+        "5",
+        "6",
+    ),
+    "a class method of an enum": one(
+        "import enum\nclass M(enum.Enum):\n    A = 1\n    @classmethod\n    def limit(cls):\n"
+        "        return ?\ndef get_signal():\n    return M.limit()\n",
+        "5",
+        "6",
+    ),
+    "the state of a decorator that is a class": one(
+        "import functools\nclass Limit:\n    def __init__(self, f, most):\n"
+        "        functools.update_wrapper(self, f)\n        self.most = most\n"
+        "    def __call__(self):\n        return self.most\n"
+        "get_signal = Limit(lambda: 1, ?)\n",
+        "5",
+        "6",
+    ),
+    "a default of a struct": one(
+        "import msgspec\nclass P(msgspec.Struct):\n    fast: int = ?\n"
+        "def get_signal():\n    return P().fast\n",
+        "5",
+        "6",
+    ),
+    "a metaclass": one(
+        "class M(type):\n    def limit(cls):\n        return ?\n"
+        "class P(metaclass=M):\n    pass\ndef get_signal():\n    return P.limit()\n",
+        "5",
+        "6",
+    ),
+    "a mask": one(
+        "import numpy as np\nX = np.ma.array([1, 2], mask=[0, ?])\n"
+        "def get_signal():\n    return X.sum()\n",
+        "0",
+        "1",
+    ),
+    "the names of a structured array": one(
+        "import numpy as np\nX = np.zeros(1, dtype=[('?', 'i8')])\n"
+        "def get_signal():\n    return X.dtype.names\n",
+        "a",
+        "b",
+    ),
+    "what does not travel": one(
+        "class P:\n    def __init__(self):\n        self.fast = ?\n    def __getstate__(self):\n"
+        "        return {}\np = P()\ndef get_signal():\n    return p.fast\n",
+        "5",
+        "6",
+    ),
+    "a value set in another module": one(
+        "import own_config\nown_config.P['fast'] = ?\ndef get_signal():\n"
+        "    return own_config.P['fast']\n",
+        "5",
+        "6",
+    ),
+    "a list behind two modules": two(
+        "import own_config\ndef get_signal():\n    return own_config.LEVELS\n",
+        "own_values",
+        "LEVELS = [?]\n",
+        "5",
+        "6",
+    ),
+    "a cached function behind two modules": two(
+        "import own_config\ndef get_signal():\n    return own_config.f()\n",
+        "own_values",
+        "import functools\nLEVELS = []\n@functools.cache\ndef f():\n    return ?\n",
+        "5",
+        "6",
+    ),
+    "a module in a folder that is no package": two(
+        "import own_pkg.helper\ndef get_signal():\n    return own_pkg.helper.f()\n",
+        "own_pkg/helper",
+        "def f():\n    return ?\n",
+        "5",
+        "6",
+    ),
+    "a part of a folder that is imported late": two(
+        "def get_signal():\n    from own_pkg import helper\n    return helper.f()\n",
+        "own_pkg/helper",
+        "def f():\n    return ?\n",
+        "5",
+        "6",
+    ),
+    "what a late import imports": two(
+        "def get_signal():\n    import own_config\n    return own_config.LEVELS\n",
+        "own_values",
+        "LEVELS = [?]\n",
+        "5",
+        "6",
+    ),
+    "a relative import that is late": two(
+        "from own_pkg.strategy import get_signal\n",
+        "own_pkg/helper",
+        "def f():\n    return ?\n",
+        "5",
+        "6",
+    ),
+}
+AROUND = {
+    "own_config": "P = {}\nfrom own_values import *\n",
+    "own_values": "LEVELS = []\n",
+    "own_pkg/strategy": "def get_signal():\n    from .helper import f\n    return f()\n",
+    "own_pkg/helper": "def f(): ...\n",
+}
+ASK = """
+import own_main
+from backtest_kit._digest import digest
+before = digest(own_main.get_signal)
+print(before, own_main.get_signal())
+assert digest(own_main.get_signal) == before, "being asked changed it"
+"""
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_what_is_easily_overlooked_is_not(what, tmp_path):
+    found = []
+    for i, files in enumerate(HIDDEN[what]):
+        for name, text in (AROUND | files).items():
+            path = tmp_path / str(i) / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-c", ASK],
+            cwd=tmp_path / str(i),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split(maxsplit=1))
+    (first, answer), (second, other) = found
+    assert answer != other, "the case itself is wrong"
+    assert first != second

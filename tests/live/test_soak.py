@@ -30,7 +30,8 @@ def test_a_soak(record_property):
     assert found["faults"] > 100 * days
     assert 0 < found["missed"] < found["minutes"] * found["symbols"] / 2
     memory, files = found["memory_mb"], found["open_files"]
-    assert files == files[:1] * days
+    assert len(files) >= days - 1, "measured once a day, but for one that ends in a restart"
+    assert files == files[:1] * len(files)
     # all trades are kept, for the report
     assert memory[-1] - memory[0] < 3 + 0.004 * found["trades"], memory
     record_property(

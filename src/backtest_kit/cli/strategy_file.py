@@ -25,6 +25,7 @@ def load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise StrategyFileError(f"{path} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    # it stays: a strategy may import its neighbours only when it is asked
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules[path.stem] = module
     try:
@@ -37,8 +38,6 @@ def load(path: Path) -> ModuleType:
         inside = [frame for frame in frames if Path(frame.filename) == path] or [frames[-1]]
         place = f"{inside[-1].filename}:{inside[-1].lineno}"
         raise StrategyFileError(f"{place}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     if not current_engine().strategies.list():
         raise StrategyFileError(
             f"{path} registers no strategy; decorate a function with "
