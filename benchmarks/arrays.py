@@ -157,10 +157,12 @@ def kernel_rows(table, candles, tape):
         )
         exchange = engine.exchanges.get("frame")
 
+    runner = asyncio.Runner()
+
     def trial():
         for _, segment in engine.store._segments.values():
             segment._average = None  # computed by each run, as by the loop
-        return asyncio.run(run_trial(engine, schema, ["X"], exchange, frame))
+        return runner.run(run_trial(engine, schema, ["X"], exchange, frame))
 
     def whole(mean):
         fresh = tape_of(candles)
@@ -169,6 +171,7 @@ def kernel_rows(table, candles, tape):
     assert trial().trades.count > 500
     whole(running_mean)
     run, same, running = best(trial, lambda: whole(bk.trailing_mean), lambda: whole(running_mean))
+    runner.close()
     shown = f"{run * 1e3:.1f} ms"
     table.add_row(
         "a trial: indicators, checks, kernel, statistics",

@@ -101,14 +101,18 @@ def average_prices(high: Floats, low: Floats, close: Floats, volume: Floats, cou
         return average
     weighted = (high + low + close) / 3.0 * volume
     last = n - count + 1
-    price, weight, closes = np.zeros(last), np.zeros(last), np.zeros(last)
+    price, weight = np.zeros(last), np.zeros(last)
     for k in range(count):
         price += weighted[k : k + last]
         weight += volume[k : k + last]
-        closes += close[k : k + last]
-    quiet = weight == 0
+    quiet = np.flatnonzero(weight == 0)
     weight[quiet] = 1.0
-    average[count - 1 :] = np.where(quiet, closes / count, price / weight)
+    np.divide(price, weight, out=average[count - 1 :])
+    if len(quiet):
+        closes = np.zeros(len(quiet))
+        for k in range(count):
+            closes += close[quiet + k]
+        average[quiet + count - 1] = closes / count
     return average
 
 
