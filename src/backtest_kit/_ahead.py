@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from backtest_kit._array_trial import unwatched
+from backtest_kit._array_trial import beside, unwatched
 from backtest_kit._trades import Trial
 from backtest_kit._walk import Here
 
@@ -22,8 +22,9 @@ class Ahead(Here):
 
     def _begin(self, index: int) -> asyncio.Task[Trial]:
         """Return the trial that is due, with those after it begun."""
-        begun = self._begun
-        for i in range(index, min(index + (os.cpu_count() or 1), len(self._strategies))):
+        begun, cores = self._begun, os.cpu_count() or 1
+        beside.set(cores > 1)
+        for i in range(index, min(index + cores, len(self._strategies))):
             if i > index and not unwatched(self._strategies[i], self._engine):
                 break
             if i not in begun:

@@ -151,7 +151,7 @@ def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
     rows = len(column) - count + 1
     if rows < 1:
         return mean
-    total = mean[count - 1 :]
+    total, spare = mean[count - 1 :], [np.empty_like(column) for _ in range(2)]
     total[:] = 0.0
     begin, width = 0, 1
     while True:  # column[i] is the sum of `width` values from i on
@@ -160,7 +160,8 @@ def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
             begin += width
         if 2 * width > count:
             break
-        column = column[:-width] + column[width:]
+        column = np.add(column[:-width], column[width:], out=spare[0][: len(column) - width])
+        spare.reverse()
         width *= 2
     total /= count
     return mean

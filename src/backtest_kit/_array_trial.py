@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -24,11 +26,14 @@ from backtest_kit._time import MINUTE, iso
 if TYPE_CHECKING:
     from backtest_kit._array_run import Stage
 
+T = TypeVar("T")
 #: Channels on which a run tells of itself; where someone listens, it is stepped through.
 _CHANNELS: Final = (
     *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk"),
     *("error", "performance", "backtest_progress", "done_backtest"),
 )
+#: Whether other trials are under way: then arrays are worked on in threads.
+beside: ContextVar[bool] = ContextVar("beside", default=False)
 
 
 def unwatched(strategy: StrategySchema, engine: Engine) -> bool:
@@ -104,7 +109,7 @@ async def _played(
                 return False
             errors.append((when, error))
             asked = (segment.first_index + warmup) * segment.step
-        chunk = await asyncio.to_thread(answers.chunk, asked)
+        chunk = await _work(answers.chunk, asked)
         if chunk is None:
             return False
         until = min(-((timeline.start - chunk.stop) // timeline.step), len(timeline))
@@ -114,10 +119,18 @@ async def _played(
             return False
         valid = not stage.invalid
         play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        await asyncio.to_thread(stage.play, tape, play, until)
+        await _work(stage.play, tape, play, until)
         if valid and stage.invalid:
             errors.append(_invalid(run, chunk, tape, stage.first_invalid))
     return True
+
+
+async def _work(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function, in a thread where that lets others work; alone, that would only cost."""
+    if beside.get():
+        return await asyncio.to_thread(function, *arguments)
+    await asyncio.sleep(0)
+    return function(*arguments)
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints, int, int]:

@@ -69,6 +69,7 @@ class Answers:
         self._function = run.strategy.get_signals
         self._step = INTERVALS[run.strategy.interval]
         self._chunk: Chunk | None = None
+        self._looked = False
 
     async def ask(self, when: int, stop: int, hop: int, tape: Tape) -> tuple[int, Any]:
         """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None.
@@ -110,10 +111,11 @@ class Answers:
             return None
         candles = Candles.view(segment.columns, closed - warmup, segment.rows)
         moment.set(None)  # a strategy that asks for "now" has none here
-        name, most = run.strategy_name, _LATER_LOOK if self._chunk else _FIRST_LOOK
+        name, most = run.strategy_name, _LATER_LOOK if self._looked else _FIRST_LOOK
         try:
             signals = evaluate(function, candles)
             row = verify(function, candles, signals, warmup, most, name)
+            self._looked = True
         except PeekingError:
             raise
         except Exception as error:  # noqa: BLE001 - it may be right step by step, or tell why not

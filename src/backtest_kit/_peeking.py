@@ -58,12 +58,15 @@ def after_the_cut(function: GetSignals, candles: Candles, row: int) -> Answer:
 
 
 def sampled(sides: np.ndarray[tuple[int], np.dtype[np.int8]], first: int, most: int) -> list[int]:
-    """Return rows from `first` on, ascending: half spread evenly, half of those with a side."""
+    """Return rows from `first` on, ascending: half spread evenly, half of those with a side.
+
+    The last ones are among them, which have the most candles before them.
+    """
     if first >= len(sides):
         return []
-    even = np.linspace(first, len(sides) - 1, most - most // 2).astype(np.int64)
+    even = np.linspace(len(sides) - 1, first, most - most // 2).astype(np.int64)
     busy = first + np.flatnonzero(sides[first:])
-    place = np.linspace(0, max(len(busy) - 1, 0), most // 2).astype(np.int64)
+    place = np.linspace(max(len(busy) - 1, 0), 0, most // 2).astype(np.int64)
     return [int(row) for row in np.union1d(even, busy[place] if len(busy) else even)]
 
 
