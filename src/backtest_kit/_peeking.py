@@ -65,7 +65,7 @@ def sampled(sides: np.ndarray[tuple[int], np.dtype[np.int8]], first: int, most: 
     if first >= len(sides):
         return []
     even = np.linspace(len(sides) - 1, first, most - most // 2).astype(np.int64)
-    busy = first + np.flatnonzero(sides[first:])
+    busy = first + np.flatnonzero(sides[first:] != 0)
     place = np.linspace(max(len(busy) - 1, 0), 0, most // 2).astype(np.int64)
     return [int(row) for row in np.union1d(even, busy[place] if len(busy) else even)]
 

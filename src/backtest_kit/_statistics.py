@@ -74,12 +74,12 @@ def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]
         certainty_ratio=certainty_ratio(r),
         expected_yearly_returns=expected_yearly_returns(r, span),
         sortino_ratio=sortino_ratio(r),
-        calmar_ratio=calmar_ratio(r, closed_at, span),
+        calmar_ratio=_calmar(r, depth, span),
         max_drawdown_percent=depth,
         max_drawdown_duration_minutes=longest,
         profit_factor=profit_factor(r),
         expectancy=expectancy(r),
-        recovery_factor=recovery_factor(r, closed_at, span),
+        recovery_factor=_recovery(r, depth),
         max_win_streak=longest_streak(r > 0),
         max_loss_streak=longest_streak(r < 0),
         avg_duration_minutes=float((closed_at - opened_at).mean() / MINUTE) if n else None,
@@ -198,7 +198,10 @@ def calmar_ratio(r: Floats, closed_at: Ints, span: tuple[int, int]) -> float | N
 
     `None` without a drawdown, or for a run shorter than a day.
     """
-    depth, _ = drawdown(r, closed_at, span)
+    return _calmar(r, drawdown(r, closed_at, span)[0], span)
+
+
+def _calmar(r: Floats, depth: float | None, span: tuple[int, int]) -> float | None:
     length = span[1] - span[0]
     if not depth or length < LEAST_SPAN_MS:
         return None
@@ -212,7 +215,10 @@ def calmar_ratio(r: Floats, closed_at: Ints, span: tuple[int, int]) -> float | N
 
 def recovery_factor(r: Floats, closed_at: Ints, span: tuple[int, int]) -> float | None:
     """Return total compounded return over maximum drawdown; `None` without a drawdown."""
-    depth, _ = drawdown(r, closed_at, span)
+    return _recovery(r, drawdown(r, closed_at, span)[0])
+
+
+def _recovery(r: Floats, depth: float | None) -> float | None:
     return _finite((float(equity(r)[-1]) - 1.0) * 100 / depth) if depth else None
 
 
