@@ -1,7 +1,8 @@
 """Other frameworks on the same candles: first the same trades, then the times, in one run.
 
-`python -m benchmarks.peers` in an environment of its own: the dependency group `peers`, and
-`backtest-kit[numba]`. What is not installed is left out, and named.
+`python -m benchmarks.peers` in an environment of its own: the dependency group `peers` (or
+`peers-nautilus`, which wants an older pandas), and `backtest-kit[numba]`. What is not installed
+is left out, and named.
 
 The candles are flat (open, high, low and close are one price, the volume is 1), since frameworks
 fill at different prices inside a candle; then all enter at the close of the candle with the signal
@@ -142,6 +143,83 @@ def backtesting(candles):
     return run
 
 
+def nautilus_trader(candles):
+    import pandas as pd
+    from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
+    from nautilus_trader.config import LoggingConfig
+    from nautilus_trader.model.currencies import USDT
+    from nautilus_trader.model.data import BarType
+    from nautilus_trader.model.enums import AccountType, OmsType, OrderSide
+    from nautilus_trader.model.identifiers import Venue
+    from nautilus_trader.model.objects import Money, Price, Quantity
+    from nautilus_trader.persistence.wranglers import BarDataWrangler
+    from nautilus_trader.test_kit.providers import TestInstrumentProvider
+    from nautilus_trader.trading.strategy import Strategy
+
+    instrument = TestInstrumentProvider.btcusdt_binance()
+    kind = BarType.from_str(f"{instrument.id}-1-MINUTE-LAST-EXTERNAL")
+    close = candles.close
+    names = ("open", "high", "low", "close", "volume")
+    frame = pd.DataFrame(
+        {name: getattr(candles, name) for name in names},
+        index=pd.to_datetime(candles.timestamp + 60_000, unit="ms", utc=True),
+    )
+    bars = BarDataWrangler(kind, instrument).process(frame)
+    first = int(candles.timestamp[0]) + 60_000
+
+    class Crossover(Strategy):
+        def __init__(self):
+            super().__init__()
+            self.side, self.row, self.left, self.trades = crossing(close), -1, -1, []
+
+        def on_start(self):
+            self.subscribe_bars(kind)
+
+        def on_bar(self, bar):
+            self.row += 1
+            if self.side[self.row] != 1 or self.left == self.row:
+                return  # as ours: the next signal comes after the candle that closed the last
+            if not self.portfolio.is_flat(instrument.id):
+                return
+            price = float(bar.close)
+            # levels are on a grid of 0.01, as prices are: the same closes reach them
+            goal = np.ceil(price * (1 + GOAL / 100) * 100 - 1e-6) / 100
+            stop = np.floor(price * (1 - STOP / 100) * 100 + 1e-6) / 100
+            orders = self.order_factory.bracket(
+                instrument.id,
+                OrderSide.BUY,
+                Quantity(0.001, 6),
+                tp_price=Price(goal, 2),
+                sl_trigger_price=Price(stop, 2),
+            )
+            self.submit_order_list(orders)
+
+        def on_position_closed(self, event):
+            rows = [(t // 1_000_000 - first) // 60_000 for t in (event.ts_opened, event.ts_closed)]
+            self.left = rows[1]
+            self.trades.append(rows)
+
+    def run():
+        quiet = BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True))
+        engine = BacktestEngine(config=quiet)
+        engine.add_venue(
+            venue=Venue("BINANCE"),
+            oms_type=OmsType.NETTING,
+            account_type=AccountType.MARGIN,
+            frozen_account=True,
+            starting_balances=[Money(1_000_000_000, USDT)],
+        )
+        engine.add_instrument(instrument)
+        engine.add_data(bars)
+        strategy = Crossover()
+        engine.add_strategy(strategy)
+        engine.run()
+        engine.dispose()
+        return tuple(np.array(strategy.trades).T)
+
+    return run
+
+
 def same(own, other):
     """Compare trades by candle of entry and exit; one that is open at the end counts for none."""
     own, other = (
@@ -177,7 +255,8 @@ def main():
     table.add_row("backtest-kit, a trial of a walk", f"{base * 1e3:,.1f} ms", "1 (baseline)")
     again = best(backtest, 5)
     table.add_row("backtest-kit, a backtest", f"{again * 1e3:,.1f} ms", f"{again / base:,.1f}")
-    for name, make, repeats in (("vectorbt", vectorbt, 5), ("backtesting", backtesting, 1)):
+    peers = (("vectorbt", vectorbt, 5), ("backtesting", backtesting, 1))
+    for name, make, repeats in (*peers, ("nautilus_trader", nautilus_trader, 1)):
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
