@@ -96,11 +96,17 @@ async def _played(
 
     view, symbol, config = run.view, run.symbol, run.config
     interval, warmup = run.strategy.interval, run.strategy.warmup
+    span = config.candles_per_chunk * MINUTE
+
+    def frames_before(instant: int) -> int:
+        return min(-((timeline.start - instant) // timeline.step), len(timeline))
+
     tape = await view.tape(symbol, timeline[0], timeline[0])
     if timeline[0] < tape.first + (config.avg_price_candles_count - 1) * MINUTE:
         return False
     while (frame := stage.due) < len(timeline):
         when = asked = timeline[frame]
+        tape = await view.tape(symbol, when, min(timeline[-1], when + span))
         try:
             await view.window_async(symbol, interval, warmup, when)
         except DataRangeError as error:
@@ -109,14 +115,17 @@ async def _played(
                 return False
             errors.append((when, error))
             asked = (segment.first_index + warmup) * segment.step
-        chunk = await _work(answers.chunk, asked)
+        chunk = await _work(answers.chunk, asked, True)
         if chunk is None:
             return False
-        until = min(-((timeline.start - chunk.stop) // timeline.step), len(timeline))
-        last = timeline[until - 1]
-        tape = await view.tape(symbol, when, last + _longest(chunk, config) * MINUTE)
-        if until <= frame or tape.stop <= last:
-            return False
+        longest = _longest(chunk, config) * MINUTE
+        until = frames_before(min(chunk.stop, tape.stop - longest))
+        if until <= frame:  # the frame ends, or the data: lives go on behind what is loaded
+            until = frames_before(min(chunk.stop, when + span))
+            last = timeline[until - 1]
+            tape = await view.tape(symbol, when, last + longest)
+            if until <= frame or tape.stop <= last:
+                return False
         valid = not stage.invalid
         play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
         await _work(stage.play, tape, play, until)

@@ -85,8 +85,10 @@ class Answers:
         price = float(tape.price[tape.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
-    def chunk(self, when: int) -> Chunk | None:
+    def chunk(self, when: int, furthest: bool = False) -> Chunk | None:
         """Return signals that have an answer for `when`, from the candles that are loaded.
+
+        `furthest`: they go on up to the last of these.
 
         `None`: ask step by step; the strategy has no arrays, there are no candles yet, or windows
         say something else.
@@ -96,10 +98,12 @@ class Answers:
         """
         if self._function is None:
             return None
-        if self._chunk is None or not self._chunk.has(when):
-            run = self._run
-            segment = run.view.loaded(run.symbol, run.strategy.interval)
-            self._chunk = None if segment is None else self._computed(segment, when)
+        chunk, run = self._chunk, self._run
+        segment = run.view.loaded(run.symbol, run.strategy.interval)
+        if segment is None:
+            return None
+        if chunk is None or not chunk.has(when) or (furthest and chunk.stop <= segment.stop):
+            self._chunk = self._computed(segment, when)
         return self._chunk
 
     def _computed(self, segment: Segment, when: int) -> Chunk | None:
@@ -118,7 +122,8 @@ class Answers:
             self._looked = True
         except PeekingError:
             raise
-        except Exception as error:  # noqa: BLE001 - it may be right step by step, or tell why not
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            # it may be right step by step, or tell there why not
             self._give_up("strategy %r fails over arrays (%s): %s", name, describe(error), _SAME)
             return None
         if row is not None:
