@@ -31,11 +31,13 @@ def deflated_sharpes(trades: Mapping[str, npt.ArrayLike], trials: int) -> dict[s
     1 (Lo, 2002, "The statistics of Sharpe ratios"). And the variance across trials is taken of
     Sharpe ratios in units of their own sampling error, so that a strategy with few trades
     meets a higher bar than one with many. It is at most 1, its value under the null: strategies
-    far worse than chance do not raise the bar for the others; and 1 for fewer than `FEW_TRIALS`.
+    far worse than chance do not raise the bar for the others. It is 1 for fewer than `FEW_TRIALS`,
+    and where more were tried than are given: ten that resemble each other, picked out of
+    hundreds, say nothing of how far the hundreds lay apart.
     """
     rows = {name: checked(r, name) for name, r in trades.items()}
     samples = {name: sample for name, r in rows.items() if (sample := _effective(r)) is not None}
-    return _deflate(samples, max(trials, len(rows)))
+    return _deflate(samples, max(trials, len(rows)), known=len(rows) >= trials)
 
 
 def _effective(r: Floats) -> Moments | None:
@@ -47,7 +49,7 @@ def _effective(r: Floats) -> Moments | None:
     return msgspec.structs.replace(sample, observations=sample.observations / inflation)
 
 
-def _deflate(samples: Mapping[str, Moments], trials: int) -> dict[str, float]:
+def _deflate(samples: Mapping[str, Moments], trials: int, *, known: bool) -> dict[str, float]:
     errors = {name: sampling_error(sample) for name, sample in samples.items()}
     z = [
         sample.sharpe / error
@@ -55,7 +57,8 @@ def _deflate(samples: Mapping[str, Moments], trials: int) -> dict[str, float]:
         if (error := errors[name]) is not None
     ]
     # a variance from a few strategies is a guess: then that of the null
-    spread = min(float(np.var(z, ddof=1)), 1.0) if len(z) >= FEW_TRIALS else 1.0
+    enough = known and len(z) >= FEW_TRIALS
+    spread = min(float(np.var(z, ddof=1)), 1.0) if enough else 1.0
     found = {}
     for name, sample in samples.items():
         error = errors[name]

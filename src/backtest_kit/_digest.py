@@ -12,7 +12,9 @@ import dis
 import enum
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
+import random
 import site
 import sys
 import sysconfig
@@ -35,6 +37,8 @@ import numpy as np
 from backtest_kit._errors import FingerprintError
 
 _ATOMS: Final = (type(None), bool, int, float, complex, str, bytes, range, type(...))
+#: The generators behind the functions of the modules random and numpy.random.
+_SHARED: Final = (random.random.__self__, np.random.uniform.__self__)  # type: ignore[attr-defined]
 _DESCRIPTORS: Final = (GetSetDescriptorType, MemberDescriptorType, WrapperDescriptorType)
 _METHODS: Final = (FunctionType, classmethod, staticmethod, property)
 #: Of a class, what says nothing about what it does, or says it once more.
@@ -58,8 +62,13 @@ def digest(*values: object) -> str:
     """
     while True:
         found = _Digest()
-        for value in values:
-            found.add(value)
+        try:
+            for value in values:
+                found.add(value)
+        except FingerprintError:
+            raise
+        except Exception as error:  # whatever an object does when it is looked at
+            raise FingerprintError(f"can't be compared: {type(error).__name__}: {error}") from error
         if not found.loaded:
             return found.hexdigest()
 
@@ -115,12 +124,14 @@ class _Digest:
             self._class(value)
         elif isinstance(value, ModuleType):
             self._module(value)
+        elif isinstance(value, MethodType) and value.__self__ in _SHARED:
+            self._library("random", value.__name__)
         elif isinstance(value, MethodType):
             self._items("method", (value.__func__, value.__self__))
         elif isinstance(value, BuiltinFunctionType):
             owner = value.__self__
             self._put("builtin", f"{value.__module__}.{value.__qualname__}".encode())
-            if owner is not None and not isinstance(owner, ModuleType):
+            if owner is not None and not isinstance(owner, ModuleType) and owner not in _SHARED:
                 self.add(owner)
         elif isinstance(value, staticmethod | classmethod):
             self._items(type(value).__name__, (value.__func__,))
@@ -160,15 +171,12 @@ class _Digest:
     def _function(self, function: FunctionType) -> None:
         if not _is_own(function.__module__):
             self._library(function.__module__, function.__qualname__)
+            self._bound(function)  # as of a decorator that a library has
             return
         self._put("function", function.__name__.encode())
         self._code(function.__code__)
         self.add((function.__defaults__, function.__kwdefaults__, function.__dict__))
-        for cell in function.__closure__ or ():
-            try:
-                self.add(cell.cell_contents)
-            except ValueError:  # nothing in it yet
-                self._put("empty", b"")
+        self._bound(function)
         known = function.__globals__
         for name in sorted(set(_named(function.__code__))):
             if name in known:
@@ -176,6 +184,13 @@ class _Digest:
                 self.add(known[name])
         for level, name, parts in sorted(set(_imported(function.__code__))):
             self._import(level, name, parts, known.get("__package__") or "")
+
+    def _bound(self, function: FunctionType) -> None:
+        for cell in function.__closure__ or ():
+            try:
+                self.add(cell.cell_contents)
+            except ValueError:  # nothing in it yet
+                self._put("empty", b"")
 
     def _class(self, value: type) -> None:
         if not _is_own(value.__module__):
@@ -233,8 +248,7 @@ class _Digest:
                 self.loaded = True
 
     def _library(self, module: str, name: str) -> None:
-        top = module.partition(".")[0]
-        version = getattr(sys.modules.get(top), "__version__", "")
+        version = _version((module or "").partition(".")[0])
         self._put("library", f"{module} {name} {version}".encode())
 
     def _instance(self, value: Any) -> None:
@@ -298,6 +312,18 @@ def _is_own(module: str | None) -> bool:
         return _is_own_file(file)
     # a folder without __init__.py, or what was typed in
     return found.__name__ == "__main__" or any(map(_is_own_file, getattr(found, "__path__", ())))
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Return the version of a library, "" of what comes with Python."""
+    if package in sys.stdlib_module_names:
+        return ""
+    known = getattr(sys.modules.get(package), "__version__", None)
+    if known is not None:
+        return str(known)
+    names = importlib.metadata.packages_distributions().get(package, ())
+    return " ".join(importlib.metadata.version(name) for name in names)
 
 
 @functools.cache

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import msgspec
 
 from backtest_kit._digest import digest, digest_library
 from backtest_kit._engine import Engine
-from backtest_kit._errors import BacktestKitError, DataRangeError, FingerprintError
+from backtest_kit._errors import BacktestKitError, FingerprintError
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._time import MINUTE
 from backtest_kit._trades import Trial
 from backtest_kit._walk import Trials
 from backtest_kit._walk_store import TrialKey, WalkStore
-
-#: Candles of which the digest is taken at a time.
-_PIECE: Final = 50_000
 
 
 class Kept:
@@ -47,6 +41,8 @@ class Kept:
         self._store = store
         self._make = make
         self._again = again
+        #: Trials of this walk that the store does not count: failed ones, and without a key.
+        self._uncounted = 0
         self._keys: list[TrialKey | None] = []
         self._places: list[int] = []
         self._trials: Trials | None = None
@@ -91,10 +87,12 @@ class Kept:
         if index in self._found:
             return self._found[index]
         assert self._trials is not None
+        self._uncounted += 1
         trial = await self._trials.trial(self._places.index(index))
         key = self._keys[index]
         if key is not None:
             await asyncio.to_thread(self._store.put, key, trial)
+            self._uncounted -= 1
         return trial
 
     async def close(self) -> None:
@@ -105,7 +103,8 @@ class Kept:
     def tried(self) -> int:
         """Return how many variants were ever tried on these symbols and about this time."""
         symbols, _, frame = self._rest
-        return self._store.tried(symbols, frame.timeline[0], frame.timeline[-1])
+        stored = self._store.tried(symbols, frame.timeline[0], frame.timeline[-1])
+        return stored + self._uncounted
 
 
 async def keys(
@@ -117,72 +116,68 @@ async def keys(
 ) -> list[TrialKey | None]:
     """Return the key of each strategy's trial, `None` where it can't be told what it depends on."""
     try:
-        data = await digest_data(engine, symbols, exchange, frame)
+        data = await digest_data(exchange)
     except FingerprintError as error:
         engine.logger.warning("no trial is kept or resumed: exchange %r: %s", exchange.name, error)
         return [None] * len(strategies)
     except (BacktestKitError, OSError):  # each trial will meet this, and say it
         return [None] * len(strategies)
-    return [key_of(engine, strategy, symbols, frame, data) for strategy in strategies]
+    found: list[TrialKey | None] = []
+    for strategy in strategies:
+        risks = [engine.risks.get(name).validations for name in strategy.risk_names]
+        asked = (strategy.get_signal, strategy.get_signals, [[*checks] for checks in risks])
+        plain = (strategy.interval, strategy.warmup, strategy.risk_names)
+        try:
+            variant = digest(settings(engine), plain, asked)
+        except FingerprintError as error:
+            engine.logger.warning(
+                "strategy %r is not kept, and runs each time: %s", strategy.name, error
+            )
+            found.append(None)
+        else:
+            found.append(key_of(variant, strategy.name, symbols, exchange, frame, data))
+    return found
+
+
+def settings(engine: Engine) -> str:
+    """Return the digest of an engine's settings."""
+    return digest(msgspec.structs.asdict(engine.config))
 
 
 def key_of(
-    engine: Engine,
-    strategy: StrategySchema,
+    variant: str,
+    name: str,
     symbols: Sequence[str],
+    exchange: ExchangeSchema,
     frame: FrameSchema,
     data: str,
-) -> TrialKey | None:
-    """Return the key of a trial on candles of a digest, `None` where the code has none."""
+) -> TrialKey:
+    """Return the key of a variant's trial on candles of a digest."""
     line = frame.timeline
-    risks = [engine.risks.get(name).validations for name in strategy.risk_names]
-    asked = (strategy.get_signal, strategy.get_signals, [[*checks] for checks in risks])
-    try:
-        variant = digest(
-            digest(msgspec.structs.asdict(engine.config)),
-            (strategy.interval, strategy.warmup, strategy.risk_names),
-            asked,
-        )
-    except FingerprintError as error:
-        engine.logger.warning(
-            "strategy %r is not kept, and runs each time: %s", strategy.name, error
-        )
-        return None
-    frames = (line.start, line.stop, line.step)
-    name = strategy.name  # it can be asked for, so that figures may depend on it
-    fingerprint = digest(digest_library(), variant, name, tuple(symbols), frames, data)
+    # names can be asked for, so that figures may depend on them
+    names = (name, exchange.name, frame.name, tuple(symbols))
+    fingerprint = digest(digest_library(), variant, names, (line.start, line.stop, line.step), data)
     return TrialKey(fingerprint, variant, tuple(symbols), line[0], line[-1])
 
 
-async def digest_data(
-    engine: Engine, symbols: Sequence[str], exchange: ExchangeSchema, frame: FrameSchema
-) -> str:
-    """Return the digest of an exchange's candles.
-
-    Of recorded ones, all there are. Of others, the 1m candles of the symbols from the frame's start
-    to the end of the longest life, and the code that asks for them.
+async def digest_data(exchange: ExchangeSchema) -> str:
+    """Return the digest of an exchange's candles, and of the code that hands them out.
 
     Raises:
-        BacktestKitError, OSError: the candles can't be had, or the code has no digest.
+        FingerprintError: the exchange can't tell what it answers with.
+        BacktestKitError, OSError: the candles can't be had.
     """
-    whole = getattr(getattr(exchange.get_candles, "__self__", None), "content_digest", None)
-    if whole is not None:
-        return str(await asyncio.to_thread(whole))
-    found = hashlib.blake2b(digest(exchange.get_candles).encode(), digest_size=16)
-    line = frame.timeline
-    end = line[-1] + engine.config.max_signal_lifetime_minutes * MINUTE
-    for symbol in symbols:
-        for since in range(line[0], end, _PIECE * MINUTE):
-            until = min(since + _PIECE * MINUTE, end)
-            try:
-                segment = await engine.store.load(
-                    exchange, symbol, "1m", since, until, engine.config
-                )
-            except DataRangeError:  # the data begin later, or have ended
-                continue
-            begin = max(since // MINUTE - segment.first_index, 0)
-            stop = max(until // MINUTE - segment.first_index, 0)
-            found.update(f"{symbol} {max(since, segment.first)}".encode())
-            for column in segment.columns:
-                found.update(column[begin:stop].tobytes())
-    return found.hexdigest()
+    owner = getattr(exchange.get_candles, "__self__", None)
+    whole = getattr(owner, "content_digest", None)
+    if whole is None:
+        raise FingerprintError(
+            "it can't tell whether its candles are the same; import them into a file, or give it a "
+            "method content_digest()"
+        )
+    formats = [
+        digest(function)
+        for function in (exchange.format_price, exchange.format_quantity)
+        if getattr(function, "__self__", None) is not owner
+    ]
+    plain = {name: v for name, v in vars(owner).items() if isinstance(v, bool | int | float | str)}
+    return digest(await asyncio.to_thread(whole), type(owner), plain, formats)

@@ -8,7 +8,6 @@ from concurrent.futures import CancelledError
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import numpy as np
 
 from backtest_kit._digest import digest, digest_library
@@ -23,7 +22,7 @@ from backtest_kit._events import ErrorEvent
 from backtest_kit._frames import FrameDriver, prepare
 from backtest_kit._grid import make_strategy
 from backtest_kit._record import RunRecord
-from backtest_kit._resume import digest_data, key_of
+from backtest_kit._resume import digest_data, key_of, settings
 from backtest_kit._risk import Books
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._statistics import metric as metric_of
@@ -66,7 +65,8 @@ class Study:
         self._metrics = metrics
         self._name = name
         self._store = store
-        self._data: str | None = None
+        self._data = ""
+        self._code: str | None = None
         #: By name, so that no parameters are run twice.
         self._trials: dict[str, Trial] = {}
 
@@ -88,24 +88,36 @@ class Study:
         self._prunes = pruner is not None
         self._seed = seed
         self._sampler = sampler
-        if storage is None and self._store is not None:
-            self._store.path.parent.mkdir(parents=True, exist_ok=True)
-            storage = f"sqlite:///{(self._store.path.parent / 'optuna.db').absolute()}"
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=self._name,
-            directions=["maximize"] * len(self._metrics),
-            pruner=pruner or optuna.pruners.NopPruner(),
-            sampler=self._made(0),
-            load_if_exists=True,
-        )
+        folder = None if self._store is None or storage is not None else self._store.path.parent
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                storage = f"sqlite:///{(folder / 'optuna.db').absolute()}"
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=self._name,
+                directions=["maximize"] * len(self._metrics),
+                pruner=pruner or optuna.pruners.NopPruner(),
+                sampler=self._made(0),
+                load_if_exists=True,
+            )
+        except Exception as error:
+            if folder is None:
+                raise
+            raise StateError(
+                f"the study in {folder / 'optuna.db'} can't be used: {describe(error)}; make the "
+                "folder writable, choose another one, or move the file away to begin anew"
+            ) from error
         self._kept = storage is not None
         self._done = self._total = 0
+        self._over = False
 
     async def run(self, trials: int) -> None:
         """Run trials until there are as many as wanted."""
         try:
-            self._data = await digest_data(self._engine, self._symbols, self._exchange, self._frame)
+            self._data = await digest_data(self._exchange)
+            risks = {risk.name: [*risk.validations] for risk in self._engine.risks.list()}
+            self._code = digest(self._factory, risks)
             mark = self._mark()
         except (BacktestKitError, OSError) as error:
             if self._kept:
@@ -120,7 +132,10 @@ class Study:
             self._total = trials
             self._loop = asyncio.get_running_loop()
             # Optuna's loop is not async: it asks, in a thread, for trials that run in ours
-            await asyncio.to_thread(self._optimize, trials - self._done)
+            try:
+                await asyncio.to_thread(self._optimize, trials - self._done)
+            finally:
+                self._over = True
         await self._engine.bus.drain()
 
     def _optimize(self, trials: int) -> None:
@@ -132,8 +147,7 @@ class Study:
         line = self._frame.timeline
         return digest(
             digest_library(),
-            digest(msgspec.structs.asdict(self._engine.config)),
-            self._factory,
+            (settings(self._engine), self._code, self._exchange.name, self._frame.name),
             (self._symbols, (line.start, line.stop, line.step), self._data, self._metrics),
             {name: repr(distribution) for name, distribution in self._space.items()},
             self._seed,
@@ -144,7 +158,8 @@ class Study:
         if known is not None and known != mark:
             raise RegistrationError(
                 f"search {self._name!r} was begun with other code, candles, parameters, metrics, "
-                "settings or another seed; give it another study_name"
+                "settings or another seed, or its code has noted something since (then begin in "
+                "a new process); give it another study_name"
             )
         if known is None:
             self.study.set_user_attr("fingerprint", mark)
@@ -170,6 +185,8 @@ class Study:
 
     def _objective(self, asked: Any) -> tuple[float, ...] | None:
         """Run what Optuna asks for, and return the values of the metrics."""
+        if self._over:
+            raise CancelledError
         schema = self.schema({n: _suggest(asked, n, of) for n, of in self._space.items()})
         try:
             if schema is None:
@@ -210,8 +227,11 @@ class Study:
         if schema.name in self._trials:
             return self._trials[schema.name]
         key = None
-        if self._store is not None and self._data is not None:
-            key = key_of(self._engine, schema, self._symbols, self._frame, self._data)
+        if self._store is not None and self._code is not None:
+            # of the factory as it was at the beginning, whatever its code has noted since
+            variant = digest(settings(self._engine), self._code, schema.name)
+            place = (self._symbols, self._exchange, self._frame, self._data)
+            key = key_of(variant, schema.name, *place)
         known = {} if key is None or self._store is None else self._store.find([key])
         what = (self._engine, schema, self._symbols, self._exchange, self._frame)
         try:

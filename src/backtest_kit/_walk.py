@@ -120,6 +120,8 @@ class Walk:
                 if self._stopping:
                     break
                 await self._call_back("on_strategy_start", name, self._symbol)
+                if self._stopping:
+                    break
                 trial = await self._one(index, name)
                 if trial is None:
                     break

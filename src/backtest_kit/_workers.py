@@ -58,8 +58,9 @@ class There:
         self._shared = (symbols, exchange, frame)
         self._own = executor == "processes"
         self._given = executor
-        self._workers = workers
-        self._deaths = [0] * len(strategies)
+        self._workers = workers or os.cpu_count() or 1
+        self._suspects: set[int] = set()
+        self._answered = False
         self._futures: list[Future[bytes]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._executor: Executor | None = None
@@ -76,14 +77,17 @@ class There:
         _clear()
         self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
         self._job = _spool(self._engine, *self._shared, risks, self._folder.name)
-        self._executor = self._pool() if isinstance(self._given, str) else self._given
+        given = self._given
+        self._executor = self._pool(self._workers) if isinstance(given, str) else given
         self._futures = [self._submit(i) for i in range(len(packed))]
 
     async def trial(self, index: int) -> Trial:
-        """See `Trials`; a worker that dies is replaced, and its trials are done again."""
-        while True:
+        """See `Trials`; workers that die are replaced, and what they did is done again."""
+        while index not in self._suspects:
+            future = self._futures[index]
             try:
-                answer = await asyncio.wrap_future(self._futures[index])
+                answer = await asyncio.wrap_future(future)
+                self._answered = True
                 return _opened(answer)
             except BrokenExecutor as error:
                 if not self._own:
@@ -91,7 +95,13 @@ class There:
                         f"the executor is broken ({type(error).__name__}): a worker died, "
                         "and it takes no more work; give a new one"
                     ) from error
-                self._replace(index)
+                self._replace()
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if not future.cancelled() or task is None or task.cancelling():
+                    raise
+                raise WorkerError("the executor was shut down before the walk was over") from error
+        return await self._alone(index)
 
     async def close(self) -> None:
         """See `Trials`; ends the processes that were started here."""
@@ -109,26 +119,48 @@ class There:
         assert self._executor is not None
         return self._executor.submit(_work, self._job, self._strategies[index])
 
-    def _pool(self) -> Executor:
+    def _pool(self, workers: int) -> Executor:
         # not fork: this process may have threads
-        return ProcessPoolExecutor(max_workers=self._workers, mp_context=get_context("spawn"))
+        return ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn"))
 
-    def _replace(self, waited_for: int) -> None:
-        """Start workers anew, and submit again what was not done; blame the one waited for."""
-        self._deaths[waited_for] += 1
-        if self._deaths[waited_for] >= MOST_DEATHS:
-            raise StrategyFailedError(
-                f"a worker died {MOST_DEATHS} times while strategy "
-                f"{self._schemas[waited_for].name!r} was due"
-            )
+    def _replace(self) -> None:
+        """Start workers anew. What was under way is suspect, and waits; the rest begins again."""
         self._engine.logger.warning("a worker died; its trials are done again by new ones")
         assert self._executor is not None
         _end(self._executor)
-        self._executor = self._pool()
-        for i, future in enumerate(self._futures):
-            broken = future.done() and (future.cancelled() or future.exception() is not None)
-            if not future.done() or (broken and not _failed_itself(future)):
-                self._futures[i] = self._submit(i)
+        self._executor = self._pool(self._workers)
+        left = [i for i, future in enumerate(self._futures) if _lost(future)]
+        under_way = self._workers + 1  # one more lies ready for the first who is free
+        self._suspects |= {*left[:under_way]}
+        for i in left[under_way:]:
+            self._futures[i] = self._submit(i)
+
+    async def _alone(self, index: int) -> Trial:
+        """Return a trial by a worker of its own, so that nobody else can be blamed for its death.
+
+        Raises:
+            StrategyFailedError: that worker died, too, more than once.
+        """
+        for _ in range(MOST_DEATHS):
+            pool = self._pool(1)
+            try:
+                future = pool.submit(_work, self._job, self._strategies[index])
+                answer = await asyncio.wrap_future(future)
+                self._answered = True
+                return _opened(answer)
+            except BrokenExecutor:
+                continue
+            finally:
+                _end(pool)
+        hint = (
+            ""
+            if self._answered
+            else ('; a script that starts workers does so under `if __name__ == "__main__":`')
+        )
+        raise StrategyFailedError(
+            f"a worker died {MOST_DEATHS} times in the trial of strategy "
+            f"{self._schemas[index].name!r}, and did nothing else{hint}"
+        )
 
 
 def _clear() -> None:
@@ -240,9 +272,11 @@ def _portable(error: Exception) -> Exception:
     return WorkerError(f"{type(error).__name__}: {error}")
 
 
-def _failed_itself(future: Future[bytes]) -> bool:
-    error = None if future.cancelled() else future.exception()
-    return error is not None and not isinstance(error, BrokenExecutor)
+def _lost(future: Future[bytes]) -> bool:
+    """Say whether a trial has to be done again: it is not over, or its worker died."""
+    if not future.done() or future.cancelled():
+        return True
+    return isinstance(future.exception(), BrokenExecutor)
 
 
 def _packed(

@@ -1,5 +1,7 @@
 """Digests: equal for equal code, parameters and data; another for anything that may matter."""
 
+import contextlib
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -224,6 +226,25 @@ def test_what_has_no_content_is_named(tmp_path):
         for thing in (lock, file, {"deep": [lock]}, lambda: file):
             with pytest.raises(FingerprintError, match=r"lock|TextIOWrapper"):
                 digest(thing)
+
+
+def test_what_is_too_deep_to_be_looked_at_is_named():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(FingerprintError, match="can't be compared: RecursionError"):
+        digest(deep)
+
+
+def test_a_function_of_a_library_counts_with_what_it_closes_over():
+    first, second = (functools.singledispatchmethod(lambda self, i=i: i).func for i in (1, 2))
+    assert digest(first) != digest(second)
+    one, other = (
+        contextlib.contextmanager(function) for function in (lambda: iter([1]), lambda: iter([2]))
+    )
+    for function in (one, other):
+        del function.__wrapped__
+    assert digest(one) != digest(other)
 
 
 def test_the_library_counts_with_its_source():

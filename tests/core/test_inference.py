@@ -154,6 +154,16 @@ def test_a_hundred_strategies_of_noise_are_noise():
     assert kinds.count("noise") >= 39
 
 
+def test_the_best_of_many_stays_the_best_of_many_when_it_is_refined():
+    """A second walk, over ten near copies of the luckiest of 300: the ledger knows of all."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        pool = [rng.normal(0, 1, 200) for _ in range(300)]
+        luckiest = max(pool, key=lambda r: r.mean() / r.std())
+        near = {str(i): luckiest + rng.normal(0, 0.02, 200) for i in range(10)}
+        assert verdict(near, seed=1, trials=310).kind == "noise"
+
+
 def test_a_planted_edge_is_found():
     found = []
     for seed in range(12):

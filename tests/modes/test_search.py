@@ -192,6 +192,76 @@ def test_a_study_of_something_else_is_refused(tmp_path):
     assert find(trials=3, store=tmp_path).finished == 3
 
 
+def risky(minutes, percent):
+    return hold(minutes, percent) | {"risk_name": "r"}
+
+
+def test_another_risk_profile_is_another_study(tmp_path):
+    def found(most):
+        with bk.Engine():
+            bk.add_exchange(bk.exchanges.FrameExchange(market(5, 4000)))
+            bk.add_frame(
+                frame_name="f", interval="1m", start_date=BEGIN, end_date=BEGIN + timedelta(hours=9)
+            )
+            bk.add_risk(risk_name="r", validations=[lambda check: None if most > 1 else "no"])
+            return bk.search(
+                risky,
+                "X",
+                exchange_name="frame",
+                frame_name="f",
+                parameters=SPACE,
+                trials=2,
+                store=tmp_path,
+            )
+
+    found(5)
+    with pytest.raises(bk.RegistrationError, match="was begun with other code"):
+        found(6)
+    found(5)
+
+
+def test_a_store_that_can_not_be_used_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(bk.StateError, match=r"optuna\.db can't be used"):
+        find(store=tmp_path / "file")
+    (tmp_path / "optuna.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(bk.StateError, match=r"optuna\.db can't be used"):
+        find(store=tmp_path)
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+sys.path.insert(0, {tests!r})
+import optuna
+from modes.test_search import find
+
+seen = []
+
+class Slow(optuna.samplers.RandomSampler):
+    def sample_independent(self, *arguments):
+        seen.append(1)
+        if len(seen) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+        return super().sample_independent(*arguments)
+
+try:
+    find(trials=50, sampler=lambda seed: Slow(seed=seed))
+except KeyboardInterrupt:
+    print(len(seen))
+"""
+
+
+def test_an_interrupt_between_trials_is_heeded(tmp_path, request):
+    script = tmp_path / "search.py"
+    script.write_text(INTERRUPTED.format(tests=str(request.config.rootpath / "tests")))
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 8
+
+
 MISTAKES = {
     "unknown metric 'sharp'": {"metric": "sharp"},
     "each once": {"metric": ("avg_pnl", "avg_pnl")},

@@ -341,6 +341,18 @@ def test_windows_are_walked_forward_and_reported():
     assert "4 windows chose" in report
 
 
+def test_a_walk_stopped_as_a_strategy_starts_does_not_run_it():
+    register(a=trader(), b=trader())
+
+    def on_start(name, symbol):
+        if name == "b":
+            bk.Walker.stop("X", walker_name="w")
+
+    walker(["a", "b"], callbacks={"on_strategy_start": on_start})
+    assert [c.strategy_name for c in bk.Walker.run_sync("X", walker_name="w")] == ["a"]
+    assert not bk.Walker.get_data("X", walker_name="w").complete
+
+
 def test_windows_that_do_not_fit_are_refused():
     register(minutes=400, a=trader())
     walker(["a"], windows=bk.Windows(train=timedelta(hours=20), test=timedelta(hours=10)))

@@ -121,7 +121,7 @@ def test_a_release_of_the_library_is_run_again(tmp_path, monkeypatch):
 
 
 def custom(rows):
-    """An exchange of the user's own, whose candles have to be asked for."""
+    """A function over candles."""
 
     def get_candles(symbol, interval, since, limit):
         step = {"1m": 60_000, "5m": 300_000}[interval]
@@ -131,19 +131,62 @@ def custom(rows):
     return get_candles
 
 
-def test_candles_of_an_exchange_of_ones_own_are_compared(tmp_path):
+class Own:
+    """An exchange of one's own; it may tell what its candles are."""
+
+    exchange_name = "own"
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.get_candles = custom(rows)
+
+
+class Telling(Own):
+    def __init__(self, rows):
+        super().__init__(rows)
+        self._ask = self.get_candles
+        del self.get_candles
+
+    def get_candles(self, symbol, interval, since, limit):
+        return self._ask(symbol, interval, since, limit)
+
+    def content_digest(self):
+        return str(hash(tuple(map(tuple, self.rows))))
+
+
+class Doubling(bk.exchanges.SyntheticExchange):
+    """A ready-made exchange that is changed."""
+
+    factor = 1.0
+
+    async def get_candles(self, symbol, interval, since, limit):
+        found = await super().get_candles(symbol, interval, since, limit)
+        columns = [column * self.factor for column in found.columns()[1:]]
+        return bk.Candles(found.timestamp, *columns)
+
+
+class Tripling(Doubling):
+    factor = 3.0
+
+
+def test_an_exchange_that_can_not_tell_its_candles_is_never_trusted(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "backtest_kit")
     rows = market(5, 3000, gaps=False)
+    for _ in range(2):
+        assert walk(tmp_path, exchange=Own(rows))[1] == 3
+    assert "exchange 'own': it can't tell whether its candles are the same" in caplog.text
+    assert walk(tmp_path, exchange=Telling(rows))[1] == 3
+    assert walk(tmp_path, exchange=Telling(rows))[1] == 0
+    late = [tuple(row) for row in rows]
+    late[0] = (*late[0][:5], late[0][5] + 1)  # before the frame begins, which a strategy may see
+    assert walk(tmp_path, exchange=Telling(late))[1] == 3
 
-    def ran(rows, store=tmp_path):
-        exchange = bk.ExchangeSchema(exchange_name="own", get_candles=custom(rows))
-        return walk(store, exchange=exchange)[1]
 
-    assert ran(rows) == 3
-    assert ran([*rows]) == 0
-    # the exchange's own code holds the candles here; an edit inside the frame and one after it
-    late = [[*row] for row in rows]
-    late[-1][5] += 1
-    assert ran(late) == 3
+def test_an_exchange_that_is_changed_in_a_class_of_ones_own_is_another(tmp_path):
+    assert walk(tmp_path, exchange=Doubling(seed=1))[1] == 3
+    assert walk(tmp_path, exchange=Doubling(seed=1))[1] == 0
+    assert walk(tmp_path, exchange=Tripling(seed=1))[1] == 3
+    assert walk(tmp_path, exchange=Doubling(seed=2))[1] == 3
 
 
 def test_files_are_compared_by_content(tmp_path):
@@ -202,6 +245,8 @@ def test_what_has_no_fingerprint_is_run_each_time_and_says_so(tmp_path, caplog):
 
         assert walk(tmp_path, risk=talks)[1] == 3
         assert walk(tmp_path, risk=talks)[1] == 3
+        assert walk(tmp_path, (5, 20))[0].trials == 2
+        assert walk(tmp_path, risk=talks)[0].trials == 5, "three that are not kept, beside two"
     assert "'hold 5' is not kept, and runs each time" in caplog.text
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
@@ -147,7 +148,37 @@ def test_a_strategy_that_kills_its_worker_each_time_fails_and_the_others_go_on(t
     )
     contracts = bk.Walker.run_sync("X", walker_name="v", executor="processes")
     assert [c.error is None for c in contracts] == [True, False, True]
-    assert "a worker died 3 times while strategy 'deadly' was due" in contracts[1].error
+    assert "a worker died 3 times in the trial of strategy 'deadly'" in contracts[1].error
+
+
+def test_only_the_one_that_kills_its_worker_is_blamed():
+    def slow(symbol, when):
+        time.sleep(0.01)
+
+    register()
+    bk.add_strategy(strategy_name="slow", interval="1h", get_signal=slow)
+    bk.add_strategy(strategy_name="deadly", interval="5m", get_signal=_die)
+    names = ["slow", "s0", "deadly", "s1"]
+    bk.add_walker(walker_name="v", exchange_name="frame", frame_name="f", strategies=names)
+    contracts = bk.Walker.run_sync("X", walker_name="v", executor="processes")
+    assert [c.error is None for c in contracts] == [True, True, False, True]
+
+
+def test_an_executor_that_is_shut_down_is_an_error_that_says_so():
+    register()
+    bk.add_walker(walker_name="v", exchange_name="frame", frame_name="f", strategies=NAMES)
+
+    async def main():
+        executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        errors = []
+        async for contract in bk.Walker.run("X", walker_name="v", executor=executor):
+            executor.shutdown(wait=False, cancel_futures=True)
+            errors.append(contract.error)
+        return errors
+
+    errors = asyncio.run(main())
+    assert len(errors) == len(NAMES)
+    assert "the executor was shut down" in errors[-1]
 
 
 def _die(symbol, when):
