@@ -10,7 +10,6 @@ import asyncio
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def best(*functions, repeats=REPEATS):
     return [min(own) for own in times]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(error_model="numpy")
 def loop_by_hand(price, side, goal, stop, life, fee, slip, opened, closed, profit):
     """The plainest loop that makes these trades: enter now, long, at the average price."""
     n, k, steps = 0, 0, len(price)
@@ -73,7 +72,7 @@ def loop_by_hand(price, side, goal, stop, life, fee, slip, opened, closed, profi
     return n
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(error_model="numpy")
 def running_mean(values, count):
     """A sum that a row is added to and one taken from: fast, and not of its window alone."""
     out = np.full(len(values), np.nan)
@@ -183,32 +182,11 @@ def kernel_rows(table, candles, tape):
     table.add_row("the same", shown, ratio, "")
 
 
-@numba.njit(nogil=True)
-def spin(rounds):
-    total = 0.0
-    for i in range(rounds):
-        total += (i % 7) * 0.5
-    return total
-
-
-def machine(rounds=200_000_000):
-    """Return how much faster two threads do two things than one does, with nothing between them."""
-
-    def both(threads):
-        with ThreadPoolExecutor(threads) as pool:
-            return [*pool.map(spin, (rounds, rounds))]
-
-    spin(1)
-    one, two = best(lambda: both(1), lambda: both(2), repeats=5)
-    return one / two
-
-
 SWEEP = """
 import sys, time
 from datetime import timedelta
 import backtest_kit as bk
-from backtest_kit import _ahead
-from benchmarks.arrays import SLOW, START, YEAR, machine, market, peak, strategy
+from benchmarks.arrays import SLOW, START, YEAR, market, peak, strategy
 
 def make(fast, slow, goal):
     if slow <= fast:
@@ -225,20 +203,15 @@ for count in (4, len(names)):
     bk.add_walker(walker_name=str(count), exchange_name="frame", frame_name="year",
                   strategies=names[:count])
 
-def walk(count, threads):
-    _ahead.os.cpu_count = lambda: threads
+def walk(count):
     began = time.perf_counter()
     contracts = bk.Walker.run_sync("X", walker_name=str(count))
     trades = sum(contract.statistics.total_signals for contract in contracts)
     return time.perf_counter() - began, trades
 
-walk(4, 1)
-times = {1: [], 2: []}
-for _ in range(int(sys.argv[1])):
-    for threads in times:
-        seconds, trades = walk(len(names), threads)
-        times[threads].append(seconds)
-print(len(names), trades, min(times[1]), min(times[2]), peak(), machine())
+walk(4)
+times, trades = zip(*(walk(len(names)) for _ in range(int(sys.argv[1]))))
+print(len(names), trades[0], min(times), peak())
 """
 
 
@@ -257,11 +230,9 @@ def sweep_rows(table, repeats=3):
     done = subprocess.run(
         [sys.executable, "-c", SWEEP, str(repeats)], capture_output=True, text=True, check=True
     )
-    sets, trades, one, two, memory, possible = map(float, done.stdout.split())
+    sets, trades, seconds, memory = map(float, done.stdout.split())
     name = f"a walk over {sets:.0f} sets, {trades:,.0f} trades"
-    table.add_row(name, f"{one:.2f} s", "1 (baseline)", "")
-    ratio = f"{one / two:.2f} times as fast ({possible:.2f}: two loops that share nothing)"
-    table.add_row("the same, two threads", f"{two:.2f} s", ratio, "1.8")
+    table.add_row(name, f"{seconds:.2f} s", f"{seconds / sets * 1e3:.1f} ms a set", "")
     table.add_row("peak memory of the process", f"{memory:,.0f} MB", "", "400 MB")
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Callable
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -26,14 +24,11 @@ from backtest_kit._time import MINUTE, iso
 if TYPE_CHECKING:
     from backtest_kit._array_run import Stage
 
-T = TypeVar("T")
 #: Channels on which a run tells of itself; where someone listens, it is stepped through.
 _CHANNELS: Final = (
     *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk"),
     *("error", "performance", "backtest_progress", "done_backtest"),
 )
-#: Whether other trials are under way: then arrays are worked on in threads.
-beside: ContextVar[bool] = ContextVar("beside", default=False)
 
 
 def unwatched(strategy: StrategySchema, engine: Engine) -> bool:
@@ -115,7 +110,7 @@ async def _played(
                 return False
             errors.append((when, error))
             asked = (segment.first_index + warmup) * segment.step
-        chunk = await _work(answers.chunk, asked, True)
+        chunk = answers.chunk(asked, furthest=True)
         if chunk is None:
             return False
         longest = _longest(chunk, config) * MINUTE
@@ -128,18 +123,11 @@ async def _played(
                 return False
         valid = not stage.invalid
         play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        await _work(stage.play, tape, play, until)
+        stage.play(tape, play, until)
         if valid and stage.invalid:
             errors.append(_invalid(run, chunk, tape, stage.first_invalid))
+        await asyncio.sleep(0)  # a walk can be stopped between chunks
     return True
-
-
-async def _work(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function, in a thread where that lets others work; alone, that would only cost."""
-    if beside.get():
-        return await asyncio.to_thread(function, *arguments)
-    await asyncio.sleep(0)
-    return function(*arguments)
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints, int, int]:

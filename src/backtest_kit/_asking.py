@@ -85,7 +85,7 @@ class Answers:
         price = float(tape.price[tape.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
-    def chunk(self, when: int, furthest: bool = False) -> Chunk | None:
+    def chunk(self, when: int, *, furthest: bool = False) -> Chunk | None:
         """Return signals that have an answer for `when`, from the candles that are loaded.
 
         `furthest`: they go on up to the last of these.

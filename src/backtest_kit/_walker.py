@@ -8,7 +8,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
-from backtest_kit._ahead import Ahead
 from backtest_kit._ambient import ask
 from backtest_kit._engine import AnyWalk, current_engine
 from backtest_kit._errors import RegistrationError, UnknownNameError
@@ -19,7 +18,7 @@ from backtest_kit._reports.walker import walker_report
 from backtest_kit._resume import Kept
 from backtest_kit._schemas import StrategySchema
 from backtest_kit._task import RunTask, collect, run_blocking
-from backtest_kit._walk import Trials, Walk, members, symbols_of
+from backtest_kit._walk import Here, Trials, Walk, members, symbols_of
 from backtest_kit._walk_events import WalkerContract
 from backtest_kit._walk_store import WalkStore
 from backtest_kit._windows import extent
@@ -188,7 +187,7 @@ def prepare_walk(
 
     def place(some: Sequence[StrategySchema]) -> Trials:
         if executor is None:
-            return Ahead(engine, some, symbols, exchange, frame)
+            return Here(engine, some, symbols, exchange, frame)
         return There(engine, some, symbols, exchange, frame, executor, workers=workers)
 
     if store is None:

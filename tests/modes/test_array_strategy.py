@@ -228,3 +228,20 @@ def test_a_strategy_that_asks_for_now_is_asked_step_by_step():
     )
     assert now == plain
     assert len(now) > 100
+
+
+def test_a_walk_that_somebody_listens_to_has_the_same_figures():
+    def of(count):
+        def get_signals(candles):
+            mean = bk.trailing_mean(candles.close, count)
+            return bk.Signals.bracket(np.nan_to_num(np.sign(candles.close - mean)), 1.0, 0.8, 30)
+
+        return {"get_signals": get_signals, "warmup": 25, "interval": "5m"}
+
+    bk.add_walker(walker_name="w", strategies=bk.grid(of, count=[3, 5, 20]), **NAMES)
+    alone = bk.Walker.run_sync(("X", "Y"), walker_name="w")
+    heard = []
+    bk.listen_signal(heard.append)
+    assert bk.Walker.run_sync(("X", "Y"), walker_name="w") == alone
+    assert min(contract.statistics.total_signals for contract in alone) > 50
+    assert heard

@@ -71,7 +71,6 @@ LAYERS = [
         "_grid",
     },
     {
-        "_ahead",
         "_array_trial",
         "_asking",
         "_frames",
