@@ -156,7 +156,7 @@ def _suspicions(candles: Candles) -> list[Suspicion]:
             if not (near and found[-1].kind == "bad print"):
                 place = i
                 found.append(Suspicion(timestamp=when, kind="bad print", ratio=worst))
-        elif stays >= 1.4 and abs(ratio / stays - 1) <= _EXACT:
+        elif i and stays >= 1.4 and abs(ratio / stays - 1) <= _EXACT:  # a split is between two
             jump = float(close[i] / previous[i])
             crossed = max(jump, 1 / jump) >= 1.4
             told = bool(found) and found[-1].kind == "split" and i - place < _NEIGHBOURS

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -69,7 +69,8 @@ def test_two_bad_prints_are_two(tmp_path):
     assert found(tmp_path, rows) == [("bad print", 150), ("bad print", 160)]
 
 
-@given(st.integers(0, 2**32), st.sampled_from([0.0005, 0.005, 0.02, 0.05]))
+@example(seed=323, sigma=0.05)  # drifts by half within the first quarter of an hour
+@given(seed=st.integers(0, 2**32), sigma=st.sampled_from([0.0005, 0.005, 0.02, 0.05]))
 def test_a_wild_market_is_not_suspicious(tmp_path_factory, seed, sigma):
     assert found(tmp_path_factory.mktemp("w"), calm(seed, sigma)) == []
 
