@@ -44,6 +44,8 @@ def is_valid(p, price, config):
         config["min_stop_loss_distance_percent"],
         config["max_stop_loss_distance_percent"],
     )
+    hair = 1e-12
+    lowest, least, most = lowest * (1 - hair), least * (1 - hair), most * (1 + hair)
     if (lowest and profit < lowest) or (least and loss < least) or (most and loss > most):
         return False
     return 1 <= life <= config["max_signal_lifetime_minutes"]

@@ -19,6 +19,7 @@ from backtest_kit._errors import BacktestKitError
 from backtest_kit._fast_forward import Tape
 from backtest_kit._profit import profit
 from backtest_kit._results import CloseReason
+from backtest_kit._signal import distance_limits
 from backtest_kit._time import MINUTE, interval_ms
 
 #: Trades after which the kernel comes back with them.
@@ -229,6 +230,7 @@ def _job(tape: Tape, play: Play, until: int) -> tuple[kernel.Columns, kernel.Rul
     if start % MINUTE or step % MINUTE or play.opens % interval:
         raise ValueError(f"{play.timeline} and opens={play.opens} must be on their grids")
     hop, wick = -(-interval // step), config.exit_trigger == "wick"
+    lowest, least, most = distance_limits(config)
     flat = tape.price, tape.price, tape.price
     columns: tuple[npt.NDArray[Any], ...] = (
         *(tape.price, *((tape.open, tape.high, tape.low) if wick else flat), signals.side),
@@ -252,9 +254,9 @@ def _job(tape: Tape, play: Play, until: int) -> tuple[kernel.Columns, kernel.Rul
         stop_first=config.ambiguous_candle == "stop_loss_first",
         wait=min(config.schedule_await_minutes, 2**53),
         longest=min(config.max_signal_lifetime_minutes, 2**53),
-        least_profit=config.min_take_profit_distance_percent,
-        least_loss=config.min_stop_loss_distance_percent,
-        most_loss=config.max_stop_loss_distance_percent,
+        least_profit=lowest,
+        least_loss=least,
+        most_loss=most,
     )
     return kernel.Columns(*map(_read_only, columns)), rules
 

@@ -16,6 +16,9 @@ from backtest_kit._time import MINUTE
 Position = Literal["long", "short"]
 _POSITIONS: Final = ("long", "short")
 
+#: Of a distance: what rounding may take from it.
+_ROUNDING: Final = 1e-12
+
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A proposal: what `get_signal` returns (a mapping with these keys does as well).
@@ -201,20 +204,32 @@ def _check_distances(
 ) -> None:
     profit = abs(take_profit - entry) / entry * 100
     loss = abs(stop_loss - entry) / entry * 100
-    least = config.min_take_profit_distance_percent
-    if least and profit < least:
+    lowest, least, most = distance_limits(config)
+    if lowest and profit < lowest:
         problems.append(
-            f"price_take_profit is {profit:.4g} % away; at least {least} % is needed to cover "
-            "costs (min_take_profit_distance_percent)"
+            f"price_take_profit is {profit:.4g} % away; at least "
+            f"{config.min_take_profit_distance_percent} % is needed to cover costs "
+            "(min_take_profit_distance_percent)"
         )
-    least, most = config.min_stop_loss_distance_percent, config.max_stop_loss_distance_percent
     if least and loss < least:
         problems.append(
-            f"price_stop_loss is {loss:.4g} % away; at least {least} % "
-            "(min_stop_loss_distance_percent)"
+            f"price_stop_loss is {loss:.4g} % away; at least "
+            f"{config.min_stop_loss_distance_percent} % (min_stop_loss_distance_percent)"
         )
     if most and loss > most:
         problems.append(
-            f"price_stop_loss is {loss:.4g} % away; at most {most} % "
-            "(max_stop_loss_distance_percent)"
+            f"price_stop_loss is {loss:.4g} % away; at most "
+            f"{config.max_stop_loss_distance_percent} % (max_stop_loss_distance_percent)"
         )
+
+
+def distance_limits(config: Config) -> tuple[float, float, float]:
+    """Return the least distance of the take profit, the least and the most of the stop, percent.
+
+    A hair wider than the settings: a stop put at exactly 0.5 % comes out at 0.4999999999999 %.
+    """
+    return (
+        config.min_take_profit_distance_percent * (1 - _ROUNDING),
+        config.min_stop_loss_distance_percent * (1 - _ROUNDING),
+        config.max_stop_loss_distance_percent * (1 + _ROUNDING),
+    )
