@@ -62,10 +62,13 @@ def walk(path, count, executor, store=None):
 
 
 @contextmanager
-def dask(workers):
+def cluster_of(workers):
+    import dask
     from distributed import Client, LocalCluster
 
     with (
+        # Dask's workers sample their own stacks every ten milliseconds otherwise
+        dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
@@ -83,6 +86,12 @@ async def write_year(path):
     pq.write_table(pa.table(dict(zip(names, candles.columns(), strict=True))), path)
 
 
+def say(name, first, report, done):
+    took, _, same = done
+    equal = "the same report" if same == report else "ANOTHER REPORT"
+    print(f"{name:16}{took:7.1f} s, {first / took:.2f} times as fast, {equal}")
+
+
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     with tempfile.TemporaryDirectory() as folder:
@@ -92,17 +101,11 @@ def main():
         print(f"{count} strategies over {path.name}")
         first, ranked, report = walk(path, count, None)
         print(f"sequential      {first:7.1f} s, and {ranked:.1f} s for the report")
-        ways = [("two processes", lambda: walk(path, count, "processes"))]
-        with dask(2) as executor:
-            ways.append(("two Dask workers", lambda: walk(path, count, executor)))
-            for name, way in ways:
-                took, _, same = way()
-                equal = "the same report" if same == report else "ANOTHER REPORT"
-                print(f"{name:16}{took:7.1f} s, {first / took:.2f} times as fast, {equal}")
-        walk(path, count, None, Path(folder, "store"))
-        took, _, same = walk(path, count, None, Path(folder, "store"))
-        equal = "the same report" if same == report else "ANOTHER REPORT"
-        print(f"resumed         {took:7.1f} s, {equal}")
+        say("two processes", first, report, walk(path, count, "processes"))
+        with cluster_of(2) as executor:
+            say("two Dask workers", first, report, walk(path, count, executor))
+        walk(path, count, "processes", Path(folder, "store"))
+        say("resumed", first, report, walk(path, count, None, Path(folder, "store")))
         print("report", hashlib.blake2b(report.encode(), digest_size=8).hexdigest())
 
 
