@@ -67,8 +67,14 @@ def cluster_of(workers):
     from distributed import Client, LocalCluster
 
     with (
-        # Dask's workers sample their own stacks every ten milliseconds otherwise
-        dask.config.set({"distributed.worker.profile.enabled": False}),
+        # Dask's workers look at their own stacks every 10 ms otherwise, and at their load every 500
+        dask.config.set(
+            {
+                "distributed.worker.profile.enabled": False,
+                "distributed.admin.system-monitor.interval": "10s",
+                "distributed.admin.tick.interval": "1s",
+            }
+        ),
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
