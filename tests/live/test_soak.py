@@ -13,8 +13,8 @@ PROGRAM = Path(__file__).with_name("soak.py")
 
 @pytest.mark.timeout(900)
 def test_a_soak(record_property):
-    """As many days as `SOAK_DAYS` says (`make soak`: seven), else two where CI runs it, or one."""
-    days = int(os.environ.get("SOAK_DAYS") or (2 if os.environ.get("CI") else 1))
+    """`SOAK_DAYS` days (`make soak`: seven), else three where CI runs it, or one."""
+    days = int(os.environ.get("SOAK_DAYS") or (3 if os.environ.get("CI") else 1))
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(days), "20", "2"],
         capture_output=True,
