@@ -130,22 +130,27 @@ async def _played(
     return True
 
 
-def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints, int, int]:
-    """Return profit, opening and close of what a run has closed, in order.
-
-    And how many closes were ambiguous, or at the end of the data.
-    """
+def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:
+    """Return profit, opening and close of what a run has closed, in order."""
     if record.table is not None:
         table = record.table.closed()
-        ambiguous, ends = int(table.ambiguous.sum()), table.count("end_of_data")
-        return table.pnl, table.pending_at, table.closed_at, ambiguous, ends
+        return table.pnl, table.pending_at, table.closed_at
     closed = record.closed
     return (
         np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64),
         np.array([tick.signal.pending_at or 0 for tick in closed], dtype=np.int64),
         np.array([tick.close_timestamp for tick in closed], dtype=np.int64),
-        sum(tick.ambiguous for tick in closed),
-        sum(tick.close_reason == "end_of_data" for tick in closed),
+    )
+
+
+def doubts_of(record: RunRecord) -> tuple[int, int]:
+    """Return how many closes of a run were ambiguous, and how many at the end of the data."""
+    if record.table is not None:
+        table = record.table.closed()
+        return int(table.ambiguous.sum()), table.count("end_of_data")
+    return (
+        sum(tick.ambiguous for tick in record.closed),
+        sum(tick.close_reason == "end_of_data" for tick in record.closed),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,16 +18,14 @@ from backtest_kit._errors import (
     StrategyFailedError,
 )
 from backtest_kit._events import ErrorEvent
-from backtest_kit._frames import FrameDriver, prepare
 from backtest_kit._grid import make_strategy
 from backtest_kit._record import RunRecord
 from backtest_kit._resume import digest_data, key_of, settings
-from backtest_kit._risk import Books
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._statistics import metric as metric_of
 from backtest_kit._statistics import summarize
 from backtest_kit._trades import Trial
-from backtest_kit._trial import run_trial, trial_of
+from backtest_kit._trial import Look, joined, run_trial
 from backtest_kit._walk_events import WalkerProgressEvent
 from backtest_kit._walk_store import WalkStore
 
@@ -237,10 +234,10 @@ class Study:
         try:
             if key is not None and key.fingerprint in known and asked is None:
                 trial = known[key.fingerprint]
-            elif asked is None:
-                trial = await run_trial(*what)
             else:
-                trial = await _watched(*what, self._metrics[0], asked)
+                line = self._frame.timeline
+                look = None if asked is None else _pruning(self._metrics[0], asked, line)
+                trial = await run_trial(*what, look)
         except _Pruned:
             if key is not None and self._store is not None:
                 await asyncio.to_thread(self._store.put, key, None)
@@ -296,56 +293,23 @@ class Study:
         return await self._trial(schema)
 
 
-async def _watched(
-    engine: Engine,
-    schema: StrategySchema,
-    symbols: Sequence[str],
-    exchange: ExchangeSchema,
-    frame: FrameSchema,
-    metric: str,
-    asked: Any,
-) -> Trial:
-    """Return a trial, unless it is pruned after one of the parts of its frame."""
-    books, line = Books(), frame.timeline
-    drivers = [prepare(engine, symbol, schema, exchange, frame, books) for symbol in symbols]
-    records = [driver.run.record for driver in drivers]
+def _pruning(metric: str, asked: Any, line: range) -> Look:
+    """Return what tells one of Optuna's trials how it goes, and raises where it is pruned."""
     length = line[-1] - line[0]
     ends = [(step, line[0] + length * step // PARTS) for step in range(1, PARTS)]
 
-    def look() -> None:
+    def look(records: Sequence[RunRecord]) -> None:
         while ends and min(record.until for record in records) >= ends[0][1]:
             step, end = ends.pop(0)
-            value = _so_far(records, metric, (line[0], end))
+            r, opened, closed, _ = joined(records)
+            n = int(np.searchsorted(closed, end, side="right"))
+            value = metric_of(summarize(r[:n], opened[:n], closed[:n], (line[0], end)), metric)
             if value is not None:
                 asked.report(value, step)
                 if asked.should_prune():
                     raise _Pruned
 
-    tasks = [asyncio.ensure_future(_follow(driver, look)) for driver in drivers]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return trial_of(records)
-
-
-async def _follow(driver: FrameDriver, look: Callable[[], None]) -> None:
-    async with aclosing(driver.play()) as results:
-        async for _ in results:
-            look()
-
-
-def _so_far(records: Sequence[RunRecord], metric: str, span: tuple[int, int]) -> float | None:
-    ticks = [
-        tick for record in records for tick in record.closed if tick.close_timestamp <= span[1]
-    ]
-    ticks.sort(key=lambda tick: tick.close_timestamp)
-    r = np.array([tick.pnl.pnl_percentage for tick in ticks], dtype=np.float64)
-    opened = np.array([tick.signal.pending_at or 0 for tick in ticks], dtype=np.int64)
-    closed = np.array([tick.close_timestamp for tick in ticks], dtype=np.int64)
-    return metric_of(summarize(r, opened, closed, span), metric)
+    return look
 
 
 def _optuna() -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import numpy as np
 
-from backtest_kit._array_trial import columns_of
+from backtest_kit._array_trial import columns_of, doubts_of
+from backtest_kit._candles import Floats, Ints
 from backtest_kit._engine import Engine
 from backtest_kit._errors import StrategyFailedError
 from backtest_kit._frames import FrameDriver, prepare
@@ -20,6 +22,7 @@ from backtest_kit._trades import Trades, Trial
 
 #: Where an error of a strategy's call is counted, and the kind that a bad proposal is.
 ASKING, INVALID = "get_signal", "SignalError"
+Look = Callable[[Sequence[RunRecord]], None]
 
 
 async def run_trial(
@@ -28,8 +31,11 @@ async def run_trial(
     symbols: Sequence[str],
     exchange: ExchangeSchema,
     frame: FrameSchema,
+    look: Look | None = None,
 ) -> Trial:
     """Backtest a strategy over symbols, side by side, with risk books of their own.
+
+    `look` is called with the records so far after each close; what it raises ends the trial.
 
     Raises:
         StrategyFailedError: every call of the strategy raised.
@@ -38,14 +44,16 @@ async def run_trial(
     """
     books = Books()
     drivers = [prepare(engine, symbol, strategy, exchange, frame, books) for symbol in symbols]
-    tasks = [asyncio.ensure_future(_finish(driver)) for driver in drivers]
+    records = [driver.run.record for driver in drivers]
+    after = None if look is None else partial(look, records)
+    tasks = [asyncio.ensure_future(_finish(driver, after)) for driver in drivers]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return trial_of([driver.run.record for driver in drivers])
+    return trial_of(records)
 
 
 def trial_of(records: Sequence[RunRecord]) -> Trial:
@@ -64,12 +72,8 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.message}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    columns = [columns_of(record) for record in records]
-    numbers = [np.full(len(r), i) for i, (r, *_) in enumerate(columns)]
-    r, opened, closed = (np.concatenate([part[i] for part in columns]) for i in range(3))
-    symbol = np.concatenate(numbers)
-    order = np.lexsort((symbol, closed))
-    r, opened, closed, symbol = (column[order] for column in (r, opened, closed, symbol))
+    r, opened, closed, symbol = joined(records)
+    counts = [doubts_of(record) for record in records]
     together = summarize(r, opened, closed, span)
     each = (symbol == i for i in range(len(records)))
     return Trial(
@@ -86,15 +90,25 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.message,
         gaps_filled=sum(series.filled for record in records for series in record.gaps),
-        ambiguous_closes=sum(ambiguous for *_, ambiguous, _ in columns),
-        end_of_data_closes=sum(ends for *_, ends in columns),
+        ambiguous_closes=sum(counted[0] for counted in counts),
+        end_of_data_closes=sum(counted[1] for counted in counts),
         complete=all(record.complete for record in records),
     )
 
 
-async def _finish(driver: FrameDriver) -> None:
-    if await driver.play_arrays():
+def joined(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
+    """Return profit, opening, close and number of the record of all trades, in order of closing."""
+    columns = [columns_of(record) for record in records]
+    r, opened, closed = (np.concatenate([part[i] for part in columns]) for i in range(3))
+    symbol = np.concatenate([np.full(len(part[0]), i) for i, part in enumerate(columns)])
+    order = np.lexsort((symbol, closed))
+    return r[order], opened[order], closed[order], symbol[order]
+
+
+async def _finish(driver: FrameDriver, look: Callable[[], None] | None) -> None:
+    if look is None and await driver.play_arrays():
         return
     async with aclosing(driver.play()) as results:
         async for _ in results:
-            pass
+            if look is not None:
+                look()
