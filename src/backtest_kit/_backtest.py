@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 
-from backtest_kit._ambient import ask
 from backtest_kit._engine import current_engine
 from backtest_kit._frames import FrameDriver, prepare
 from backtest_kit._record import RunRecord
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.table import write
 from backtest_kit._results import TickClosed
-from backtest_kit._task import RunTask, collect, run_blocking
+from backtest_kit._task import RunTask, collect, exhaust, hang_up, run_blocking
 
 
 class Backtest:
@@ -46,11 +44,9 @@ class Backtest:
 
         async def work() -> list[TickClosed]:
             try:
-                async with aclosing(driver.play()) as results:
-                    return await collect(results)
+                return await collect(driver.play())
             finally:
-                if driver.run.exchange.close is not None:
-                    await ask(driver.run.exchange.close)
+                await hang_up(driver.run.exchange)
 
         return run_blocking(work)
 
@@ -68,9 +64,7 @@ class Backtest:
 
         async def work() -> None:
             try:
-                async with aclosing(driver.play()) as results:
-                    async for _ in results:
-                        pass
+                await exhaust(driver.play())
             except Exception as error:
                 await driver.run.failed("backtest", error)
                 raise

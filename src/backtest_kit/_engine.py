@@ -96,6 +96,13 @@ class Engine:
         if self.bus.wanted("error"):
             self.bus.emit(event, "error")
 
+    async def failed(self, event: ErrorEvent) -> None:
+        """Tell what ended something in the background, on the error and the exit channel."""
+        self.report(event)
+        if self.bus.wanted("exit"):
+            self.bus.emit(event, "exit")
+        await self.bus.drain()
+
     def _adapter(self) -> PersistAdapter:
         return FileAdapter(self.config.state_dir) if self.adapter is None else self.adapter
 

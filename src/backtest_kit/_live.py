@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 
 from backtest_kit._clock import VirtualClock, VirtualTicker, WallTicker
@@ -18,7 +17,7 @@ from backtest_kit._reports.live import LiveData, live_data, live_report
 from backtest_kit._reports.table import write
 from backtest_kit._risk import Desk
 from backtest_kit._run import Run
-from backtest_kit._task import RunTask
+from backtest_kit._task import RunTask, exhaust
 
 #: Seconds that a run waits, before a risk check, for another one that is behind.
 PATIENCE = 10.0
@@ -65,9 +64,7 @@ class Live:
 
         async def work() -> None:
             try:
-                async with aclosing(driver.play()) as results:
-                    async for _ in results:
-                        pass
+                await exhaust(driver.play())
             except Exception as error:
                 await run.failed("live", error)
                 raise

@@ -195,11 +195,7 @@ class Run:
 
     async def failed(self, where: str, error: Exception) -> None:
         """Tell what ended the run in the background, on the error and the exit channel."""
-        event = ErrorEvent(where=where, error=error, **self._names())
-        self.engine.report(event)
-        if self.engine.bus.wanted("exit"):
-            self.engine.bus.emit(event, "exit")
-        await self.engine.bus.drain()
+        await self.engine.failed(ErrorEvent(where=where, error=error, **self._names()))
 
     def _names(self) -> dict[str, Any]:
         return {

@@ -6,7 +6,11 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import aclosing
 from typing import Any, Generic, Literal, TypeVar
+
+from backtest_kit._ambient import ask
+from backtest_kit._schemas import ExchangeSchema
 
 T = TypeVar("T")
 Status = Literal["running", "stopping", "done", "cancelled", "failed"]
@@ -45,8 +49,22 @@ class RunTask(Generic[T]):
 
 
 async def collect(results: AsyncGenerator[T, None]) -> list[T]:
-    """Return all results of a run as a list."""
-    return [result async for result in results]
+    """Return all results of a run as a list, and close it, whatever ends it."""
+    async with aclosing(results):
+        return [result async for result in results]
+
+
+async def exhaust(results: AsyncGenerator[object, None]) -> None:
+    """Let a run go to its end, and close it, whatever ends it."""
+    async with aclosing(results):
+        async for _ in results:
+            pass
+
+
+async def hang_up(exchange: ExchangeSchema) -> None:
+    """Close the connections of an exchange, where it has any."""
+    if exchange.close is not None:
+        await ask(exchange.close)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

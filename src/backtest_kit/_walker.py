@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
-from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
-from backtest_kit._ambient import ask
 from backtest_kit._engine import AnyWalk, current_engine
 from backtest_kit._errors import RegistrationError, UnknownNameError
 from backtest_kit._events import ErrorEvent
@@ -17,7 +15,7 @@ from backtest_kit._reports.table import write
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._resume import Kept
 from backtest_kit._schemas import StrategySchema
-from backtest_kit._task import RunTask, collect, run_blocking
+from backtest_kit._task import RunTask, collect, exhaust, hang_up, run_blocking
 from backtest_kit._walk import Here, Trials, Walk, members, symbols_of
 from backtest_kit._walk_events import WalkerContract
 from backtest_kit._walk_store import WalkStore
@@ -79,11 +77,9 @@ class Walker:
 
         async def work() -> list[WalkerContract]:
             try:
-                async with aclosing(walk.play()) as contracts:
-                    return await collect(contracts)
+                return await collect(walk.play())
             finally:
-                if exchange.close is not None:
-                    await ask(exchange.close)
+                await hang_up(exchange)
 
         return run_blocking(work)
 
@@ -106,15 +102,9 @@ class Walker:
 
         async def work() -> None:
             try:
-                async with aclosing(walk.play()) as contracts:
-                    async for _ in contracts:
-                        pass
+                await exhaust(walk.play())
             except Exception as error:
-                event = ErrorEvent(where="walker", error=error)
-                engine.report(event)
-                if engine.bus.wanted("exit"):
-                    engine.bus.emit(event, "exit")
-                await engine.bus.drain()
+                await engine.failed(ErrorEvent(where="walker", error=error))
                 raise
 
         return RunTask(work(), walk.stop)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import aclosing
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
 
-from backtest_kit._ambient import ask
 from backtest_kit._backtest import Backtest
 from backtest_kit._engine import Engine
 from backtest_kit._errors import DataError
@@ -20,6 +18,7 @@ from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._task import exhaust, hang_up
 from backtest_kit._time import INTERVALS, iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.strategy_file import load
@@ -114,10 +113,7 @@ def run_jobs(
     async def one(symbol: str, strategy: StrategySchema, frame: FrameSchema) -> None:
         names = {"exchange_name": exchange.name, "frame_name": frame.name}
         try:
-            results = Backtest.run(symbol, strategy_name=strategy.name, **names)
-            async with aclosing(results):
-                async for _ in results:
-                    pass
+            await exhaust(Backtest.run(symbol, strategy_name=strategy.name, **names))
         except DataError as error:
             failures.append(f"{strategy.name} {symbol}: {error}")
 
@@ -125,8 +121,7 @@ def run_jobs(
         try:
             await asyncio.gather(*(one(*job) for job in jobs))
         finally:
-            if exchange.close is not None:
-                await ask(exchange.close)
+            await hang_up(exchange)
 
     interrupted = False
     try:

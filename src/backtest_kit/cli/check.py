@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from backtest_kit._ambient import ask
 from backtest_kit._array_check import ArrayCheck, Found, check_cuts, check_rows
 from backtest_kit._candles import Candles
 from backtest_kit._engine import Engine
 from backtest_kit._errors import DataRangeError, PeekingError
 from backtest_kit._schemas import ExchangeSchema, StrategySchema
+from backtest_kit._task import hang_up
 from backtest_kit._time import INTERVALS, iso, to_ms
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.strategy_file import load
@@ -131,8 +131,7 @@ async def _candles(
     try:
         segment = await engine.store.load(exchange, symbol, interval, since, span[1], engine.config)
     finally:
-        if exchange.close is not None:
-            await ask(exchange.close)
+        await hang_up(exchange)
     begin = max((since - segment.first) // segment.step, 0)
     end = min((span[1] - segment.first) // segment.step, segment.rows)
     return Candles.view(segment.columns, begin, end)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,6 @@ import msgspec
 from rich.console import Console
 from rich.live import Live as LiveDisplay
 
-from backtest_kit._ambient import ask
 from backtest_kit._clock import VirtualClock, wall_ms
 from backtest_kit._engine import Engine
 from backtest_kit._events import PartialEvent
@@ -26,6 +25,7 @@ from backtest_kit._reports.live import live_data, live_report
 from backtest_kit._reports.table import write, write_bytes
 from backtest_kit._results import Tick, TickActive, TickIdle, TickWaiting
 from backtest_kit._schemas import ExchangeSchema
+from backtest_kit._task import exhaust, hang_up
 from backtest_kit.cli.live_table import OTHER_LINES, LiveTable, transition_line
 
 FAILED: Final = 1
@@ -95,8 +95,7 @@ class _Session:
             with _handlers(self._on_signal), self._display() as refresh:
                 outcome = await self._wait(refresh)
         finally:
-            if self._exchange.close is not None:
-                await ask(self._exchange.close)
+            await hang_up(self._exchange)
         return self._end(outcome)
 
     async def _one(self, job: Job) -> None:
@@ -106,9 +105,7 @@ class _Session:
             exchange_name=self._exchange.name,
             clock=job.clock,
         )
-        async with aclosing(results):
-            async for _ in results:
-                pass
+        await exhaust(results)
 
     async def _wait(self, refresh: Callable[[], None]) -> list[BaseException | None]:
         gathered = asyncio.gather(*self._tasks, return_exceptions=True)

@@ -26,13 +26,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._ambient import ask
 from backtest_kit._engine import Engine
 from backtest_kit._ranking import WalkerData
 from backtest_kit._register import add_walker
 from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._schemas import METRICS, WalkerSchema
+from backtest_kit._task import hang_up
 from backtest_kit._time import INTERVALS
 from backtest_kit._walk import Walk
 from backtest_kit._walk_events import WalkerContract
@@ -177,12 +177,13 @@ def _play(
         run.stop()
 
     async def work() -> None:
-        with _interrupts(stop), _display(schema, quiet=as_json) as show:
-            async with aclosing(run.play()) as contracts:
-                async for contract in contracts:
-                    show(contract)
-        if exchange.close is not None:
-            await ask(exchange.close)
+        try:
+            with _interrupts(stop), _display(schema, quiet=as_json) as show:
+                async with aclosing(run.play()) as contracts:
+                    async for contract in contracts:
+                        show(contract)
+        finally:
+            await hang_up(exchange)
 
     asyncio.run(work())
     if run.known:
