@@ -124,14 +124,14 @@ class _Digest:
             self._class(value)
         elif isinstance(value, ModuleType):
             self._module(value)
-        elif isinstance(value, MethodType) and value.__self__ in _SHARED:
+        elif isinstance(value, MethodType) and _is_shared(value.__self__):
             self._library("random", value.__name__)
         elif isinstance(value, MethodType):
             self._items("method", (value.__func__, value.__self__))
         elif isinstance(value, BuiltinFunctionType):
             owner = value.__self__
             self._put("builtin", f"{value.__module__}.{value.__qualname__}".encode())
-            if owner is not None and not isinstance(owner, ModuleType) and owner not in _SHARED:
+            if not (owner is None or isinstance(owner, ModuleType) or _is_shared(owner)):
                 self.add(owner)
         elif isinstance(value, staticmethod | classmethod):
             self._items(type(value).__name__, (value.__func__,))
@@ -275,6 +275,10 @@ class _Digest:
         self._put("object", str(len(how)).encode())
         for part in how:
             self.add([*part] if isinstance(part, Iterator) else part)
+
+
+def _is_shared(owner: object) -> bool:
+    return any(owner is generator for generator in _SHARED)
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
