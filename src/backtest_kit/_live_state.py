@@ -95,13 +95,11 @@ class LiveStates:
         async with self._turn():  # who enters now waits until the state was given back
             if self.running or self._adapter is None:
                 return
-            release = getattr(self._adapter, "release", None)
-            self._adapter = None
-            if release is not None:
-                try:
-                    await call(release)
-                except Exception as error:  # noqa: BLE001 - the run's own outcome matters more
-                    self._report("state", error)
+            adapter, self._adapter = self._adapter, None
+            try:
+                await _give_back(adapter)
+            except Exception as error:  # noqa: BLE001 - the run's own outcome matters more
+                self._report("state", error)
 
     def _turn(self) -> asyncio.Lock:
         """Return what lets one run at a time take the state or give it back."""
@@ -198,9 +196,7 @@ class LiveStates:
         """Take the state for this process, and read what is in it."""
         adapter = self._choose()
         try:
-            acquire = getattr(adapter, "acquire", None)
-            if acquire is not None:
-                await self._acquire(adapter, acquire)
+            await _take(adapter)
         except StateError:
             raise
         except Exception as error:
@@ -233,21 +229,7 @@ class LiveStates:
             self._beats, self._based = (dict(beat.at), dict(beat.of)) if beat else ({}, {})
         except BaseException:
             self._adapter = None
-            release = getattr(adapter, "release", None)
-            if release is not None:
-                await call(release)
-            raise
-
-    async def _acquire(self, adapter: PersistAdapter, acquire: Callable[[], Any]) -> None:
-        """Take the state; where this is cancelled, give it back once it has been taken."""
-        task = asyncio.ensure_future(call(acquire))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait({task})
-            release = getattr(adapter, "release", None)
-            if release is not None and not task.cancelled() and task.exception() is None:
-                await call(release)
+            await _give_back(adapter)
             raise
 
     async def _read(self, kind: str, key: str, type_: type[T]) -> T | None:
@@ -307,6 +289,27 @@ class LiveStates:
             place = _where(adapter, kind, *keys) if keys else f"{kind} in {_place(adapter)}"
             ending = "; nothing was told that is not stored" if name == "write" else ""
             raise StateError(f"can't {name} {place}: {_why(error)}{ending}") from error
+
+
+async def _take(adapter: PersistAdapter) -> None:
+    """Take the state; where this is cancelled, give it back once it has been taken."""
+    acquire = getattr(adapter, "acquire", None)
+    if acquire is None:
+        return
+    task = asyncio.ensure_future(call(acquire))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is None:
+            await _give_back(adapter)
+        raise
+
+
+async def _give_back(adapter: PersistAdapter) -> None:
+    release = getattr(adapter, "release", None)
+    if release is not None:
+        await call(release)
 
 
 def _why(error: Exception) -> str:
