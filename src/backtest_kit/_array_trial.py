@@ -18,7 +18,6 @@ from backtest_kit._fast_forward import Tape
 from backtest_kit._record import RunRecord
 from backtest_kit._run import Run
 from backtest_kit._schemas import StrategySchema
-from backtest_kit._signal import complete
 from backtest_kit._time import MINUTE, iso
 
 if TYPE_CHECKING:
@@ -168,15 +167,7 @@ def _invalid(run: Run, chunk: Chunk, tape: Tape, when: int) -> tuple[int, Except
     """Return the error of the signal at `when`."""
     price = float(tape.price[tape.row(when)])
     try:
-        complete(
-            chunk.signals.row(chunk.row(when), price),
-            price=price,
-            when=when,
-            symbol=run.symbol,
-            strategy_name=run.strategy_name,
-            exchange_name=run.exchange_name,
-            config=run.config,
-        )
+        run.accept(chunk.signals.row(chunk.row(when), price), price, when)
     except SignalError as error:
         return when, error
     raise AssertionError(f"the kernel refused the signal at {iso(when)}, which is valid")

@@ -29,7 +29,7 @@ from backtest_kit._results import CancelReason, TickClosed, TickIdle
 from backtest_kit._risk import Books, Desk
 from backtest_kit._run import Run
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._signal import SignalRow, complete
+from backtest_kit._signal import SignalRow
 from backtest_kit._time import INTERVALS, MINUTE, iso
 
 #: The run lets others work after about this many milliseconds.
@@ -230,15 +230,7 @@ class FrameDriver:
         run = self._run
         price = float(tape.price[tape.row(when)])
         try:
-            row = complete(
-                answer,
-                price=price,
-                when=when,
-                symbol=run.symbol,
-                strategy_name=run.strategy_name,
-                exchange_name=run.exchange_name,
-                config=run.config,
-            )
+            row = run.accept(answer, price, when)
         except Exception as error:  # noqa: BLE001 - an invalid signal never ends a run
             run.error("get_signal", error)
             return None

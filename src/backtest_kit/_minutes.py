@@ -26,7 +26,7 @@ from backtest_kit._live_state import LiveStates
 from backtest_kit._profit import crossed, revenue_percent
 from backtest_kit._results import CancelReason, TickIdle
 from backtest_kit._run import Run
-from backtest_kit._signal import SignalRow, complete
+from backtest_kit._signal import SignalRow
 from backtest_kit._time import INTERVALS, MINUTE, iso, to_datetime
 
 #: The run lets others work after about this many milliseconds.
@@ -294,15 +294,7 @@ class MinuteDriver:
     def _accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer that came in time."""
         run = self._run
-        row = complete(
-            answer,
-            price=bar.price,
-            when=bar.when,
-            symbol=run.symbol,
-            strategy_name=run.strategy_name,
-            exchange_name=run.exchange_name,
-            config=run.config,
-        )
+        row = run.accept(answer, bar.price, bar.when)
         if self._ticker.over(bar.when):
             raise _too_late(bar.when)
         return None if run.stopping else row

@@ -24,7 +24,7 @@ from backtest_kit._record import RunRecord
 from backtest_kit._results import Tick
 from backtest_kit._risk import Desk
 from backtest_kit._schemas import ExchangeSchema, StrategySchema
-from backtest_kit._signal import SignalRow
+from backtest_kit._signal import SignalRow, complete
 
 _CALLBACK = {
     "idle": "on_idle",
@@ -155,6 +155,22 @@ class Run:
                 where = f"callback of risk profile {verdict.risk_name!r}"
                 await self.guarded(where, callback, event)
         return allowed
+
+    def accept(self, answer: Any, price: float, when: int) -> SignalRow:
+        """Return a strategy's answer as a row, `price` being the average price.
+
+        Raises:
+            SignalError: it is no valid proposal; all problems at once.
+        """
+        return complete(
+            answer,
+            price=price,
+            when=when,
+            symbol=self.symbol,
+            strategy_name=self.strategy_name,
+            exchange_name=self.exchange_name,
+            config=self.config,
+        )
 
     def timed(self, metric_type: MetricType, duration: float, count: int = 1) -> None:
         """Record a duration in milliseconds, and tell listeners of it."""
