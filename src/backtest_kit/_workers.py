@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from backtest_kit._ambient import of_user_code
 from backtest_kit._engine import Engine
 from backtest_kit._errors import StrategyFailedError, WorkerError
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
@@ -84,9 +85,8 @@ class There:
     async def trial(self, index: int) -> Trial:
         """See `Trials`; workers that die are replaced, and what they did is done again."""
         while index not in self._suspects:
-            future = self._futures[index]
             try:
-                answer = await asyncio.wrap_future(future)
+                answer = await asyncio.wrap_future(self._futures[index])
                 self._answered = True
                 return _opened(answer)
             except BrokenExecutor as error:
@@ -97,10 +97,9 @@ class There:
                     ) from error
                 self._replace()
             except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if not future.cancelled() or task is None or task.cancelling():
-                    raise
-                raise WorkerError("the executor was shut down before the walk was over") from error
+                raise WorkerError(
+                    "the executor was shut down before the walk was over"
+                ) from of_user_code(error)
         return await self._alone(index)
 
     async def close(self) -> None:
