@@ -75,15 +75,16 @@ def _ranking(data: WalkerData) -> str:
         "Trades",
         "Trades needed",
     )
-    return markdown_table(columns, [_rank_cells(row) for row in data.ranking])
+    return markdown_table(columns, [rank_cells(row) for row in data.ranking])
 
 
-def _rank_cells(row: RankRow) -> tuple[str, ...]:
+def rank_cells(row: RankRow) -> tuple[str, ...]:
+    """Return rank, name, metric, interval, deflated Sharpe ratio, trades and trades needed."""
     trades = row.statistics.total_signals if row.statistics is not None else 0
     if row.error is not None:
         interval = "failed"
     elif row.interval is None:
-        interval = "too few trades" if trades < 30 else "n/a"
+        interval = "too few trades" if trades < MIN_TRADES else "n/a"
     else:
         interval = f"{number(row.interval.lower, 3)} to {number(row.interval.upper, 3)}"
     return (

@@ -19,8 +19,19 @@ from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._task import exhaust, hang_up
-from backtest_kit._time import INTERVALS, iso
+from backtest_kit._time import iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.options import (
+    data_option,
+    exchange_option,
+    frame_option,
+    from_option,
+    interval_option,
+    output_option,
+    settings_option,
+    strategies_option,
+    to_option,
+)
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import progress_bars, show
 
@@ -31,38 +42,15 @@ FAILED = 1
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat for several.")
-@click.option(
-    "--data",
-    "source",
-    type=click.Path(path_type=Path),
-    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
-)
-@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
-@click.option("--strategy", "strategy_names", multiple=True, help="Default: all in the file.")
-@click.option("--frame", "frame_name", help="A frame that the file registers.")
-@click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
-@click.option("--to", "end", help="End here, included.")
-@click.option(
-    "--interval",
-    default="1m",
-    show_default=True,
-    type=click.Choice([*INTERVALS]),
-    help="Step of a frame given by --from and --to, or by the data.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A setting, such as percent_fee=0.05.",
-)
-@click.option(
-    "--output",
-    default="./dump",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the reports.",
-)
+@data_option
+@exchange_option
+@strategies_option
+@frame_option
+@from_option
+@to_option
+@interval_option
+@settings_option("percent_fee=0.05")
+@output_option("reports")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def backtest(
     file: Path,

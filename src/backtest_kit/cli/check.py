@@ -20,6 +20,13 @@ from backtest_kit._schemas import ExchangeSchema, StrategySchema
 from backtest_kit._task import hang_up
 from backtest_kit._time import INTERVALS, iso, to_ms
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.options import (
+    data_option,
+    exchange_option,
+    from_option,
+    settings_option,
+    to_option,
+)
 from backtest_kit.cli.strategy_file import load
 
 FAILED = 1
@@ -28,17 +35,12 @@ FAILED = 1
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--symbol", required=True, help="Whose candles.")
-@click.option(
-    "--data",
-    "source",
-    type=click.Path(path_type=Path),
-    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
-)
-@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
+@data_option
+@exchange_option
 @click.option("--strategy", "names", multiple=True, help="Default: all array strategies in FILE.")
-@click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
-@click.option("--to", "end", help="End here, included.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting.")
+@from_option
+@to_option
+@settings_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(
     file: Path,

@@ -12,6 +12,7 @@ from backtest_kit._engine import Engine
 from backtest_kit._register import add_exchange, add_frame, add_strategy
 from backtest_kit._signal import Signal
 from backtest_kit.cli.backtest import run_jobs
+from backtest_kit.cli.options import output_option
 from backtest_kit.exchanges import SyntheticExchange
 
 
@@ -32,13 +33,7 @@ async def crossover(symbol: str, when: datetime) -> Signal | None:
 
 @click.command()
 @click.option("--seed", default=7, show_default=True, help="Of the random market.")
-@click.option(
-    "--output",
-    default="./dump",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the report.",
-)
+@output_option("report")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def demo(seed: int, output: Path, as_json: bool) -> int:
     """Backtest a moving-average crossover over a month of a random market.

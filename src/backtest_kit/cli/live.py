@@ -16,6 +16,12 @@ from backtest_kit._stored import forget, stored_runs
 from backtest_kit._time import MINUTE, iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.live_session import Job, play
+from backtest_kit.cli.options import (
+    exchange_option,
+    output_option,
+    settings_option,
+    strategies_option,
+)
 from backtest_kit.cli.strategy_file import load
 
 #: What ccxt calls a key, and the end of the variable that it is read from.
@@ -25,8 +31,8 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat for several.")
-@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
-@click.option("--strategy", "strategy_names", multiple=True, help="Default: all in the file.")
+@exchange_option
+@strategies_option
 @click.option(
     "--state",
     "state_dir",
@@ -43,20 +49,8 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
 @click.option("--speed", default="1000x", show_default=True, help="Of a replay; or: max.")
 @click.option("--from", "start", help="Begin the replay here (ISO 8601; without a zone: UTC).")
 @click.option("--to", "end", help="End the replay here, included.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A setting, such as step_delay_ms=1000.",
-)
-@click.option(
-    "--output",
-    default="./dump",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the reports.",
-)
+@settings_option("step_delay_ms=1000")
+@output_option("reports")
 @click.option("--json", "as_json", is_flag=True, help="Print each transition as a line of JSON.")
 def live(
     file: Path,

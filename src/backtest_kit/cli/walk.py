@@ -30,15 +30,25 @@ from backtest_kit._engine import Engine
 from backtest_kit._ranking import WalkerData
 from backtest_kit._register import add_walker
 from backtest_kit._reports.table import number, write, write_bytes
-from backtest_kit._reports.walker import walker_report
+from backtest_kit._reports.walker import rank_cells, walker_report
 from backtest_kit._schemas import METRICS, WalkerSchema
 from backtest_kit._task import hang_up
-from backtest_kit._time import INTERVALS
 from backtest_kit._walk import Walk
 from backtest_kit._walk_events import WalkerContract
 from backtest_kit._walker import prepare_walk
 from backtest_kit.cli.backtest import choose_frame
 from backtest_kit.cli.choose import choose_exchange, choose_settings, choose_windows
+from backtest_kit.cli.options import (
+    data_option,
+    exchange_option,
+    frame_option,
+    from_option,
+    interval_option,
+    output_option,
+    settings_option,
+    strategies_option,
+    to_option,
+)
 from backtest_kit.cli.strategy_file import load
 
 INTERRUPTED = 130
@@ -49,26 +59,15 @@ _SHOWN = 15
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat to pool several.")
-@click.option(
-    "--data",
-    "source",
-    type=click.Path(path_type=Path),
-    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
-)
-@click.option("--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows.")
+@data_option
+@exchange_option
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
-@click.option("--strategy", "strategy_names", multiple=True, help="Default: all in the file.")
+@strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
-@click.option("--frame", "frame_name", help="A frame that the file registers.")
-@click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
-@click.option("--to", "end", help="End here, included.")
-@click.option(
-    "--interval",
-    default="1m",
-    show_default=True,
-    type=click.Choice([*INTERVALS]),
-    help="Step of a frame given by --from and --to, or by the data.",
-)
+@frame_option
+@from_option
+@to_option
+@interval_option
 @click.option("--train", metavar="LENGTH", help="Walk forward: choose in so much time (90d, 12h),")
 @click.option("--test", metavar="LENGTH", help="judge in so much after it,")
 @click.option("--embargo", metavar="LENGTH", default="1d", show_default=True, help="after a pause.")
@@ -82,14 +81,8 @@ _SHOWN = 15
     help="Folder of finished strategies, from which a walk resumes.",
 )
 @click.option("--again", is_flag=True, help="Run what the store knows again, too.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting.")
-@click.option(
-    "--output",
-    default="./dump",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the report.",
-)
+@settings_option()
+@output_option("report")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def walk(
     file: Path,
@@ -221,19 +214,8 @@ def ranking_table(data: WalkerData) -> Table:
     for title in (data.metric, "95 % interval", "Deflated Sharpe", "Trades"):
         table.add_column(title, justify="right")
     for row in data.ranking[:_SHOWN]:
-        interval = row.interval
-        trades = row.statistics.total_signals if row.statistics is not None else 0
-        between = "n/a" if trades >= 30 else "too few trades"
-        if interval is not None:
-            between = f"{number(interval.lower, 3)} to {number(interval.upper, 3)}"
-        table.add_row(
-            "" if row.rank is None else str(row.rank),
-            Text(row.strategy_name),
-            number(row.metric_value, 3),
-            "failed" if row.error is not None else between,
-            number(row.deflated_sharpe, 3),
-            str(trades),
-        )
+        *cells, _ = rank_cells(row)
+        table.add_row(*(Text(cell) for cell in cells))
     left = len(data.ranking) - _SHOWN
     if left > 0:
         table.caption = f"{left} more are in the report"

@@ -1,0 +1,53 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from backtest_kit._time import INTERVALS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+data_option = click.option(
+    "--data",
+    "source",
+    type=click.Path(path_type=Path),
+    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
+)
+exchange_option = click.option(
+    "--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows."
+)
+strategies_option = click.option(
+    "--strategy", "strategy_names", multiple=True, help="Default: all in the file."
+)
+frame_option = click.option("--frame", "frame_name", help="A frame that the file registers.")
+from_option = click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
+to_option = click.option("--to", "end", help="End here, included.")
+interval_option = click.option(
+    "--interval",
+    default="1m",
+    show_default=True,
+    type=click.Choice([*INTERVALS]),
+    help="Step of a frame given by --from and --to, or by the data.",
+)
+
+
+def settings_option(example: str = "") -> Callable[[F], F]:
+    """Return `--set`, with an example in its help."""
+    text = f"A setting, such as {example}." if example else "A setting."
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=text)
+
+
+def output_option(what: str) -> Callable[[F], F]:
+    """Return `--output`, the folder of `what`."""
+    return click.option(
+        "--output",
+        default="./dump",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help=f"Folder of the {what}.",
+    )
