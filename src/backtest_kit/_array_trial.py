@@ -156,7 +156,7 @@ def doubts_of(record: RunRecord) -> tuple[int, int]:
 def _longest(chunk: Chunk, config: Config) -> int:
     """Return how many minutes at most pass from an answer to its end."""
     signals = chunk.signals
-    busy = np.flatnonzero(signals.side != 0)
+    busy = signals.busy()
     minutes = signals.minute_estimated_time[busy]
     lives = minutes[(minutes >= 1) & (minutes <= config.max_signal_lifetime_minutes)]
     waits = not np.isnan(signals.price_open[busy]).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,11 @@ NONE: Final[Answer] = (0.0,)
 ROUNDING: Final = 1e-9
 #: Rows at which all later candles are left out of the whole array, where a window says otherwise.
 _CUTS: Final = 4
+#: Of the candles, which part the windows that are looked at together may come to; how many rows of
+#: those that say something else are then looked at one by one.
+_SHARE: Final = 32
+_DOUBTS: Final = 12
+_PRICES: Final = ("price_take_profit", "price_stop_loss", "minute_estimated_time", "price_open")
 _GOLDEN: Final = 0.6180339887498949
 
 
@@ -57,15 +62,16 @@ def after_the_cut(function: GetSignals, candles: Candles, row: int) -> Answer:
     return answer(evaluate(function, candles[: row + 1]), row)
 
 
-def sampled(sides: np.ndarray[tuple[int], np.dtype[np.int8]], first: int, most: int) -> list[int]:
+def sampled(signals: Signals, first: int, most: int) -> list[int]:
     """Return rows from `first` on, ascending: half spread evenly, half of those with a side.
 
     The last ones are among them, which have the most candles before them.
     """
-    if first >= len(sides):
+    if first >= len(signals):
         return []
-    even = np.linspace(len(sides) - 1, first, most - most // 2).astype(np.int64)
-    busy = first + np.flatnonzero(sides[first:] != 0)
+    even = np.linspace(len(signals) - 1, first, most - most // 2).astype(np.int64)
+    busy = signals.busy()
+    busy = busy[np.searchsorted(busy, first) :]
     place = np.linspace(max(len(busy) - 1, 0), 0, most // 2).astype(np.int64)
     return [int(row) for row in np.union1d(even, busy[place] if len(busy) else even)]
 
@@ -73,16 +79,21 @@ def sampled(sides: np.ndarray[tuple[int], np.dtype[np.int8]], first: int, most: 
 def verify(
     function: GetSignals, candles: Candles, signals: Signals, warmup: int, most: int, name: str
 ) -> int | None:
-    """Compare `signals` (of all candles) with windows of `warmup` candles, at some rows.
+    """Compare `signals` (of all candles) with windows of `warmup` candles, at `most` rows.
 
     Returns the first row where a window says something else, since the strategy remembers more
-    than that, or by rounding; `None` where there is none.
+    than that, or by rounding; `None` where there is none. More rows are looked at together, and
+    alone where that says something else.
 
     Raises:
         PeekingError: a row depends on later candles; the first of those looked at is named.
     """
+    many = sampled(signals, warmup - 1, max(len(candles) // (_SHARE * warmup), most))
+    alone = many[:: -(-len(many) // most)] if most else []
+    doubtful = _otherwise(function, candles, signals, many, warmup)
+    rows = sorted({*alone, *doubtful[:_DOUBTS]})
     first, cuts = None, 0
-    for row in sampled(signals.side, warmup - 1, most):
+    for row in rows:
         seen, known = answer(signals, row), window_answer(function, candles, row, warmup)
         if known != seen:
             first = row if first is None else first
@@ -95,6 +106,35 @@ def verify(
         if beyond_rounding(known, beyond):
             raise peeking(name, candles, row, beyond, known)
     return first
+
+
+def _otherwise(
+    function: GetSignals, candles: Candles, signals: Signals, rows: Sequence[int], warmup: int
+) -> list[int]:
+    """Return those rows that say something else where their windows are put one after another.
+
+    In that one array other windows lie before and behind each. A strategy may rightly say
+    something else there, as the times jump: it is to be asked once more, by windows alone.
+    """
+    if not rows:
+        return []
+    ends = np.asarray(rows)
+    places = (ends[:, None] + np.arange(1 - warmup, 1)).ravel()
+    columns = [column[places] for column in candles.columns()]
+    for column in columns:
+        column.flags.writeable = False
+    try:
+        there = evaluate(function, Candles.view(tuple(columns), 0, len(places)))  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - for whatever reason: windows alone will tell
+        return [*rows]
+    own = np.arange(warmup - 1, len(places), warmup)
+    other = signals.side[ends] != there.side[own]
+    for name in _PRICES:
+        here, says = getattr(signals, name)[ends], getattr(there, name)[own]
+        other |= (here != says) & ~((here != here) & (says != says)) & (signals.side[ends] != 0)
+    if signals.relative != there.relative:
+        other |= signals.side[ends] != 0
+    return [int(row) for row in ends[other]]
 
 
 def window_answer(function: GetSignals, candles: Candles, row: int, length: int) -> Answer:

@@ -30,6 +30,7 @@ class Segment:
 
     __slots__ = (
         "_average",
+        "_gaps",
         "asked",
         "begins",
         "columns",
@@ -63,6 +64,7 @@ class Segment:
         self.begins = begins
         self.asked = asked
         self._average: tuple[int, Floats] | None = None
+        self._gaps: list[tuple[int, int]] | None = None
 
     def asked_again(self) -> Segment:
         """Return the same candles, with what lies behind them not yet asked for."""
@@ -81,11 +83,11 @@ class Segment:
         """Return the runs of filled candles with open times in [since, until), oldest first."""
         begin = max(0, (since - self.first) // self.step)
         end = max(begin, min(self.rows, -((self.first - until) // self.step)))
-        marks = np.flatnonzero(np.diff(self.filled[begin:end], prepend=False, append=False))
-        return [
-            Gap(self.first + (begin + int(a)) * self.step, int(b - a))
-            for a, b in zip(marks[::2], marks[1::2], strict=True)
-        ]
+        if self._gaps is None:
+            marks = np.flatnonzero(np.diff(self.filled, prepend=False, append=False)).tolist()
+            self._gaps = [*zip(marks[::2], marks[1::2], strict=True)]
+        cut = ((max(a, begin), min(b, end)) for a, b in self._gaps)
+        return [Gap(self.first + a * self.step, b - a) for a, b in cut if a < b]
 
 
 def average_prices(high: Floats, low: Floats, close: Floats, volume: Floats, count: int) -> Floats:

@@ -180,16 +180,11 @@ def drawdown(
     with _quiet():
         depth = np.nan_to_num(1.0 - curve / peaks)
     times = np.concatenate(([span[0]], closed_at))
-    longest, peak_at, under = 0, int(times[0]), False
-    for when, below in zip(times[1:].tolist(), (curve < peaks)[1:].tolist(), strict=True):
-        if below:
-            under = True
-        else:
-            if under:
-                longest = max(longest, when - peak_at)
-            peak_at, under = when, False
-    if under:
-        longest = max(longest, max(span[1], int(times[-1])) - peak_at)
+    at_peak = np.flatnonzero(curve >= peaks)
+    back = times[at_peak[1:]] - times[at_peak[:-1]]
+    longest = int(back[np.diff(at_peak) > 1].max(initial=0))
+    if at_peak[-1] < len(r):
+        longest = max(longest, max(span[1], int(times[-1])) - int(times[at_peak[-1]]))
     return float(depth.max()) * 100, longest / MINUTE
 
 

@@ -21,6 +21,9 @@ class Trades(msgspec.Struct, frozen=True):
     closed: bytes
     symbols: bytes
 
+    def __repr__(self) -> str:
+        return f"<{self.count} trades>"
+
     @property
     def count(self) -> int:
         """How many there are."""

@@ -99,6 +99,8 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
 def joined(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
     """Return profit, opening, close and number of the record of all trades, in order of closing."""
     columns = [columns_of(record) for record in records]
+    if len(columns) == 1:  # in order already
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64)
     r, opened, closed = (np.concatenate([part[i] for part in columns]) for i in range(3))
     symbol = np.concatenate([np.full(len(part[0]), i) for i, part in enumerate(columns)])
     order = np.lexsort((symbol, closed))

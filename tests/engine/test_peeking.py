@@ -108,10 +108,11 @@ def test_scrambling_keeps_the_past_and_the_rules():
 def test_rows_to_look_at_are_spread_and_have_sides():
     sides = np.zeros(1000, dtype=np.int8)
     sides[[50, 400, 999]] = 1
-    rows = peeking.sampled(sides, 40, 8)
+    signals = bk.Signals.bracket(sides)
+    rows = peeking.sampled(signals, 40, 8)
     assert rows == sorted(set(rows))
     assert {40, 50, 400, 999} <= set(rows)
-    assert peeking.sampled(sides, 1000, 8) == []
+    assert peeking.sampled(signals, 1000, 8) == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 40, 900])
