@@ -18,7 +18,7 @@ from backtest_kit._config import Config
 from backtest_kit._errors import BacktestKitError
 from backtest_kit._fast_forward import Tape
 from backtest_kit._profit import profit
-from backtest_kit._results import CloseReason
+from backtest_kit._results import CANCELLED, REASONS, CloseReason
 from backtest_kit._signal import distance_limits
 from backtest_kit._time import MINUTE, interval_ms
 
@@ -33,7 +33,7 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `scheduled_at`, `pending_at` (-1: never filled), `closed_at`: int64 milliseconds. `reason`:
     int8, see `REASONS`. Prices: float64, before costs. `pnl`: float64, percent after costs; NaN,
-    as `price_close`, for what was never filled.
+    as `price_close`, for what was never filled. `asked`: the calls up to that of the signal.
 
     Of `frames` stepped through (not all, where the data ended) `calls` were asked (`unanswered` of
     them where there is no row, `invalid` with a bad signal, first at `first_invalid`, ms or -1),
@@ -47,6 +47,7 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     minutes: Ints
     reason: npt.NDArray[np.int8]
     ambiguous: npt.NDArray[np.bool_]
+    asked: Ints
     price_open: Floats
     price_take_profit: Floats
     price_stop_loss: Floats
@@ -66,11 +67,11 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def count(self, reason: CloseReason) -> int:
         """Return how many filled ones were closed for this reason."""
-        return int((self.reason == kernel.REASONS.index(reason)).sum())
+        return int((self.reason == REASONS.index(reason)).sum())
 
     def closed(self) -> TradeTable:
         """Return the filled ones alone, as statistics want them."""
-        keep = self.reason < kernel.CANCELLED
+        keep = self.reason < CANCELLED
         fields = msgspec.structs.asdict(self)
         columns = {n: v[keep] for n, v in fields.items() if not isinstance(v, int)}
         return msgspec.structs.replace(self, **columns)
@@ -92,10 +93,13 @@ class Play(msgspec.Struct, frozen=True, eq=False):
 
 
 class Stage:
-    """One run of the kernel: plays pass one after another, each over a part of the frames."""
+    """One run of the kernel: plays pass one after another, each over a part of the frames.
 
-    def __init__(self) -> None:
-        self._state = np.zeros(7, dtype=np.int64)
+    It begins at `frame`, and asks from frame `next_ask` on.
+    """
+
+    def __init__(self, frame: int = 0, next_ask: int = 0) -> None:
+        self._state = np.array([frame, next_ask, 0, 0, 0, 0, 0])
         self._unpriced = 0
         self._pieces: list[tuple[Ints, Floats, npt.NDArray[np.int8], Ints]] = []
         self._config = Config()
@@ -103,7 +107,12 @@ class Stage:
     @property
     def due(self) -> int:
         """The index of the next frame at which the strategy may be asked."""
-        return int(max(self._state[0], self._state[1]))
+        return max(self.place)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The index of the next frame, and of the first at which the strategy may be asked."""
+        return int(self._state[0]), int(self._state[1])
 
     @property
     def invalid(self) -> int:
@@ -127,8 +136,8 @@ class Stage:
         if not self._state[2]:  # before there is an average price, nobody is asked
             known = min(play.config.avg_price_candles_count - 1, len(tape.price))
             self._unpriced = min(max(-((rules.start - known) // rules.step), 0), frames)
-            self._state[0] = self._unpriced
-        whole, real = np.empty((6, _ROOM), dtype=np.int64), np.empty((4, _ROOM))
+            self._state[0] = max(self._state[0], self._unpriced)
+        whole, real = np.empty((7, _ROOM), dtype=np.int64), np.empty((4, _ROOM))
         written = _ROOM
         while written == _ROOM:
             written = kernel.play(columns, rules, self._state, whole, real)
@@ -149,7 +158,7 @@ class Stage:
         whole, real = np.concatenate(parts[0], axis=1), np.concatenate(parts[1], axis=1)
         side, minutes = np.concatenate(parts[2]), np.concatenate(parts[3])
         reason, config = whole[3].astype(np.int8), self._config
-        never = reason >= kernel.CANCELLED
+        never = reason >= CANCELLED
         close = np.where(never, np.nan, real[3])
         costs = config.percent_fee, config.percent_slippage
         long, short = (profit(name, real[0], close, *costs) for name in ("long", "short"))
@@ -162,6 +171,7 @@ class Stage:
             minutes=minutes,
             reason=reason,
             ambiguous=whole[4].astype(np.bool_),
+            asked=whole[5],
             price_open=real[0],
             price_take_profit=real[1],
             price_stop_loss=real[2],
@@ -192,6 +202,18 @@ def run_kernel(tape: Tape, play: Play) -> TradeTable:
     return _run(tape, play)
 
 
+def moved(tape: Tape, table: TradeTable, percent: float) -> npt.NDArray[np.bool_]:
+    """Say of each life, shape (N,), if the price was ever `percent` off its entry before its end.
+
+    The end of the data ends a life after its last step, everything else at it.
+    """
+    filled = table.pending_at >= 0
+    since = np.where(filled, (table.pending_at - tape.first) // MINUTE + 1, 0)
+    until = np.where(filled, (table.closed_at - tape.first) // MINUTE, 0)
+    until += filled & (table.reason == REASONS.index("end_of_data"))
+    return kernel.moved(_read_only(tape.price), since, until, table.price_open, percent)
+
+
 def compile_kernel(logger: logging.Logger | None = None) -> None:
     """Make the kernel ready, once a process; the log is told what takes so long.
 
@@ -213,8 +235,8 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
             kept = "not kept, as no folder can be written to" if folder is None else f"in {folder}"
             logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
         flat = np.ones(1)
-        signals = Signals(np.zeros(1), 1, 1, 1)
-        _run(Tape(0, flat, flat, flat, flat), Play(signals, 0, "1m", range(0, 1, MINUTE), Config()))
+        signals, tape = Signals(np.zeros(1), 1, 1, 1), Tape(0, flat, flat, flat, flat)
+        moved(tape, _run(tape, Play(signals, 0, "1m", range(0, 1, MINUTE), Config())), 1.0)
         _ready.set()
 
 

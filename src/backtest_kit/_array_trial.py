@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from backtest_kit._ambient import Moment, moment
+from backtest_kit._array_stretch import next_stretch, playable, watched
 from backtest_kit._asking import Answers, Chunk
+from backtest_kit._bus import Channel
 from backtest_kit._candles import Floats, Ints
-from backtest_kit._config import Config
-from backtest_kit._engine import Engine
-from backtest_kit._errors import DataError, DataRangeError, SignalError
+from backtest_kit._errors import DataError, SignalError
 from backtest_kit._fast_forward import Tape
 from backtest_kit._record import RunRecord
 from backtest_kit._run import Run
-from backtest_kit._schemas import StrategySchema
 from backtest_kit._time import MINUTE, iso
 
 if TYPE_CHECKING:
     from backtest_kit._array_run import Stage
 
-#: Channels on which a run tells of itself; where someone listens, it is stepped through.
-_CHANNELS: Final = (
-    *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk"),
-    *("error", "performance", "backtest_progress", "done_backtest"),
-)
-
-
-def unwatched(strategy: StrategySchema, engine: Engine) -> bool:
-    """Say whether a table of trades is all that a run could come to, and Numba is there."""
-    return (
-        strategy.get_signals is not None
-        and importlib.util.find_spec("numba") is not None
-        and not strategy.risk_names
-        and strategy.callbacks is None
-        and not engine.bus.wanted(*_CHANNELS)
-    )
+#: What a run tells beside the results of its steps; a table can't.
+_TOLD: Final[tuple[Channel, ...]] = ("error", "backtest_progress", "done_backtest")
 
 
 async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
@@ -47,7 +31,7 @@ async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
     Raises:
         PeekingError: signals over arrays look into the future.
     """
-    if not unwatched(run.strategy, run.engine):
+    if not playable(run.strategy) or watched(run.engine) or run.engine.bus.wanted(*_TOLD):
         return False
     from backtest_kit._array_run import Stage, compile_kernel  # which import Numba
 
@@ -88,38 +72,17 @@ async def _played(
     """
     from backtest_kit._array_run import Play
 
-    view, symbol, config = run.view, run.symbol, run.config
-    interval, warmup = run.strategy.interval, run.strategy.warmup
-    span = config.candles_per_chunk * MINUTE
-
-    def frames_before(instant: int) -> int:
-        return min(-((timeline.start - instant) // timeline.step), len(timeline))
-
-    tape = await view.tape(symbol, timeline[0], timeline[0])
+    config, interval, warmup = run.config, run.strategy.interval, run.strategy.warmup
+    tape = await run.view.tape(run.symbol, timeline[0], timeline[0])
     if timeline[0] < tape.first + (config.avg_price_candles_count - 1) * MINUTE:
         return False
     while (frame := stage.due) < len(timeline):
-        when = asked = timeline[frame]
-        tape = await view.tape(symbol, when, min(timeline[-1], when + span))
-        try:
-            await view.window_async(symbol, interval, warmup, when)
-        except DataRangeError as error:
-            segment = view.loaded(symbol, interval)
-            if frame or segment is None or not segment.begins:
-                return False
-            errors.append((when, error))
-            asked = (segment.first_index + warmup) * segment.step
-        chunk = answers.chunk(asked, furthest=True)
-        if chunk is None:
+        stretch = await next_stretch(run, timeline, answers, frame)
+        if stretch is None:
             return False
-        longest = _longest(chunk, config) * MINUTE
-        until = frames_before(min(chunk.stop, tape.stop - longest))
-        if until <= frame:  # the frame ends, or the data: lives go on behind what is loaded
-            until = frames_before(min(chunk.stop, when + span))
-            last = timeline[until - 1]
-            tape = await view.tape(symbol, when, last + longest)
-            if until <= frame or tape.stop <= last:
-                return False
+        chunk, tape, until, late = stretch
+        if late is not None:
+            errors.append((timeline[frame], late))
         valid = not stage.invalid
         play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
         stage.play(tape, play, until)
@@ -151,16 +114,6 @@ def doubts_of(record: RunRecord) -> tuple[int, int]:
         sum(tick.ambiguous for tick in record.closed),
         sum(tick.close_reason == "end_of_data" for tick in record.closed),
     )
-
-
-def _longest(chunk: Chunk, config: Config) -> int:
-    """Return how many minutes at most pass from an answer to its end."""
-    signals = chunk.signals
-    busy = signals.busy()
-    minutes = signals.minute_estimated_time[busy]
-    lives = minutes[(minutes >= 1) & (minutes <= config.max_signal_lifetime_minutes)]
-    waits = not np.isnan(signals.price_open[busy]).all()
-    return int(lives.max(initial=1)) + waits * config.schedule_await_minutes
 
 
 def _invalid(run: Run, chunk: Chunk, tape: Tape, when: int) -> tuple[int, Exception]:

@@ -152,7 +152,10 @@ class Bus:
 
     def wanted(self, *channels: Channel) -> bool:
         """Say whether anyone listens to one of these; if not, the event need not be built."""
-        return any(self._channels[channel] for channel in channels)
+        for channel in channels:  # noqa: SIM110 - `any` takes three times as long
+            if self._channels[channel]:
+                return True
+        return False
 
     def emit(self, event: object, *channels: Channel) -> None:
         """Queue an event for every listener of these channels."""

@@ -74,6 +74,8 @@ class Engine:
         self.records = Records()
         self.books = Books()
         self.live_books = Books()
+        #: How many calls backtests of array strategies have come to.
+        self.array_calls = 0
         self.adapter: PersistAdapter | None = None
         self.live = LiveStates(self._adapter, self._state_failed)
 

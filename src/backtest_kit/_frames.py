@@ -9,6 +9,7 @@ from typing import Any, Final
 from backtest_kit import _life as life
 from backtest_kit import _step as step
 from backtest_kit._ambient import Moment, moment
+from backtest_kit._array_results import Ahead
 from backtest_kit._array_trial import play_arrays
 from backtest_kit._asking import Answers
 from backtest_kit._bus import HIGH_WATER
@@ -88,6 +89,7 @@ class FrameDriver:
         self._on_timeframe = on_timeframe
         self._interval = INTERVALS[run.strategy.interval]
         self._answers = Answers(run)
+        self._ahead = Ahead(run, timeline, self._answers)
         self._index = 0
         self._next_ask = timeline.start
         self._tape: Tape | None = None
@@ -140,6 +142,12 @@ class FrameDriver:
         outside = moment.set(None)
         try:
             while self._index < len(self._timeline) and not self._run.stopping:
+                if await self._ahead.ready(self._index, self._next_ask):
+                    closed = self._from_ahead()
+                    await self._breathe()
+                    if closed is not None:
+                        return closed
+                    continue
                 tape = await self._reach(self._timeline[self._index])
                 if tape is None:
                     return None
@@ -150,6 +158,18 @@ class FrameDriver:
             return None
         finally:
             moment.reset(outside)
+
+    def _from_ahead(self) -> TickClosed | None:
+        """Do what `_block_of_frames` does, with what the kernel has found."""
+        record, began = self._run.record, stopwatch()
+        calls, tick, frame, self._next_ask = self._ahead.take()
+        record.calls += calls
+        self._go_to(frame)
+        if tick is None:
+            return None
+        record.until = max(record.until, tick.close_timestamp)
+        self._run.timed("backtest_signal", stopwatch() - began)
+        return tick if isinstance(tick, TickClosed) else None
 
     async def _reach(self, when: int) -> Tape | None:
         """Return a tape that reaches the step `when`; `None`: the data end before it."""

@@ -19,16 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest_kit._candles import Floats, Ints
+from backtest_kit._results import REASONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The text of each reason code; from `CANCELLED` on the signal was never filled.
-REASONS: Final = (
-    *("take_profit", "stop_loss", "time_expired", "end_of_data"),
-    *("timeout", "end_of_data", "price_reject"),
-)
-CANCELLED: Final = 4
-_TAKE_PROFIT, _STOP_LOSS, _TIME_EXPIRED, _END_OF_DATA, _, _, _PRICE_REJECT = range(7)
+_TAKE_PROFIT, _STOP_LOSS, _TIME_EXPIRED, _END_OF_DATA, _, _, _PRICE_REJECT = range(len(REASONS))
 _LANE: Final = 32
 
 
@@ -194,9 +189,10 @@ def _closed(
 def play(columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Floats) -> int:
     """Write trades until the columns are full or the frames are played; return how many.
 
-    `whole` gets row, scheduled, filled, closed (in minutes), reason, ambiguous; `real` the entry,
-    goal, stop and close. `state` is where to go on: frame, frame of the next ask; then the calls,
-    those without a row, the invalid ones and the minute of the first, the frames held.
+    `whole` gets row, scheduled, filled, closed (in minutes), reason, ambiguous and the calls so
+    far; `real` the entry, goal, stop and close. `state` is where to go on: frame, frame of the next
+    ask; then the calls, those without a row, the invalid ones and the minute of the first, the
+    frames held.
     """
     prices, opens, highs, lows, sides, goals, stops, lives, entries = columns
     written, frame, next_ask, steps = 0, state[0], state[1], len(prices)
@@ -242,7 +238,7 @@ def play(columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Floats)
                 )
         whole[0, written], whole[1, written] = row, rules.minute + k
         whole[2, written], whole[3, written] = rules.minute + filled, rules.minute + at
-        whole[4, written], whole[5, written] = reason, ambiguous
+        whole[4, written], whole[5, written], whole[6, written] = reason, ambiguous, state[2]
         real[0, written], real[1, written] = entry, goal
         real[2, written], real[3, written] = stop, close
         written += 1
@@ -251,3 +247,20 @@ def play(columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Floats)
         frame = free
     state[0], state[1] = min(frame, rules.frames), next_ask
     return written
+
+
+@_compiled
+def moved(
+    price: Floats, since: Ints, until: Ints, entry: Floats, percent: float
+) -> npt.NDArray[np.bool_]:
+    """Say of each life (steps `since` to `until`, excluded) if a price is `percent` off its entry.
+
+    As a milestone is reached, up or down: by the magnitude of `_profit.revenue_percent`.
+    """
+    found = np.zeros(len(entry), dtype=np.bool_)
+    for i in range(len(entry)):
+        hits = 0
+        for k in range(since[i], until[i]):
+            hits += int(abs(price[k] - entry[i]) / entry[i] * 100 >= percent)
+        found[i] = hits > 0
+    return found

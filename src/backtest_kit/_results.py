@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -10,6 +10,12 @@ from backtest_kit._signal import SignalRow
 
 CloseReason = Literal["take_profit", "stop_loss", "time_expired", "end_of_data"]
 CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data"]
+#: Of tables of trades: the reason of each code; from `CANCELLED` on a signal was never filled.
+REASONS: Final[tuple[CloseReason | CancelReason, ...]] = (
+    *("take_profit", "stop_loss", "time_expired", "end_of_data"),
+    *("timeout", "end_of_data", "price_reject"),
+)
+CANCELLED: Final = 4
 
 
 class ProfitLoss(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """The compiled kernel trades as the engine does, to the last bit: signals, markets and settings."""
 
 import asyncio
+from contextlib import aclosing
 from typing import NamedTuple
 
 import msgspec
@@ -14,10 +15,10 @@ pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backte
 import backtest_kit as bk
 import reference
 from backtest_kit import _array_run as kernel
+from backtest_kit._array_results import Ahead
 from backtest_kit._config import Config
 from backtest_kit._fast_forward import Tape
-from backtest_kit._kernel import REASONS
-from backtest_kit._results import ProfitLoss, TickCancelled, TickClosed
+from backtest_kit._results import REASONS, ProfitLoss, TickCancelled, TickClosed
 from backtest_kit._series import average_prices
 from backtest_kit._signal import SignalRow
 from backtest_kit._time import INTERVALS, to_datetime
@@ -37,6 +38,7 @@ class More(NamedTuple):
     bracket: bool
     one_lifetime: bool
     broken: float
+    easy: bool = False
 
 
 mores = st.builds(
@@ -47,6 +49,19 @@ mores = st.builds(
     bracket=st.booleans(),
     one_lifetime=st.booleans(),
     broken=st.sampled_from([0.0, 0.1]),
+)
+
+
+#: Signals that are valid, nearly all of them, in frames inside the data.
+easy = st.builds(
+    More,
+    warmup=st.integers(1, 4),
+    shift=st.integers(12, 60),
+    length=st.sampled_from([0.3, 0.75]),
+    bracket=st.booleans(),
+    one_lifetime=st.booleans(),
+    broken=st.just(0.0),
+    easy=st.just(True),
 )
 
 
@@ -73,7 +88,9 @@ def play_of(case, more, tape, rows):
     closes_at = np.clip(tape.row(opens + (np.arange(n) + 1) * interval), 0, len(tape.open) - 1)
     near = tape.open[closes_at]
     side = np.where(rng.random(n) < 0.5, 1, -1) * (rng.random(n) < case.ask_rate)
-    up, down = rng.choice([0.0, 0.4, 0.6, 1.5, 4.0], (2, n), p=[0.02, 0.03, 0.35, 0.4, 0.2])
+    away = [0.0, 0.4, 0.6, 1.5, 4.0, 16.0]
+    often = [0, 0, 0.1, 0.3, 0.2, 0.4] if more.easy else [0.02, 0.03, 0.35, 0.3, 0.15, 0.15]
+    up, down = rng.choice(away, (2, n), p=often)
     minutes = rng.choice([1.0, 2.0, 4.0, 7.0, 30.0, 33.0, 120.0, 1440.0], n)
     away = rng.choice([-0.3, 0.0, 0.1, 0.5, 2.0], n)
     entry = np.where(rng.random(n) < 0.5, near * (1 - side * away / 100), np.nan)
@@ -127,7 +144,7 @@ def register(case, more, rows, play, ended, *, one_by_one=False):
         interval=case.interval,
         get_signals=get_signals,
         warmup=more.warmup,
-        callbacks={"on_cancel": ended.append, "on_close": ended.append},
+        callbacks=None if ended is None else {"on_cancel": ended.append, "on_close": ended.append},
     )
 
 
@@ -251,3 +268,94 @@ def test_the_kernel_equals_a_live_run_on_a_virtual_clock(case, more):
     ):
         found.pop()  # what lives at the end lives on
     assert found == ended
+
+
+class Listener(NamedTuple):
+    """Someone who begins to listen to results after some of them."""
+
+    after: int
+    heard: list
+
+
+async def results_of(case, most, listener):
+    found = []
+    async with aclosing(bk.Backtest.run("X", **NAMES)) as results:
+        async for tick in results:
+            found.append(tick)
+            if listener is not None and len(found) == listener.after:
+                bk.listen_signal(listener.heard.append)
+            if len(found) == most:
+                break
+    return found
+
+
+def backtest(case, more, rows, play, *, stepped, most=None, after=None):
+    """Run a play with nobody listening; return all that it tells and keeps."""
+    errors = []
+    listener = None if after is None else Listener(after, [])
+    with bk.Engine() as engine, pytest.MonkeyPatch.context() as patch:
+        looked = []
+        if stepped:
+            patch.setattr(Ahead, "ready", never)
+        else:
+            patch.setattr(Ahead, "take", lambda self: looked.append(0) or take(self))
+        register(case, more, rows, play, None)
+        bk.listen_error(lambda event: errors.append((event.where, str(event.error), event.when)))
+        bk.add_frame(
+            frame_name="f",
+            interval=case.frame,
+            start_date=to_datetime(play.timeline.start),
+            end_date=to_datetime(play.timeline.stop - 1),
+        )
+        try:
+            found = asyncio.run(results_of(case, most, listener))
+        except bk.DataRangeError as error:
+            found = [str(error)]
+        record = engine.records.select(mode="backtest")[0]
+        kept = {name: value for name, value in vars(record).items() if name in KEPT}
+        kinds = {kind: (seen.count, seen.when) for kind, seen in record.error_kinds.items()}
+        heard = None if listener is None else listener.heard
+        return (found, kept, kinds, errors, heard), looked
+
+
+KEPT = {
+    *("closed", "waited", "partials", "calls", "frames", "since", "until", "complete"),
+    *("data_ended_at", "gaps", "error_count", "rejections"),
+}
+take = Ahead.take
+
+
+async def never(self, frame, next_ask):
+    return False
+
+
+def compare_results(case, more, **how):
+    if more.easy:
+        case = case._replace(config={**case.config, "max_stop_loss_distance_percent": 0.0})
+        if case.interval not in ("1m", "3m", "5m"):  # or there are no candles for the warm-up
+            case = case._replace(interval="3m")
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    tape = tape_of(rows, case.config["avg_price_candles_count"])
+    play = play_of(case, more, tape, rows)
+    from_kernel, looked = backtest(case, more, rows, play, stepped=False, **how)
+    stepped, _ = backtest(case, more, rows, play, stepped=True, **how)
+    for one, other in zip(from_kernel, stepped, strict=True):
+        assert one == other
+    return looked
+
+
+@given(cases, st.one_of(mores, easy))
+def test_the_results_of_a_backtest_from_the_kernel_are_those_of_its_steps(case, more):
+    compare_results(case, more)
+
+
+@given(cases, st.one_of(mores, easy), st.integers(1, 5))
+def test_a_backtest_from_the_kernel_that_is_broken_off_has_the_record_of_its_steps(
+    case, more, most
+):
+    compare_results(case, more, most=most)
+
+
+@given(cases, st.one_of(mores, easy), st.integers(1, 3))
+def test_who_listens_in_the_middle_hears_of_the_rest(case, more, after):
+    compare_results(case, more, after=after)

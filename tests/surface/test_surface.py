@@ -71,6 +71,8 @@ LAYERS = [
         "_grid",
     },
     {
+        "_array_results",
+        "_array_stretch",
         "_array_trial",
         "_asking",
         "_frames",
