@@ -1,6 +1,8 @@
 """Array strategies: the last row over a trailing window is what a function would answer."""
 
 import asyncio
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -245,3 +247,32 @@ def test_a_walk_that_somebody_listens_to_has_the_same_figures():
     assert bk.Walker.run_sync(("X", "Y"), walker_name="w") == alone
     assert min(contract.statistics.total_signals for contract in alone) > 50
     assert heard
+
+
+COLD = """
+import sys
+from datetime import UTC, datetime
+import numpy as np
+import backtest_kit as bk
+from backtest_kit import _array_results
+
+_array_results._WORTHWHILE = 12_000
+bk.add_exchange(bk.exchanges.SyntheticExchange(seed=1))
+bk.add_frame(frame_name="f", interval="1m", start_date=datetime(2024, 1, 2, tzinfo=UTC),
+             end_date=datetime(2024, 1, 6, tzinfo=UTC))
+bk.add_strategy(strategy_name="s", interval="1m", warmup=20, get_signals=lambda c:
+                bk.Signals.bracket(c.close > bk.trailing_mean(c.close, 20), 1.0, 0.8, 60))
+found, loaded = [], []
+for _ in range(3):
+    found.append(bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic",
+                                      frame_name="f"))
+    loaded.append("numba" in sys.modules)
+assert found[0] == found[1] == found[2] and len(found[0]) > 20
+print(loaded)
+"""
+
+
+def test_numba_is_loaded_once_it_pays():
+    pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
+    done = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True)
+    assert done.stdout == "[False, False, True]\n"
