@@ -10,7 +10,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from backtest_kit._candles import COLUMNS, Candles, check_series
+from backtest_kit._candle_rules import check_series
+from backtest_kit._candles import COLUMNS, Candles
 from backtest_kit._errors import BadCandlesError, DataError
 from backtest_kit._series import Gap
 from backtest_kit._time import INTERVALS, interval_ms

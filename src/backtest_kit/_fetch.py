@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from backtest_kit._ambient import of_user_code
-from backtest_kit._candles import Candles, check_candles, read_candles
+from backtest_kit._candle_rules import check_candles
+from backtest_kit._candles import Candles, read_candles
 from backtest_kit._clock import wall_ms
 from backtest_kit._config import Config
 from backtest_kit._errors import (

@@ -199,12 +199,15 @@ def _segment(parts: list[Part], step: int, since: int, *, begins: bool, asked: i
 
     The last candle stays in any case: the next part must be joined to it.
     """
+    rows = sum(len(part[1]) for part in parts)
+    skip = left = max(min((since - int(parts[0][0][0][0])) // step, rows - 1), 0)
+    kept: list[Part] = []
+    for pieces, marks in parts:
+        over = min(left, len(marks))
+        left -= over
+        kept.append((_cut(pieces, over, None), marks[over:]))
     columns: Columns = tuple(  # type: ignore[assignment]
-        np.concatenate(pieces) for pieces in zip(*(part[0] for part in parts), strict=True)
+        np.concatenate(pieces) for pieces in zip(*(part[0] for part in kept), strict=True)
     )
-    filled = np.concatenate([part[1] for part in parts])
-    skip = min((since - int(columns[0][0])) // step, len(filled) - 1)
-    if skip > 0:
-        columns = tuple(column[skip:].copy() for column in columns)  # type: ignore[assignment]
-        filled, begins = filled[skip:].copy(), False
+    filled, begins = np.concatenate([part[1] for part in kept]), begins and not skip
     return Segment(columns, filled, step, int(columns[0][0]), begins=begins, asked=asked)

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._candles import BATCH, COLUMNS, check_candles, check_series, read_candles, regroup
+from backtest_kit import _candle_rules as rules
+from backtest_kit._candle_rules import BATCH, check_candles, check_series
+from backtest_kit._candles import COLUMNS, read_candles, regroup
 from backtest_kit._time import INTERVALS
 from markets import START, market
 
@@ -142,6 +144,35 @@ def broken(column, value, row=3):
 def test_each_rule_names_the_candle_that_breaks_it(candles, rule):
     with pytest.raises(bk.BadCandlesError, match=rf"^candle 3 \(.*\) .*{rule}"):
         check_candles(candles, 60_000)
+
+
+ODD = [np.nan, np.inf, -np.inf, -1.0, -0.0, 0.0, 9.0, 11.0, 12.0, 4_000.0, 11_000.0, 1e300, 1.7e308]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5), st.sampled_from(ODD)), max_size=3),
+    st.sampled_from([None, None, 0, -60_000, 30_000, 60_000, 120_000]),
+    st.integers(0, 5),
+)
+def test_the_short_way_says_what_the_rules_say_one_by_one(changes, moved, at):
+    rows = [[START + i * 60_000, 10.0, 12.0, 9.0, 11.0, 1.0] for i in range(6)]
+    for row, column, value in changes:
+        rows[row][column] = value
+    if moved is not None:
+        rows[at][0] += moved
+    candles = bk.Candles(*zip(*rows, strict=True))
+    assert said(candles) == said(candles, short=False)
+
+
+def said(candles, *, short=True):
+    with pytest.MonkeyPatch.context() as patch:
+        if not short:
+            patch.setattr(rules, "_plainly_right", lambda candles, step: False)
+        try:
+            check_candles(candles, 60_000)
+        except bk.BadCandlesError as error:
+            return str(error)
+        return None
 
 
 def test_what_lies_at_the_border_of_a_rule_is_kept():

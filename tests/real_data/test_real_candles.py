@@ -6,7 +6,7 @@ import pytest
 
 import backtest_kit as bk
 import reference
-from backtest_kit._candles import check_candles
+from backtest_kit._candle_rules import check_candles
 from backtest_kit._data_check import inspect, read_file
 from backtest_kit._time import INTERVALS, to_datetime
 

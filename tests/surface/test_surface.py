@@ -17,6 +17,7 @@ LAYERS = [
         "_errors",
         "_time",
         "_candles",
+        "_candle_rules",
         "_series",
         "_config",
         "_signal",

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from backtest_kit._candles import COLUMNS, Candles, check_series
+from backtest_kit._candle_rules import check_series
+from backtest_kit._candles import COLUMNS, Candles
 from backtest_kit._errors import BadCandlesError
 from backtest_kit._time import iso
 from backtest_kit.exchanges._recorded import (

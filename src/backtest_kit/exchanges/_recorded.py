@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from backtest_kit._candles import Candles, Columns, check_series, regroup, spacing
+from backtest_kit._candle_rules import check_series
+from backtest_kit._candles import Candles, Columns, regroup, spacing
 from backtest_kit._digest import digest_files
 from backtest_kit._errors import BadCandlesError, DataError, DataRangeError
 from backtest_kit._time import INTERVALS, interval_ms
