@@ -25,12 +25,15 @@ from typing import Any, Final, Literal
 import msgspec
 
 from backtest_kit._ambient import of_user_code
+from backtest_kit._array_stretch import playable
 from backtest_kit._engine import Engine
 from backtest_kit._errors import StrategyFailedError, WorkerError
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._trades import Trial
 from backtest_kit._trial import run_trial
 
+#: Trials over arrays that make one job at most.
+_MOST_TOGETHER: Final = 8
 #: A strategy during whose trial its worker dies so often has failed.
 MOST_DEATHS: Final = 3
 _FOLDER: Final = "backtest-kit-"
@@ -62,9 +65,11 @@ class There:
         self._workers = workers or os.cpu_count() or 1
         self._suspects: set[int] = set()
         self._answered = False
-        self._futures: list[Future[bytes]] = []
+        self._futures: list[Future[list[bytes]]] = []
+        self._size = _together(strategies, self._workers)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._executor: Executor | None = None
+        self._apart: Executor | None = None
 
     async def open(self) -> None:
         """See `Trials`.
@@ -80,15 +85,15 @@ class There:
         self._job = _spool(self._engine, *self._shared, risks, self._folder.name)
         given = self._given
         self._executor = self._pool(self._workers) if isinstance(given, str) else given
-        self._futures = [self._submit(i) for i in range(len(packed))]
+        self._futures = [self._submit(i) for i in range(-(-len(packed) // self._size))]
 
     async def trial(self, index: int) -> Trial:
         """See `Trials`; workers that die are replaced, and what they did is done again."""
         while index not in self._suspects:
             try:
-                answer = await asyncio.wrap_future(self._futures[index])
+                answers = await asyncio.wrap_future(self._futures[index // self._size])
                 self._answered = True
-                return _opened(answer)
+                return _opened(answers[index % self._size])
             except BrokenExecutor as error:
                 if not self._own:
                     raise WorkerError(
@@ -108,15 +113,18 @@ class There:
             future.cancel()
         if self._own and self._executor is not None:
             _end(self._executor)
+        if self._apart is not None:
+            _end(self._apart)
         if self._folder is not None:
             self._folder.cleanup()
 
     def tried(self) -> None:
         """See `Trials`."""
 
-    def _submit(self, index: int) -> Future[bytes]:
+    def _submit(self, job: int) -> Future[list[bytes]]:
         assert self._executor is not None
-        return self._executor.submit(_work, self._job, self._strategies[index])
+        strategies = self._strategies[job * self._size : (job + 1) * self._size]
+        return self._executor.submit(_work, self._job, strategies)
 
     def _pool(self, workers: int) -> Executor:
         # not fork: this process may have threads
@@ -128,29 +136,29 @@ class There:
         assert self._executor is not None
         _end(self._executor)
         self._executor = self._pool(self._workers)
-        left = [i for i, future in enumerate(self._futures) if _lost(future)]
+        left = [job for job, future in enumerate(self._futures) if _lost(future)]
         under_way = self._workers + 1  # one more lies ready for the first who is free
-        self._suspects |= {*left[:under_way]}
-        for i in left[under_way:]:
-            self._futures[i] = self._submit(i)
+        for job in left[:under_way]:
+            self._suspects |= {*range(job * self._size, (job + 1) * self._size)}
+        for job in left[under_way:]:
+            self._futures[job] = self._submit(job)
 
     async def _alone(self, index: int) -> Trial:
-        """Return a trial by a worker of its own, so that nobody else can be blamed for its death.
+        """Return a trial by a worker that does nothing else, so that its death is this one's fault.
 
         Raises:
             StrategyFailedError: that worker died, too, more than once.
         """
         for _ in range(MOST_DEATHS):
-            pool = self._pool(1)
+            self._apart = pool = self._apart or self._pool(1)
             try:
-                future = pool.submit(_work, self._job, self._strategies[index])
-                answer = await asyncio.wrap_future(future)
+                future = pool.submit(_work, self._job, [self._strategies[index]])
+                answers = await asyncio.wrap_future(future)
                 self._answered = True
-                return _opened(answer)
+                return _opened(answers[0])
             except BrokenExecutor:
-                continue
-            finally:
                 _end(pool)
+                self._apart = None
         hint = (
             ""
             if self._answered
@@ -238,12 +246,24 @@ def _unspool(path: str, digest: str) -> Job:
     return engine, exchange, frame, symbols
 
 
-def _work(job: tuple[str, str], strategy: bytes) -> bytes:
-    """Run one trial, in a worker; what it raises comes back as an answer."""
+def _together(strategies: Sequence[StrategySchema], workers: int) -> int:
+    """Return how many trials make a job: handing it over costs a part of a short one."""
+    if all(playable(strategy) for strategy in strategies):
+        return max(1, min(_MOST_TOGETHER, len(strategies) // (4 * workers)))
+    return 1
+
+
+def _work(job: tuple[str, str], strategies: Sequence[bytes]) -> list[bytes]:
+    """Run some trials, in a worker; what one raises comes back as its answer."""
+    with asyncio.Runner() as runner:
+        return [_answer(runner, job, strategy) for strategy in strategies]
+
+
+def _answer(runner: asyncio.Runner, job: tuple[str, str], strategy: bytes) -> bytes:
     try:
         engine, exchange, frame, symbols = _unspool(*job)
         schema = pickle.loads(strategy)  # noqa: S301 - ours
-        trial = asyncio.run(run_trial(engine, schema, symbols, exchange, frame))
+        trial = runner.run(run_trial(engine, schema, symbols, exchange, frame))
         return pickle.dumps((trial, None))
     except Exception as error:  # noqa: BLE001 - told where the trial was asked for
         return pickle.dumps((None, _portable(error)))
@@ -271,7 +291,7 @@ def _portable(error: Exception) -> Exception:
     return WorkerError(f"{type(error).__name__}: {error}")
 
 
-def _lost(future: Future[bytes]) -> bool:
+def _lost(future: Future[list[bytes]]) -> bool:
     """Say whether a trial has to be done again: it is not over, or its worker died."""
     if not future.done() or future.cancelled():
         return True

@@ -140,6 +140,46 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_different(tmp_path, caplo
     assert "a worker died" in caplog.text
 
 
+@pytest.mark.parametrize("deadly", [None, "once", "always"])
+def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, deadly):
+    pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
+    sent = tmp_path / "sent"
+    sent.mkdir()
+
+    def make(count):
+        def get_signals(candles):
+            if deadly is not None and count == 31 and sent.exists():
+                if deadly == "once":
+                    sent.rename(tmp_path / "gone")
+                os.kill(os.getpid(), signal.SIGKILL)
+            if count == 40:
+                raise RuntimeError("no idea")
+            return bk.Signals.bracket(
+                candles.close > bk.trailing_mean(candles.close, count), 1.0, 0.8, 30
+            )
+
+        return {"interval": "5m", "get_signals": get_signals, "warmup": count}
+
+    register()
+    names = bk.grid(make, count=tuple(range(3, 60)))
+    bk.add_walker(walker_name="a", exchange_name="frame", frame_name="f", strategies=names)
+    hidden = sent.rename(tmp_path / "hidden")
+    alone = bk.Walker.run_sync("X", walker_name="a")
+    hidden.rename(sent)
+    there = bk.Walker.run_sync("X", walker_name="a", executor="processes")
+    dead = names[28]
+    if deadly == "always":
+        assert "a worker died 3 times" in there[28].error
+        assert not any("worker died" in (c.error or "") for c in there if c.strategy_name != dead)
+        assert {c.strategy_name: c.metric_value for c in there if c.strategy_name != dead} == {
+            c.strategy_name: c.metric_value for c in alone if c.strategy_name != dead
+        }
+    else:
+        assert there == alone
+    assert (tmp_path / "gone").exists() == (deadly == "once")
+    assert len({c.metric_value for c in alone}) > 50
+
+
 def test_a_strategy_that_kills_its_worker_each_time_fails_and_the_others_go_on(tmp_path):
     register(dies=str(tmp_path / "none" / "such"))  # can't be made: dies again and again
     bk.add_strategy(strategy_name="deadly", interval="5m", get_signal=_die)
