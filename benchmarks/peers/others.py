@@ -30,19 +30,21 @@ def time_stop(life):
     }
 
 
-def vectorbt(close, sets, life):
+def vectorbt(close, sets, life, engine="numba", columns=COLUMNS):
     """`vbt.MA` once for each window, and `Portfolio.from_signals` with a column for each set."""
     import vectorbt as vbt
+
+    vbt.settings["engine"] = engine
 
     column = close[:, np.newaxis]
     limit = time_stop(life) if life == LIFE else {}
 
-    def some(columns):
-        windows = sorted({window for one in columns for window in one[:2]})
+    def some(these):
+        windows = sorted({window for one in these for window in one[:2]})
         means = vbt.MA.run(close, windows).ma.to_numpy()
         of = {window: means[:, i] for i, window in enumerate(windows)}
-        entries = np.empty((len(close), len(columns)), dtype=bool, order="F")
-        for i, (fast, slow, _) in enumerate(columns):
+        entries = np.empty((len(close), len(these)), dtype=bool, order="F")
+        for i, (fast, slow, _) in enumerate(these):
             entries[:, i] = turned(of[fast], of[slow])
         portfolio = vbt.Portfolio.from_signals(
             column,
@@ -51,7 +53,7 @@ def vectorbt(close, sets, life):
             open=column,
             high=column,
             low=column,
-            tp_stop=np.array([[one[2] / 100 for one in columns]]),
+            tp_stop=np.array([[one[2] / 100 for one in these]]),
             sl_stop=STOP / 100,
             size=1.0,
             init_cash=CASH,
@@ -61,18 +63,30 @@ def vectorbt(close, sets, life):
         return portfolio.trades.records
 
     def run():
-        return [some(sets[i : i + COLUMNS]) for i in range(0, len(sets), COLUMNS)]
+        return [some(sets[i : i + columns]) for i in range(0, len(sets), columns)]
 
     def trades(batches):
         found = []
         for i, records in enumerate(batches):
             done = records[records["status"] == 1]
-            for column in range(len(sets[i * COLUMNS : (i + 1) * COLUMNS])):
+            for column in range(len(sets[i * columns : (i + 1) * columns])):
                 own = done[done["col"] == column]
                 found.append(pairs(own["entry_idx"].to_numpy(), own["exit_idx"].to_numpy()))
         return found
 
     return run, trades
+
+
+def vectorbt_one_by_one(close, sets, life):
+    return vectorbt(close, sets, life, columns=1)
+
+
+def vectorbt_rust(close, sets, life):
+    return vectorbt(close, sets, life, "rust")
+
+
+def vectorbt_rust_one_by_one(close, sets, life):
+    return vectorbt(close, sets, life, "rust", columns=1)
 
 
 def at_each_bar(closes, fast, slow):

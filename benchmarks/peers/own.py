@@ -7,7 +7,8 @@ import numpy as np
 
 import backtest_kit as bk
 from backtest_kit._trial import run_trial
-from benchmarks.peers.rules import FIRST, MINUTE, SLOW, STOP, pairs, turned
+from benchmarks.peers.rules import ENDLESS, FIRST, MINUTE, SLOW, STOP, pairs, turned
+
 
 def engine_of(close):
     engine = bk.Engine()
@@ -18,7 +19,7 @@ def engine_of(close):
             avg_price_candles_count=1,
             percent_slippage=0.0,
             percent_fee=0.0,
-            max_signal_lifetime_minutes=2 * rows,
+            max_signal_lifetime_minutes=ENDLESS,
         )
         candles = bk.Candles(times, close, close, close, close, np.ones(rows))
         bk.add_exchange(bk.exchanges.FrameExchange(candles))
@@ -150,9 +151,7 @@ def walk(close, sets, life):
 
     with engine:
         names = bk.grid(make, index=range(len(sets)))
-        bk.add_walker(
-            walker_name="w", exchange_name="frame", frame_name="all", strategies=names
-        )
+        bk.add_walker(walker_name="w", exchange_name="frame", frame_name="all", strategies=names)
 
     def run():
         with engine:

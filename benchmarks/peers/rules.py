@@ -9,6 +9,7 @@ FIRST = 1_388_534_400_000  # 2014-01-01
 MINUTE = 60_000
 DAY, YEAR = 1440, 525_600
 STOP, SLOW, LIFE = 0.8, 100, 240
+ENDLESS = 100 * YEAR  # no lifetime
 CASH = 1e9
 ONE = ((20, SLOW, 1.0),)  # sets are (fast, slow, take profit in percent)
 HUNDRED = tuple(
@@ -59,8 +60,8 @@ def turned(fast, slow):
 def same(own, other, rows):
     """Compare trades of each set; one that is open at the last candle counts for none."""
     assert len(own) == len(other), f"{len(own)} sets and {len(other)}"
+    own, other = ([each[each[:, 1] < rows - 1] for each in trades] for trades in (own, other))
     for i, (mine, theirs) in enumerate(zip(own, other, strict=True)):
-        mine, theirs = (trades[trades[:, 1] < rows - 1] for trades in (mine, theirs))
         count = min(len(mine), len(theirs))
         differ = np.flatnonzero((mine[:count] != theirs[:count]).any(axis=1))
         assert not len(differ), f"set {i}: we trade {mine[differ[0]]}, they {theirs[differ[0]]}"
