@@ -77,7 +77,8 @@ class Bench:
 
     @functools.cache  # noqa: B019 - there is one bench in a process
     def _measure(self, who, sets, life, rows, repeats):
-        self.errors.print(f"{who}: {len(sets)} sets, {rows:,} candles")
+        what = f"the best of {repeats}" if repeats else "memory before a run"
+        self.errors.print(f"{who}: {len(sets)} sets, {rows:,} candles, {what}")
         python = self.pythons.get(PACKAGES.get(who), sys.executable)
         path = self.folder / "trades.npz"
         job = {"who": who, "prices": str(self.folder / "prices.npy"), "rows": rows}
@@ -216,7 +217,8 @@ def sweeps(bench):
                 row(f"{bench.title(who)}, {how}", found["seconds"], found["peak"])
             for who in ("backtesting", "nautilus_trader") if life == LIFE else ():
                 if bench.has(who):
-                    few, own = tuple(HUNDRED[i] for i in FEW), bench.measure("walk", sets=HUNDRED)
+                    few = tuple(HUNDRED[i] for i in FEW)
+                    own = bench.measure("walk", sets=HUNDRED, repeats=2)
                     mine = {"trades": [own["trades"][i] for i in FEW]}
                     found = bench.compared(mine, who, sets=few, life=life)
                     each = found["seconds"] / len(few)
