@@ -1,6 +1,7 @@
 """The other frameworks. Each function returns what runs all sets, and what makes trades of it."""
 
 import functools
+import gc
 
 import numpy as np
 
@@ -63,7 +64,12 @@ def vectorbt(close, sets, life, engine="numba", columns=COLUMNS):
         return portfolio.trades.records
 
     def run():
-        return [some(sets[i : i + columns]) for i in range(0, len(sets), columns)]
+        found = []
+        for i in range(0, len(sets), columns):
+            if i and i % COLUMNS == 0:
+                gc.collect()  # portfolios are in cycles, and large
+            found.append(some(sets[i : i + columns]))
+        return found
 
     def trades(batches):
         found = []

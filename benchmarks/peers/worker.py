@@ -27,7 +27,7 @@ def maker(who):
 
 
 def measure(who, prices, rows, sets, life, repeats, trades=None):
-    make, close = maker(who), np.load(prices)[:rows]
+    make, close = maker(who), np.array(np.load(prices, mmap_mode="r")[:rows])
     sets = tuple(map(tuple, sets))
     make(close[: min(rows, 5000)].copy(), sets[: 1 if len(sets) == 1 else 2], life)[0]()  # compile
     run, trades_of = make(close, sets, life)
