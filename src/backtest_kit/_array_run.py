@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest_kit import _kernel as kernel
-from backtest_kit._array_strategy import Signals
+from backtest_kit._array_strategy import Signals, read_only, trailing_mean
 from backtest_kit._candles import Floats, Ints
 from backtest_kit._config import Config
 from backtest_kit._errors import BacktestKitError
@@ -211,7 +211,7 @@ def moved(tape: Tape, table: TradeTable, percent: float) -> npt.NDArray[np.bool_
     since = np.where(filled, (table.pending_at - tape.first) // MINUTE + 1, 0)
     until = np.where(filled, (table.closed_at - tape.first) // MINUTE, 0)
     until += filled & (table.reason == REASONS.index("end_of_data"))
-    return kernel.moved(_read_only(tape.price), since, until, table.price_open, percent)
+    return kernel.moved(read_only(tape.price), since, until, table.price_open, percent)
 
 
 def compile_kernel(logger: logging.Logger | None = None) -> None:
@@ -236,6 +236,7 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
             logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
         flat = np.ones(1)
         signals, tape = Signals(np.zeros(1), 1, 1, 1), Tape(0, flat, flat, flat, flat)
+        trailing_mean(flat, 1)
         moved(tape, _run(tape, Play(signals, 0, "1m", range(0, 1, MINUTE), Config())), 1.0)
         _ready.set()
 
@@ -280,11 +281,8 @@ def _job(tape: Tape, play: Play, until: int) -> tuple[kernel.Columns, kernel.Rul
         least_loss=least,
         most_loss=most,
     )
-    return kernel.Columns(*map(_read_only, columns)), rules
+    return kernel.Columns(*map(_column, columns)), rules
 
 
-def _read_only(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a contiguous view of one kind, so that the kernel is compiled once."""
-    view = np.ascontiguousarray(column[:1] if column.strides == (0,) else column).view()
-    view.flags.writeable = False
-    return view
+def _column(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return read_only(column[:1] if column.strides == (0,) else column)

@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _TAKE_PROFIT, _STOP_LOSS, _TIME_EXPIRED, _END_OF_DATA, _, _, _PRICE_REJECT = range(len(REASONS))
 _LANE: Final = 32
+_BLOCK: Final = 2048
 
 
 def available() -> bool:
@@ -264,3 +265,52 @@ def moved(
             hits += int(abs(price[k] - entry[i]) / entry[i] * 100 >= percent)
         found[i] = hits > 0
     return found
+
+
+@_compiled
+def _doubled(source: Floats, target: Floats, size: int, width: int) -> None:
+    w = np.uint64(width)  # unsigned: no index from the end, so that it becomes wide instructions
+    for i in range(np.uint64(size)):
+        target[i] = source[i] + source[i + w]
+
+
+@_compiled
+def _quadrupled(source: Floats, target: Floats, size: int, width: int) -> None:
+    one, two, three = np.uint64(width), np.uint64(2 * width), np.uint64(3 * width)
+    for i in range(np.uint64(size)):
+        target[i] = (source[i] + source[i + one]) + (source[i + two] + source[i + three])
+
+
+@_compiled
+def window_means(values: Floats, count: int) -> Floats:
+    """Do what `_array_strategy.trailing_mean` does, a block at a time, in the same order."""
+    n = len(values)
+    mean = np.empty(n)
+    here, there, total = np.empty(_BLOCK + count), np.empty(_BLOCK + count), np.empty(_BLOCK)
+    mean[: count - 1] = np.nan
+    for start in range(0, n - count + 1, _BLOCK):
+        rows = min(_BLOCK, n - count + 1 - start)
+        size, begin, width = rows + count - 1, np.uint64(0), 1
+        sums = values[start : start + size]  # sums[i] is the sum of `width` values from i on
+        total[:rows] = 0.0
+        while True:
+            if count & width:
+                for i in range(np.uint64(rows)):
+                    total[i] += sums[begin + i]
+                begin += np.uint64(width)
+            if 2 * width > count:
+                break
+            if count & (2 * width) or 4 * width > count:
+                size -= width
+                _doubled(sums, here, size, width)
+                width *= 2
+            else:
+                size -= 3 * width
+                _quadrupled(sums, here, size, width)
+                width *= 4
+            sums = here
+            here, there = there, here
+        out = mean[start + count - 1 : start + count - 1 + rows]
+        for i in range(np.uint64(rows)):
+            out[i] = total[i] / count
+    return mean

@@ -120,7 +120,7 @@ def _otherwise(
         return []
     ends = np.asarray(rows)
     places = (ends[:, None] + np.arange(1 - warmup, 1)).ravel()
-    columns = [column[places] for column in candles.columns()]
+    columns = [column.take(places) for column in candles.columns()]
     for column in columns:
         column.flags.writeable = False
     try:

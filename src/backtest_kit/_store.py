@@ -199,8 +199,9 @@ def _segment(parts: list[Part], step: int, since: int, *, begins: bool, asked: i
 
     The last candle stays in any case: the next part must be joined to it.
     """
-    rows = sum(len(part[1]) for part in parts)
-    skip = left = max(min((since - int(parts[0][0][0][0])) // step, rows - 1), 0)
+    rows = sum(len(marks) for _, marks in parts)
+    first = next(int(pieces[0][0]) for pieces, marks in parts if len(marks))
+    skip = left = max(min((since - first) // step, rows - 1), 0)
     kept: list[Part] = []
     for pieces, marks in parts:
         over = min(left, len(marks))

@@ -1,7 +1,11 @@
 """Array strategies that look into the future are caught, and those with a long memory are told."""
 
+import sys
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit import _peeking as peeking
@@ -124,6 +128,18 @@ def test_a_trailing_mean_is_that_of_its_window_to_the_last_bit(count):
         window = values[i + 1 - count : i + 1]
         assert bk.trailing_mean(window, count)[-1] == mean[i]
         assert mean[i] == pytest.approx(window.mean(), rel=1e-12)
+
+
+@given(st.integers(1, 130), st.integers(0, 5000), st.integers(0, 2**32))
+def test_the_kernel_makes_the_same_means(count, rows, seed):
+    kernel = pytest.importorskip("backtest_kit._kernel", reason="needs Numba")
+    values = np.random.default_rng(seed).normal(100.0, 5.0, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "backtest_kit._kernel")
+        plain = bk.trailing_mean(values, count)
+    compiled = kernel.window_means(values, count) if rows >= count else np.full(rows, np.nan)
+    assert plain.tobytes() == compiled.tobytes()
+    assert bk.trailing_mean(values, count).tobytes() == plain.tobytes()
 
 
 def test_bad_counts():
