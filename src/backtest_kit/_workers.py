@@ -66,6 +66,7 @@ class There:
         self._suspects: set[int] = set()
         self._answered = False
         self._futures: list[Future[list[bytes]]] = []
+        self._strategies: list[bytes] = []
         self._size = _together(strategies, self._workers)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._executor: Executor | None = None
@@ -77,15 +78,18 @@ class There:
         Raises:
             WorkerError: something can't be sent to a worker; the message names it.
         """
-        packed = [_packed(bare(s), f"strategy {s.name!r}") for s in self._schemas]
-        self._strategies = packed
         risks = sorted({name for schema in self._schemas for name in schema.risk_names})
         _clear()
         self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
         self._job = _spool(self._engine, *self._shared, risks, self._folder.name)
         given = self._given
         self._executor = self._pool(self._workers) if isinstance(given, str) else given
-        self._futures = [self._submit(i) for i in range(-(-len(packed) // self._size))]
+        for strategy in self._schemas:  # the first ones run while others are packed
+            self._strategies.append(_packed(bare(strategy), f"strategy {strategy.name!r}"))
+            if len(self._strategies) % self._size == 0:
+                self._futures.append(self._submit(len(self._futures)))
+        if len(self._strategies) % self._size:
+            self._futures.append(self._submit(len(self._futures)))
 
     async def trial(self, index: int) -> Trial:
         """See `Trials`; workers that die are replaced, and what they did is done again."""
