@@ -7,11 +7,8 @@ machine.
 """
 
 import asyncio
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -182,60 +179,6 @@ def kernel_rows(table, candles, tape):
     table.add_row("the same", shown, ratio, "")
 
 
-SWEEP = """
-import sys, time
-from datetime import timedelta
-import backtest_kit as bk
-from benchmarks.arrays import SLOW, START, YEAR, market, peak, strategy
-
-def make(fast, slow, goal):
-    if slow <= fast:
-        return None
-    fields = {"interval": "1m", "get_signals": strategy(fast, slow, goal), "warmup": SLOW + 1}
-    return fields
-
-bk.add_exchange(bk.exchanges.FrameExchange(market()))
-bk.add_frame(frame_name="year", interval="1m", start_date=START,
-             end_date=START + timedelta(minutes=YEAR - 1))
-names = bk.grid(make, fast=(5, 10, 15, 20, 25), slow=(40, 60, 80, 100),
-                goal=(0.6, 0.8, 1.0, 1.2, 1.4))
-for count in (4, len(names)):
-    bk.add_walker(walker_name=str(count), exchange_name="frame", frame_name="year",
-                  strategies=names[:count])
-
-def walk(count):
-    began = time.perf_counter()
-    contracts = bk.Walker.run_sync("X", walker_name=str(count))
-    trades = sum(contract.statistics.total_signals for contract in contracts)
-    return time.perf_counter() - began, trades
-
-walk(4)
-times, trades = zip(*(walk(len(names)) for _ in range(int(sys.argv[1]))))
-print(len(names), trades[0], min(times), peak())
-"""
-
-
-def peak():
-    """Return the most memory that this process has had, in megabytes."""
-    if sys.platform == "linux":  # ru_maxrss is inherited from the parent process there
-        lines = Path("/proc/self/status").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024)
-
-
-def sweep_rows(table, repeats=3):
-    done = subprocess.run(
-        [sys.executable, "-c", SWEEP, str(repeats)], capture_output=True, text=True, check=True
-    )
-    sets, trades, seconds, memory = map(float, done.stdout.split())
-    name = f"a walk over {sets:.0f} sets, {trades:,.0f} trades"
-    table.add_row(name, f"{seconds:.2f} s", f"{seconds / sets * 1e3:.1f} ms a set", "")
-    table.add_row("peak memory of the process", f"{memory:,.0f} MB", "", "400 MB")
-
-
 def main():
     table = Table(title="array strategies: a year of minutes", title_justify="left")
     for column in ("Measured", "Value", "Ratio to its baseline", "Goal"):
@@ -243,7 +186,6 @@ def main():
     compile_kernel()
     candles = market()
     kernel_rows(table, candles, tape_of(candles))
-    sweep_rows(table)
     Console(width=140).print(table)
 
 

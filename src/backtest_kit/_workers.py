@@ -259,15 +259,18 @@ def _together(strategies: Sequence[StrategySchema], workers: int) -> int:
 
 def _work(job: tuple[str, str], strategies: Sequence[bytes]) -> list[bytes]:
     """Run some trials, in a worker; what one raises comes back as its answer."""
-    with asyncio.Runner() as runner:
-        return [_answer(runner, job, strategy) for strategy in strategies]
+
+    async def work() -> list[bytes]:
+        return [await _answer(job, strategy) for strategy in strategies]
+
+    return asyncio.run(work())
 
 
-def _answer(runner: asyncio.Runner, job: tuple[str, str], strategy: bytes) -> bytes:
+async def _answer(job: tuple[str, str], strategy: bytes) -> bytes:
     try:
         engine, exchange, frame, symbols = _unspool(*job)
         schema = pickle.loads(strategy)  # noqa: S301 - ours
-        trial = runner.run(run_trial(engine, schema, symbols, exchange, frame))
+        trial = await run_trial(engine, schema, symbols, exchange, frame)
         return pickle.dumps((trial, None))
     except Exception as error:  # noqa: BLE001 - told where the trial was asked for
         return pickle.dumps((None, _portable(error)))
