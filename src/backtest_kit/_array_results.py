@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from backtest_kit import _life as life
 from backtest_kit import _step as step
-from backtest_kit._array_stretch import next_stretch, playable, watched
+from backtest_kit._array_stretch import kernel_loaded, next_stretch, playable, watched
 from backtest_kit._asking import Answers
 from backtest_kit._clock import stopwatch
 from backtest_kit._errors import DataError
@@ -70,7 +70,8 @@ class Ahead:
             self._found = None
             return False
         if self._found is None:
-            self._found = await self._look(frame, next_ask)
+            found = await self._look(frame, next_ask)
+            self._found = None if watched(self._run.engine) else found  # by now, perhaps
         return self._found is not None
 
     def take(self) -> Taken:
@@ -84,14 +85,13 @@ class Ahead:
 
     async def _look(self, frame: int, next_ask: int) -> _Found | None:
         """Play as far as is loaded."""
-        if not self._pays():
+        if not self._pays() or not kernel_loaded(self._run.engine):
             self._stepped_until = len(self._timeline)
             return None
-        from backtest_kit._array_run import Play, Stage, compile_kernel, moved  # import Numba
+        from backtest_kit._array_run import Play, Stage, moved  # which import Numba
 
         run, timeline, config = self._run, self._timeline, self._run.config
         interval, warmup = run.strategy.interval, run.strategy.warmup
-        compile_kernel(run.engine.logger)
         began = stopwatch()
         try:
             tape = await run.view.tape(run.symbol, timeline[frame], timeline[frame])

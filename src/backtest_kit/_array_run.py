@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest_kit import _kernel as kernel
-from backtest_kit._array_strategy import Signals, read_only, trailing_mean
+from backtest_kit._array_strategy import Signals, read_only
 from backtest_kit._candles import Floats, Ints
 from backtest_kit._config import Config
 from backtest_kit._errors import BacktestKitError
@@ -25,7 +25,8 @@ from backtest_kit._time import MINUTE, interval_ms
 #: Trades after which the kernel comes back with them.
 _ROOM: Final = 8192
 _lock = threading.Lock()
-_ready = threading.Event()
+#: Set once the kernel's functions are there.
+compiled = threading.Event()
 
 
 class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -220,12 +221,12 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
     Raises:
         BacktestKitError: Numba is missing.
     """
-    if _ready.is_set():
+    if compiled.is_set():
         return
     if not kernel.available():
         raise BacktestKitError("the kernel needs Numba: pip install 'backtest-kit[numba]'")
     with _lock:
-        if _ready.is_set():
+        if compiled.is_set():
             return
         logger = logger or logging.getLogger("backtest_kit")
         folder = kernel.play.stats.cache_path  # type: ignore[attr-defined]
@@ -236,9 +237,9 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
             logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
         flat = np.ones(1)
         signals, tape = Signals(np.zeros(1), 1, 1, 1), Tape(0, flat, flat, flat, flat)
-        trailing_mean(flat, 1)
+        kernel.window_means(read_only(flat), 1)
         moved(tape, _run(tape, Play(signals, 0, "1m", range(0, 1, MINUTE), Config())), 1.0)
-        _ready.set()
+        compiled.set()
 
 
 def _run(tape: Tape, play: Play) -> TradeTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -164,17 +165,22 @@ def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
     what came before leaves its rounding.
 
     Raises:
-        ValueError: `count` is below 1.
+        ValueError: `count` is below 1, or `values` are not one-dimensional.
     """
+    count = operator.index(count)
     if count < 1:
         raise ValueError(f"count={count!r} must be 1 or more")
     column = np.asarray(values, dtype=np.float64)
+    if column.ndim != 1:
+        raise ValueError(f"values have shape {column.shape}; expected one dimension")
     rows = len(column) - count + 1
     if rows < 1:
         return np.full(column.shape, np.nan)
-    kernel = sys.modules.get("backtest_kit._kernel")
-    if kernel is not None and kernel.available():  # loaded already: a quarter of the time
-        return kernel.window_means(read_only(column), count)  # type: ignore[no-any-return]
+    kernel = getattr(sys.modules.get("backtest_kit._array_run"), "compiled", None)
+    if kernel is not None and kernel.is_set():  # it is there: a quarter of the time
+        from backtest_kit._kernel import window_means
+
+        return window_means(read_only(column), count)
     mean = np.full(column.shape, np.nan)
     total, spare = mean[count - 1 :], [np.empty_like(column) for _ in range(2)]
     total[:] = 0.0

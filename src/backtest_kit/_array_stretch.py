@@ -45,6 +45,17 @@ def playable(strategy: StrategySchema) -> bool:
     )
 
 
+def kernel_loaded(engine: Engine) -> bool:
+    """Make the kernel ready; false, with a log, where Numba is there but can't be loaded."""
+    try:
+        from backtest_kit._array_run import compile_kernel
+    except ImportError as error:  # it has been built for another NumPy
+        engine.logger.info("the kernel can't be used, stepping is exact but slow: %s", error)
+        return False
+    compile_kernel(engine.logger)
+    return True
+
+
 def watched(engine: Engine) -> bool:
     """Say whether someone waits for the results of single steps."""
     return engine.bus.wanted(*TOLD)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from backtest_kit._ambient import Moment, moment
-from backtest_kit._array_stretch import next_stretch, playable, watched
+from backtest_kit._array_stretch import kernel_loaded, next_stretch, playable, watched
 from backtest_kit._asking import Answers, Chunk
 from backtest_kit._bus import Channel
 from backtest_kit._candles import Floats, Ints
@@ -33,9 +33,10 @@ async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
     """
     if not playable(run.strategy) or watched(run.engine) or run.engine.bus.wanted(*_TOLD):
         return False
-    from backtest_kit._array_run import Stage, compile_kernel  # which import Numba
+    if not kernel_loaded(run.engine):
+        return False
+    from backtest_kit._array_run import Stage  # which imports Numba
 
-    compile_kernel(run.engine.logger)
     stage, errors = Stage(), list[tuple[int, Exception]]()
     try:
         done = await _played(run, timeline, answers, stage, errors)

@@ -23,7 +23,7 @@ from backtest_kit._series import Segment
 from backtest_kit._time import INTERVALS, iso, to_datetime
 
 #: Rows compared with windows of their own in the first array of a run, and in each later one.
-_FIRST_LOOK, _LATER_LOOK = 4, 0
+_FIRST_LOOK, _LATER_LOOK = 6, 1
 _SAME: Final = "it is asked step by step, which is exact but slow"
 
 

@@ -20,9 +20,11 @@ NONE: Final[Answer] = (0.0,)
 ROUNDING: Final = 1e-9
 #: Rows at which all later candles are left out of the whole array, where a window says otherwise.
 _CUTS: Final = 4
-#: Of the candles, which part the windows that are looked at together may come to; how many rows of
-#: those that say something else are then looked at one by one.
+#: Of the candles, which part the windows that are looked at together come to; at least so many.
+#: Of those looked at alone, which part with the future scrambled; how many doubtful ones.
 _SHARE: Final = 32
+_LEAST: Final = 24
+_THIRD: Final = 3
 _DOUBTS: Final = 12
 _PRICES: Final = ("price_take_profit", "price_stop_loss", "minute_estimated_time", "price_open")
 _GOLDEN: Final = 0.6180339887498949
@@ -88,12 +90,12 @@ def verify(
     Raises:
         PeekingError: a row depends on later candles; the first of those looked at is named.
     """
-    many = sampled(signals, warmup - 1, max(len(candles) // (_SHARE * warmup), most))
-    alone = many[:: -(-len(many) // most)] if most else []
-    doubtful = _otherwise(function, candles, signals, many, warmup)
-    rows = sorted({*alone, *doubtful[:_DOUBTS]})
+    many = sampled(signals, warmup - 1, max(len(candles) // (_SHARE * warmup), _LEAST))
+    apart = max(len(many) // most, 1)
+    alone = many[apart // 2 :: apart]
+    doubtful = _otherwise(function, candles, signals, many, warmup)[:_DOUBTS]
     first, cuts = None, 0
-    for row in rows:
+    for row in sorted({*alone, *doubtful}):
         seen, known = answer(signals, row), window_answer(function, candles, row, warmup)
         if known != seen:
             first = row if first is None else first
@@ -102,9 +104,10 @@ def verify(
                 cut = after_the_cut(function, candles, row)
                 if beyond_rounding(cut, seen):
                     raise peeking(name, candles, row, seen, cut)
-        beyond = future_answer(function, candles, row, warmup, warmup)
-        if beyond_rounding(known, beyond):
-            raise peeking(name, candles, row, beyond, known)
+        if row in doubtful or row in alone[::_THIRD]:
+            beyond = future_answer(function, candles, row, warmup, warmup)
+            if beyond_rounding(known, beyond):
+                raise peeking(name, candles, row, beyond, known)
     return first
 
 
@@ -113,14 +116,18 @@ def _otherwise(
 ) -> list[int]:
     """Return those rows that say something else where their windows are put one after another.
 
-    In that one array other windows lie before and behind each. A strategy may rightly say
-    something else there, as the times jump: it is to be asked once more, by windows alone.
+    In that one array other windows lie before and behind each, and its times go on as if it were
+    one stretch. A strategy that looks at times may rightly say something else there: it is to be
+    asked once more, by windows alone.
     """
     if not rows:
         return []
-    ends = np.asarray(rows)
+    ends = np.asarray(rows)[np.argsort(np.arange(1, len(rows) + 1) * _GOLDEN % 1.0)]
     places = (ends[:, None] + np.arange(1 - warmup, 1)).ravel()
-    columns = [column.take(places) for column in candles.columns()]
+    t, *prices = candles.columns()
+    step = int(t[1] - t[0]) if len(t) > 1 else 0
+    times = int(t[0]) + step * np.arange(len(places))
+    columns = [times, *(column.take(places) for column in prices)]
     for column in columns:
         column.flags.writeable = False
     try:
@@ -134,7 +141,7 @@ def _otherwise(
         other |= (here != says) & ~((here != here) & (says != says)) & (signals.side[ends] != 0)
     if signals.relative != there.relative:
         other |= signals.side[ends] != 0
-    return [int(row) for row in ends[other]]
+    return sorted(ends[other].tolist())
 
 
 def window_answer(function: GetSignals, candles: Candles, row: int, length: int) -> Answer:

@@ -128,7 +128,12 @@ class There:
     def _submit(self, job: int) -> Future[list[bytes]]:
         assert self._executor is not None
         strategies = self._strategies[job * self._size : (job + 1) * self._size]
-        return self._executor.submit(_work, self._job, strategies)
+        try:
+            return self._executor.submit(_work, self._job, strategies)
+        except BrokenExecutor as error:  # as if it had broken a moment later
+            broken: Future[list[bytes]] = Future()
+            broken.set_exception(error)
+            return broken
 
     def _pool(self, workers: int) -> Executor:
         # not fork: this process may have threads

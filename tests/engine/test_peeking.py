@@ -82,6 +82,36 @@ def test_a_look_into_the_future_is_refused(function):
     assert "with later candles and" in str(told.value)
 
 
+def next_or_last(candles):
+    later = np.append(candles.close[1:], candles.close[-1])
+    return bk.Signals.bracket(later >= candles.close)  # a window alone always says yes
+
+
+def on_this_day(candles):
+    day = candles.timestamp // 86_400_000
+    return bk.Signals.bracket(candles.close > candles.close[day == day[-1]].mean())
+
+
+@pytest.mark.parametrize(("rows", "warmup"), [(300, 20), (900, 100), (900, 400)])
+@pytest.mark.parametrize("function", [next_or_last, on_this_day])
+def test_few_rows_alone_and_some_together_find_a_look_of_one_candle(function, rows, warmup):
+    found = 0
+    for seed in range(20):
+        candles = bk.Candles(*map(list, zip(*market(seed, rows, gaps=False), strict=True)))
+        signals = evaluate(function, candles)
+        try:
+            peeking.verify(function, candles, signals, warmup, 6, "s")
+        except bk.PeekingError:
+            found += 1
+    assert found >= 18
+
+
+def test_a_later_array_of_candles_is_looked_at_as_well():
+    candles = CANDLES[-200:]
+    with pytest.raises(bk.PeekingError):
+        peeking.verify(next_close, candles, evaluate(next_close, candles), 100, 1, "s")
+
+
 def test_windows_alone_are_exact():
     assert verify(of_means(bk.trailing_mean)) is None
     assert verify(lambda c: bk.Signals.atr_bracket(np.ones(len(c)), c)) is None

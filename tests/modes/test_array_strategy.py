@@ -276,3 +276,24 @@ def test_numba_is_loaded_once_it_pays():
     pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
     done = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True)
     assert done.stdout == "[False, False, True]\n"
+
+
+BROKEN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+""" + COLD.replace(
+    "print(loaded)",
+    """
+bk.add_walker(walker_name="w", exchange_name="synthetic", frame_name="f", strategies=["s"])
+(told,) = bk.Walker.run_sync("X", walker_name="w")
+assert told.statistics.total_signals == len(found[0])
+""",
+)
+
+
+def test_a_numba_that_cannot_be_imported_costs_time_alone(tmp_path):
+    (tmp_path / "numba.py").write_text('raise ImportError("Numba needs NumPy 2.0 or less")')
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

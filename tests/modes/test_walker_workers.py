@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -335,3 +336,32 @@ def test_every_exchange_can_be_sent(make, tmp_path):
         return await source.get_candles("X", "5m", START, 20)
 
     assert asyncio.run(read(again)) == asyncio.run(read(exchange))
+
+
+class BreaksEarly(ThreadPoolExecutor):
+    """A pool whose workers die before all has been submitted."""
+
+    def __init__(self, given):
+        super().__init__(1)
+        self.left = given
+
+    def submit(self, function, *arguments):
+        if not self.left:
+            raise BrokenProcessPool("a child process terminated abruptly")
+        self.left -= 1
+        return super().submit(function, *arguments)
+
+
+def test_workers_that_die_while_strategies_are_still_sent_are_replaced(monkeypatch):
+    register()
+    alone = walk()
+    made = _workers.There._pool
+    pools = [BreaksEarly(3)]
+    monkeypatch.setattr(
+        _workers.There, "_pool", lambda self, n: pools.pop() if pools else made(self, n)
+    )
+    assert walk("processes") == alone
+    with BreaksEarly(3) as given:
+        contracts = walk(given)[0]
+    assert contracts[:3] == alone[0][:3]
+    assert all("give a new one" in contract.error for contract in contracts[3:])
