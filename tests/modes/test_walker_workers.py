@@ -142,8 +142,14 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_different(tmp_path, caplo
 
 
 @pytest.mark.parametrize("deadly", [None, "once", "always"])
-def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, deadly):
+def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch, deadly):
     pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    sizes = []
+    submit = _workers.There._submit
+    monkeypatch.setattr(
+        _workers.There, "_submit", lambda self, job: sizes.append(self._size) or submit(self, job)
+    )
     sent = tmp_path / "sent"
     sent.mkdir()
 
@@ -168,6 +174,7 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, deadly):
     alone = bk.Walker.run_sync("X", walker_name="a")
     hidden.rename(sent)
     there = bk.Walker.run_sync("X", walker_name="a", executor="processes")
+    assert set(sizes) == {7}
     dead = names[28]
     if deadly == "always":
         assert "a worker died 3 times" in there[28].error

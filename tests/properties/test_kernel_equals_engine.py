@@ -23,7 +23,7 @@ from backtest_kit._series import average_prices
 from backtest_kit._signal import SignalRow
 from backtest_kit._time import INTERVALS, to_datetime
 from backtest_kit.testing import MemoryAdapter
-from markets import MINUTE, START, cases, market
+from markets import MINUTE, START, Case, cases, market
 
 NAMES = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
 WHERE = {"symbol": "X", "strategy_name": "s", "exchange_name": "frame"}
@@ -359,3 +359,22 @@ def test_a_backtest_from_the_kernel_that_is_broken_off_has_the_record_of_its_ste
 @given(cases, st.one_of(mores, easy), st.integers(1, 3))
 def test_who_listens_in_the_middle_hears_of_the_rest(case, more, after):
     compare_results(case, more, after=after)
+
+
+def test_results_come_from_the_kernel_with_milestones_and_waiting_signals():
+    config = {
+        "exit_trigger": "wick",
+        "schedule_await_minutes": 30,
+        "avg_price_candles_count": 2,
+        "max_stop_loss_distance_percent": 0.0,
+    }
+    more = More(2, 30, 0.75, False, False, 0.0, True)
+    for seed in range(40):
+        case = Case(seed, 600, "1m", "3m", 0.3, False, config)
+        rows = market(seed, 600)
+        play = play_of(case, more, tape_of(rows, 2), rows)
+        found, looked = backtest(case, more, rows, play, stepped=False)
+        if found[1]["partials"] and found[1]["waited"] and len(looked) > len(found[0]) > 3:
+            break
+    else:
+        raise AssertionError("the kernel was not used in any of these markets")
