@@ -39,6 +39,7 @@ soak: $(VENV)/.stamp-test ## seven virtual days of twenty live symbols with faul
 bench: $(VENV)/.stamp-test ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.arrays
+	@$(BIN)/python -m benchmarks.sweep
 	@$(BIN)/python -m benchmarks.growth
 	@$(BIN)/python -m benchmarks.live_step
 	@$(BIN)/python -m benchmarks.walk
