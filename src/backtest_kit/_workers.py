@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,6 +40,14 @@ MOST_DEATHS: Final = 3
 _FOLDER: Final = "backtest-kit-"
 
 Job = tuple[Engine, ExchangeSchema, FrameSchema, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Spool:
+    """A file with what trials share; two are the same where their content is."""
+
+    path: str = field(compare=False)
+    digest: str
 
 
 class There:
@@ -204,7 +213,7 @@ def _spool(
     frame: FrameSchema,
     risks: Sequence[str],
     folder: str,
-) -> tuple[str, str]:
+) -> Spool:
     """Write what all trials share; return its path and digest."""
     schemas = [msgspec.structs.replace(engine.risks.get(name), callbacks=None) for name in risks]
     frame = msgspec.structs.replace(frame, callbacks=None)
@@ -222,24 +231,26 @@ def _spool(
             stream.write(b"\0" * (-stream.tell() % 64))  # arrays want to be aligned
             stream.write(buffer.raw())
             digest.update(buffer.raw())
-    return str(path), digest.hexdigest()
+    return Spool(str(path), digest.hexdigest())
 
 
 @lru_cache(maxsize=1)
-def _unspool(path: str, digest: str) -> Job:
-    """Return what `_spool` wrote, once per worker; arrays are views of the mapped file.
+def _unspool(spool: Spool) -> Job:
+    """Return what `_spool` wrote; arrays are views of the mapped file.
+
+    A worker that is kept has the engine of its last walk, and its candles, where all is the same.
 
     Raises:
         WorkerError: the file is not there.
     """
     try:
-        with Path(path).open("rb") as stream:
+        with Path(spool.path).open("rb") as stream:
             head, *sizes = msgspec.json.decode(stream.readline(), type=list[int])
             start = stream.tell()
             mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise WorkerError(
-            f"a worker can't read {path} ({error}); workers must share this machine's files"
+            f"a worker can't read {spool.path} ({error}); workers must share this machine's files"
         ) from error
     buffers, at = [], start + head
     for size in sizes:
@@ -262,7 +273,7 @@ def _together(strategies: Sequence[StrategySchema], workers: int) -> int:
     return 1
 
 
-def _work(job: tuple[str, str], strategies: Sequence[bytes]) -> list[bytes]:
+def _work(job: Spool, strategies: Sequence[bytes]) -> list[bytes]:
     """Run some trials, in a worker; what one raises comes back as its answer."""
 
     async def work() -> list[bytes]:
@@ -271,9 +282,9 @@ def _work(job: tuple[str, str], strategies: Sequence[bytes]) -> list[bytes]:
     return asyncio.run(work())
 
 
-async def _answer(job: tuple[str, str], strategy: bytes) -> bytes:
+async def _answer(job: Spool, strategy: bytes) -> bytes:
     try:
-        engine, exchange, frame, symbols = _unspool(*job)
+        engine, exchange, frame, symbols = _unspool(job)
         schema = pickle.loads(strategy)  # noqa: S301 - ours
         trial = await run_trial(engine, schema, symbols, exchange, frame)
         return pickle.dumps((trial, None))

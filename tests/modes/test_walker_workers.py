@@ -303,7 +303,7 @@ def test_candles_travel_once():
 
     class Here(ThreadPoolExecutor):
         def submit(self, function, job, strategy):
-            sent.append((len(strategy), Path(job[0]).stat().st_size))
+            sent.append((len(strategy), Path(job.path).stat().st_size))
             return super().submit(function, job, strategy)
 
     with Here(2) as executor:
@@ -343,6 +343,21 @@ def test_every_exchange_can_be_sent(make, tmp_path):
         return await source.get_candles("X", "5m", START, 20)
 
     assert asyncio.run(read(again)) == asyncio.run(read(exchange))
+
+
+def test_a_worker_that_is_kept_loads_the_same_candles_once():
+    register()
+    _workers._unspool.cache_clear()
+    misses = []
+    with ThreadPoolExecutor(1) as executor:
+        for _ in range(2):
+            alone = walk()
+            assert walk(executor) == alone
+            assert walk(executor, "Y") != alone
+            assert walk(executor) == walk(executor) == alone
+            misses.append(_workers._unspool.cache_info().misses)
+            bk.set_config(percent_fee=0.5)
+    assert misses == [3, 6]
 
 
 class BreaksEarly(ThreadPoolExecutor):
