@@ -11,13 +11,11 @@ from backtest_kit.cli.backtest import backtest
 from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data
 from backtest_kit.cli.demo import demo
+from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED, MISUSE
 from backtest_kit.cli.live import live
 from backtest_kit.cli.report import report
 from backtest_kit.cli.state import state
 from backtest_kit.cli.walk import walk
-
-#: Exit codes: a run that failed, misuse, an interrupt.
-FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

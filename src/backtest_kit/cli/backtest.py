@@ -21,22 +21,17 @@ from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._task import exhaust, hang_up
 from backtest_kit._time import iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
     data_option,
     exchange_option,
-    frame_option,
-    from_option,
-    interval_option,
+    frame_options,
     output_option,
     settings_option,
     strategies_option,
-    to_option,
 )
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import progress_bars, show
-
-INTERRUPTED = 130
-FAILED = 1
 
 
 @click.command()
@@ -45,10 +40,7 @@ FAILED = 1
 @data_option
 @exchange_option
 @strategies_option
-@frame_option
-@from_option
-@to_option
-@interval_option
+@frame_options
 @settings_option("percent_fee=0.05")
 @output_option("reports")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")

@@ -20,6 +20,7 @@ from backtest_kit._schemas import ExchangeSchema, StrategySchema
 from backtest_kit._task import hang_up
 from backtest_kit._time import INTERVALS, iso, to_ms
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.options import (
     data_option,
     exchange_option,
@@ -28,8 +29,6 @@ from backtest_kit.cli.options import (
     to_option,
 )
 from backtest_kit.cli.strategy_file import load
-
-FAILED = 1
 
 
 @click.command()

@@ -26,9 +26,9 @@ from backtest_kit._reports.table import write, write_bytes
 from backtest_kit._results import Tick, TickActive, TickIdle, TickWaiting
 from backtest_kit._schemas import ExchangeSchema
 from backtest_kit._task import exhaust, hang_up
+from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.live_table import OTHER_LINES, LiveTable, transition_line
 
-FAILED: Final = 1
 #: Seconds between two renderings of the table.
 _REFRESH: Final = 0.5
 

@@ -24,16 +24,21 @@ exchange_option = click.option(
 strategies_option = click.option(
     "--strategy", "strategy_names", multiple=True, help="Default: all in the file."
 )
-frame_option = click.option("--frame", "frame_name", help="A frame that the file registers.")
 from_option = click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
 to_option = click.option("--to", "end", help="End here, included.")
-interval_option = click.option(
-    "--interval",
-    default="1m",
-    show_default=True,
-    type=click.Choice([*INTERVALS]),
-    help="Step of a frame given by --from and --to, or by the data.",
-)
+
+
+def frame_options(function: F) -> F:
+    """Add `--frame`, or what makes a frame: `--from`, `--to` and `--interval`."""
+    interval = click.option(
+        "--interval",
+        default="1m",
+        show_default=True,
+        type=click.Choice([*INTERVALS]),
+        help="Step of a frame given by --from and --to, or by the data.",
+    )
+    frame = click.option("--frame", "frame_name", help="A frame that the file registers.")
+    return frame(from_option(to_option(interval(function))))
 
 
 def settings_option(example: str = "") -> Callable[[F], F]:

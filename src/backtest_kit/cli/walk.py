@@ -38,21 +38,17 @@ from backtest_kit._walk_events import WalkerContract
 from backtest_kit._walker import prepare_walk
 from backtest_kit.cli.backtest import choose_frame
 from backtest_kit.cli.choose import choose_exchange, choose_settings, choose_windows
+from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
     data_option,
     exchange_option,
-    frame_option,
-    from_option,
-    interval_option,
+    frame_options,
     output_option,
     settings_option,
     strategies_option,
-    to_option,
 )
 from backtest_kit.cli.strategy_file import load
 
-INTERRUPTED = 130
-FAILED = 1
 _SHOWN = 15
 
 
@@ -64,10 +60,7 @@ _SHOWN = 15
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
-@frame_option
-@from_option
-@to_option
-@interval_option
+@frame_options
 @click.option("--train", metavar="LENGTH", help="Walk forward: choose in so much time (90d, 12h),")
 @click.option("--test", metavar="LENGTH", help="judge in so much after it,")
 @click.option("--embargo", metavar="LENGTH", default="1d", show_default=True, help="after a pause.")
