@@ -17,7 +17,7 @@ import backtest_kit as bk
 from backtest_kit._array_run import compile_kernel
 from backtest_kit._trial import run_trial
 from benchmarks.arrays import SLOW, strategy
-from benchmarks.sweep import peak
+from benchmarks.peers.rules import peak
 
 BEGIN = datetime(2014, 1, 1, tzinfo=UTC)
 DAYS = {"a month": 30, "three months": 91, "a year": 365, "three years": 1096, "ten years": 3650}

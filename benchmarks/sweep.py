@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.table import Table
 
 import backtest_kit as bk
 from benchmarks.arrays import SLOW, START, YEAR, market, strategy
+from benchmarks.peers.rules import peak
 
 
 def make(fast, slow, goal):
@@ -65,17 +65,6 @@ def by_workers(sets, repeats):
         walk("few" if executor is None else "all", executor)
     times = [[walk("all", executor)[0] for executor in (None, *pools)] for _ in range(repeats)]
     return [min(own) for own in zip(*times, strict=True)]
-
-
-def peak():
-    """Return the most memory that this process has had, in megabytes."""
-    if sys.platform == "linux":  # ru_maxrss is inherited from the parent process there
-        lines = Path("/proc/self/status").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024)
 
 
 def main():
