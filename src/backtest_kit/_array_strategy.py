@@ -176,8 +176,8 @@ def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
     rows = len(column) - count + 1
     if rows < 1:
         return np.full(column.shape, np.nan)
-    kernel = getattr(sys.modules.get("backtest_kit._array_run"), "compiled", None)
-    if kernel is not None and kernel.is_set():  # it is there: a quarter of the time
+    compiled = getattr(sys.modules.get("backtest_kit._array_run"), "compiled", None)
+    if compiled is not None and compiled.is_set():  # the kernel is there: a quarter of the time
         from backtest_kit._kernel import window_means
 
         return window_means(read_only(column), count)

@@ -109,7 +109,7 @@ def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:
 def doubts_of(record: RunRecord) -> tuple[int, int]:
     """Return how many closes of a run were ambiguous, and how many at the end of the data."""
     if record.table is not None:
-        table = record.table.closed()
+        table = record.table  # what was never filled is neither
         return int(table.ambiguous.sum()), table.count("end_of_data")
     return (
         sum(tick.ambiguous for tick in record.closed),

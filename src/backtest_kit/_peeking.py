@@ -94,6 +94,7 @@ def verify(
     apart = max(len(many) // most, 1)
     alone = many[apart // 2 :: apart]
     doubtful = _otherwise(function, candles, signals, many, warmup)[:_DOUBTS]
+    scrambled_behind = {*doubtful, *alone[::_THIRD]}
     first, cuts = None, 0
     for row in sorted({*alone, *doubtful}):
         seen, known = answer(signals, row), window_answer(function, candles, row, warmup)
@@ -104,7 +105,7 @@ def verify(
                 cut = after_the_cut(function, candles, row)
                 if beyond_rounding(cut, seen):
                     raise peeking(name, candles, row, seen, cut)
-        if row in doubtful or row in alone[::_THIRD]:
+        if row in scrambled_behind:
             beyond = future_answer(function, candles, row, warmup, warmup)
             if beyond_rounding(known, beyond):
                 raise peeking(name, candles, row, beyond, known)

@@ -93,11 +93,9 @@ class There:
         self._job = _spool(self._engine, *self._shared, risks, self._folder.name)
         given = self._given
         self._executor = self._pool(self._workers) if isinstance(given, str) else given
-        for strategy in self._schemas:  # the first ones run while others are packed
-            self._strategies.append(_packed(bare(strategy), f"strategy {strategy.name!r}"))
-            if len(self._strategies) % self._size == 0:
-                self._futures.append(self._submit(len(self._futures)))
-        if len(self._strategies) % self._size:
+        for first in range(0, len(self._schemas), self._size):  # it runs while others are packed
+            for strategy in self._schemas[first : first + self._size]:
+                self._strategies.append(_packed(bare(strategy), f"strategy {strategy.name!r}"))
             self._futures.append(self._submit(len(self._futures)))
 
     async def trial(self, index: int) -> Trial:
