@@ -14,13 +14,13 @@ from backtest_kit._array_stretch import kernel_loaded, next_stretch, playable, w
 from backtest_kit._asking import Answers
 from backtest_kit._clock import stopwatch
 from backtest_kit._errors import DataError
-from backtest_kit._fast_forward import Tape, milestones_until
+from backtest_kit._fast_forward import Tape
 from backtest_kit._life import Close
-from backtest_kit._profit import MILESTONES, revenue_percent
+from backtest_kit._profit import MILESTONES
 from backtest_kit._results import REASONS, TickCancelled, TickClosed
 from backtest_kit._run import Run
-from backtest_kit._signal import SignalRow
-from backtest_kit._time import INTERVALS, MINUTE
+from backtest_kit._signal import SignalRow, signal_id
+from backtest_kit._time import INTERVALS, MINUTE, frames_before
 
 if TYPE_CHECKING:
     from backtest_kit._array_run import TradeTable
@@ -105,8 +105,7 @@ class Ahead:
             self._stepped_until = len(timeline)
             return None
         chunk, tape, until, late = stretch
-        asks_from = -((timeline.start - next_ask) // timeline.step)
-        stage = Stage(frame, asks_from)
+        stage = Stage(frame, frames_before(timeline, next_ask))
         play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
         stage.play(tape, play, until)
         table = stage.table()
@@ -163,7 +162,7 @@ class _Found:
         reason: Any = REASONS[code]
         calls, self._asked = asked - self._asked, asked
         row = SignalRow(
-            id=f"{run.exchange_name}:{run.strategy_name}:{run.symbol}:{scheduled}",
+            id=signal_id(run.exchange_name, run.strategy_name, run.symbol, scheduled),
             symbol=run.symbol,
             strategy_name=run.strategy_name,
             exchange_name=run.exchange_name,
@@ -184,16 +183,9 @@ class _Found:
                 opened_at = float(self._tape.price[self._tape.row(filled)])
                 run.record.add(step.opened(row, filled, opened_at))
             if moved:
-                self._milestones(run, row, ended + (reason == "end_of_data") * MINUTE)
+                before = ended + (reason == "end_of_data") * MINUTE
+                for event in step.milestones(row, run.mode, self._tape, before):
+                    run.record.add(event)
             tick = step.closed(row, ended, price, Close(reason, close, ambiguous), run.config)
         run.record.add(tick)
-        frame = -((timeline.start - ended - 1) // timeline.step)
-        return Taken(calls, tick, frame, scheduled + interval)
-
-    def _milestones(self, run: Run, row: SignalRow, before: int) -> None:
-        assert row.pending_at is not None
-        tape: Tape = self._tape
-        for when, level in milestones_until(row, tape, row.pending_at, before, 0)[0]:
-            price = tape.bar(when).price
-            revenue = revenue_percent(row.position, row.price_open, price)
-            run.record.add(step.milestone(row, run.mode, when, price, level, revenue))
+        return Taken(calls, tick, frames_before(timeline, ended + 1), scheduled + interval)

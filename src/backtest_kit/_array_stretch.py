@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from typing import Final, NamedTuple
 
@@ -15,7 +16,7 @@ from backtest_kit._errors import DataRangeError
 from backtest_kit._fast_forward import Tape
 from backtest_kit._run import Run
 from backtest_kit._schemas import StrategySchema
-from backtest_kit._time import MINUTE
+from backtest_kit._time import MINUTE, frames_before
 
 #: Where the results of steps are told; where someone listens, a run is stepped through.
 TOLD: Final[tuple[Channel, ...]] = (
@@ -41,8 +42,14 @@ def playable(strategy: StrategySchema) -> bool:
         strategy.get_signals is not None
         and not strategy.risk_names
         and strategy.callbacks is None
-        and importlib.util.find_spec("numba") is not None
+        and _numba_is_installed()
     )
+
+
+@functools.cache
+def _numba_is_installed() -> bool:
+    """Say so without importing it; asked for each run, and for each strategy of a walk."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def kernel_loaded(engine: Engine) -> bool:
@@ -74,9 +81,6 @@ async def next_stretch(run: Run, timeline: range, answers: Answers, frame: int) 
     when = asked = timeline[frame]
     late = None
 
-    def frames_before(instant: int) -> int:
-        return min(-((timeline.start - instant) // timeline.step), len(timeline))
-
     tape = await view.tape(symbol, when, min(timeline[-1], when + span))
     try:
         await view.window_async(symbol, interval, warmup, when)
@@ -89,9 +93,9 @@ async def next_stretch(run: Run, timeline: range, answers: Answers, frame: int) 
     if chunk is None:
         return None
     longest = _longest(chunk, config) * MINUTE
-    until = frames_before(min(chunk.stop, tape.stop - longest))
+    until = frames_before(timeline, min(chunk.stop, tape.stop - longest))
     if until <= frame:  # the frame ends, or the data: lives go on behind what is loaded
-        until = frames_before(min(chunk.stop, when + span))
+        until = frames_before(timeline, min(chunk.stop, when + span))
         last = timeline[until - 1]
         tape = await view.tape(symbol, when, last + longest)
         if until <= frame or tape.stop <= last:

@@ -16,9 +16,9 @@ from backtest_kit._bus import HIGH_WATER
 from backtest_kit._clock import stopwatch
 from backtest_kit._engine import Engine
 from backtest_kit._errors import DataRangeError
+from backtest_kit._events import PartialEvent
 from backtest_kit._fast_forward import (
     Tape,
-    milestones_until,
     pending_until,
     scheduled_until,
 )
@@ -31,7 +31,7 @@ from backtest_kit._risk import Books, Desk
 from backtest_kit._run import Run
 from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._signal import SignalRow
-from backtest_kit._time import INTERVALS, MINUTE, iso
+from backtest_kit._time import INTERVALS, MINUTE, frames_before, iso
 
 #: The run lets others work after about this many milliseconds.
 BREATH: Final = 10.0
@@ -218,7 +218,7 @@ class FrameDriver:
                 await run.tell(self._idle(tape, when))
                 self._go_to(self._index + 1)
             else:
-                self._go_to(self._frame_at(self._next_ask))
+                self._go_to(frames_before(self._timeline, self._next_ask))
             return None
         began = stopwatch()
         hop = -(-self._interval // timeline.step)
@@ -234,7 +234,7 @@ class FrameDriver:
             1, min(_MOST_FRAMES, self._block * 2, int(asked * BREATH / (took + 1e-9)))
         )
         self._next_ask = at + self._interval
-        self._go_to(self._frame_at(at) + 1)
+        self._go_to(frames_before(self._timeline, at) + 1)
         run.record.until = max(run.record.until, at)
         if answer is not None:
             signal_began = stopwatch()
@@ -310,10 +310,8 @@ class FrameDriver:
         else:
             turn = pending_until(row, tape, row.pending_at, run.config)
             until = tape.stop if turn is None else turn[0]
-            for when, level in milestones_until(row, tape, row.pending_at, until, 0)[0]:
-                price = tape.bar(when).price
-                revenue = revenue_percent(row.position, row.price_open, price)
-                await self._milestone(row, when, price, level, revenue)
+            for event in step.milestones(row, run.mode, tape, until):
+                await self._milestone(event)
         if turn is not None:
             return await self._close(row, tape, *turn)
         last = max(row.pending_at, tape.stop - MINUTE)
@@ -332,14 +330,12 @@ class FrameDriver:
             await run.tell(step.active(row, when, bar.price, revenue))
             levels, fired = crossed(revenue, fired)
             for level in levels:
-                await self._milestone(row, when, bar.price, level, revenue)
+                event = step.milestone(row, run.mode, when, bar.price, level, revenue)
+                await self._milestone(event)
             await self._breathe()
         return None
 
-    async def _milestone(
-        self, row: SignalRow, when: int, price: float, level: int, revenue: float
-    ) -> None:
-        event = step.milestone(row, self._run.mode, when, price, level, revenue)
+    async def _milestone(self, event: PartialEvent) -> None:
         self._run.record.add(event)
         await self._run.tell_milestone(event)
 
@@ -348,7 +344,7 @@ class FrameDriver:
         tick = step.closed(row, when, float(tape.price[tape.row(when)]), close, run.config)
         run.record.add(tick)
         run.desk.release(when)
-        await self._after(when)
+        self._after(when)
         await run.tell(tick)
         return tick
 
@@ -357,18 +353,13 @@ class FrameDriver:
         when = max(when, row.scheduled_at)
         tick = step.cancelled(row, when, float(tape.price[tape.row(when)]), reason)
         run.record.add(tick)
-        await self._after(when)
+        self._after(when)
         await run.tell(tick)
 
-    async def _after(self, when: int) -> None:
+    def _after(self, when: int) -> None:
         """Skip the frames up to `when`: the next signal can come at the first one after it."""
         self._run.record.until = max(self._run.record.until, when)
-        self._go_to(max(self._index, self._frame_at(when + 1)))
-
-    def _frame_at(self, when: int) -> int:
-        """Return the index of the first frame at `when` or later."""
-        index = -((self._timeline.start - when) // self._timeline.step)
-        return min(max(index, 0), len(self._timeline))
+        self._go_to(max(self._index, frames_before(self._timeline, when + 1)))
 
     def _go_to(self, index: int) -> None:
         self._index = min(index, len(self._timeline))

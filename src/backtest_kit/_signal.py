@@ -111,7 +111,7 @@ def complete(
     if problems:
         raise SignalError(problems)
     return SignalRow(
-        id=identity or f"{exchange_name}:{strategy_name}:{symbol}:{when}",
+        id=identity or signal_id(exchange_name, strategy_name, symbol, when),
         symbol=symbol,
         strategy_name=strategy_name,
         exchange_name=exchange_name,
@@ -124,6 +124,11 @@ def complete(
         pending_at=when if immediate else None,
         note=note,
     )
+
+
+def signal_id(exchange_name: str, strategy_name: str, symbol: str, when: int) -> str:
+    """Return the id of a signal that was proposed at `when` (ms) without one."""
+    return f"{exchange_name}:{strategy_name}:{symbol}:{when}"
 
 
 def expires_at(row: SignalRow) -> int:

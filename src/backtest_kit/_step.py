@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from backtest_kit._config import Config
 from backtest_kit._events import Mode, PartialEvent
+from backtest_kit._fast_forward import Tape, milestones_until
 from backtest_kit._life import Close
-from backtest_kit._profit import profit
+from backtest_kit._profit import profit, revenue_percent
 from backtest_kit._results import (
     CancelReason,
     ProfitLoss,
@@ -78,6 +80,15 @@ def milestone(
         current_price=price,
         timestamp=when,
     )
+
+
+def milestones(row: SignalRow, mode: Mode, tape: Tape, before: int) -> Iterator[PartialEvent]:
+    """Yield the milestones of a filled signal at its steps earlier than `before` (ms), in order."""
+    assert row.pending_at is not None
+    for when, level in milestones_until(row, tape, row.pending_at, before, 0)[0]:
+        price = tape.bar(when).price
+        revenue = revenue_percent(row.position, row.price_open, price)
+        yield milestone(row, mode, when, price, level, revenue)
 
 
 def _place(row: SignalRow, when: int, price: float) -> dict[str, Any]:

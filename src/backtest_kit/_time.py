@@ -55,3 +55,9 @@ def iso(ms: int) -> str:
     moment = to_datetime(ms)
     spec = "minutes" if ms % MINUTE == 0 else "milliseconds" if ms % 1000 else "seconds"
     return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
+
+
+def frames_before(timeline: range, instant: int) -> int:
+    """Return how many frames of a timeline come before `instant` (ms): the index of the next."""
+    index = -((timeline.start - instant) // timeline.step)
+    return min(max(index, 0), len(timeline))
