@@ -31,6 +31,7 @@ test: $(VENV)/.stamp-test ## run all tests
 lint: $(VENV)/.stamp-test ## lint, format check and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 
 soak: $(VENV)/.stamp-test ## seven virtual days of twenty live symbols with faults every few minutes

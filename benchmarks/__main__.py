@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._config import Config
-from backtest_kit._fast_forward import Tape, pending_until
-from backtest_kit._signal import SignalRow
+from backtest_kit._rules.fast_forward import Tape, pending_until
+from backtest_kit._values.config import Config
+from backtest_kit._values.signal import SignalRow
 
 YEAR = 525_600
 START = datetime(2023, 1, 1, tzinfo=UTC)

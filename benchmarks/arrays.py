@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._array_run import Play, compile_kernel, run_kernel
-from backtest_kit._config import Config
-from backtest_kit._fast_forward import Tape
-from backtest_kit._series import average_prices
-from backtest_kit._trial import run_trial
+from backtest_kit._arrays.kernel_run import Play, compile_kernel, run_kernel
+from backtest_kit._data.series import average_prices
+from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._values.config import Config
+from backtest_kit._walker.trial import run_trial
 
 YEAR = 525_600
 START = datetime(2023, 1, 1, tzinfo=UTC)

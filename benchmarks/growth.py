@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._array_run import compile_kernel
-from backtest_kit._trial import run_trial
+from backtest_kit._arrays.kernel_run import compile_kernel
+from backtest_kit._walker.trial import run_trial
 from benchmarks.arrays import SLOW, strategy
 from benchmarks.peers.rules import peak
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._time import INTERVALS, MINUTE
+from backtest_kit._values.time import INTERVALS, MINUTE
 from backtest_kit.testing import MemoryAdapter
 
 SYMBOLS = [f"S{i}/USDT" for i in range(100)]
@@ -91,8 +91,8 @@ async def steps(latency, adapter, opens):
 
     with (
         bk.Engine(),
-        mock.patch("backtest_kit._clock.time.time_ns", clock.time_ns),
-        mock.patch("backtest_kit._live.WallTicker", return_value=Ticks(minute)),
+        mock.patch("backtest_kit._values.clock.time.time_ns", clock.time_ns),
+        mock.patch("backtest_kit._live.live.WallTicker", return_value=Ticks(minute)),
     ):
         bk.use_persist_adapter(adapter)
         bk.add_exchange(exchange_name="e", get_candles=exchange(latency))

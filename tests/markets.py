@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from backtest_kit._time import INTERVALS
+from backtest_kit._values.time import INTERVALS
 
 MINUTE = 60_000
 START = 1_704_067_200_000  # 2024-01-01T00:00Z

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 import backtest_kit as bk
-from backtest_kit._trial import run_trial
+from backtest_kit._walker.trial import run_trial
 from benchmarks.peers.rules import ENDLESS, FIRST, MINUTE, SLOW, STOP, pairs, turned
 
 

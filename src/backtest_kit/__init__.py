@@ -1,7 +1,9 @@
 """Backtest, run live and compare trading strategies, each written once as a function."""
 
 from backtest_kit import exchanges
-from backtest_kit._ambient import (
+from backtest_kit._arrays.signals import Signals, trailing_mean
+from backtest_kit._backtest.backtest import Backtest
+from backtest_kit._engine.ambient import (
     Context,
     average_price,
     candles,
@@ -13,47 +15,8 @@ from backtest_kit._ambient import (
     get_date,
     get_mode,
 )
-from backtest_kit._array_strategy import Signals, trailing_mean
-from backtest_kit._backtest import Backtest
-from backtest_kit._candles import Candle, Candles
-from backtest_kit._clock import VirtualClock
-from backtest_kit._config import Config
-from backtest_kit._engine import Engine
-from backtest_kit._errors import (
-    BacktestKitError,
-    BadCandlesError,
-    ClockError,
-    ConfigError,
-    ContextError,
-    CorruptStateError,
-    DataError,
-    DataRangeError,
-    ExchangeRefusedError,
-    FetchError,
-    GapError,
-    MissedStepsError,
-    PeekingError,
-    RegistrationError,
-    SignalError,
-    StateError,
-    StateOwnedError,
-    StrategyFailedError,
-    StrategyFileError,
-    TryLaterError,
-    UnknownNameError,
-    WorkerError,
-)
-from backtest_kit._events import (
-    DoneEvent,
-    ErrorEvent,
-    PartialEvent,
-    PerformanceEvent,
-    ProgressEvent,
-    RiskEvent,
-)
-from backtest_kit._grid import grid
-from backtest_kit._journal import LiveState, Transition
-from backtest_kit._listen import (
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.listen import (
     listen_backtest_progress,
     listen_backtest_progress_once,
     listen_done_backtest,
@@ -87,12 +50,7 @@ from backtest_kit._listen import (
     listen_walker_progress,
     listen_walker_progress_once,
 )
-from backtest_kit._live import Live, use_persist_adapter
-from backtest_kit._persistence.adapter import PersistAdapter
-from backtest_kit._persistence.files import FileAdapter
-from backtest_kit._persistence.sqlite import SqliteAdapter
-from backtest_kit._ranking import WalkerData
-from backtest_kit._register import (
+from backtest_kit._engine.register import (
     add_exchange,
     add_frame,
     add_risk,
@@ -111,8 +69,54 @@ from backtest_kit._register import (
     set_logger,
     strategy,
 )
+from backtest_kit._engine.risk import RiskCheck
+from backtest_kit._engine.sizing import PositionSize
+from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
+from backtest_kit._live.clocks import VirtualClock
+from backtest_kit._live.live import Live, use_persist_adapter
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
-from backtest_kit._results import (
+from backtest_kit._state.adapter import PersistAdapter
+from backtest_kit._state.documents import LiveState, Transition
+from backtest_kit._state.files import FileAdapter
+from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._statistics.figures import Statistics
+from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._values.candles import Candle, Candles
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import (
+    BacktestKitError,
+    BadCandlesError,
+    ClockError,
+    ConfigError,
+    ContextError,
+    CorruptStateError,
+    DataError,
+    DataRangeError,
+    ExchangeRefusedError,
+    FetchError,
+    GapError,
+    MissedStepsError,
+    PeekingError,
+    RegistrationError,
+    SignalError,
+    StateError,
+    StateOwnedError,
+    StrategyFailedError,
+    StrategyFileError,
+    TryLaterError,
+    UnknownNameError,
+    WorkerError,
+)
+from backtest_kit._values.events import (
+    DoneEvent,
+    ErrorEvent,
+    PartialEvent,
+    PerformanceEvent,
+    ProgressEvent,
+    RiskEvent,
+)
+from backtest_kit._values.positions import ActivePosition
+from backtest_kit._values.results import (
     ProfitLoss,
     Tick,
     TickActive,
@@ -124,8 +128,7 @@ from backtest_kit._results import (
     TickWaiting,
     tick_from_json,
 )
-from backtest_kit._risk import ActivePosition, RiskCheck
-from backtest_kit._schemas import (
+from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
     RiskSchema,
@@ -133,13 +136,11 @@ from backtest_kit._schemas import (
     StrategySchema,
     WalkerSchema,
 )
-from backtest_kit._search import Found, SearchResult, search
-from backtest_kit._signal import Signal, SignalRow
-from backtest_kit._sizing import PositionSize
-from backtest_kit._statistics import Statistics
-from backtest_kit._walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
-from backtest_kit._walker import Walker
-from backtest_kit._windows import Windows
+from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.windows import Windows
+from backtest_kit._walker.grid import grid
+from backtest_kit._walker.search import Found, SearchResult, search
+from backtest_kit._walker.walker import Walker
 
 __all__ = [
     "ActivePosition",

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from backtest_kit._errors import StateOwnedError
-from backtest_kit._persistence.adapter import PersistAdapter, call, check_adapter_shape
+from backtest_kit._state.adapter import PersistAdapter, call, check_adapter_shape
+from backtest_kit._values.errors import StateOwnedError
 
 __all__ = ["ADAPTER_CHECKS", "HOSTILE_KEYS", "MemoryAdapter", "check_adapter"]
 

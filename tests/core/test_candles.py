@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit import _candle_rules as rules
-from backtest_kit._candle_rules import BATCH, check_candles, check_series
-from backtest_kit._candles import COLUMNS, read_candles, regroup
-from backtest_kit._time import INTERVALS
+from backtest_kit._values import candle_rules as rules
+from backtest_kit._values.candle_rules import BATCH, check_candles, check_series
+from backtest_kit._values.candles import COLUMNS, read_candles, regroup
+from backtest_kit._values.time import INTERVALS
 from markets import START, market
 
 ROWS = [list(row) for row in market(3, 50)]

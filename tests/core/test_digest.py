@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit._digest import digest, digest_library
-from backtest_kit._errors import FingerprintError
+from backtest_kit._values.content import LIBRARY, digest, digest_library
+from backtest_kit._values.errors import FingerprintError
 
 MAIN = """
 import enum
@@ -151,7 +153,8 @@ def test_a_value_made_from_the_environment_counts(strategy, monkeypatch):
 def test_the_digest_is_the_same_in_every_process(strategy, tmp_path):
     here = strategy()
     code = (
-        "import own_main as m; from backtest_kit._digest import digest; print(digest(m.get_signal))"
+        "import own_main as m; from backtest_kit._values.content import digest; "
+        "print(digest(m.get_signal))"
     )
     for seed in "12":
         done = subprocess.run(
@@ -252,9 +255,28 @@ def test_a_function_of_a_library_counts_with_what_it_closes_over():
     assert digest(one) != digest(other)
 
 
-def test_the_library_counts_with_its_source():
-    assert digest_library() == digest_library()
-    assert len(digest_library()) == 32
+def test_the_library_counts_with_its_source(tmp_path):
+    """Any of its modules, in whichever package."""
+    copy = tmp_path / "backtest_kit"
+    shutil.copytree(LIBRARY, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from backtest_kit._values.content import digest_library; print(digest_library())"
+
+    def told():
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    assert told() == digest_library()
+    for name in ("_rules/life.py", "_engine/run.py", "cli/walk.py", "__init__.py"):
+        path = copy / name
+        source = path.read_bytes()
+        path.write_bytes(source + b" ")
+        assert told() != digest_library(), name
+        path.write_bytes(source)
 
 
 def one(source, old, new):
@@ -382,7 +404,7 @@ AROUND = {
 }
 ASK = """
 import own_main
-from backtest_kit._digest import digest
+from backtest_kit._values.content import digest
 before = digest(own_main.get_signal)
 print(before, own_main.get_signal())
 assert digest(own_main.get_signal) == before, "being asked changed it"

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit._bootstrap import dependence, draw, drawn, estimate, evaluate, sums
-from backtest_kit._deflation import deflated_sharpes
-from backtest_kit._inference import (
+from backtest_kit._statistics.bootstrap import dependence, draw, drawn, estimate, evaluate, sums
+from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._statistics.figures import METRICS, metric, summarize
+from backtest_kit._statistics.inference import (
     block_length,
     bootstrap_interval,
     period_returns,
     probability_best_beats_second,
     verdict,
 )
-from backtest_kit._statistics import METRICS, metric, summarize
 
 DAY = 86_400_000
 SPAN = (0, 365 * DAY)
@@ -252,7 +252,7 @@ def test_bad_input_is_named(call, text):
 
 
 def test_pieces_of_draws_are_the_same_whatever_their_size(monkeypatch):
-    from backtest_kit import _bootstrap
+    from backtest_kit._statistics import bootstrap as _bootstrap
 
     r = noise(np.random.default_rng(9), 100)
     whole = drawn(r, 4.0, "avg_pnl", 1.0, np.random.default_rng(1), 40)

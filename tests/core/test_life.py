@@ -6,10 +6,10 @@ is played mirrored for a short as well.
 
 import pytest
 
-from backtest_kit import _life as life
-from backtest_kit._config import Config, configure
-from backtest_kit._profit import crossed
-from backtest_kit._signal import SignalRow
+from backtest_kit._rules import life
+from backtest_kit._rules.profit import crossed
+from backtest_kit._values.config import Config, configure
+from backtest_kit._values.signal import SignalRow
 
 MINUTE = 60_000
 

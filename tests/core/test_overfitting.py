@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit._overfitting import (
+from backtest_kit._statistics.overfitting import (
     Moments,
     deflated_sharpe_ratio,
     expected_maximum_sharpe,

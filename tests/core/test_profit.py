@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit._profit import MILESTONES, crossed, profit, revenue_percent
+from backtest_kit._rules.profit import MILESTONES, crossed, profit, revenue_percent
 
 
 def test_worked_example_long_and_short():

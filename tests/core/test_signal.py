@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._config import Config
-from backtest_kit._signal import complete
+from backtest_kit._values.config import Config
+from backtest_kit._values.signal import complete
 
 CONFIG = Config()
 NAMES = {"when": 0, "symbol": "X", "strategy_name": "s", "exchange_name": "e", "config": CONFIG}

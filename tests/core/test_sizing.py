@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._sizing import bounded, kelly_size
+from backtest_kit._engine.sizing import bounded, kelly_size
 
 amounts = st.floats(0.01, 1e6)
 limits = st.none() | amounts

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from backtest_kit import _statistics as s
-from backtest_kit._time import MINUTE
+from backtest_kit._statistics import figures as s
+from backtest_kit._values.time import MINUTE
 
 returns = st.lists(
     st.floats(-60, 60, allow_nan=False).map(lambda x: round(x, 3)), min_size=1, max_size=60

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._statistics import METRICS, metric, summarize
-from backtest_kit._trades import Trades, Trial
-from backtest_kit._walk_forward import walk_forward
-from backtest_kit._windows import Windows
+from backtest_kit._statistics.figures import METRICS, metric, summarize
+from backtest_kit._statistics.trial import Trades, Trial
+from backtest_kit._statistics.walk_forward import walk_forward
+from backtest_kit._values.windows import Windows
 
 DAY = 86_400_000
 HOUR = 3_600_000

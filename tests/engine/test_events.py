@@ -184,11 +184,11 @@ async def test_an_event_that_nobody_waits_for_is_not_built(monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("built")
 
-    monkeypatch.setattr("backtest_kit._frames.TickIdle", forbidden)
+    monkeypatch.setattr("backtest_kit._backtest.driver.TickIdle", forbidden)
     for name in ("TickActive", "TickWaiting"):
-        monkeypatch.setattr(f"backtest_kit._step.{name}", forbidden)
+        monkeypatch.setattr(f"backtest_kit._rules.transitions.{name}", forbidden)
     for name in ("ProgressEvent", "PerformanceEvent", "DoneEvent"):
-        monkeypatch.setattr(f"backtest_kit._run.{name}", forbidden)
+        monkeypatch.setattr(f"backtest_kit._engine.run.{name}", forbidden)
     assert bk.Backtest.run_sync("BTCUSDT", **NAMES)
 
 

@@ -1,6 +1,6 @@
 """Array strategies that look into the future are caught, and those with a long memory are told."""
 
-import sys
+import threading
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit import _peeking as peeking
-from backtest_kit._array_strategy import evaluate
+from backtest_kit._arrays import peeking
+from backtest_kit._arrays.signals import evaluate
 from markets import market
 
 CANDLES = bk.Candles(*map(list, zip(*market(3, 900, gaps=False), strict=True)))
@@ -162,10 +162,10 @@ def test_a_trailing_mean_is_that_of_its_window_to_the_last_bit(count):
 
 @given(st.integers(1, 130), st.integers(0, 5000), st.integers(0, 2**32))
 def test_the_kernel_makes_the_same_means(count, rows, seed):
-    kernel = pytest.importorskip("backtest_kit._kernel", reason="needs Numba")
+    kernel = pytest.importorskip("backtest_kit._arrays.kernel", reason="needs Numba")
     values = np.random.default_rng(seed).normal(100.0, 5.0, rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.delitem(sys.modules, "backtest_kit._kernel")
+        patch.setattr("backtest_kit._arrays.signals.kernel_ready", threading.Event())
         plain = bk.trailing_mean(values, count)
     compiled = kernel.window_means(values, count) if rows >= count else np.full(rows, np.nan)
     assert plain.tobytes() == compiled.tobytes()

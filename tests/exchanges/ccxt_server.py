@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlparse
 import ccxt
 
 import backtest_kit as bk
-from backtest_kit._time import INTERVALS
+from backtest_kit._values.time import INTERVALS
 from markets import START
 
 FOREVER = 10**15

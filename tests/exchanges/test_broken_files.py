@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._candle_rules import check_candles
-from backtest_kit._candles import COLUMNS
-from backtest_kit._data_check import inspect
+from backtest_kit._reports.data_check import inspect
+from backtest_kit._values.candle_rules import check_candles
+from backtest_kit._values.candles import COLUMNS
 from backtest_kit.exchanges import _parquet
 from markets import MINUTE, START, market
 

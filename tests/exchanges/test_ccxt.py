@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._time import to_datetime
+from backtest_kit._values.time import to_datetime
 from exchanges.ccxt_server import BinanceServer, status
 from markets import START, market
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._errors import TryLaterError
+from backtest_kit._engine.engine import current_engine
+from backtest_kit._values.errors import TryLaterError
 from backtest_kit.testing import MemoryAdapter
 from exchanges import ccxt_server as binance
 from exchanges.ccxt_server import BinanceServer, http_date, status
@@ -102,7 +103,7 @@ class Stage(World):
 
     async def load(self, minutes, until=T0, symbol="BTC/USDT"):
         """Return what the feed gives for the `minutes` before `until`."""
-        engine = bk._engine.current_engine()
+        engine = current_engine()
         schema = engine.exchanges.get("binance")
         since = until - minutes * MINUTE
         return await engine.feed.load(schema, symbol, "1m", since, until, engine.config)
@@ -482,7 +483,7 @@ def _attempts(get_candles, **config):
     bk.add_exchange(exchange_name="any", get_candles=counted)
 
     async def main():
-        engine = bk._engine.current_engine()
+        engine = current_engine()
         schema = engine.exchanges.get("any")
         return await engine.store.load(schema, "X", "1m", START, START + MINUTE, engine.config)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backtest_kit as bk
-from backtest_kit._time import to_datetime
+from backtest_kit._values.time import to_datetime
 from markets import MINUTE, START, market, script
 
 MINUTES = 60

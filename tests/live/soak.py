@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backtest_kit as bk
-from backtest_kit import _clock
-from backtest_kit._persistence.files import FileAdapter
+from backtest_kit._state.files import FileAdapter
+from backtest_kit._values import clock as _clock
 from live.world import Venue, World
 from markets import MINUTE, START, market, script
 

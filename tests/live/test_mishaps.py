@@ -9,11 +9,11 @@ import time
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._persistence.files import FileAdapter
-from backtest_kit._persistence.lock import OwnerLock
-from backtest_kit._persistence.sqlite import SqliteAdapter
-from backtest_kit._stored import stored_runs
-from backtest_kit._time import to_datetime
+from backtest_kit._live.stored import stored_runs
+from backtest_kit._state.files import FileAdapter
+from backtest_kit._state.lock import OwnerLock
+from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import MemoryAdapter
 from live.world import T0, Stage, flat, running
 from markets import MINUTE, START

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import backtest_kit as bk
 import reference
-from backtest_kit._time import INTERVALS
+from backtest_kit._values.time import INTERVALS
 from live.world import T0, Stage, always, flat, once, running
 from markets import MINUTE, START, cases, market, script
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import backtest_kit as bk
-from backtest_kit._time import INTERVALS
+from backtest_kit._values.time import INTERVALS
 from backtest_kit.testing import MemoryAdapter
 from markets import MINUTE, START
 
@@ -54,7 +54,7 @@ class World:
             perf_counter_ns=time.perf_counter_ns,
         )
         with (
-            mock.patch("backtest_kit._clock.time", clock),
+            mock.patch("backtest_kit._values.clock.time", clock),
             asyncio.Runner(loop_factory=lambda: self.loop) as runner,
         ):
             return runner.run(coroutine)

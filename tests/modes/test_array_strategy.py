@@ -254,7 +254,7 @@ import sys
 from datetime import UTC, datetime
 import numpy as np
 import backtest_kit as bk
-from backtest_kit import _array_results
+from backtest_kit._backtest import array_results as _array_results
 
 _array_results._WORTHWHILE = 12_000
 bk.add_exchange(bk.exchanges.SyntheticExchange(seed=1))

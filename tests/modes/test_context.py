@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._engine import current_engine
+from backtest_kit._engine.engine import current_engine
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 

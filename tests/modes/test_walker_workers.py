@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import backtest_kit as bk
-from backtest_kit import _workers
+from backtest_kit._walker import workers as _workers
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)

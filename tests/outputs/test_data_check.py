@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._data_check import convert, inspect
+from backtest_kit._reports.data_check import convert, inspect
 from markets import MINUTE, START
 
 N = 300

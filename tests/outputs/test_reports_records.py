@@ -9,10 +9,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 import backtest_kit as bk
-from backtest_kit._config import Config
-from backtest_kit._events import ErrorEvent, PartialEvent, RiskEvent
-from backtest_kit._market import SeriesGaps
-from backtest_kit._record import RunRecord, Waited
+from backtest_kit._data.market import SeriesGaps
+from backtest_kit._data.series import Gap
+from backtest_kit._engine.record import RunRecord, Waited
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.heat import HeatData, heat_data, heat_report
 from backtest_kit._reports.partial import PartialData, partial_data, partial_report
@@ -24,9 +23,10 @@ from backtest_kit._reports.performance import (
 from backtest_kit._reports.risk import RiskData, risk_data, risk_report
 from backtest_kit._reports.schedule import ScheduleData, schedule_data, schedule_report
 from backtest_kit._reports.table import markdown_table, minutes, number, price, write
-from backtest_kit._results import ProfitLoss, TickCancelled, TickClosed
-from backtest_kit._series import Gap
-from backtest_kit._signal import SignalRow
+from backtest_kit._values.config import Config
+from backtest_kit._values.events import ErrorEvent, PartialEvent, RiskEvent
+from backtest_kit._values.results import ProfitLoss, TickCancelled, TickClosed
+from backtest_kit._values.signal import SignalRow
 
 MINUTE = 60_000
 T0 = 1_704_067_200_000  # 2024-01-01

@@ -9,12 +9,12 @@ import time
 import pytest
 
 import backtest_kit as bk
-from backtest_kit import _journal
-from backtest_kit._journal import RunKey
-from backtest_kit._persistence.files import FileAdapter
-from backtest_kit._persistence.sqlite import SqliteAdapter
-from backtest_kit._stored import stored_runs
-from backtest_kit._time import to_datetime
+from backtest_kit._live.stored import stored_runs
+from backtest_kit._state import documents as _journal
+from backtest_kit._state.documents import RunKey
+from backtest_kit._state.files import FileAdapter
+from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import HOSTILE_KEYS
 from markets import MINUTE, START, market, script
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backtest_kit._persistence.files import FileAdapter
-from backtest_kit._stored import stored_runs
+from backtest_kit._live.stored import stored_runs
+from backtest_kit._state.files import FileAdapter
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX users and limits")
 PROGRAM = """
@@ -17,7 +17,7 @@ import asyncio, concurrent.futures.thread, json, os, resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import backtest_kit as bk
-from backtest_kit._time import to_datetime
+from backtest_kit._values.time import to_datetime
 from markets import MINUTE, START, market, script
 
 folder, full = sys.argv[2], "full" in sys.argv

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._time import to_datetime
+from backtest_kit._values.time import to_datetime
 from markets import MINUTE, START, market, script
 
 

@@ -14,14 +14,14 @@ pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backte
 
 import backtest_kit as bk
 import reference
-from backtest_kit import _array_run as kernel
-from backtest_kit._array_results import Ahead
-from backtest_kit._config import Config
-from backtest_kit._fast_forward import Tape
-from backtest_kit._results import REASONS, ProfitLoss, TickCancelled, TickClosed
-from backtest_kit._series import average_prices
-from backtest_kit._signal import SignalRow
-from backtest_kit._time import INTERVALS, to_datetime
+from backtest_kit._arrays import kernel_run as kernel
+from backtest_kit._backtest.array_results import Ahead
+from backtest_kit._data.series import average_prices
+from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._values.config import Config
+from backtest_kit._values.results import REASONS, ProfitLoss, TickCancelled, TickClosed
+from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit.testing import MemoryAdapter
 from markets import MINUTE, START, Case, cases, market
 

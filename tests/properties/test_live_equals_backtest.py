@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import backtest_kit as bk
 import reference
-from backtest_kit._time import INTERVALS, to_datetime
+from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit.testing import MemoryAdapter
 from markets import MINUTE, START, cases, market, script
 

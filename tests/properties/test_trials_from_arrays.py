@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backtest-kit[numba]'")
 
 import backtest_kit as bk
-from backtest_kit import _trial as trials
-from backtest_kit._frames import FrameDriver
-from backtest_kit._time import INTERVALS, to_datetime
-from backtest_kit._trades import Trial
+from backtest_kit._backtest.driver import FrameDriver
+from backtest_kit._statistics.trial import Trial
+from backtest_kit._values.time import INTERVALS, to_datetime
+from backtest_kit._walker import trial as trials
 from markets import MINUTE, START, cases, market
 
 

@@ -9,12 +9,12 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from backtest_kit._market import SeriesGaps
-from backtest_kit._record import RunRecord
+from backtest_kit._data.market import SeriesGaps
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
-from backtest_kit._results import TickClosed
-from backtest_kit._statistics import Statistics, summarize
-from backtest_kit._time import MINUTE, iso
+from backtest_kit._statistics.figures import Statistics, summarize
+from backtest_kit._values.results import TickClosed
+from backtest_kit._values.time import MINUTE, iso
 
 #: Fewer trades than this say little about a strategy (the rule of thumb of the central limit).
 FEW_TRADES: Final = 30

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from backtest_kit._engine import current_engine
-from backtest_kit._events import Mode
-from backtest_kit._record import RunRecord
+from backtest_kit._engine.engine import current_engine
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.heat import HeatData, heat_data, heat_report
 from backtest_kit._reports.partial import PartialData, partial_data, partial_report
 from backtest_kit._reports.performance import (
@@ -19,6 +18,7 @@ from backtest_kit._reports.performance import (
 from backtest_kit._reports.risk import RiskData, risk_data, risk_report
 from backtest_kit._reports.schedule import ScheduleData, schedule_data, schedule_report
 from backtest_kit._reports.table import write
+from backtest_kit._values.events import Mode
 
 D = TypeVar("D")
 

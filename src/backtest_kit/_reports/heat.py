@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from backtest_kit._record import RunRecord
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.backtest import statistics_of
 from backtest_kit._reports.table import markdown_table, number, plain, span
-from backtest_kit._statistics import Statistics
+from backtest_kit._statistics.figures import Statistics
 
 
 class HeatRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from backtest_kit._record import RunRecord
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.backtest import (
     FEW_TRADES,
     ErrorCount,
@@ -18,10 +18,10 @@ from backtest_kit._reports.backtest import (
     trades_table,
 )
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
-from backtest_kit._results import TickCancelled, TickClosed
-from backtest_kit._signal import SignalRow
-from backtest_kit._statistics import Statistics
-from backtest_kit._time import iso
+from backtest_kit._statistics.figures import Statistics
+from backtest_kit._values.results import TickCancelled, TickClosed
+from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import iso
 
 #: Trades in the table; the statistics are of all of them.
 SHOWN_TRADES: Final = 250

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from backtest_kit._events import PartialEvent
-from backtest_kit._record import RunRecord
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, number, plain, price
-from backtest_kit._time import iso
+from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.time import iso
 
 
 class LevelCount(msgspec.Struct, frozen=True):

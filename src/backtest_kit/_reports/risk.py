@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from backtest_kit._events import RiskEvent
-from backtest_kit._record import RunRecord
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, plain, price
-from backtest_kit._time import iso
+from backtest_kit._values.events import RiskEvent
+from backtest_kit._values.time import iso
 
 
 class RefusalCount(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from backtest_kit._record import RunRecord
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price
-from backtest_kit._results import CancelReason
-from backtest_kit._signal import SignalRow
-from backtest_kit._time import MINUTE, iso
+from backtest_kit._values.results import CancelReason
+from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import MINUTE, iso
 
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):

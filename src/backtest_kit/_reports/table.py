@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from backtest_kit._time import iso
+from backtest_kit._values.time import iso
 
 #: File systems allow 255 bytes; a longer name ends in a hash of itself.
 _LONGEST_NAME: Final = 180

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from backtest_kit._overfitting import MIN_TRADES
-from backtest_kit._ranking import RankRow, WalkerData
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, span
-from backtest_kit._walk_forward import WalkForward
+from backtest_kit._statistics.overfitting import MIN_TRADES
+from backtest_kit._statistics.ranking import RankRow, WalkerData
+from backtest_kit._statistics.walk_forward import WalkForward
 
 
 def walker_report(data: WalkerData) -> str:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from backtest_kit._errors import BacktestKitError, DataError, StateError
+from backtest_kit._values.errors import BacktestKitError, DataError, StateError
 from backtest_kit.cli.backtest import backtest
 from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data

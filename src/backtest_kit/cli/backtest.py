@@ -10,16 +10,16 @@ import click
 import msgspec
 from rich.console import Console
 
-from backtest_kit._backtest import Backtest
-from backtest_kit._engine import Engine
-from backtest_kit._errors import DataError
-from backtest_kit._register import add_frame
+from backtest_kit._backtest.backtest import Backtest
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.register import add_frame
+from backtest_kit._engine.task import exhaust, hang_up
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
-from backtest_kit._schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._task import exhaust, hang_up
-from backtest_kit._time import iso
+from backtest_kit._values.errors import DataError
+from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._values.time import iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (

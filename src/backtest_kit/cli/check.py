@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from backtest_kit._array_check import ArrayCheck, Found, check_cuts, check_rows
-from backtest_kit._candles import Candles
-from backtest_kit._engine import Engine
-from backtest_kit._errors import DataRangeError, PeekingError
-from backtest_kit._schemas import ExchangeSchema, StrategySchema
-from backtest_kit._task import hang_up
-from backtest_kit._time import INTERVALS, iso, to_ms
+from backtest_kit._arrays.check import ArrayCheck, Found, check_cuts, check_rows
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.task import hang_up
+from backtest_kit._values.candles import Candles
+from backtest_kit._values.errors import DataRangeError, PeekingError
+from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
+from backtest_kit._values.time import INTERVALS, iso, to_ms
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.options import (

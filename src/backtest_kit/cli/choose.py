@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from backtest_kit import exchanges
-from backtest_kit._config import parse_settings
-from backtest_kit._engine import Engine
-from backtest_kit._errors import BacktestKitError
-from backtest_kit._register import add_exchange
-from backtest_kit._schemas import ExchangeSchema
-from backtest_kit._time import MINUTE, to_datetime
-from backtest_kit._windows import Windows
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.register import add_exchange
+from backtest_kit._values.config import parse_settings
+from backtest_kit._values.errors import BacktestKitError
+from backtest_kit._values.schemas import ExchangeSchema
+from backtest_kit._values.time import MINUTE, to_datetime
+from backtest_kit._values.windows import Windows
 
 
 def choose_exchange(

@@ -10,8 +10,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from backtest_kit._data_check import DataReport, convert, inspect
-from backtest_kit._time import iso
+from backtest_kit._reports.data_check import DataReport, convert, inspect
+from backtest_kit._values.time import iso
 
 _SHOWN = 5
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from backtest_kit._ambient import get_average_price, get_candles
-from backtest_kit._engine import Engine
-from backtest_kit._register import add_exchange, add_frame, add_strategy
-from backtest_kit._signal import Signal
+from backtest_kit._engine.ambient import get_average_price, get_candles
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.register import add_exchange, add_frame, add_strategy
+from backtest_kit._values.signal import Signal
 from backtest_kit.cli.backtest import run_jobs
 from backtest_kit.cli.options import output_option
 from backtest_kit.exchanges import SyntheticExchange

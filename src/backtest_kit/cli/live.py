@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from backtest_kit._clock import VirtualClock
-from backtest_kit._engine import Engine
-from backtest_kit._persistence.files import FileAdapter
-from backtest_kit._schemas import ExchangeSchema
-from backtest_kit._stored import forget, stored_runs
-from backtest_kit._time import MINUTE, iso
+from backtest_kit._engine.engine import Engine
+from backtest_kit._live.clocks import VirtualClock
+from backtest_kit._live.stored import forget, stored_runs
+from backtest_kit._state.files import FileAdapter
+from backtest_kit._values.schemas import ExchangeSchema
+from backtest_kit._values.time import MINUTE, iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.live_session import Job, play
 from backtest_kit.cli.options import (

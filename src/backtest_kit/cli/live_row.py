@@ -9,9 +9,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from backtest_kit._reports.table import minutes, number, price
-from backtest_kit._results import Tick
-from backtest_kit._signal import SignalRow, expires_at
-from backtest_kit._time import MINUTE
+from backtest_kit._values.results import Tick
+from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.time import MINUTE
 
 _LONGEST: Final = 400
 _LATE_AFTER: Final = 90_000

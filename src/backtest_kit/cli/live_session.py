@@ -16,16 +16,17 @@ import msgspec
 from rich.console import Console
 from rich.live import Live as LiveDisplay
 
-from backtest_kit._clock import VirtualClock, wall_ms
-from backtest_kit._engine import Engine
-from backtest_kit._events import PartialEvent
-from backtest_kit._live import Live
-from backtest_kit._record import RunRecord
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.task import exhaust, hang_up
+from backtest_kit._live.clocks import VirtualClock
+from backtest_kit._live.live import Live
 from backtest_kit._reports.live import live_data, live_report
 from backtest_kit._reports.table import write, write_bytes
-from backtest_kit._results import Tick, TickActive, TickIdle, TickWaiting
-from backtest_kit._schemas import ExchangeSchema
-from backtest_kit._task import exhaust, hang_up
+from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.results import Tick, TickActive, TickIdle, TickWaiting
+from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.live_table import OTHER_LINES, LiveTable, transition_line
 

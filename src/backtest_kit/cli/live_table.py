@@ -12,9 +12,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._profit import revenue_percent
 from backtest_kit._reports.table import price
-from backtest_kit._results import (
+from backtest_kit._rules.profit import revenue_percent
+from backtest_kit._values.results import (
     Tick,
     TickActive,
     TickCancelled,
@@ -24,7 +24,7 @@ from backtest_kit._results import (
     TickScheduled,
     TickWaiting,
 )
-from backtest_kit._time import MINUTE, iso, to_datetime
+from backtest_kit._values.time import MINUTE, iso, to_datetime
 from backtest_kit.cli.live_row import (
     STYLES,
     Cells,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from backtest_kit._time import INTERVALS
+from backtest_kit._values.time import INTERVALS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,13 +12,13 @@ import msgspec
 from rich.console import Console
 from rich.markdown import Markdown
 
-from backtest_kit._config import from_environment
-from backtest_kit._errors import BacktestKitError
-from backtest_kit._ranking import WalkerData
+from backtest_kit._live.stored import stored_record
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.live import LiveData, live_data, live_report
 from backtest_kit._reports.walker import walker_report
-from backtest_kit._stored import stored_record
+from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._values.config import from_environment
+from backtest_kit._values.errors import BacktestKitError
 from backtest_kit.cli.state import read_state
 
 

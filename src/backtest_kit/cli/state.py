@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._config import from_environment
-from backtest_kit._events import PartialEvent
-from backtest_kit._persistence.files import FileAdapter
+from backtest_kit._live.stored import StoredRun, stored_runs
 from backtest_kit._reports.table import price
-from backtest_kit._results import Tick, TickClosed
-from backtest_kit._signal import SignalRow, expires_at
-from backtest_kit._stored import StoredRun, stored_runs
-from backtest_kit._time import iso
+from backtest_kit._state.files import FileAdapter
+from backtest_kit._values.config import from_environment
+from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.results import Tick, TickClosed
+from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.time import iso
 from backtest_kit.cli.live_table import transition_line
 
 _SHOWN: Final = 20

@@ -8,8 +8,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from backtest_kit._engine import current_engine
-from backtest_kit._errors import StrategyFileError
+from backtest_kit._engine.engine import current_engine
+from backtest_kit._values.errors import StrategyFileError
 
 
 def load(path: Path) -> ModuleType:

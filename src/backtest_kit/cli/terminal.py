@@ -17,9 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from backtest_kit._engine import Engine
-from backtest_kit._events import ProgressEvent
+from backtest_kit._engine.engine import Engine
 from backtest_kit._reports.backtest import BacktestData, statistics_rows, trade_row
+from backtest_kit._values.events import ProgressEvent
 
 _SHOWN_TRADES = 20
 

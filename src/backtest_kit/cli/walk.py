@@ -26,16 +26,16 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._engine import Engine
-from backtest_kit._ranking import WalkerData
-from backtest_kit._register import add_walker
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.register import add_walker
+from backtest_kit._engine.task import hang_up
+from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._reports.walker import rank_cells, walker_report
-from backtest_kit._schemas import METRICS, WalkerSchema
-from backtest_kit._task import hang_up
-from backtest_kit._walk import Walk
-from backtest_kit._walk_events import WalkerContract
-from backtest_kit._walker import prepare_walk
+from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._values.schemas import METRICS, WalkerSchema
+from backtest_kit._walker.walk import Walk
+from backtest_kit._walker.walker import prepare_walk
 from backtest_kit.cli.backtest import choose_frame
 from backtest_kit.cli.choose import choose_exchange, choose_settings, choose_windows
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED

@@ -10,15 +10,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from backtest_kit._candles import Candles, read_candles
-from backtest_kit._clock import wall_ms
-from backtest_kit._errors import (
+from backtest_kit._values.candles import Candles, read_candles
+from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.errors import (
     BacktestKitError,
     ExchangeRefusedError,
     TryLaterError,
     did_you_mean,
 )
-from backtest_kit._time import interval_ms, to_ms
+from backtest_kit._values.time import interval_ms, to_ms
 
 #: What the engine asks for by default; a larger page would gain little.
 _USUAL: Final = 1000

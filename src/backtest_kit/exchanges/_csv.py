@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._candles import COLUMNS, Candles
-from backtest_kit._errors import BadCandlesError
+from backtest_kit._values.candles import COLUMNS, Candles
+from backtest_kit._values.errors import BadCandlesError
 from backtest_kit.exchanges._recorded import (
     Loaded,
     Recording,

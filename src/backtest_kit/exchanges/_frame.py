@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backtest_kit._candles import read_candles
-from backtest_kit._digest import digest
-from backtest_kit._errors import UnknownNameError, did_you_mean
+from backtest_kit._values.candles import read_candles
+from backtest_kit._values.content import digest
+from backtest_kit._values.errors import UnknownNameError, did_you_mean
 from backtest_kit.exchanges._recorded import Loaded, Recording, Series
 
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from backtest_kit._candle_rules import check_series
-from backtest_kit._candles import COLUMNS, Candles
-from backtest_kit._errors import BadCandlesError
-from backtest_kit._time import iso
+from backtest_kit._values.candle_rules import check_series
+from backtest_kit._values.candles import COLUMNS, Candles
+from backtest_kit._values.errors import BadCandlesError
+from backtest_kit._values.time import iso
 from backtest_kit.exchanges._recorded import (
     Recording,
     Series,

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from backtest_kit._candle_rules import check_series
-from backtest_kit._candles import Candles, Columns, regroup, spacing
-from backtest_kit._digest import digest_files
-from backtest_kit._errors import BadCandlesError, DataError, DataRangeError
-from backtest_kit._time import INTERVALS, interval_ms
+from backtest_kit._values.candle_rules import check_series
+from backtest_kit._values.candles import Candles, Columns, regroup, spacing
+from backtest_kit._values.content import digest_files
+from backtest_kit._values.errors import BadCandlesError, DataError, DataRangeError
+from backtest_kit._values.time import INTERVALS, interval_ms
 
 #: Candles that one call may ask for: they are in memory or on this machine's disk.
 PAGE = 100_000

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from backtest_kit._candles import Candles
-from backtest_kit._digest import digest
-from backtest_kit._errors import DataRangeError
-from backtest_kit._time import MINUTE, interval_ms
+from backtest_kit._values.candles import Candles
+from backtest_kit._values.content import digest
+from backtest_kit._values.errors import DataRangeError
+from backtest_kit._values.time import MINUTE, interval_ms
 from backtest_kit.exchanges._recorded import PAGE, concatenate, resampled
 
 _MINUTES: Final = 1440

@@ -1,0 +1,1 @@
+"""Array strategies: signals as columns, the compiled kernel, the check for peeking."""

@@ -1,0 +1,1 @@
+"""Backtests: the driver over a frame, and the path over arrays."""

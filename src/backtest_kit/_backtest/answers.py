@@ -1,0 +1,178 @@
+"""What a strategy says at the frames of a backtest: asked one by one, or looked up in arrays."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from inspect import isawaitable
+from types import CoroutineType
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from backtest_kit._arrays.peeking import verify
+from backtest_kit._arrays.signals import Signals, evaluate
+from backtest_kit._data.series import Segment
+from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.asking import question
+from backtest_kit._engine.engine import describe
+from backtest_kit._engine.run import Run
+from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._values.candles import Candles
+from backtest_kit._values.errors import PeekingError
+from backtest_kit._values.time import INTERVALS, iso, to_datetime
+from backtest_kit._values.user_code import CandlesNotLoaded, of_user_code
+
+#: Rows compared with windows of their own in the first array of a run, and in each later one.
+_FIRST_LOOK, _LATER_LOOK = 6, 1
+_SAME: Final = "it is asked step by step, which is exact but slow"
+
+
+class Chunk(msgspec.Struct, frozen=True, eq=False):
+    """Signals over contiguous candles of length `step`, the first of which opens at `opens`."""
+
+    signals: Signals
+    opens: int
+    step: int
+    first_row: int
+
+    def row(self, when: int) -> int:
+        """Return the row of the last candle closed at `when`; there may be none."""
+        return when // self.step - self.opens // self.step - 1
+
+    def has(self, when: int) -> bool:
+        """Say whether there is an answer for `when`."""
+        return self.first_row <= self.row(when) < len(self.signals)
+
+    @property
+    def stop(self) -> int:
+        """The first instant without an answer after those that have one."""
+        return self.opens + (len(self.signals) + 1) * self.step
+
+    def first(self, when: int, stop: int, hop: int) -> tuple[int, int]:
+        """Return the first of `when`, `when + hop` ... before `stop` with a side, and its row.
+
+        The last of them and -1 where none has.
+        """
+        times = np.arange(when, min(stop, self.stop), hop, dtype=np.int64)
+        rows = times // self.step - (self.opens // self.step + 1)
+        hits = self.signals.side[rows] != 0
+        i = int(hits.argmax())
+        return (int(times[i]), int(rows[i])) if hits[i] else (int(times[-1]), -1)
+
+
+class Answers:
+    """The answers of one run's strategy."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._ask = question(run.strategy)
+        self._function = run.strategy.get_signals
+        self._step = INTERVALS[run.strategy.interval]
+        self._chunk: Chunk | None = None
+        self._looked = False
+
+    async def ask(self, when: int, stop: int, hop: int, tape: Tape) -> tuple[int, Any]:
+        """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None.
+
+        Raises:
+            PeekingError: signals over arrays look into the future.
+        """
+        chunk = self.chunk(when)
+        if chunk is None:
+            return await self._one_by_one(when, stop, hop)
+        at, row = chunk.first(when, stop, hop)
+        moment.set(Moment(self._run, at))
+        price = float(tape.price[tape.row(at)])
+        return at, None if row < 0 else chunk.signals.row(row, price)
+
+    def chunk(self, when: int, *, furthest: bool = False) -> Chunk | None:
+        """Return signals that have an answer for `when`, from the candles that are loaded.
+
+        `furthest`: they go on up to the last of these.
+
+        `None`: ask step by step; the strategy has no arrays, there are no candles yet, or windows
+        say something else.
+
+        Raises:
+            PeekingError: as `ask`.
+        """
+        if self._function is None:
+            return None
+        chunk, run = self._chunk, self._run
+        segment = run.view.loaded(run.symbol, run.strategy.interval)
+        if segment is None:
+            return None
+        if chunk is None or not chunk.has(when) or (furthest and chunk.stop <= segment.stop):
+            self._chunk = self._computed(segment, when)
+        return self._chunk
+
+    def _computed(self, segment: Segment, when: int) -> Chunk | None:
+        """Compute signals for `when` and all later candles, with the warm-up before them."""
+        run, warmup, function = self._run, self._run.strategy.warmup, self._function
+        assert function is not None
+        closed = when // self._step - segment.first_index
+        if not warmup <= closed <= segment.rows:
+            return None
+        candles = Candles.view(segment.columns, closed - warmup, segment.rows)
+        moment.set(None)  # a strategy that asks for "now" has none here
+        name, most = run.strategy_name, _LATER_LOOK if self._looked else _FIRST_LOOK
+        try:
+            signals = evaluate(function, candles)
+            row = verify(function, candles, signals, warmup, most, name)
+            self._looked = True
+        except PeekingError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            # it may be right step by step, or tell there why not
+            self._give_up("strategy %r fails over arrays (%s): %s", name, describe(error), _SAME)
+            return None
+        if row is not None:
+            self._give_up(
+                "strategy %r remembers more than its last %d candles, first at that of %s, which a "
+                "live run would not: %s. Give a longer warmup, or indicators of a window alone",
+                *(name, warmup, iso(int(candles.timestamp[row])), _SAME),
+            )
+            return None
+        return Chunk(signals, int(candles.timestamp[0]), self._step, warmup - 1)
+
+    def _give_up(self, text: str, *values: object) -> None:
+        self._function = None
+        self._run.engine.logger.info(text, *values)
+
+    async def _one_by_one(self, when: int, stop: int, hop: int) -> tuple[int, Any]:
+        run, ask, symbol, put = self._run, self._ask, self._run.symbol, moment.set
+        date, hop_delta = to_datetime(when), timedelta(milliseconds=hop)
+        at = when
+        for at in range(when, stop, hop):
+            put(Moment(run, at))
+            try:
+                answer = ask(symbol, date)
+                if answer is not None:
+                    if answer.__class__ is CoroutineType or isawaitable(answer):
+                        answer = await answer
+                    if answer is not None:
+                        return at, answer
+            except CandlesNotLoaded as need:
+                answer = await self._again(need, date)
+                if answer is not None:
+                    return at, answer
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                run.error("get_signal", of_user_code(error))  # it never ends a run
+            date += hop_delta
+        return at, None
+
+    async def _again(self, need: CandlesNotLoaded, date: Any) -> Any:
+        """Fetch what a sync strategy found missing, and ask it again."""
+        run = self._run
+        while True:
+            try:
+                await run.view.provide(*need.request)
+                answer = self._ask(run.symbol, date)
+                return await answer if isawaitable(answer) else answer
+            except CandlesNotLoaded as more:
+                need = more
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                run.error("get_signal", of_user_code(error))
+                return None

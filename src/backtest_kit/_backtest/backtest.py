@@ -1,0 +1,151 @@
+"""`bk.Backtest`: run a strategy over a frame, and look at what came out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from backtest_kit._backtest.driver import FrameDriver, prepare
+from backtest_kit._engine.engine import current_engine
+from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.task import RunTask, collect, exhaust, hang_up, run_blocking
+from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._reports.table import write
+from backtest_kit._values.results import TickClosed
+
+
+class Backtest:
+    """Backtests on the current engine.
+
+    The arguments that name things must name what is registered: `UnknownNameError` otherwise.
+    """
+
+    @staticmethod
+    def run(
+        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+    ) -> AsyncGenerator[TickClosed, None]:
+        """Return an async generator of closed results, in order, each as soon as it is known.
+
+        Raises:
+            UnknownNameError: nothing is registered under one of the names.
+            DataError: (while iterating) the candles can't be had.
+        """
+        return _prepare(symbol, strategy_name, exchange_name, frame_name).play()
+
+    @staticmethod
+    def run_sync(
+        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+    ) -> list[TickClosed]:
+        """Run a backtest to its end and return its closed results; raises as `run`.
+
+        For scripts and notebooks: it also works where an event loop is already running.
+        """
+        driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+
+        async def work() -> list[TickClosed]:
+            try:
+                return await collect(driver.play())
+            finally:
+                await hang_up(driver.run.exchange)
+
+        return run_blocking(work)
+
+    @staticmethod
+    def background(
+        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+    ) -> RunTask[None]:
+        """Start a backtest as a task; what ends it early is emitted on the exit channel.
+
+        Raises:
+            UnknownNameError: nothing is registered under one of the names.
+            RuntimeError: no event loop is running.
+        """
+        driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+
+        async def work() -> None:
+            try:
+                await exhaust(driver.play())
+            except Exception as error:
+                await driver.run.failed("backtest", error)
+                raise
+
+        def stop() -> None:
+            driver.run.stopping = True
+
+        return RunTask(work(), stop)
+
+    @staticmethod
+    def get_data(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+    ) -> BacktestData:
+        """Return what the last such run has found, also while it still runs.
+
+        Raises:
+            UnknownNameError: no such run, or several (then name exchange and frame).
+        """
+        return backtest_data(_record(symbol, strategy_name, exchange_name, frame_name))
+
+    @staticmethod
+    def get_report(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+    ) -> str:
+        """Return `get_data` as Markdown; raises as `get_data`."""
+        return backtest_report(
+            backtest_data(_record(symbol, strategy_name, exchange_name, frame_name))
+        )
+
+    @staticmethod
+    def dump(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+        path: str | Path = "./dump/backtest",
+    ) -> Path:
+        """Write the report into the folder `path` and return the file's path.
+
+        Raises:
+            UnknownNameError: as `get_data`.
+            OSError: the file can't be written.
+        """
+        record = _record(symbol, strategy_name, exchange_name, frame_name)
+        text = backtest_report(backtest_data(record))
+        parts = (symbol, strategy_name, record.exchange_name, record.frame_name or "")
+        return write(text, path, "-".join(parts))
+
+
+def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: str) -> FrameDriver:
+    engine = current_engine()
+    if not isinstance(symbol, str) or not symbol:
+        raise ValueError(f"symbol={symbol!r} must be a text that is not empty")
+    driver = prepare(
+        engine,
+        symbol,
+        engine.strategies.get(strategy_name),
+        engine.exchanges.get(exchange_name),
+        engine.frames.get(frame_name),
+        engine.books,
+    )
+    engine.records.add(driver.run.record)
+    return driver
+
+
+def _record(
+    symbol: str, strategy_name: str, exchange_name: str | None, frame_name: str | None
+) -> RunRecord:
+    return current_engine().records.one(
+        mode="backtest",
+        symbol=symbol,
+        strategy_name=strategy_name,
+        exchange_name=exchange_name,
+        frame_name=frame_name,
+    )

@@ -1,0 +1,1 @@
+"""Candles from an exchange to what a run can see at an instant."""

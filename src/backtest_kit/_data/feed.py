@@ -1,0 +1,111 @@
+"""Candles as they come: series that grow by the minute, one request for all runs that ask."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from logging import Logger
+from typing import Final
+
+from backtest_kit._data.fetch import Fetch, Quiet
+from backtest_kit._data.series import Segment
+from backtest_kit._data.store import Key, Store
+from backtest_kit._values.candles import Candles
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import BadCandlesError, DataRangeError, FetchError
+from backtest_kit._values.schemas import ExchangeSchema
+from backtest_kit._values.time import interval_ms, iso
+
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 8.0
+
+
+class Feed(Store):
+    """The newest candles of an engine's live runs, by (exchange, symbol, interval).
+
+    A candle that should be there and is not is asked for again, with growing pauses, up to
+    `feed_wait_ms`. What has come by then is returned: a later call asks for the rest. A candle
+    is known to be missing, and filled, only when a later one has come.
+    """
+
+    def __init__(
+        self,
+        logger: Callable[[], Logger],
+        quiet: Quiet,
+        report: Callable[[str, Exception], None],
+    ) -> None:
+        super().__init__(logger, quiet, report)
+        self._series: dict[Key, Segment] = {}
+        self._reach: dict[Key, int] = {}
+        self._given_up: dict[Key, int] = {}
+        self._spread = random.Random()  # noqa: S311 - spreads requests, hides nothing
+
+    async def load(
+        self,
+        exchange: ExchangeSchema,
+        symbol: str,
+        interval: str,
+        since: int,
+        until: int,
+        config: Config,
+    ) -> Segment:
+        """Return a segment from `since` to `until`, or to the newest candle there is.
+
+        Raises:
+            BadCandlesError, GapError, FetchError: as the exchange gave cause, also after waiting.
+            DataRangeError: there is no candle at all in the range.
+        """
+        key = (exchange.exchange_name, symbol, interval)
+        step = interval_ms(interval)
+        asked, since, until = until, since // step * step, until // step * step
+        async with self._lock(key):
+            old = self._series.get(key)
+            given_up = self._given_up.get(key) == asked
+            if old is not None and _covers(old, since, until, given_up=given_up):
+                return old
+            # keep as much as any run has asked for, so that none makes another fetch it again
+            reach = self._reach[key] = max(until - since, self._reach.get(key, 0))
+            begin = min(since, until - reach)
+            old = None if old is None or old.stop < begin else old.asked_again()
+            name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
+            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
+            segment = await self._extend(fetch, name, old, begin, until, config)
+            if segment is None:
+                raise DataRangeError(f"{name} has no candles from {iso(begin)} to {iso(until)}")
+            self._series[key] = segment
+            if segment.stop < until:
+                self._given_up[key] = asked  # for this minute; the next one asks again
+            return segment
+
+    async def _onward(
+        self, fetch: Fetch, since: int, until: int, config: Config
+    ) -> tuple[list[Candles], int]:
+        """Return the pages from `since` to `until`, waiting for a late candle."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + config.feed_wait_ms / 1000
+        pages: list[Candles] = []
+        pause = _FIRST_PAUSE
+        while since < until:
+            failure: FetchError | BadCandlesError | None = None
+            found: list[Candles] = []
+            try:
+                found = await fetch.pages(since, until)
+            except (FetchError, BadCandlesError) as error:
+                failure = error  # what an exchange answers wrongly now it may answer well soon
+            if found:
+                pages += found
+                since = int(found[-1].timestamp[-1]) + fetch.step
+                continue
+            left = deadline - loop.time()
+            if left <= 0:
+                if failure is not None:
+                    raise failure
+                break
+            await asyncio.sleep(min(pause * self._spread.uniform(0.8, 1.2), left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return pages, until
+
+
+def _covers(segment: Segment, since: int, until: int, *, given_up: bool) -> bool:
+    return (segment.first <= since or segment.begins) and (given_up or segment.stop >= until)

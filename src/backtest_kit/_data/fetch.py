@@ -1,0 +1,230 @@
+"""Ask an exchange for candles: in pages, again after a failure, and check every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import random
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from backtest_kit._values.candle_rules import check_candles
+from backtest_kit._values.candles import Candles, read_candles
+from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import (
+    BadCandlesError,
+    DataError,
+    FetchError,
+    TryLaterError,
+)
+from backtest_kit._values.schemas import ExchangeSchema
+from backtest_kit._values.time import MINUTE, interval_ms, iso
+from backtest_kit._values.user_code import of_user_code
+
+#: Pauses (seconds) grow up to this, or to the setting where that is longer. An exchange that wants
+#: to be left alone for longer is not waited for: the request fails at once.
+LONGEST_PAUSE: Final = 60.0
+#: An exchange that wants to be left alone for longer is asked again nevertheless, seconds.
+LONGEST_QUIET: Final = 86_400.0
+
+_spread: Final = random.Random()  # noqa: S311 - spreads requests, hides nothing
+
+
+class Quiet:
+    """Which exchanges of an engine want to be left alone, and until when."""
+
+    def __init__(self) -> None:
+        # by the event loop's clock
+        self._until: dict[str, tuple[float, TryLaterError]] = {}
+
+    async def turn(self, exchange: str, name: str, pause: float) -> None:
+        """Wait `pause` seconds, and for as long as the exchange wants to be left alone.
+
+        Raises:
+            FetchError: longer than `LONGEST_PAUSE`; the message says until when.
+        """
+        while (wait := max(pause, self._left(exchange, name))) > 0:
+            # a little later than it may be asked: others wait for the same moment
+            await asyncio.sleep(wait if wait == pause else wait * _spread.uniform(1.0, 1.1))
+            pause = 0.0
+
+    def leave_alone(self, exchange: str, name: str, error: TryLaterError) -> None:
+        """Note what an exchange has asked for; raises as `turn`."""
+        now = asyncio.get_running_loop().time()
+        until = now + min(max(0.0, error.after or 0.0), LONGEST_QUIET)
+        if until > self._until.get(exchange, (now, error))[0]:
+            self._until[exchange] = (until, error)
+        self._left(exchange, name)
+
+    def _left(self, exchange: str, name: str) -> float:
+        if exchange not in self._until:
+            return 0.0
+        until, reason = self._until[exchange]
+        left = until - asyncio.get_running_loop().time()
+        if left <= 0:
+            del self._until[exchange]
+            return 0.0
+        if left > LONGEST_PAUSE:
+            again = (wall_ms() + round(left * 1000)) // 1000 * 1000
+            raise FetchError(
+                f"{name}: not to be asked again before {iso(again)}, in {left:.0f} s: {reason}"
+            ) from reason
+        return left
+
+
+class Fetch:
+    """Asks one exchange for one series, a page at a time."""
+
+    __slots__ = (
+        "_config",
+        "_exchange",
+        "_interval",
+        "_quiet",
+        "_report",
+        "_symbol",
+        "size",
+        "step",
+    )
+
+    def __init__(
+        self,
+        exchange: ExchangeSchema,
+        symbol: str,
+        interval: str,
+        config: Config,
+        quiet: Quiet,
+        report: Callable[[str, Exception], None],
+    ) -> None:
+        self._exchange = exchange
+        self._quiet = quiet
+        self._report = report
+        self._symbol = symbol
+        self._interval = interval
+        self._config = config
+        self.step = interval_ms(interval)
+        self.size = exchange.page_limit or config.max_candles_per_request
+
+    async def pages(self, since: int, until: int) -> list[Candles]:
+        """Return the pages of [since, until) that are not empty, checked."""
+        pages: list[Candles] = []
+        empty: list[int] = []
+        for start in range(max(since, 0), until, self.size * self.step):
+            page = await self._page(start, until)
+            if not len(page):
+                empty.append(start)
+                continue
+            # nothing, and now candles: an outage of the market, or of the exchange a moment ago
+            late: list[Candles] = []
+            while empty and len(again := await self._page(empty.pop(), until)):
+                late.insert(0, again)
+            empty.clear()
+            pages += [*late, page]
+        return pages
+
+    async def _page(self, start: int, until: int) -> Candles:
+        """Return the page from `start`, after `on_candle_data` has seen it."""
+        limit = min(self.size, (until - start) // self.step)
+        page = await self._ask(start, limit)
+        callback = self._exchange.callback("on_candle_data")
+        if callback is not None:
+            try:
+                told = callback(self._symbol, self._interval, page)
+                if inspect.isawaitable(told):
+                    await told
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                self._report("callback on_candle_data", of_user_code(error))
+        return page
+
+    async def _ask(self, since: int, limit: int) -> Candles:
+        """Ask for a page, again after a failure; a malformed answer is not asked again."""
+        exchange, config = self._exchange, self._config
+        owner = exchange.exchange_name
+        name = f"exchange {owner!r}: {self._symbol} {self._interval} from {iso(since)}"
+        attempts = config.get_candles_retry_count + 1
+        pause = 0.0
+        for attempt in range(1, attempts + 1):
+            await self._quiet.turn(owner, name, pause)
+            try:
+                async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
+                    answer = await _call(
+                        exchange.get_candles, self._symbol, self._interval, since, limit
+                    )
+                break
+            except BadCandlesError as error:
+                raise BadCandlesError(f"{name}: {error}") from None
+            except TryLaterError as error:
+                failure: Exception = error
+                self._quiet.leave_alone(owner, name, error)
+            except DataError:
+                raise
+            except TimeoutError as error:
+                failure = TimeoutError(
+                    str(error) or f"no answer within {config.get_candles_timeout_ms} ms"
+                )
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                failure = of_user_code(error)  # whatever an exchange raises may pass
+            if attempt == attempts:
+                raise FetchError(
+                    f"{name}: get_candles failed {attempts} times, last with "
+                    f"{type(failure).__name__}: {failure}"
+                ) from failure
+            first = config.get_candles_retry_delay_ms / 1000
+            pause = min(first * 2 ** (attempt - 1), max(first, LONGEST_PAUSE))
+            pause *= _spread.uniform(0.8, 1.2)
+        try:
+            return _select(read_candles(answer), self.step, since, limit)
+        except BadCandlesError as error:
+            raise BadCandlesError(f"{name}: {error}") from None
+
+
+async def _call(function: Callable[..., Any], *arguments: object) -> Any:
+    if inspect.iscoroutinefunction(function):
+        return await function(*arguments)
+    answer = await _in_thread(functools.partial(function, *arguments))
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Run a sync call in a daemon thread: one that hangs can be given up, even at exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(method: Callable[[Any], None], value: object) -> None:
+        if not future.done():
+            method(value)
+
+    def work() -> None:
+        try:
+            result = (future.set_result, call())
+        except BaseException as error:  # noqa: BLE001 - carried to the caller
+            result = (future.set_exception, error)
+        try:
+            loop.call_soon_threadsafe(settle, *result)
+        except RuntimeError:  # the loop has closed: nobody waits any more
+            return
+
+    threading.Thread(target=work, daemon=True, name="get_candles").start()
+    return future
+
+
+def _select(candles: Candles, step: int, since: int, limit: int) -> Candles:
+    """Check an answer, and cut it to the range asked for."""
+    check_candles(candles, step)
+    if not len(candles):
+        return candles
+    t = candles.timestamp
+    now = wall_ms()
+    closed = int(np.searchsorted(t, now - step, side="right"))
+    if closed < len(t) and int(t[-1]) > now:
+        raise BadCandlesError(
+            f"candle {len(t) - 1} ({iso(int(t[-1]))}) lies in the future; the clock says "
+            f"{iso(now // MINUTE * MINUTE)}"
+        )
+    begin = int(np.searchsorted(t, since))
+    end = int(np.searchsorted(t, since + limit * step))
+    return candles[begin : min(end, closed)]

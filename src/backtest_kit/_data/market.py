@@ -1,0 +1,235 @@
+"""The market as one run sees it: windows that end at "now"."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import operator
+from typing import SupportsIndex
+
+import msgspec
+import numpy as np
+
+from backtest_kit._data.series import Gap, Segment, average_prices
+from backtest_kit._data.store import Store
+from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._values.candles import Candles
+from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import (
+    DataRangeError,
+)
+from backtest_kit._values.schemas import ExchangeSchema
+from backtest_kit._values.time import MINUTE, interval_ms, iso
+from backtest_kit._values.user_code import CandlesNotLoaded
+
+
+class GapCount:
+    """The gaps of one series over all that a run has loaded of it, each counted once."""
+
+    def __init__(self) -> None:
+        self._since = self._stop = 0
+        self._step = MINUTE
+        self._gaps: list[Gap] = []
+
+    def add(self, segment: Segment) -> None:
+        """Count what this segment covers and none before did."""
+        self._step = segment.step
+        if self._since == self._stop:
+            new = segment.gaps(segment.first, segment.stop)
+            self._since, self._stop = segment.first, segment.stop
+        else:
+            new = segment.gaps(segment.first, self._since)
+            new += segment.gaps(max(segment.first, self._stop), segment.stop)
+            self._since = min(self._since, segment.first)
+            self._stop = max(self._stop, segment.stop)
+        joined: list[Gap] = []
+        for gap in sorted(self._gaps + new):
+            if joined and joined[-1].start + joined[-1].count * self._step == gap.start:
+                joined[-1] = Gap(joined[-1].start, joined[-1].count + gap.count)
+            else:
+                joined.append(gap)
+        self._gaps = joined
+
+    def until(self, until: int) -> tuple[Gap, ...]:
+        """Return the gaps that begin before `until`, cut there."""
+        return tuple(
+            Gap(gap.start, min(gap.count, -((gap.start - until) // self._step)))
+            for gap in self._gaps
+            if gap.start < until
+        )
+
+
+class SeriesGaps(msgspec.Struct, frozen=True):
+    """Missing candles of one series that a run has read as filled."""
+
+    symbol: str
+    interval: str
+    filled: int
+    gaps: tuple[Gap, ...]
+
+
+class MarketView:
+    """The market as one run sees it. Windows end at "now"; what lies behind is not reachable."""
+
+    def __init__(
+        self, store: Store, exchange: ExchangeSchema, config: Config, horizon: int
+    ) -> None:
+        self._store = store
+        self._exchange = exchange
+        self._config = config
+        #: No candle that closes later is asked for; a live run moves it on.
+        self.horizon = horizon
+        self._segments: dict[tuple[str, str], Segment] = {}
+        self._limits: dict[tuple[str, str], int] = {}
+        self._gaps: dict[tuple[str, str], GapCount] = {}
+
+    def afresh(self) -> MarketView:
+        """Return the same market, as it was before the first question; the limits are kept."""
+        view = MarketView(self._store, self._exchange, self._config, self.horizon)
+        view._limits |= self._limits
+        return view
+
+    def window(self, symbol: str, interval: str, limit: int, when: int) -> Candles:
+        """Return the last `limit` candles that have closed at `when`, a slice.
+
+        Raises:
+            CandlesNotLoaded: they have to be fetched first.
+            ValueError, DataRangeError: as `get_candles`.
+        """
+        if limit.__class__ is not int:
+            limit = _whole(limit)
+        segment = self._segments.get((symbol, interval))
+        if segment is not None:
+            end = when // segment.step - segment.first_index
+            begin = end - limit if limit > 0 else -1
+            if begin >= 0 and end <= segment.rows:
+                return Candles.view(segment.columns, begin, end)
+        self._check(symbol, interval, limit, when, segment)
+        raise CandlesNotLoaded(symbol, interval, limit, when)
+
+    async def window_async(self, symbol: str, interval: str, limit: int, when: int) -> Candles:
+        """Return the same as `window`, fetching what is not there."""
+        try:
+            return self.window(symbol, interval, limit, when)
+        except CandlesNotLoaded as need:
+            await self.provide(*need.request)
+            return self.window(symbol, interval, limit, when)
+
+    def average_price(self, symbol: str, when: int) -> float:
+        """Return the average price of `symbol` at `when`; raises as `window`."""
+        count = self._config.avg_price_candles_count
+        _, _, high, low, close, volume = self.window(symbol, "1m", count, when).columns()
+        return float(average_prices(high, low, close, volume, count)[-1])
+
+    async def average_price_async(self, symbol: str, when: int) -> float:
+        """Return the same as `average_price`, fetching what is not there."""
+        await self.window_async(symbol, "1m", self._config.avg_price_candles_count, when)
+        return self.average_price(symbol, when)
+
+    async def format(self, what: str, symbol: str, value: float) -> str:
+        """Format a price or a quantity as the exchange does, or plainly where it does not say."""
+        function = getattr(self._exchange, f"format_{what}")
+        if function is None:
+            return np.format_float_positional(value, precision=8, trim="-", fractional=True)
+        text = function(symbol, value)
+        return str(await text if inspect.isawaitable(text) else text)
+
+    async def provide(
+        self, symbol: str, interval: str, limit: int, when: int, until: int = 0
+    ) -> Segment:
+        """Fetch so that `window` can answer at `when` and for some time after, `until` at least."""
+        key, step = (symbol, interval), interval_ms(interval)
+        limit = self._limits[key] = max(limit, self._limits.get(key, 0))
+        last = when // step * step
+        since = last - limit * step
+        chunk = self._config.candles_per_chunk * step
+        reach = max(when, until, min(self.horizon, when + chunk))
+        while True:
+            # a chunk that ends (or lies) inside a gap looks like the end of the data: look further
+            final = reach >= self.horizon
+            try:
+                segment = await self._load(key, since, reach)
+            except DataRangeError:
+                if final:
+                    raise
+            else:
+                if segment.stop >= last or final:
+                    return segment
+            reach = min(self.horizon, reach + chunk)
+
+    async def prefetch(self, when: int) -> None:
+        """Fetch what closes by `when` of the series that were asked for earlier, all at once.
+
+        What can't be had is left to the one who asks for it.
+        """
+        late = [
+            self.provide(symbol, interval, limit, when)
+            for (symbol, interval), limit in self._limits.items()
+            if (segment := self._segments.get((symbol, interval))) is None
+            or segment.stop < when // interval_ms(interval) * interval_ms(interval)
+        ]
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _load(self, key: tuple[str, str], since: int, until: int) -> Segment:
+        segment = await self._store.load(self._exchange, *key, since, until, self._config)
+        self._gaps.setdefault(key, GapCount()).add(segment)
+        self._segments[key] = segment
+        return segment
+
+    async def tape(self, symbol: str, when: int, until: int) -> Tape:
+        """Return the 1m market from `when` to `until` at least, or to where the data end.
+
+        The tape's first step is `when` or, where the data begin later, the first candle's close.
+        """
+        count = self._config.avg_price_candles_count
+        segment = self._segments.get((symbol, "1m"))
+        known = 0 if segment is None else max(segment.stop, segment.asked)
+        if segment is None or segment.stop < when or known < until:
+            try:
+                segment = await self.provide(symbol, "1m", count, when, until)
+            except DataRangeError:  # not one candle more: the data end with those that are there
+                if segment is None:
+                    raise
+        average = segment.average(count)
+        _, open_, high, low, _, _ = segment.columns
+        return Tape(segment.first + MINUTE, average, open_, high, low)
+
+    def loaded(self, symbol: str, interval: str) -> Segment | None:
+        """Return the candles of a series that are there; `None` before it was asked for."""
+        return self._segments.get((symbol, interval))
+
+    def gaps(self, until: int) -> tuple[SeriesGaps, ...]:
+        """Return the candles filled up to `until`, per series that has any."""
+        found = []
+        for (symbol, interval), counted in self._gaps.items():
+            cut = counted.until(until)
+            if cut:
+                found.append(SeriesGaps(symbol, interval, sum(gap.count for gap in cut), cut))
+        return tuple(found)
+
+    def _check(
+        self, symbol: str, interval: str, limit: int, when: int, segment: Segment | None
+    ) -> None:
+        """Raise what no fetching could mend."""
+        step = interval_ms(interval)
+        if limit < 1:
+            raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
+        if segment is None:
+            return
+        since = (when // step - limit) * step
+        name = f"{symbol} {interval} of exchange {self._exchange.exchange_name!r}"
+        if since < segment.first and segment.begins:
+            raise DataRangeError(
+                f"{limit} candles of {name} at {iso(when)} would begin at {iso(since)}, but the "
+                f"data begin at {iso(segment.first)}"
+            )
+        last = (when // step) * step
+        if segment.stop < last and (segment.asked >= last or last > wall_ms()):
+            raise DataRangeError(f"{name} at {iso(when)}: the data end at {iso(segment.stop)}")
+
+
+def _whole(limit: object) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
+        raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
+    return operator.index(limit)

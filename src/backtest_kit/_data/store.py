@@ -1,0 +1,214 @@
+"""The candles of an engine: series without holes, kept for later runs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from backtest_kit._data.fetch import Fetch, Quiet
+from backtest_kit._data.series import Segment, fill
+from backtest_kit._values.candles import Candles, Columns
+from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import (
+    DataRangeError,
+    FetchError,
+)
+from backtest_kit._values.schemas import ExchangeSchema
+from backtest_kit._values.time import interval_ms, iso
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+Key = tuple[str, str, str]
+Part = tuple[Columns, npt.NDArray[np.bool_]]
+#: How many candles to look back or ahead, where a range begins or ends inside a gap.
+LOOK_AROUND: Final = 10_000
+#: Candles kept in memory for later runs over the same data (about 60 bytes each).
+KEPT_CANDLES: Final = 1_500_000
+
+
+class Store:
+    """The candles of an engine, by (exchange, symbol, interval)."""
+
+    def __init__(
+        self,
+        logger: Callable[[], Logger],
+        quiet: Quiet,
+        report: Callable[[str, Exception], None],
+    ) -> None:
+        self._segments: OrderedDict[int, tuple[Key, Segment]] = OrderedDict()
+        self._locks: WeakKeyDictionary[Any, dict[Key, asyncio.Lock]] = WeakKeyDictionary()
+        self._logger = logger
+        self._quiet = quiet
+        self._report = report
+
+    async def load(
+        self,
+        exchange: ExchangeSchema,
+        symbol: str,
+        interval: str,
+        since: int,
+        until: int,
+        config: Config,
+    ) -> Segment:
+        """Return a segment that covers [since, until) as far as there are data.
+
+        Raises:
+            BadCandlesError, GapError, FetchError: as the exchange gave cause.
+            DataRangeError: there is no candle at all in the range.
+        """
+        key = (exchange.exchange_name, symbol, interval)
+        step = interval_ms(interval)
+        since = since // step * step
+        closed = min(until, wall_ms()) // step * step
+        async with self._lock(key):
+            old = self._nearest(key, since, closed)
+            if old is not None and _covers(old, since, closed):
+                return old
+            name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
+            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
+            segment = await self._extend(fetch, name, old, since, closed, config)
+            if segment is None:
+                raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")
+            self._keep(key, segment)
+            return segment
+
+    def _lock(self, key: Key) -> asyncio.Lock:
+        """Return the running loop's lock of a series: one request serves all that wait for it."""
+        loop = asyncio.get_running_loop()
+        return self._locks.setdefault(loop, {}).setdefault(key, asyncio.Lock())
+
+    def _nearest(self, key: Key, since: int, until: int) -> Segment | None:
+        """Return the kept segment that serves [since, until) best, of those that touch it."""
+        touching = [
+            segment
+            for own, segment in [*self._segments.values()]
+            if own == key and since <= segment.stop and segment.first <= until
+        ]
+        covering = [s for s in touching if _covers(s, since, until)]
+        return max(covering or touching, key=lambda segment: segment.stop, default=None)
+
+    def _keep(self, key: Key, segment: Segment) -> None:
+        """Keep a segment, and forget those inside it and the oldest ones over the limit."""
+        for place, (own, old) in [*self._segments.items()]:
+            if own == key and segment.first <= old.first and old.stop <= segment.stop:
+                self._segments.pop(place, None)
+        self._segments[id(segment)] = (key, segment)
+        while sum(old.rows for _, old in [*self._segments.values()]) > KEPT_CANDLES:
+            if len(self._segments) == 1:
+                break
+            self._segments.popitem(last=False)
+
+    async def _extend(
+        self,
+        fetch: Fetch,
+        name: str,
+        old: Segment | None,
+        since: int,
+        until: int,
+        config: Config,
+    ) -> Segment | None:
+        """Return what is known of [since, until): `old` with its missing ends fetched."""
+        join = functools.partial(fill, step=fetch.step, policy=config.gap_policy, name=name)
+        if old is None:
+            pages, asked = await self._onward(fetch, since, until, config)
+            begins, before = await self._before(fetch, pages, since)
+            part = join(pages, before=before)
+            if part is None:
+                return None
+            return _segment([part], fetch.step, since, begins=begins, asked=asked)
+        parts: list[Part] = [(old.columns, old.filled)]
+        begins, asked = old.begins, old.asked
+        if since < old.first and not begins:
+            pages = await fetch.pages(since, old.first)
+            begins, before = await self._before(fetch, pages, since)
+            whole = join([*pages, Candles.view(old.columns, 0, 1)], before=before)
+            assert whole is not None
+            parts.insert(0, (_cut(whole[0], 0, -1), whole[1][:-1]))
+        if old.asked < until:
+            last = Candles.view(old.columns, old.rows - 1, old.rows)
+            pages, asked = await self._onward(fetch, old.stop, until, config)
+            part = join(pages, before=last)
+            if part is not None:
+                parts.append(part)
+        return _segment(parts, fetch.step, since, begins=begins, asked=asked)
+
+    async def _onward(
+        self, fetch: Fetch, since: int, until: int, config: Config
+    ) -> tuple[list[Candles], int]:
+        """Return the pages from `since` to `until` at least, and up to where was asked.
+
+        Where candles are missing before `until`, the next one there is tells a gap from the end of
+        the data.
+        """
+        pages = await fetch.pages(since, until)
+        if since >= until or (pages and int(pages[-1].timestamp[-1]) + fetch.step == until):
+            return pages, until
+        limit = min(until + LOOK_AROUND * fetch.step, wall_ms() // fetch.step * fetch.step)
+        while until < limit:
+            stop = min(until + fetch.size * fetch.step, limit)
+            try:
+                found = await fetch.pages(until, stop)
+            except FetchError as error:
+                self._logger().warning("no candle after %s could be had: %s", iso(until), error)
+                break
+            if found:
+                first = found[0][:1]
+                return [*pages, first], int(first.timestamp[0]) + fetch.step
+            until = stop
+        return pages, until
+
+    async def _before(
+        self, fetch: Fetch, pages: list[Candles], since: int
+    ) -> tuple[bool, Candles | None]:
+        """Say whether the data begin in `pages`; if not, find the close that fills a gap there."""
+        if pages and int(pages[0].timestamp[0]) == since:
+            return False, None
+        before = await self._look_back(fetch, since)
+        return before is None, before
+
+    async def _look_back(self, fetch: Fetch, since: int) -> Candles | None:
+        """Return the last candle before `since`, or `None` where the data begin after it."""
+        try:
+            pages = await fetch.pages(since - LOOK_AROUND * fetch.step, since)
+        except FetchError as error:
+            self._logger().warning("no candle before %s could be had: %s", iso(since), error)
+            return None
+        return pages[-1][-1:] if pages else None
+
+
+def _covers(segment: Segment, since: int, until: int) -> bool:
+    head = segment.first <= since or segment.begins
+    return head and (segment.stop >= until or segment.asked >= until)
+
+
+def _cut(columns: Columns, start: int, stop: int | None) -> Columns:
+    return tuple(column[start:stop] for column in columns)  # type: ignore[return-value]
+
+
+def _segment(parts: list[Part], step: int, since: int, *, begins: bool, asked: int) -> Segment:
+    """Join parts that follow each other, and leave out what lies before `since`.
+
+    The last candle stays in any case: the next part must be joined to it.
+    """
+    rows = sum(len(marks) for _, marks in parts)
+    first = next(int(pieces[0][0]) for pieces, marks in parts if len(marks))
+    skip = left = max(min((since - first) // step, rows - 1), 0)
+    kept: list[Part] = []
+    for pieces, marks in parts:
+        over = min(left, len(marks))
+        left -= over
+        kept.append((_cut(pieces, over, None), marks[over:]))
+    columns: Columns = tuple(  # type: ignore[assignment]
+        np.concatenate(pieces) for pieces in zip(*(part[0] for part in kept), strict=True)
+    )
+    filled, begins = np.concatenate([part[1] for part in kept]), begins and not skip
+    return Segment(columns, filled, step, int(columns[0][0]), begins=begins, asked=asked)

@@ -1,0 +1,181 @@
+"""What a strategy, a listener or a callback can ask without passing a time: "now" is ambient.
+
+One context variable holds a fresh, immutable moment per step. Set it with `moment.set`, and never
+`yield` to a consumer while it is set: a context variable around a `yield` leaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from backtest_kit._values.candles import Candles
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import ContextError
+from backtest_kit._values.events import Mode
+from backtest_kit._values.time import to_datetime
+from backtest_kit._values.user_code import CandlesNotLoaded, of_user_code
+
+
+class View(Protocol):
+    """The market as one run can see it: nothing at or after `when` is reachable through it."""
+
+    def window(self, symbol: str, interval: str, limit: int, when: int) -> Candles: ...
+    async def window_async(self, symbol: str, interval: str, limit: int, when: int) -> Candles: ...
+    def average_price(self, symbol: str, when: int) -> float: ...
+    async def average_price_async(self, symbol: str, when: int) -> float: ...
+    async def provide(self, symbol: str, interval: str, limit: int, when: int) -> object: ...
+    async def format(self, what: str, symbol: str, value: float) -> str: ...
+
+
+class Run(Protocol):
+    """What a moment needs to know of its run."""
+
+    @property
+    def view(self) -> View: ...
+    @property
+    def engine(self) -> object: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def mode(self) -> Mode: ...
+    @property
+    def strategy_name(self) -> str: ...
+    @property
+    def exchange_name(self) -> str: ...
+    @property
+    def frame_name(self) -> str | None: ...
+
+
+class Moment(msgspec.Struct, frozen=True, gc=False):
+    """One instant of one run."""
+
+    run: Run
+    when: int
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What `get_context` returns; `when` is an aware UTC datetime.
+
+    `paper` (the setting, or `backtest-kit live --paper`) tells callbacks not to place orders.
+    """
+
+    engine: Any
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    frame_name: str | None
+    mode: Mode
+    when: datetime
+    paper: bool
+
+
+moment: ContextVar[Moment | None] = ContextVar("moment", default=None)
+
+
+def _now(caller: str) -> Moment:
+    now = moment.get()
+    if now is None:
+        raise ContextError(
+            f"{caller}() works only while a strategy runs: inside get_signal, a listener, a risk "
+            "check or a callback"
+        )
+    return now
+
+
+async def ask(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call user code, sync or async, and return its answer."""
+    while True:
+        try:
+            answer = function(*arguments)
+            return await answer if inspect.isawaitable(answer) else answer
+        except CandlesNotLoaded as need:
+            await _now("candles").run.view.provide(*need.request)
+        except asyncio.CancelledError as error:
+            raise of_user_code(error) from error
+
+
+async def get_candles(symbol: str, interval: str, limit: int) -> Candles:
+    """Return the last `limit` candles of `interval` that have closed by now, oldest first.
+
+    Raises:
+        ContextError: called outside a run.
+        ValueError: unknown interval, or `limit` is not a whole number of 1 or more.
+        DataRangeError: the data begin later than the first candle asked for.
+    """
+    now = _now("get_candles")
+    return await now.run.view.window_async(symbol, interval, limit, now.when)
+
+
+async def get_average_price(symbol: str) -> float:
+    """Return the average price now: volume-weighted typical price of the last closed 1m candles.
+
+    Raises:
+        ContextError: called outside a run.
+        DataRangeError: there are not enough candles yet.
+    """
+    now = _now("get_average_price")
+    return await now.run.view.average_price_async(symbol, now.when)
+
+
+def candles(symbol: str, interval: str, limit: int) -> Candles:
+    """Return the same as `get_candles`, for a strategy that is not async.
+
+    The first time an interval is asked for, the strategy's call is abandoned, the data are
+    fetched, and the strategy is called again: don't put side effects before it.
+
+    Raises:
+        ContextError, ValueError, DataRangeError: as `get_candles`.
+    """
+    now = _now("candles")
+    return now.run.view.window(symbol, interval, limit, now.when)
+
+
+def average_price(symbol: str) -> float:
+    """Return the same as `get_average_price`, for a strategy that is not async."""
+    now = _now("average_price")
+    return now.run.view.average_price(symbol, now.when)
+
+
+def get_date() -> datetime:
+    """Return now, as an aware UTC datetime."""
+    return to_datetime(_now("get_date").when)
+
+
+def get_mode() -> Mode:
+    """Return "backtest" or "live"."""
+    return _now("get_mode").run.mode
+
+
+def get_context() -> Context:
+    """Return the names, the mode and the instant of the step that is running."""
+    now = _now("get_context")
+    run = now.run
+    return Context(
+        engine=run.engine,
+        symbol=run.symbol,
+        strategy_name=run.strategy_name,
+        exchange_name=run.exchange_name,
+        frame_name=run.frame_name,
+        mode=run.mode,
+        when=to_datetime(now.when),
+        paper=run.config.paper,
+    )
+
+
+async def format_price(symbol: str, price: float) -> str:
+    """Return a price as the exchange writes it."""
+    return await _now("format_price").run.view.format("price", symbol, price)
+
+
+async def format_quantity(symbol: str, quantity: float) -> str:
+    """Return a quantity as the exchange writes it."""
+    return await _now("format_quantity").run.view.format("quantity", symbol, quantity)

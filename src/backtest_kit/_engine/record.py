@@ -1,0 +1,212 @@
+"""What a run leaves behind: the facts that every report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from backtest_kit._arrays.trade_table import TradeTable
+from backtest_kit._data.market import SeriesGaps
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import UnknownNameError
+from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
+from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.signal import SignalRow
+
+#: Kinds of error kept with their text; all errors are counted.
+KEPT_KINDS = 100
+#: Samples of a duration kept; from there on every second is dropped, then every fourth ...
+MOST_SAMPLES = 20_000
+
+
+class ErrorKind:
+    """Errors that share place and type: how many, and the first one's text and instant."""
+
+    __slots__ = ("count", "message", "when", "where")
+
+    def __init__(self, event: ErrorEvent) -> None:
+        self.where = event.where
+        self.message = f"{type(event.error).__name__}: {event.error}"
+        self.when = event.when
+        self.count = 0
+
+
+class Waited(NamedTuple):
+    """A scheduled signal: activated at `ended_at` (`cancelled` is `None`) or cancelled then."""
+
+    signal: SignalRow
+    ended_at: int
+    cancelled: TickCancelled | None
+
+
+class Timings:
+    """Durations of one metric type in milliseconds; `samples` may hold fewer than `count`."""
+
+    __slots__ = ("_every", "_skipped", "count", "samples", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.samples: list[float] = []
+        self._every = 1
+        self._skipped = 0
+
+    def add(self, duration: float, count: int = 1) -> None:
+        """Count `count` durations that took `duration` together; their mean may become a sample."""
+        self.count += count
+        self.total += duration
+        self._skipped += 1
+        if self._skipped >= self._every:
+            self._skipped = 0
+            self.samples.append(duration / count)
+            if len(self.samples) >= MOST_SAMPLES:
+                self.samples = self.samples[1::2]
+                self._every *= 2
+
+
+class RunRecord:
+    """The facts of one run, written by its driver and read by reports.
+
+    Times are milliseconds UTC; `since` and `until` bound the range the run has covered so far.
+    A run from arrays that nobody watched has a `table` instead of `closed` and `waited`.
+    """
+
+    def __init__(
+        self,
+        *,
+        symbol: str,
+        strategy_name: str,
+        exchange_name: str,
+        frame_name: str | None,
+        mode: Mode,
+        config: Config,
+        since: int,
+        until: int,
+        total_frames: int = 0,
+    ) -> None:
+        self.symbol = symbol
+        self.strategy_name = strategy_name
+        self.exchange_name = exchange_name
+        self.frame_name = frame_name
+        self.mode = mode
+        self.config = config
+        self.since = since
+        self.until = until
+        self.total_frames = total_frames
+        self.frames = 0
+        self.calls = 0
+        self.missed = 0
+        self.complete = False
+        self.data_ended_at: int | None = None
+        self.living: SignalRow | None = None
+        self.table: TradeTable | None = None
+        self.closed: list[TickClosed] = []
+        self.waited: list[Waited] = []
+        self.partials: list[PartialEvent] = []
+        self.rejections: list[RiskEvent] = []
+        self.risk_allowed = 0
+        self.error_kinds: dict[tuple[str, str], ErrorKind] = {}
+        self.error_count = 0
+        self.gaps: Sequence[SeriesGaps] = ()
+        self.timings: dict[str, Timings] = {}
+
+    def add(self, event: Tick | PartialEvent | None) -> None:
+        """Keep what reports are made of: closes, the ends of waiting signals, milestones."""
+        match event:
+            case TickClosed():
+                self.closed.append(event)
+            case TickCancelled():
+                self.waited.append(Waited(event.signal, event.close_timestamp, event))
+            case TickOpened(signal=row) if row.pending_at != row.scheduled_at:
+                self.waited.append(Waited(row, event.timestamp, None))
+            case PartialEvent():
+                self.partials.append(event)
+
+    def error(self, event: ErrorEvent) -> None:
+        """Count an error, and keep the first of its kind."""
+        self.error_count += 1
+        kind = (event.where, type(event.error).__name__)
+        if kind in self.error_kinds or len(self.error_kinds) < KEPT_KINDS:
+            self.error_kinds.setdefault(kind, ErrorKind(event)).count += 1
+
+    def timing(self, metric_type: str) -> Timings:
+        """Return the durations of one metric type."""
+        return self.timings.setdefault(metric_type, Timings())
+
+
+class Records:
+    """The newest record of each (mode, symbol, strategy, exchange, frame) of an engine."""
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, str, str, str, str | None], RunRecord] = {}
+
+    def add(self, record: RunRecord) -> None:
+        """Add a record; an earlier run of the same things is forgotten."""
+        key = (
+            record.mode,
+            record.symbol,
+            record.strategy_name,
+            record.exchange_name,
+            record.frame_name,
+        )
+        self._records.pop(key, None)
+        self._records[key] = record
+
+    def all(self) -> list[RunRecord]:
+        """Return every record, oldest first."""
+        return [*self._records.values()]
+
+    def select(
+        self,
+        *,
+        mode: Mode,
+        symbol: str | None = None,
+        strategy_name: str | None = None,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+    ) -> list[RunRecord]:
+        """Return the records that match, oldest first; `None` matches anything.
+
+        Raises:
+            UnknownNameError: none matches; the message names the runs there are.
+        """
+        wanted = (mode, symbol, strategy_name, exchange_name, frame_name)
+        found = [
+            record
+            for key, record in self._records.items()
+            if all(w is None or w == have for w, have in zip(wanted, key, strict=True))
+        ]
+        if found:
+            return found
+        asked = " ".join(str(part) for part in wanted if part is not None)
+        there = "; ".join(" ".join(map(str, key)) for key in self._records) or "none"
+        raise UnknownNameError(f"no run of {asked} yet (runs there are: {there})")
+
+    def one(
+        self,
+        *,
+        mode: Mode,
+        symbol: str,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+    ) -> RunRecord:
+        """Return the only record that matches.
+
+        Raises:
+            UnknownNameError: none matches, or several do; the message names them.
+        """
+        found = self.select(
+            mode=mode,
+            symbol=symbol,
+            strategy_name=strategy_name,
+            exchange_name=exchange_name,
+            frame_name=frame_name,
+        )
+        if len(found) > 1:
+            there = "; ".join(f"{r.exchange_name} {r.frame_name}" for r in found)
+            raise UnknownNameError(
+                f"{symbol} {strategy_name} has run on several exchanges or frames ({there}); "
+                "give exchange_name and frame_name"
+            )
+        return found[0]

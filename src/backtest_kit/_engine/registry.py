@@ -1,0 +1,54 @@
+"""A dict that says what exists when a name is unknown or taken."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from backtest_kit._values.errors import RegistrationError, UnknownNameError, did_you_mean
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
+
+
+class Registry(Generic[T]):
+    """Records of one kind by name, in the order in which they were added."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._records: dict[str, T] = {}
+
+    def add(self, record: T) -> None:
+        """Add a record that is already checked.
+
+        Raises:
+            RegistrationError: the name is taken.
+        """
+        if record.name in self._records:
+            known = ", ".join(sorted(self._records))
+            raise RegistrationError(
+                f"{self._kind} {record.name!r} already exists; choose another name "
+                f"(there are: {known})"
+            )
+        self._records[record.name] = record
+
+    def get(self, name: str) -> T:
+        """Return the record of this name.
+
+        Raises:
+            UnknownNameError: there is none; the message names those that exist.
+        """
+        try:
+            return self._records[name]
+        except (KeyError, TypeError):
+            raise UnknownNameError(
+                f"unknown {self._kind} {name!r}{did_you_mean(str(name), self._records)}"
+            ) from None
+
+    def list(self) -> list[T]:
+        """Return all records in the order in which they were added."""
+        return [*self._records.values()]

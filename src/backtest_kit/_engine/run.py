@@ -1,0 +1,222 @@
+"""One run: what it stands on, and how it tells others what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from backtest_kit._data.market import MarketView
+from backtest_kit._engine.ambient import Moment, ask, moment
+from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.risk import Desk
+from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.config import Config
+from backtest_kit._values.events import (
+    DoneEvent,
+    ErrorEvent,
+    MetricType,
+    Mode,
+    PartialEvent,
+    PerformanceEvent,
+    ProgressEvent,
+    RiskEvent,
+)
+from backtest_kit._values.results import Tick
+from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
+from backtest_kit._values.signal import SignalRow, complete
+
+_CALLBACK = {
+    "idle": "on_idle",
+    "scheduled": "on_schedule",
+    "opened": "on_open",
+    "active": "on_active",
+    "closed": "on_close",
+    "cancelled": "on_cancel",
+    "waiting": None,
+}
+
+
+class Run:
+    """The names, the market, the record and the listeners of one run of one strategy."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        mode: Mode,
+        symbol: str,
+        strategy: StrategySchema,
+        exchange: ExchangeSchema,
+        frame_name: str | None,
+        view: MarketView,
+        record: RunRecord,
+        desk: Desk,
+    ) -> None:
+        self.engine = engine
+        self.mode: Mode = mode
+        self.symbol = symbol
+        self.strategy = strategy
+        self.exchange = exchange
+        self.strategy_name = strategy.name
+        self.exchange_name = exchange.name
+        self.frame_name = frame_name
+        self.view = view
+        self.record = record
+        self.desk = desk
+        self.stopping = False
+        self._last_error: tuple[str, type[BaseException]] | None = None
+        self._last_metric: dict[str, int] = {}
+
+    @property
+    def config(self) -> Config:
+        """The settings with which the run began."""
+        return self.record.config
+
+    def wants(self, *callbacks: str) -> bool:
+        """Say whether a listener of results, or one of these callbacks, waits for a result."""
+        channel: Any = f"signal_{self.mode}"
+        return self.engine.bus.wanted("signal", channel) or any(
+            self.strategy.callback(name) is not None for name in callbacks
+        )
+
+    async def tell(self, tick: Tick) -> None:
+        """Tell listeners and callbacks of a result, in the moment of its step."""
+        moment.set(Moment(self, tick.timestamp))
+        channel: Any = f"signal_{self.mode}"
+        if self.engine.bus.wanted("signal", channel):
+            self.engine.bus.emit(tick, "signal", channel)
+        await self._call_back("on_tick", tick)
+        name = _CALLBACK[tick.action]
+        if name is not None:
+            await self._call_back(name, tick)
+
+    async def tell_milestone(self, event: PartialEvent) -> None:
+        """Tell listeners and callbacks of a milestone."""
+        moment.set(Moment(self, event.timestamp))
+        profit = event.level > 0
+        if self.engine.bus.wanted("partial_profit" if profit else "partial_loss"):
+            self.engine.bus.emit(event, "partial_profit" if profit else "partial_loss")
+        await self._call_back("on_partial_profit" if profit else "on_partial_loss", event)
+
+    async def _call_back(self, name: str, event: object) -> None:
+        function = self.strategy.callback(name)
+        if function is not None:
+            await self.guarded(f"callback {name}", function, event)
+
+    async def guarded(self, where: str, function: Callable[..., Any], *arguments: object) -> None:
+        """Call user code whose answer does not matter; what it raises is an error event."""
+        try:
+            await ask(function, *arguments)
+        except Exception as error:  # noqa: BLE001 - user code never ends a run
+            self.error(where, error)
+
+    def error(self, where: str, error: Exception) -> None:
+        """Count, emit and log an error of user code or of one step."""
+        now = moment.get()
+        event = ErrorEvent(
+            where=where, error=error, when=None if now is None else now.when, **self._names()
+        )
+        self.record.error(event)
+        kind = (where, type(error))
+        repeated, self._last_error = kind == self._last_error, kind
+        self.engine.report(event, log=not repeated)
+        if repeated:
+            self.engine.logger.debug("%s again: %s", where, describe(error))
+
+    async def risk_allows(self, row: SignalRow, price: float, when: int, *, reserve: bool) -> bool:
+        """Ask the strategy's risk profiles; tell of every answer that someone waits for."""
+        if not self.strategy.risk_names:
+            return True
+        moment.set(Moment(self, when))
+        verdicts = await self.desk.check(row, price, when, reserve=reserve)
+        allowed = verdicts[-1].reason is None
+        self.record.risk_allowed += allowed
+        for verdict in verdicts:
+            refused = verdict.reason is not None
+            schema = self.engine.risks.get(verdict.risk_name)
+            callback = schema.callback("on_rejected" if refused else "on_allowed")
+            if not refused and callback is None:
+                continue
+            event = RiskEvent(
+                **self._names(),
+                risk_name=verdict.risk_name,
+                signal=row,
+                price=price,
+                timestamp=when,
+                active_count=verdict.active_count,
+                reason=verdict.reason,
+            )
+            if refused:
+                self.record.rejections.append(event)
+                if self.engine.bus.wanted("risk"):
+                    self.engine.bus.emit(event, "risk")
+            if callback is not None:
+                where = f"callback of risk profile {verdict.risk_name!r}"
+                await self.guarded(where, callback, event)
+        return allowed
+
+    def accept(self, answer: Any, price: float, when: int) -> SignalRow:
+        """Return a strategy's answer as a row, `price` being the average price.
+
+        Raises:
+            SignalError: it is no valid proposal; all problems at once.
+        """
+        return complete(
+            answer,
+            price=price,
+            when=when,
+            symbol=self.symbol,
+            strategy_name=self.strategy_name,
+            exchange_name=self.exchange_name,
+            config=self.config,
+        )
+
+    def timed(self, metric_type: MetricType, duration: float, count: int = 1) -> None:
+        """Record a duration in milliseconds, and tell listeners of it."""
+        self.record.timing(metric_type).add(duration, count)
+        if self.engine.bus.wanted("performance"):
+            now = wall_ms()
+            event = PerformanceEvent(
+                **self._names(),
+                metric_type=metric_type,
+                duration=duration / count,
+                timestamp=now,
+                previous_timestamp=self._last_metric.get(metric_type),
+            )
+            self._last_metric[metric_type] = now
+            self.engine.bus.emit(event, "performance")
+
+    def progress(self, processed: int) -> None:
+        """Tell how many frames have been processed."""
+        self.record.frames = processed
+        if self.engine.bus.wanted("backtest_progress"):
+            total = self.record.total_frames
+            event = ProgressEvent(
+                symbol=self.symbol,
+                strategy_name=self.strategy_name,
+                exchange_name=self.exchange_name,
+                frame_name=self.frame_name or "",
+                total_frames=total,
+                processed_frames=processed,
+                progress=processed / total if total else 1.0,
+            )
+            self.engine.bus.emit(event, "backtest_progress")
+
+    def done(self) -> None:
+        """Tell that the run has ended."""
+        channel: Any = f"done_{self.mode}"
+        if self.engine.bus.wanted(channel):
+            self.engine.bus.emit(DoneEvent(frame_name=self.frame_name, **self._names()), channel)
+
+    async def failed(self, where: str, error: Exception) -> None:
+        """Tell what ended the run in the background, on the error and the exit channel."""
+        await self.engine.failed(ErrorEvent(where=where, error=error, **self._names()))
+
+    def _names(self) -> dict[str, Any]:
+        return {
+            "symbol": self.symbol,
+            "strategy_name": self.strategy_name,
+            "exchange_name": self.exchange_name,
+            "mode": self.mode,
+        }

@@ -1,0 +1,1 @@
+"""Live runs: the driver over minutes, and the order of writes."""

@@ -1,0 +1,133 @@
+"""The clocks that live runs step by: the wall clock, or a virtual one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Protocol
+
+from backtest_kit._values.clock import stopwatch, wall_ms
+from backtest_kit._values.errors import ClockError
+from backtest_kit._values.time import MINUTE, iso, to_ms
+
+#: The wall clock is looked at this often while waiting: it may jump, or the machine may sleep.
+_GLANCE_MS: Final = 1_000
+#: What a ticker returns where it was woken before a step was due.
+WOKEN: Final = -1
+
+
+class Ticker(Protocol):
+    """Tells one live run when to step."""
+
+    async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
+        """Wait for a step later than `done`, and other than `tried`, which failed.
+
+        Returns the newest one due (ms), `None` at the end, and `WOKEN` where `wake` is set first.
+        """
+        ...
+
+    def over(self, when: int) -> bool:
+        """Say whether the minute that begins with step `when` is over."""
+        ...
+
+
+class WallTicker:
+    """Steps by the wall clock, `delay_ms` after each full minute.
+
+    Every step is derived from the wall clock anew, so nothing drifts. A clock that goes back is
+    waited for, so that no minute is stepped twice; `report` is told once.
+    """
+
+    def __init__(self, delay_ms: int, report: Callable[[ClockError], None]) -> None:
+        self._delay = delay_ms
+        self._report = report
+        self._told = False
+
+    async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
+        """See `Ticker`."""
+        while True:
+            now = wall_ms() - self._delay
+            due = now // MINUTE * MINUTE
+            if (done is None or due > done) and due != tried:
+                self._told = False
+                return due
+            if done is not None and due < done - MINUTE and not self._told:
+                self._told = True
+                self._report(
+                    ClockError(
+                        f"the wall clock says {iso(now // 1000 * 1000)}, but the step of "
+                        f"{iso(done)} is done: it has gone back; the next step comes after "
+                        f"{iso(done)} by this clock"
+                    )
+                )
+            left = max(due, done or 0) + MINUTE - now
+            try:
+                async with asyncio.timeout(min(left, _GLANCE_MS) / 1000):
+                    await wake.wait()
+                return WOKEN
+            except TimeoutError:
+                continue
+
+    def over(self, when: int) -> bool:
+        """See `Ticker`."""
+        return wall_ms() - self._delay >= when + MINUTE
+
+
+class VirtualClock:
+    """A clock for `Live.run(..., clock=...)`: a step at each minute from `start` to `end`.
+
+    Both are included, and must be aware. As fast as the steps can be done or, with `speed`, that
+    many times as fast as the real clock at most. The run ends there; a pending signal stays
+    pending.
+
+    Raises:
+        ValueError: a datetime is naive, `end` is before `start`, or `speed` is not above 0.
+    """
+
+    def __init__(self, start: datetime, end: datetime, *, speed: float | None = None) -> None:
+        self.start, self.end = to_ms(start, "start"), to_ms(end, "end")
+        if self.start % MINUTE:
+            raise ValueError(f"start={start.isoformat()} must be a whole minute")
+        if self.end < self.start:
+            raise ValueError(f"end={end.isoformat()} is before start={start.isoformat()}")
+        if speed is not None and not 0 < speed < float("inf"):
+            raise ValueError(f"speed={speed!r} must be a number above 0")
+        self.speed = speed
+
+
+class VirtualTicker:
+    """Steps by a `VirtualClock`."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._due = 0.0
+
+    async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
+        """See `Ticker`."""
+        clock = self._clock
+        newest = max(done or 0, tried or 0)
+        when = max(clock.start, newest + MINUTE) if newest else clock.start
+        if when > clock.end:
+            return None
+        if clock.speed is not None and await self._paced(MINUTE / clock.speed, wake):
+            return WOKEN
+        return when
+
+    def over(self, when: int) -> bool:
+        """See `Ticker`: while a step is done, a virtual clock stands still."""
+        return False
+
+    async def _paced(self, pause: float, wake: asyncio.Event) -> bool:
+        """Keep steps `pause` ms apart; say whether `wake` came first."""
+        now = stopwatch()
+        due = max(self._due + pause, now) if self._due else now
+        if due > now:
+            try:
+                async with asyncio.timeout((due - now) / 1000):
+                    await wake.wait()
+                return True
+            except TimeoutError:
+                pass
+        self._due = due
+        return False

@@ -1,0 +1,191 @@
+"""`bk.Live`: run a strategy minute by minute, and look at what has come of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from backtest_kit._data.market import MarketView
+from backtest_kit._engine.engine import current_engine
+from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.risk import Desk
+from backtest_kit._engine.run import Run
+from backtest_kit._engine.task import RunTask, exhaust
+from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
+from backtest_kit._live.driver import MinuteDriver
+from backtest_kit._live.ledger import LiveTick
+from backtest_kit._reports.live import LiveData, live_data, live_report
+from backtest_kit._reports.table import write
+from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
+from backtest_kit._values.errors import RegistrationError, UnknownNameError
+
+#: Seconds that a run waits, before a risk check, for another one that is behind.
+PATIENCE = 10.0
+
+
+class Live:
+    """Live runs on the current engine; see `Backtest` for what the methods share.
+
+    What lives, and all transitions, are kept under the setting `state_dir` (or by the adapter of
+    `use_persist_adapter`): a run that is killed goes on where it was when it is started again.
+    """
+
+    @staticmethod
+    def run(
+        symbol: str, *, strategy_name: str, exchange_name: str, clock: VirtualClock | None = None
+    ) -> AsyncGenerator[LiveTick, None]:
+        """Return an async generator of opened, closed and cancelled results.
+
+        It never ends by itself, unless `clock` does. What was not certainly told before a crash
+        is told again first, with the same `transition_id`.
+
+        Raises:
+            UnknownNameError: nothing is registered under one of the names.
+            StateError: (while iterating) the state is damaged, can't be used, or is in use.
+            ExchangeRefusedError: (while iterating) the exchange refuses the symbol or the key.
+            DataError: (while iterating, with `clock`) the recorded candles can't be had.
+        """
+        return _prepare(symbol, strategy_name, exchange_name, clock)[1].play()
+
+    @staticmethod
+    def background(
+        symbol: str, *, strategy_name: str, exchange_name: str, clock: VirtualClock | None = None
+    ) -> RunTask[None]:
+        """Start a live run as a task; what ends it early is emitted on the exit channel.
+
+        `task.stop()` takes no new signals, drops a waiting one, lets a filled one run to its close,
+        and then ends the run; `task.cancel()` ends it at once, with its state safe.
+
+        Raises:
+            UnknownNameError: nothing is registered under one of the names.
+            RuntimeError: no event loop is running.
+        """
+        run, driver = _prepare(symbol, strategy_name, exchange_name, clock)
+
+        async def work() -> None:
+            try:
+                await exhaust(driver.play())
+            except Exception as error:
+                await run.failed("live", error)
+                raise
+
+        return RunTask(work(), driver.stop)
+
+    @staticmethod
+    def stop(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> None:
+        """Stop a run as `RunTask.stop` does, wherever in the engine it was started.
+
+        Raises:
+            UnknownNameError: no such live run.
+        """
+        running = current_engine().live.running
+        found = [
+            stop
+            for key, stop in running.items()
+            if (key.symbol, key.strategy_name) == (symbol, strategy_name)
+            and exchange_name in (None, key.exchange_name)
+        ]
+        if not found:
+            there = "; ".join(f"{key.strategy_name} {key.symbol}" for key in running) or "nothing"
+            raise UnknownNameError(
+                f"{strategy_name} on {symbol} does not run live (what runs: {there})"
+            )
+        for stop in found:
+            stop()
+
+    @staticmethod
+    def get_data(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> LiveData:
+        """Return all that the run has done since its state began, in this process or earlier.
+
+        Raises:
+            UnknownNameError: no such live run in this process, or several (then name the exchange).
+        """
+        return live_data(_record(symbol, strategy_name, exchange_name))
+
+    @staticmethod
+    def get_report(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> str:
+        """Return `get_data` as Markdown; raises as `get_data`."""
+        return live_report(live_data(_record(symbol, strategy_name, exchange_name)))
+
+    @staticmethod
+    def dump(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        path: str | Path = "./dump/live",
+    ) -> Path:
+        """Write the report into the folder `path` and return the file's path.
+
+        Raises:
+            UnknownNameError: as `get_data`.
+            OSError: the file can't be written.
+        """
+        record = _record(symbol, strategy_name, exchange_name)
+        name = "-".join((symbol, strategy_name, record.exchange_name))
+        return write(live_report(live_data(record)), path, name)
+
+
+def use_persist_adapter(adapter: PersistAdapter) -> None:
+    """Keep live state in `adapter` instead of files under `state_dir`, on the current engine.
+
+    Raises:
+        RegistrationError: it lacks a method, or a live run uses the present one.
+    """
+    engine = current_engine()
+    check_adapter_shape(adapter)
+    if engine.live.running:
+        raise RegistrationError("a live run uses the present adapter: stop it first")
+    engine.adapter = adapter
+
+
+def _prepare(
+    symbol: str, strategy_name: str, exchange_name: str, clock: VirtualClock | None
+) -> tuple[Run, MinuteDriver]:
+    engine = current_engine()
+    if not isinstance(symbol, str) or not symbol:
+        raise ValueError(f"symbol={symbol!r} must be a text that is not empty")
+    if clock is not None and not isinstance(clock, VirtualClock):
+        raise TypeError(f"clock={clock!r} must be a VirtualClock, or None for the wall clock")
+    strategy = engine.strategies.get(strategy_name)
+    exchange = engine.exchanges.get(exchange_name)
+    risks = [engine.risks.get(name) for name in strategy.risk_names]
+    record = RunRecord(
+        symbol=symbol,
+        strategy_name=strategy_name,
+        exchange_name=exchange_name,
+        frame_name=None,
+        mode="live",
+        config=engine.config,
+        since=0,
+        until=0,
+    )
+    recorded = clock is not None
+    run = Run(
+        engine,
+        mode="live",
+        symbol=symbol,
+        strategy=strategy,
+        exchange=exchange,
+        frame_name=None,
+        view=MarketView(
+            engine.feed if clock is None else engine.store,
+            exchange,
+            engine.config,
+            0 if clock is None else clock.end,
+        ),
+        record=record,
+        desk=Desk(engine.live_books, risks, None if recorded else PATIENCE),
+    )
+    if clock is None:
+        ticker = WallTicker(engine.config.step_delay_ms, lambda error: run.error("clock", error))
+        driver = MinuteDriver(run, ticker, engine.live, recorded=False)
+    else:
+        driver = MinuteDriver(run, VirtualTicker(clock), engine.live, recorded=True)
+    return run, driver
+
+
+def _record(symbol: str, strategy_name: str, exchange_name: str | None) -> RunRecord:
+    return current_engine().records.one(
+        mode="live", symbol=symbol, strategy_name=strategy_name, exchange_name=exchange_name
+    )

@@ -1,0 +1,1 @@
+"""Durable state: documents, adapters that keep them, and who owns them."""

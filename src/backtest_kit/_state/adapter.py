@@ -1,0 +1,66 @@
+"""What a place for live state must do."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from backtest_kit._values.errors import RegistrationError
+
+T = TypeVar("T")
+REQUIRED = ("read", "write", "delete", "list")
+
+
+@runtime_checkable
+class PersistAdapter(Protocol):
+    """A place for documents (bytes of UTF-8 JSON) by kind and key (any texts that are not empty).
+
+    Methods may be sync (they run in worker threads, never two at once for one document) or async.
+    When `write` returns, the document is durable and whole; a crash before that leaves the
+    document there was. An adapter may also have
+
+    - `acquire()`, which excludes other owners or raises `StateOwnedError` naming the one there is,
+      and `release()`; without them nobody guards against a second process;
+    - `where(kind, key)`, which returns a text that tells a person where the document lies.
+
+    `backtest_kit.testing.check_adapter` tests all of this.
+    """
+
+    def read(self, kind: str, key: str) -> Any:
+        """Return the document, or `None` where there is none."""
+        ...
+
+    def write(self, kind: str, key: str, document: bytes) -> Any:
+        """Store the document in place of an earlier one."""
+        ...
+
+    def delete(self, kind: str, key: str) -> Any:
+        """Remove the document; it is no error if there is none."""
+        ...
+
+    def list(self, kind: str) -> Any:
+        """Return the keys of a kind as a list, sorted."""
+        ...
+
+
+def check_adapter_shape(adapter: object) -> None:
+    """Refuse what can't be an adapter.
+
+    Raises:
+        RegistrationError: a method is missing; the message names it.
+    """
+    missing = [name for name in REQUIRED if not callable(getattr(adapter, name, None))]
+    if missing:
+        raise RegistrationError(
+            f"{adapter!r} is no persist adapter: it lacks {', '.join(missing)} "
+            "(see backtest_kit.PersistAdapter)"
+        )
+
+
+async def call(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call an adapter's method, a sync one in a thread. A call once begun is finished."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*arguments)
+    return await asyncio.to_thread(function, *arguments)

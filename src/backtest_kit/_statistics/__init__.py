@@ -1,0 +1,1 @@
+"""Figures of closed trades and of comparisons: pure functions over arrays."""

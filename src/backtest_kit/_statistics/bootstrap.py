@@ -1,0 +1,206 @@
+"""The stationary bootstrap of closed trades, for every metric at once: pure functions of a seed.
+
+Politis and Romano (1994), "The stationary bootstrap", JASA 89: blocks of consecutive items, of
+geometric length, drawn with wrap-around. What is drawn is how often each item counts; all metrics
+follow from weighted sums, so a draw costs one row of a matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from backtest_kit._statistics.figures import LEAST_DEVIATION, YEAR_MS
+from backtest_kit._statistics.overfitting import CELLS, ROUNDING
+from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.schemas import METRICS
+from backtest_kit._values.time import MINUTE
+
+Span = tuple[int, int]
+
+#: Parts that a run's time is cut into: days, but never fewer or more than this.
+PERIODS: Final = (100, 2000)
+#: Lags that must all be insignificant before the memory of a series is taken to have ended.
+QUIET_LAGS: Final = 5
+
+
+def check_metric(metric: str, span: Span | None, draws: int) -> float:
+    """Return years per run, the inverse; 1 for metrics that need none.
+
+    Raises:
+        ValueError: no such metric, one without its span, or fewer than one draw.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; use one of: {', '.join(METRICS)}")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}")
+    if metric != "expected_yearly_returns":
+        return 1.0
+    if span is None or span[1] <= span[0]:
+        raise ValueError(f"{metric} needs the span of the run in milliseconds, not {span}")
+    return YEAR_MS / (span[1] - span[0])
+
+
+def sums(r: Floats) -> Floats:
+    """Return what every metric is made of, per trade: shape (N, 7).
+
+    Count, deviation from the mean, its square, and count and size of wins and of losses.
+    """
+    d = r - (r.mean() if len(r) else 0.0)
+    wins, losses = r > 0, r < 0
+    columns = (np.ones(len(r)), d, d * d, wins, r * wins, losses, r * losses)
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def evaluate(total: Floats, mean: float, metric: str, yearly: float) -> Floats:
+    """Return the metric of samples from their `sums`, shape (M, 7); NaN where it is not defined.
+
+    `mean` is the one that the deviations are from; the definitions are those of `_statistics`.
+    """
+    n, d, square, wins, gain, losses, loss = total.T
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        average = mean + d / n
+        if metric == "win_rate":
+            value = wins / n * 100
+        elif metric == "avg_pnl":
+            value = average
+        elif metric in ("total_pnl", "expected_yearly_returns"):
+            value = average * n * yearly
+        elif metric == "certainty_ratio":
+            won = np.where(wins > 0, gain / wins, 0.0)
+            value = won / (-loss / losses)
+        else:
+            variance = (square - d * d / n) / (n - 1)
+            least = np.maximum(LEAST_DEVIATION**2, ROUNDING * (square / n + mean * mean))
+            value = average / np.sqrt(np.where(variance > least, variance, np.nan))
+            if metric == "annualized_sharpe_ratio":
+                value = value * math.sqrt(365)
+    return np.where(np.isfinite(value), value, np.nan)
+
+
+def estimate(r: Floats, metric: str, yearly: float) -> float | None:
+    """Return the metric of a sample, `None` where it is not defined."""
+    if not len(r):
+        return None
+    value = float(evaluate(sums(r).sum(axis=0, keepdims=True), float(r.mean()), metric, yearly)[0])
+    return value if math.isfinite(value) else None
+
+
+def draw(n: int, block: float, rng: np.random.Generator, draws: int) -> Iterator[Floats]:
+    """Yield how often each of `n` items counts in each draw, a piece of shape (M, n) at a time."""
+    place = np.arange(n)
+    left = draws
+    while left:
+        m = min(left, max(1, CELLS // n))
+        fresh = rng.random((m, n)) < 1 / block
+        fresh[:, 0] = True
+        begun = np.maximum.accumulate(np.where(fresh, place, 0), axis=1)
+        start = np.take_along_axis(rng.integers(0, n, (m, n)), begun, axis=1)
+        index = (start + place - begun) % n + place[:1] + np.arange(m)[:, None] * n
+        yield np.bincount(index.ravel(), minlength=m * n).reshape(m, n).astype(np.float64)
+        left -= m
+
+
+def drawn(
+    r: Floats, block: float, metric: str, yearly: float, rng: np.random.Generator, draws: int
+) -> Floats:
+    """Return the metric of resamples of trades, shape (draws,); NaN where it is not defined."""
+    per_trade, mean = sums(r), float(r.mean())
+    pieces = [
+        evaluate(weights @ per_trade, mean, metric, yearly)
+        for weights in draw(len(r), block, rng, draws)
+    ]
+    return np.concatenate(pieces)
+
+
+def drawn_together(
+    rows: Sequence[Floats],
+    parts: tuple[Sequence[Ints], int],
+    metric: str,
+    yearly: float,
+    rng: np.random.Generator,
+    draws: int,
+) -> list[Floats]:
+    """Return, for each row of trades, its metric in the same resamples of periods of time.
+
+    `parts` are the period of each trade and their number, as `periods` returns them.
+    """
+    of, count = parts
+    totals, returns = [], []
+    for r, at in zip(rows, of, strict=True):
+        per_trade = sums(r)
+        totals.append(
+            np.stack([np.bincount(at, column, minlength=count) for column in per_trade.T], axis=1)
+        )
+        returns.append(np.bincount(at, r, minlength=count).astype(np.float64))
+    block = max(dependence(series)[0] for series in returns)
+    found: list[list[Floats]] = [[] for _ in rows]
+    means = [float(r.mean()) for r in rows]
+    for weights in draw(count, block, rng, draws):
+        for pieces, total, mean in zip(found, totals, means, strict=True):
+            pieces.append(evaluate(weights @ total, mean, metric, yearly))
+    return [np.concatenate(pieces) for pieces in found]
+
+
+def periods(
+    rows: Sequence[Floats], closed_at: Sequence[Ints], span: Span | None
+) -> tuple[list[Ints], int]:
+    """Return the period in which each trade closed, and how many periods the span is cut into.
+
+    Raises:
+        ValueError: there is no span, it has no length, or there is not one time per trade.
+    """
+    if span is None or span[1] <= span[0]:
+        raise ValueError(f"times need the span of the run in milliseconds, not {span}")
+    length = span[1] - span[0]
+    count = min(max(round(length / (1440 * MINUTE)), PERIODS[0]), PERIODS[1])
+    found = []
+    for r, times in zip(rows, closed_at, strict=True):
+        if len(times) != len(r):
+            raise ValueError(f"{len(times)} times for {len(r)} trades")
+        at = (np.asarray(times, dtype=np.int64) - span[0]) * count // length
+        found.append(np.clip(at, 0, count - 1))
+    return found, count
+
+
+def dependence(r: Floats) -> tuple[float, float]:
+    """Return the mean block length for a series, and its long-run variance over the plain one.
+
+    Politis and White (2004), Econometric Reviews 23, with the correction of Patton, Politis and
+    White (2009), ibid. 28: the rule that `_inference.block_length` explains.
+    """
+    n = len(r)
+    d = r - r.mean() if n else r
+    variance = float((d * d).mean()) if n else 0.0
+    if n < 2 * QUIET_LAGS or variance <= max(LEAST_DEVIATION**2, ROUNDING * float((r * r).mean())):
+        return 1.0, 1.0
+    most = min(n - 1, math.ceil(math.sqrt(n)) + QUIET_LAGS)
+    covariance = np.array([float((d[k:] * d[: n - k]).sum()) / n for k in range(2 * most + 1)])
+    loud = np.abs(covariance[1 : most + 1]) >= 2 * math.sqrt(math.log10(n) / n) * variance
+    memory = _memory(loud)
+    if not memory:
+        return 1.0, 1.0
+    width = min(2 * memory, most)
+    lags = np.arange(1, width + 1)
+    window = np.minimum(1.0, 2 * (1 - lags / width))
+    weighted = window * covariance[1 : width + 1]
+    spectrum = variance + 2 * float(weighted.sum())
+    if spectrum <= 0:
+        return 1.0, 1.0
+    slope = 2 * float((lags * weighted).sum())
+    block = (slope**2 / spectrum**2 * n) ** (1 / 3)
+    return min(max(block, 1.0), 3 * math.sqrt(n), n / 3), spectrum / variance
+
+
+def _memory(loud: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    """Return the last lag before `QUIET_LAGS` quiet ones in a row, or the last loud one."""
+    quiet = 0
+    for lag, is_loud in enumerate(loud.tolist(), 1):
+        quiet = 0 if is_loud else quiet + 1
+        if quiet == QUIET_LAGS:
+            return lag - QUIET_LAGS
+    last = np.flatnonzero(loud)
+    return int(last[-1]) + 1 if len(last) else 0

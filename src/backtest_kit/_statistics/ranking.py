@@ -1,0 +1,185 @@
+"""The trials of a walk, ranked, with what chance alone would explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._statistics.figures import Statistics, metric
+from backtest_kit._statistics.inference import (
+    Interval,
+    Verdict,
+    bootstrap_interval,
+    period_returns,
+    verdict,
+)
+from backtest_kit._statistics.overfitting import (
+    MIN_TRADES,
+    Overfitting,
+    minimum_track_record_length,
+    moments,
+    probability_of_overfitting,
+)
+from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
+from backtest_kit._values.schemas import WalkerSchema
+from backtest_kit._values.windows import extent
+
+#: Every resample of every walk is drawn from this seed: the same trials give the same figures.
+SEED: Final = 20_240_101
+
+
+class RankRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One strategy of a walk; `rank` is from 1, and `None` where the metric is not defined.
+
+    `interval` is the metric's 95 % bootstrap interval. `deflated_sharpe` is the probability that
+    its Sharpe ratio beats the best of all trials without skill, `minimum_trades` how many trades
+    would put it above 0 with 95 %. They are `None` for fewer than 30 trades, and where they are not
+    defined. `metric_by_symbol` is in the order of the walk's symbols.
+    """
+
+    rank: int | None
+    strategy_name: str
+    metric_value: float | None
+    interval: Interval | None
+    deflated_sharpe: float | None
+    minimum_trades: float | None
+    metric_by_symbol: tuple[float | None, ...]
+    statistics: Statistics | None
+    by_symbol: tuple[Statistics, ...]
+    calls: int
+    error: str | None
+    error_count: int
+    first_error: str | None
+    gaps_filled: int
+    ambiguous_closes: int
+    end_of_data_closes: int
+    complete: bool
+
+
+class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
+    """What a walk has found; times in milliseconds UTC.
+
+    `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
+    often the best of one half of the time is below the median in the other.
+    """
+
+    walker_name: str
+    symbols: tuple[str, ...]
+    exchange_name: str
+    frame_name: str
+    metric: str
+    since: int
+    until: int
+    total_strategies: int
+    strategies_tested: int
+    complete: bool
+    best_strategy: str | None
+    best_metric: float | None
+    ranking: tuple[RankRow, ...]
+    trials: int
+    verdict: Verdict
+    overfitting: Overfitting | None
+    walk_forward: WalkForward | None = None
+
+
+def rank(
+    schema: WalkerSchema,
+    symbols: Sequence[str],
+    trials: Sequence[Trial],
+    tried: int | None = None,
+    timeline: range | None = None,
+) -> WalkerData:
+    """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
+
+    `tried` is how many trials there ever were on these data, at least (and by default) those given.
+    `timeline` are the frame's instants, along which windows go.
+    """
+    good = [trial for trial in trials if trial.statistics is not None]
+    span = (
+        min((trial.since for trial in good), default=0),
+        max((trial.until for trial in good), default=0),
+    )
+    count = max(len(trials), tried or 0)
+    values = {trial.strategy_name: _value(trial.statistics, schema.metric) for trial in trials}
+    order = sorted(trials, key=lambda trial: _order(values[trial.strategy_name]))
+    r = {trial.strategy_name: trial.trades.r for trial in good}
+    closed = {trial.strategy_name: trial.trades.closed_at for trial in good}
+    deflated = deflated_sharpes(r, count)
+    rows = tuple(
+        _row(trial, place, schema.metric, values, deflated, span)
+        for place, trial in enumerate(order, 1)
+    )
+    best = rows[0] if rows and rows[0].metric_value is not None else None
+    long = {name: trades for name, trades in r.items() if len(trades) >= MIN_TRADES}
+    overfitting = None
+    if len(long) > 1:
+        returns = period_returns(long, {name: closed[name] for name in long}, span)
+        overfitting = probability_of_overfitting(returns, seed=SEED)
+    return WalkerData(
+        walker_name=schema.name,
+        symbols=tuple(symbols),
+        exchange_name=schema.exchange_name,
+        frame_name=schema.frame_name,
+        metric=schema.metric,
+        since=span[0],
+        until=span[1],
+        total_strategies=len(schema.strategies),
+        strategies_tested=len(trials),
+        complete=len(trials) == len(schema.strategies),
+        best_strategy=None if best is None else best.strategy_name,
+        best_metric=None if best is None else best.metric_value,
+        ranking=rows,
+        trials=count,
+        verdict=verdict(
+            r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
+        ),
+        overfitting=overfitting,
+        walk_forward=None
+        if schema.windows is None or timeline is None
+        else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),
+    )
+
+
+def _row(
+    trial: Trial,
+    place: int,
+    name: str,
+    values: dict[str, float | None],
+    deflated: dict[str, float],
+    span: tuple[int, int],
+) -> RankRow:
+    value = values[trial.strategy_name]
+    enough = trial.trades.count >= MIN_TRADES
+    sample = moments(trial.trades.r) if enough else None
+    return RankRow(
+        rank=None if value is None else place,
+        strategy_name=trial.strategy_name,
+        metric_value=value,
+        interval=bootstrap_interval(trial.trades.r, name, seed=SEED, span=span) if enough else None,
+        deflated_sharpe=deflated.get(trial.strategy_name),
+        minimum_trades=None if sample is None else minimum_track_record_length(sample),
+        metric_by_symbol=tuple(_value(each, name) for each in trial.by_symbol),
+        statistics=trial.statistics,
+        by_symbol=trial.by_symbol,
+        calls=trial.calls,
+        error=trial.error,
+        error_count=trial.error_count,
+        first_error=trial.first_error,
+        gaps_filled=trial.gaps_filled,
+        ambiguous_closes=trial.ambiguous_closes,
+        end_of_data_closes=trial.end_of_data_closes,
+        complete=trial.complete,
+    )
+
+
+def _value(statistics: Statistics | None, name: str) -> float | None:
+    return None if statistics is None else metric(statistics, name)
+
+
+def _order(value: float | None) -> tuple[bool, float]:
+    """Sort higher values first, those without one last; the sort keeps the order of equals."""
+    return (True, 0.0) if value is None else (False, -value)

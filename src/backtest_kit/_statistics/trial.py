@@ -1,0 +1,74 @@
+"""What is left of a trial: the columns of its trades, its figures."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from backtest_kit._statistics.figures import Statistics
+from backtest_kit._values.candles import Floats, Ints
+
+
+class Trades(msgspec.Struct, frozen=True):
+    """Closed signals in the order of closing, as columns of bytes (little-endian, exact).
+
+    `r` is profit in percent, float64; `opened_at`, `closed_at` int64 milliseconds; `symbol` the
+    index of the symbol, int64.
+    """
+
+    profits: bytes
+    opened: bytes
+    closed: bytes
+    symbols: bytes
+
+    def __repr__(self) -> str:
+        return f"<{self.count} trades>"
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.profits) // 8
+
+    @property
+    def r(self) -> Floats:
+        """Profit in percent, shape (N,)."""
+        return np.frombuffer(self.profits, dtype="<f8")
+
+    @property
+    def opened_at(self) -> Ints:
+        """When each was filled, milliseconds, shape (N,)."""
+        return np.frombuffer(self.opened, dtype="<i8")
+
+    @property
+    def closed_at(self) -> Ints:
+        """When each was closed, milliseconds, shape (N,)."""
+        return np.frombuffer(self.closed, dtype="<i8")
+
+    @property
+    def symbol(self) -> Ints:
+        """The index of each one's symbol, shape (N,)."""
+        return np.frombuffer(self.symbols, dtype="<i8")
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of the backtest of one strategy over some symbols; times in milliseconds UTC.
+
+    `statistics` are of all symbols together, `by_symbol` of each, in order. `error` says why the
+    strategy failed; then there are no figures.
+    """
+
+    strategy_name: str
+    symbols: tuple[str, ...]
+    since: int = 0
+    until: int = 0
+    statistics: Statistics | None = None
+    by_symbol: tuple[Statistics, ...] = ()
+    trades: Trades = Trades(b"", b"", b"", b"")
+    calls: int = 0
+    error_count: int = 0
+    first_error: str | None = None
+    gaps_filled: int = 0
+    ambiguous_closes: int = 0
+    end_of_data_closes: int = 0
+    complete: bool = False
+    error: str | None = None

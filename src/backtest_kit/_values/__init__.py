@@ -1,0 +1,1 @@
+"""Values: candles, signals, results, events, settings, errors, time. They know no engine."""

@@ -1,0 +1,156 @@
+"""The settings: one table of names, defaults, bounds and meanings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from backtest_kit._values.errors import ConfigError, did_you_mean
+
+ENVIRONMENT_PREFIX: Final = "CC_"
+
+Percent = Annotated[float, Meta(ge=0, lt=100)]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of an engine. A run keeps those it began with."""
+
+    schedule_await_minutes: Annotated[
+        int, Meta(ge=1, description="Minutes a scheduled signal waits for its entry price.")
+    ] = 120
+    avg_price_candles_count: Annotated[
+        int, Meta(ge=1, le=1000, description="Closed 1m candles in the average price.")
+    ] = 5
+    min_take_profit_distance_percent: Annotated[
+        Percent, Meta(description="Least distance of the take-profit, percent; 0: no check.")
+    ] = 0.5
+    min_stop_loss_distance_percent: Annotated[
+        Percent, Meta(description="Least distance of the stop-loss, percent; 0: no check.")
+    ] = 0.5
+    max_stop_loss_distance_percent: Annotated[
+        Percent, Meta(description="Greatest distance of the stop-loss, percent; 0: no check.")
+    ] = 20.0
+    max_signal_lifetime_minutes: Annotated[
+        int, Meta(ge=1, description="Greatest `minute_estimated_time` of a signal.")
+    ] = 1440
+    percent_slippage: Annotated[
+        Percent, Meta(description="Slippage that worsens each price, percent.")
+    ] = 0.1
+    percent_fee: Annotated[Percent, Meta(description="Fee per side, percent.")] = 0.1
+    exit_trigger: Annotated[
+        Literal["vwap", "wick"],
+        Meta(description="What touches a level: the average price, or the candle's low and high."),
+    ] = "vwap"
+    ambiguous_candle: Annotated[
+        Literal["stop_loss_first", "take_profit_first"],
+        Meta(description="What a candle that reaches both levels is taken for (wick)."),
+    ] = "stop_loss_first"
+    gap_policy: Annotated[
+        Literal["fill", "raise"],
+        Meta(description="A missing candle is filled flat and counted, or is an error."),
+    ] = "fill"
+    get_candles_retry_count: Annotated[
+        int, Meta(ge=0, le=100, description="Retries after a failed `get_candles`.")
+    ] = 3
+    get_candles_retry_delay_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Milliseconds before the first retry; each later pause is twice as long, "
+            "up to a minute, and all vary by a fifth.",
+        ),
+    ] = 5000
+    get_candles_timeout_ms: Annotated[
+        int, Meta(ge=1, description="Milliseconds after which one `get_candles` call has failed.")
+    ] = 60_000
+    max_candles_per_request: Annotated[
+        int, Meta(ge=1, description="Candles asked for in one `get_candles` call.")
+    ] = 1000
+    candles_per_chunk: Annotated[
+        int,
+        Meta(ge=1000, description="Candles of one series that a run loads at a time."),
+    ] = 131_072
+    step_delay_ms: Annotated[
+        int,
+        Meta(ge=0, lt=60_000, description="Milliseconds after the full minute of a live step."),
+    ] = 500
+    feed_wait_ms: Annotated[
+        int, Meta(ge=0, description="Milliseconds that a live step waits for a late candle.")
+    ] = 30_000
+    state_dir: Annotated[str, Meta(min_length=1, description="Folder of the live state.")] = (
+        "./state"
+    )
+    paper: Annotated[
+        bool, Meta(description="A rehearsal: callbacks that place orders must not, see `Context`.")
+    ] = False
+
+
+def configure(current: Config, changes: Mapping[str, object]) -> Config:
+    """Return `current` with `changes` made, all of them or none.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or out of range.
+    """
+    for key in changes:
+        if key not in Config.__struct_fields__:
+            raise ConfigError(
+                f"unknown setting {key!r}{did_you_mean(key, Config.__struct_fields__)}"
+            )
+    values = msgspec.structs.asdict(current) | dict(changes)
+    config = _convert(values, strict=True)
+    lowest, highest = config.min_stop_loss_distance_percent, config.max_stop_loss_distance_percent
+    if highest and lowest > highest:
+        raise ConfigError(
+            f"min_stop_loss_distance_percent={lowest} is above "
+            f"max_stop_loss_distance_percent={highest}: no stop-loss could satisfy both"
+        )
+    return config
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
+    """Return the defaults as changed by variables such as `CC_SCHEDULE_AWAIT_MINUTES`.
+
+    Raises:
+        ConfigError: a value can't be read; the message names the variable.
+    """
+    changes: dict[str, Any] = {}
+    for key in Config.__struct_fields__:
+        name = ENVIRONMENT_PREFIX + key.upper()
+        if name in environment:
+            try:
+                changes[key] = getattr(_convert({key: environment[name]}, strict=False), key)
+            except ConfigError as error:
+                raise ConfigError(f"environment variable {name}: {error}") from None
+    return configure(Config(), changes)
+
+
+def parse_settings(pairs: Mapping[str, str]) -> dict[str, object]:
+    """Return settings given as text (a command line's) with their own types.
+
+    Raises:
+        ConfigError: an unknown key, or a value that can't be read.
+    """
+    for key in pairs:
+        if key not in Config.__struct_fields__:
+            raise ConfigError(
+                f"unknown setting {key!r}{did_you_mean(key, Config.__struct_fields__)}"
+            )
+    config = _convert(pairs, strict=False)
+    return {key: getattr(config, key) for key in pairs}
+
+
+def _convert(values: Mapping[str, object], *, strict: bool) -> Config:
+    for key, value in values.items():
+        if isinstance(value, float) and value != value:
+            raise ConfigError(f"{key}={value!r} is not a number")
+    try:
+        return msgspec.convert(values, Config, strict=strict)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$.")
+        key = where.rstrip("`")
+        given = f"{key}={values[key]!r}: " if key in values else ""
+        raise ConfigError(f"{given}{text[0].lower()}{text[1:]}") from None

@@ -1,0 +1,97 @@
+"""Payloads of events that are not results of a step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from backtest_kit._values.results import transition_id
+from backtest_kit._values.signal import SignalRow
+
+Mode = Literal["backtest", "live"]
+MetricType = Literal["backtest_total", "backtest_timeframe", "backtest_signal", "live_tick"]
+
+
+class ProgressEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a backtest has come; `progress` runs from 0 to 1."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    frame_name: str
+    total_frames: int
+    processed_frames: int
+    progress: float
+
+
+class DoneEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A run has ended, for whatever reason, and its other events have been delivered."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    frame_name: str | None
+    mode: Mode
+
+
+class PerformanceEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A duration in milliseconds; `timestamp` and `previous_timestamp` are wall-clock ms UTC."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    mode: Mode
+    metric_type: MetricType
+    duration: float
+    timestamp: int
+    previous_timestamp: int | None
+
+
+class RiskEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A risk profile's answer; `reason` is `None` where it allowed the signal."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    mode: Mode
+    risk_name: str
+    signal: SignalRow
+    price: float
+    timestamp: int
+    active_count: int
+    reason: str | None
+
+
+class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An open signal's profit has reached a milestone; `level` is +-10, 20 ... 100 percent."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    mode: Mode
+    signal: SignalRow
+    level: int
+    revenue_percent: float
+    current_price: float
+    timestamp: int
+
+    @property
+    def transition_id(self) -> str:
+        """A stable id: a milestone that is told again, after a crash, has the same."""
+        return transition_id(self.signal, f"milestone {self.level:+d}")
+
+
+class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something raised; `where` says which part: a step, a callback, a listener, a whole run.
+
+    `when` is the instant of the step in milliseconds UTC, and `None` outside one.
+    """
+
+    where: str
+    error: BaseException
+    symbol: str | None = None
+    strategy_name: str | None = None
+    exchange_name: str | None = None
+    mode: Mode | None = None
+    when: int | None = None

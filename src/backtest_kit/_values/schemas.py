@@ -1,0 +1,314 @@
+"""What can be registered: one frozen record each, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+
+from backtest_kit._values.errors import RegistrationError, did_you_mean
+from backtest_kit._values.time import INTERVALS, MINUTE, to_ms
+from backtest_kit._values.windows import Windows
+
+GetCandles = Callable[[str, str, int, int], Any]
+GetSignal = Callable[[str, datetime], Any]
+Format = Callable[[str, float], str | Awaitable[str]]
+#: What a walker can compare by; all are figures of `Statistics`.
+METRICS: Final = (
+    "sharpe_ratio",
+    "annualized_sharpe_ratio",
+    "win_rate",
+    "avg_pnl",
+    "total_pnl",
+    "certainty_ratio",
+    "expected_yearly_returns",
+)
+SIZING_METHODS: Final = ("fixed-percentage", "kelly-criterion", "atr-based")
+SizingMethod = Literal["fixed-percentage", "kelly-criterion", "atr-based"]
+
+
+class _Schema(msgspec.Struct, frozen=True, kw_only=True):
+    """Base: the name is checked, the callbacks become an object with the given functions."""
+
+    NAME: ClassVar[str] = ""
+    CALLBACKS: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        name = self.name
+        if not isinstance(name, str) or not name.strip():
+            raise RegistrationError(f"{self.NAME} must be a text that is not empty, not {name!r}")
+        callbacks = getattr(self, "callbacks", None)
+        if callbacks is not None:
+            normal = _callbacks(callbacks, self.CALLBACKS, f"{self.NAME}={name!r}")
+            msgspec.structs.force_setattr(self, "callbacks", normal)
+        self._check(f"{self.NAME}={name!r}")
+
+    @property
+    def name(self) -> str:
+        """The name under which this is registered."""
+        return getattr(self, self.NAME)  # type: ignore[no-any-return]
+
+    def _check(self, me: str) -> None:
+        """Check the fields of one kind; `me` names the record in messages."""
+
+    def callback(self, name: str) -> Callable[..., Any] | None:
+        """Return the callback of this name, or `None` where the user gave none."""
+        return getattr(getattr(self, "callbacks", None), name, None)
+
+
+class ExchangeSchema(_Schema, frozen=True, kw_only=True):
+    """Where candles come from.
+
+    `get_candles(symbol, interval, since, limit)` returns the candles whose open time lies in
+    `[since, since + limit * interval)`, `since` in milliseconds UTC; sync (then it runs in a
+    worker thread, so that a hanging call can be given up) or async. `page_limit` is how many one
+    call may ask for, where it is not `max_candles_per_request`. `data_range(symbol)` returns the
+    first open time and the end in milliseconds, where that is known.
+    """
+
+    NAME = "exchange_name"
+    CALLBACKS = ("on_candle_data",)
+
+    exchange_name: str
+    get_candles: GetCandles
+    format_price: Format | None = None
+    format_quantity: Format | None = None
+    page_limit: int | None = None
+    data_range: Callable[[str], tuple[int, int] | None] | None = None
+    close: Callable[[], Any] | None = None
+    callbacks: Any = None
+    note: str = ""
+
+    def _check(self, me: str) -> None:
+        _function(me, "get_candles", self.get_candles)
+        for field in ("format_price", "format_quantity", "data_range", "close"):
+            if getattr(self, field) is not None:
+                _function(me, field, getattr(self, field))
+        if self.page_limit is not None and self.page_limit < 1:
+            raise RegistrationError(f"{me}: page_limit={self.page_limit} must be 1 or more")
+
+
+class StrategySchema(_Schema, frozen=True, kw_only=True):
+    """A strategy: `get_signal(symbol, when)`, asked at most once per `interval`.
+
+    Or `get_signals(candles) -> Signals` over whole arrays, which sees `warmup` candles of
+    `interval`. `risk_name` is one risk profile or several, all of which must agree.
+    """
+
+    NAME = "strategy_name"
+    CALLBACKS = (
+        "on_tick",
+        "on_open",
+        "on_active",
+        "on_idle",
+        "on_close",
+        "on_schedule",
+        "on_cancel",
+        "on_write",
+        "on_partial_profit",
+        "on_partial_loss",
+    )
+
+    strategy_name: str
+    interval: str
+    get_signal: GetSignal | None = None
+    get_signals: Callable[[Any], Any] | None = None
+    warmup: int = 200
+    risk_name: str | Sequence[str] | None = None
+    callbacks: Any = None
+    note: str = ""
+
+    def _check(self, me: str) -> None:
+        _interval(me, self.interval)
+        if (self.get_signal is None) == (self.get_signals is None):
+            raise RegistrationError(f"{me}: give either get_signal or get_signals")
+        for field in ("get_signal", "get_signals"):
+            if getattr(self, field) is not None:
+                _function(me, field, getattr(self, field))
+        if not isinstance(self.warmup, int) or self.warmup < 1:
+            raise RegistrationError(
+                f"{me}: warmup={self.warmup!r} must be a whole number, 1 or more"
+            )
+        if any(not isinstance(name, str) or not name for name in self.risk_names):
+            raise RegistrationError(f"{me}: risk_name={self.risk_name!r} must be names")
+
+    @property
+    def risk_names(self) -> tuple[str, ...]:
+        """The names of the risk profiles, in order, each once."""
+        if self.risk_name is None:
+            return ()
+        if isinstance(self.risk_name, str):
+            return (self.risk_name,)
+        return tuple(dict.fromkeys(self.risk_name))
+
+
+class FrameSchema(_Schema, frozen=True, kw_only=True):
+    """A range of time to backtest over: `start_date` to `end_date`, both included."""
+
+    NAME = "frame_name"
+    CALLBACKS = ("on_timeframe",)
+
+    frame_name: str
+    interval: str
+    start_date: datetime
+    end_date: datetime
+    callbacks: Any = None
+    note: str = ""
+
+    def _check(self, me: str) -> None:
+        _interval(me, self.interval)
+        try:
+            start, end = to_ms(self.start_date, "start_date"), to_ms(self.end_date, "end_date")
+        except (TypeError, ValueError) as error:
+            raise RegistrationError(f"{me}: {error}") from None
+        if start % MINUTE:
+            raise RegistrationError(
+                f"{me}: start_date={self.start_date.isoformat()} must be a whole minute"
+            )
+        if end < start:
+            raise RegistrationError(
+                f"{me}: end_date={self.end_date.isoformat()} is before "
+                f"start_date={self.start_date.isoformat()}"
+            )
+
+    @property
+    def timeline(self) -> range:
+        """The instants of the frame, milliseconds UTC."""
+        step = INTERVALS[self.interval]
+        return range(to_ms(self.start_date), to_ms(self.end_date) + 1, step)
+
+
+class RiskSchema(_Schema, frozen=True, kw_only=True):
+    """A risk profile: checks that must all agree before a signal opens.
+
+    Each check gets a `RiskCheck`; it rejects by raising or by returning a reason (a text).
+    """
+
+    NAME = "risk_name"
+    CALLBACKS = ("on_allowed", "on_rejected")
+
+    risk_name: str
+    validations: Sequence[Callable[[Any], Any]]
+    callbacks: Any = None
+    note: str = ""
+
+    def _check(self, me: str) -> None:
+        if isinstance(self.validations, str) or not isinstance(self.validations, Sequence):
+            raise RegistrationError(f"{me}: validations must be a list of functions")
+        for i, check in enumerate(self.validations):
+            _function(me, f"validations[{i}]", check)
+
+
+class SizingSchema(_Schema, frozen=True, kw_only=True):
+    """How large a position should be (advisory); percentages are of the account balance."""
+
+    NAME = "sizing_name"
+    CALLBACKS = ("on_calculate",)
+
+    sizing_name: str
+    method: SizingMethod
+    risk_percentage: float = 1.0
+    kelly_multiplier: float = 0.25
+    atr_multiplier: float = 2.0
+    min_position_size: float | None = None
+    max_position_size: float | None = None
+    max_position_percentage: float | None = None
+    callbacks: Any = None
+    note: str = ""
+
+    def _check(self, me: str) -> None:
+        if self.method not in SIZING_METHODS:
+            tail = did_you_mean(str(self.method), SIZING_METHODS)
+            raise RegistrationError(f"{me}: unknown method {self.method!r}{tail}")
+        for field in (
+            "risk_percentage",
+            "kelly_multiplier",
+            "atr_multiplier",
+            "min_position_size",
+            "max_position_size",
+            "max_position_percentage",
+        ):
+            value = getattr(self, field)
+            if value is None and field.startswith(("min", "max")):
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 < value < 1e300
+            ):
+                raise RegistrationError(f"{me}: {field}={value!r} must be a number above 0")
+        for field in ("risk_percentage", "max_position_percentage"):
+            if (getattr(self, field) or 0) > 100:
+                raise RegistrationError(f"{me}: {field}={getattr(self, field)} is above 100")
+        low, high = self.min_position_size, self.max_position_size
+        if low is not None and high is not None and low > high:
+            raise RegistrationError(
+                f"{me}: min_position_size={low} is above max_position_size={high}"
+            )
+
+
+def _function(me: str, field: str, value: object) -> None:
+    if not callable(value):
+        raise RegistrationError(f"{me}: {field} must be a function, not {value!r}")
+
+
+def _interval(me: str, interval: object) -> None:
+    if interval not in INTERVALS:
+        known = " ".join(INTERVALS)
+        raise RegistrationError(f"{me}: unknown interval {interval!r}; use one of: {known}")
+
+
+def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespace:
+    if isinstance(given, Mapping):
+        functions = dict(given)
+    else:
+        names = (name for name in dir(given) if name.startswith("on_"))
+        functions = {name: getattr(given, name) for name in names}
+    for name, function in functions.items():
+        if name not in known:
+            raise RegistrationError(
+                f"{me}: unknown callback {name!r}{did_you_mean(str(name), known)}"
+            )
+        if function is not None and not callable(function):
+            raise RegistrationError(f"{me}: callback {name} must be a function, not {function!r}")
+    return SimpleNamespace(**{n: f for n, f in functions.items() if f is not None})
+
+
+class WalkerSchema(_Schema, frozen=True, kw_only=True):
+    """Strategies to compare over one exchange and frame, by a metric of which more is better.
+
+    `windows`: choose in one part of the frame and judge in the next, all along it.
+    """
+
+    NAME = "walker_name"
+    CALLBACKS = ("on_strategy_start", "on_strategy_complete", "on_strategy_error", "on_complete")
+
+    walker_name: str
+    exchange_name: str
+    frame_name: str
+    strategies: Sequence[str]
+    metric: str = "sharpe_ratio"
+    windows: Windows | None = None
+    callbacks: Any = None
+    note: str = ""
+
+    def _check(self, me: str) -> None:
+        if isinstance(self.strategies, str) or not isinstance(self.strategies, Sequence):
+            raise RegistrationError(f"{me}: strategies must be a list of names")
+        if not self.strategies:
+            raise RegistrationError(f"{me}: strategies is empty; name at least one")
+        seen: set[str] = set()
+        for name in self.strategies:
+            if not isinstance(name, str):
+                raise RegistrationError(f"{me}: strategies has {name!r}, which is no name")
+            if name in seen:
+                raise RegistrationError(f"{me}: strategies has {name!r} twice")
+            seen.add(name)
+        if self.metric not in METRICS:
+            tail = did_you_mean(str(self.metric), METRICS)
+            raise RegistrationError(f"{me}: unknown metric {self.metric!r}{tail}")
+        if self.windows is not None and not isinstance(self.windows, Windows):
+            raise RegistrationError(f"{me}: windows must be a Windows, not {self.windows!r}")

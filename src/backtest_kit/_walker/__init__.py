@@ -1,0 +1,1 @@
+"""Walks: whole backtests of many strategies, compared, resumed and spread over workers."""

@@ -1,0 +1,118 @@
+"""What was tried, and what came of it: one SQLite file, from which a walk resumes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from backtest_kit._statistics.trial import Trial
+from backtest_kit._values.errors import StateError
+
+_VERSION: Final = 1
+_TABLES: Final = """
+BEGIN;
+CREATE TABLE trials (fingerprint TEXT PRIMARY KEY, trial BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE ledger (variant TEXT, symbol TEXT, since INTEGER, until INTEGER,
+                     PRIMARY KEY (variant, symbol, since, until)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+
+class TrialKey(msgspec.Struct, frozen=True):
+    """Which trial it is.
+
+    `fingerprint` is of all that the figures depend on. `variant` is of the strategy and the
+    settings alone, tried on `symbols` from `since` to `until` (milliseconds, both included).
+    """
+
+    fingerprint: str
+    variant: str
+    symbols: tuple[str, ...]
+    since: int
+    until: int
+
+
+class WalkStore:
+    """Finished trials in `folder`/walks.db; several processes may use it at once.
+
+    Each method raises StateError where the file can't be read or written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "walks.db"
+
+    def find(self, keys: Sequence[TrialKey]) -> dict[str, Trial]:
+        """Return the trials there are, by fingerprint; one that can't be read counts as none."""
+        found = {}
+        with self._open() as file:
+            for key in keys:
+                row = file.execute(
+                    "SELECT trial FROM trials WHERE fingerprint = ?", (key.fingerprint,)
+                ).fetchone()
+                try:
+                    if row is not None:
+                        found[key.fingerprint] = msgspec.msgpack.decode(row[0], type=Trial)
+                except msgspec.MsgspecError:
+                    continue
+        return found
+
+    def put(self, key: TrialKey, trial: Trial | None) -> None:
+        """Keep a trial durably, and count it; `None`: it was given up, and only counts."""
+        with self._open() as file, file:
+            if trial is not None:
+                file.execute(
+                    "INSERT OR REPLACE INTO trials VALUES (?, ?)",
+                    (key.fingerprint, msgspec.msgpack.encode(trial)),
+                )
+            file.executemany(
+                "INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?)",
+                [(key.variant, symbol, key.since, key.until) for symbol in key.symbols],
+            )
+
+    def tried(self, symbols: Sequence[str], since: int, until: int) -> int:
+        """Return how many variants were ever tried on any of these symbols in a time like this."""
+        marks = ", ".join("?" * len(symbols))
+        with self._open() as file:
+            (count,) = file.execute(
+                "SELECT COUNT(DISTINCT variant) FROM ledger WHERE since <= ? AND until >= ? "  # noqa: S608 - question marks
+                f"AND symbol IN ({marks})",
+                (until, since, *symbols),
+            ).fetchone()
+        return int(count)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=30)) as file:
+                file.execute("PRAGMA synchronous = FULL")
+                (version,) = file.execute("PRAGMA user_version").fetchone()
+                if version == 0:
+                    _make(file)
+                elif version > _VERSION:
+                    raise StateError(
+                        f"{self.path} was written by a newer release (version {version}); use "
+                        "that one, or another folder"
+                    )
+                yield file
+        except (OSError, sqlite3.Error) as error:
+            raise StateError(
+                f"the trials in {self.path} can't be used: {error}; make the folder writable, "
+                "choose another one, or move the file away to begin anew"
+            ) from error
+
+
+def _make(file: sqlite3.Connection) -> None:
+    try:
+        file.executescript(_TABLES)
+    except sqlite3.OperationalError:
+        file.rollback()
+        (version,) = file.execute("PRAGMA user_version").fetchone()
+        if version == 0:  # it was not another process that has just made them
+            raise
