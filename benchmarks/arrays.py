@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 
 import numba
 import numpy as np
+from backtest_kit._arrays.kernel_run import Play, compile_kernel, run_kernel
 from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._arrays.kernel_run import Play, compile_kernel, run_kernel
 from backtest_kit._data.series import average_prices
-from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._walker.trial import run_trial
 

@@ -93,13 +93,15 @@ def script(seed, rate, coarse=False):
 configs = st.fixed_dictionaries(
     {
         "exit_trigger": st.sampled_from(["vwap", "wick"]),
+        "fill_price": st.sampled_from(["market", "average"]),
+        "ask_at": st.sampled_from(["close", "elapsed"]),
         "ambiguous_candle": st.sampled_from(["stop_loss_first", "take_profit_first"]),
         "schedule_await_minutes": st.sampled_from([1, 5, 30, 120]),
         "avg_price_candles_count": st.sampled_from([1, 2, 5, 9]),
         "min_take_profit_distance_percent": st.sampled_from([0.0, 0.5]),
         "min_stop_loss_distance_percent": st.sampled_from([0.0, 0.5]),
         "max_stop_loss_distance_percent": st.sampled_from([0.0, 3.0, 20.0]),
-        "max_signal_lifetime_minutes": st.just(1440),
+        "max_signal_lifetime_minutes": st.sampled_from([0, 120, 1440]),
         "percent_slippage": st.sampled_from([0.0, 0.1]),
         "percent_fee": st.sampled_from([0.0, 0.1]),
     }

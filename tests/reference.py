@@ -29,15 +29,21 @@ def fill_gaps(rows):
     return whole
 
 
-def is_valid(p, price, config):
+def is_valid(p, average_price, market, config):
+    """`market` is the price that fills; the average price decides later, unless by wicks."""
     entry = p.get("price_open")
     long = p["position"] == "long"
-    now = entry is None or (price <= entry if long else price >= entry)
+    now = entry is None or (market <= entry if long else market >= entry)
     tp, sl, life = p["price_take_profit"], p["price_stop_loss"], p["minute_estimated_time"]
-    for level in {entry if entry is not None else price, price if now else entry}:
+    between = set() if entry is None else {entry}
+    if now:
+        between.add(market)
+        if config["exit_trigger"] == "vwap":
+            between.add(average_price)
+    for level in between:
         if not (sl < level < tp if long else tp < level < sl):
             return False
-    at = price if now else entry
+    at = market if now else entry
     profit, loss = abs(tp - at) / at * 100, abs(sl - at) / at * 100
     lowest, least, most = (
         config["min_take_profit_distance_percent"],
@@ -48,7 +54,8 @@ def is_valid(p, price, config):
     lowest, least, most = lowest * (1 - hair), least * (1 - hair), most * (1 + hair)
     if (lowest and profit < lowest) or (least and loss < least) or (most and loss > most):
         return False
-    return 1 <= life <= config["max_signal_lifetime_minutes"]
+    longest = config["max_signal_lifetime_minutes"] or 100 * 366 * 1440
+    return 1 <= life <= longest
 
 
 def pnl(long, opened, closed, config):
@@ -60,34 +67,41 @@ def pnl(long, opened, closed, config):
     return (a - b) / a * 100 - 2 * f
 
 
-def scheduled(sig, t, p, row, config):
-    long, entry, sl = sig["position"] == "long", sig["entry"], sig["price_stop_loss"]
-    expired = (t - sig["scheduled_at"]) // MINUTE >= config["schedule_await_minutes"]
+def scheduled(sig, t, p, market, row, config):
+    """Return None, or what happens and, for a fill, its price."""
+    long, limit = sig["position"] == "long", sig["price_open"]
+    tp, sl = sig["price_take_profit"], sig["price_stop_loss"]
+    expired = t - sig["scheduled_at"] >= config["schedule_await_minutes"] * MINUTE
     if config["exit_trigger"] == "vwap":
         if expired:
-            return "timeout"
+            return "timeout", None
         if (p <= sl) if long else (p >= sl):
-            return "price_reject"
-        return "activate" if ((p <= entry) if long else (p >= entry)) else None
+            return "price_reject", None
+        if (p > limit) if long else (p < limit):
+            return None
+        if not (sl < market < tp if long else tp < market < sl):
+            return "price_reject", None
+        return "activate", max(limit, market) if long else min(limit, market)
     _, o, h, low, _, _ = row
     if (o <= sl) if long else (o >= sl):
-        return "price_reject"
-    if (low <= entry) if long else (h >= entry):
-        return "both" if ((low <= sl) if long else (h >= sl)) else "activate"
-    return "timeout" if expired else None
+        return "price_reject", None
+    if (low <= limit) if long else (h >= limit):
+        return "both" if ((low <= sl) if long else (h >= sl)) else "activate", limit
+    return ("timeout", None) if expired else None
 
 
-def pending(sig, t, p, row, config):
+def pending(sig, t, p, market, row, config):
     """Return (reason, price, ambiguous) or None."""
     long, tp, sl = sig["position"] == "long", sig["price_take_profit"], sig["price_stop_loss"]
-    expired = (t - sig["pending_at"]) // MINUTE >= sig["minute_estimated_time"]
+    worse = min if long else max
+    expired = t - sig["pending_at"] >= sig["minute_estimated_time"] * MINUTE
     if config["exit_trigger"] == "vwap":
         if expired:
-            return "time_expired", p, False
+            return "time_expired", market, False
         if (p >= tp) if long else (p <= tp):
-            return "take_profit", tp, False
+            return "take_profit", worse(tp, market), False
         if (p <= sl) if long else (p >= sl):
-            return "stop_loss", (min(sl, p) if long else max(sl, p)), False
+            return "stop_loss", worse(sl, market), False
         return None
     _, o, h, low, _, _ = row
     if (o <= sl) if long else (o >= sl):
@@ -103,12 +117,13 @@ def pending(sig, t, p, row, config):
         return "take_profit", tp, False
     if hits_sl:
         return "stop_loss", sl, False
-    return ("time_expired", p, False) if expired else None
+    return ("time_expired", market, False) if expired else None
 
 
 def backtest(rows, start, end, frame_step, interval, script, config):
     """Return the transitions as tuples, in order."""
     count = config["avg_price_candles_count"]
+    at_close = config["ask_at"] == "close"
     rows = fill_gaps(rows)
     out, sig, last_call, last_close = [], None, None, None
     for k in range(len(rows)):
@@ -118,49 +133,53 @@ def backtest(rows, start, end, frame_step, interval, script, config):
         if k + 1 < count:
             continue
         p, row = average(rows[: k + 1], count), rows[k]
+        market = row[4] if config["fill_price"] == "market" else p
         if sig is not None and sig["pending_at"] is None:
-            verdict = scheduled(sig, t, p, row, config)
-            if verdict in ("timeout", "price_reject"):
-                out.append(("cancelled", t, verdict))
+            turn = scheduled(sig, t, p, market, row, config)
+            if turn is not None and turn[0] in ("timeout", "price_reject"):
+                out.append(("cancelled", t, turn[0]))
                 sig, last_close = None, t
-            elif verdict is not None:
-                sig["pending_at"] = t
+            elif turn is not None:
+                sig["pending_at"], sig["entry"] = t, turn[1]
                 out.append(("opened", t, sig["entry"]))
-                if verdict == "both":
+                if turn[0] == "both":
                     sl = sig["price_stop_loss"]
                     out.append(closed(sig, t, ("stop_loss", sl, False), config))
                     sig, last_close = None, t
-            continue
-        if sig is not None:
-            how = pending(sig, t, p, row, config)
+        elif sig is not None:
+            how = pending(sig, t, p, market, row, config)
             if how is not None:
                 out.append(closed(sig, t, how, config))
                 sig, last_close = None, t
             else:
                 out += milestones(sig, t, p)
+        if sig is not None:
             continue
         if t > end:
             break
-        if (t - start) % frame_step or (last_close is not None and t <= last_close):
+        if (t - start) % frame_step or (last_close == t and not at_close):
             continue
-        if last_call is not None and t - last_call < interval:
+        if at_close:
+            if t % interval:
+                continue
+        elif last_call is not None and t - last_call < interval:
             continue
         last_call = t
         proposal = script(t, p)
-        if proposal is None or not is_valid(proposal, p, config):
+        if proposal is None or not is_valid(proposal, p, market, config):
             continue
         entry, long = proposal.get("price_open"), proposal["position"] == "long"
-        now = entry is None or (p <= entry if long else p >= entry)
+        now = entry is None or (market <= entry if long else market >= entry)
         sig = dict(proposal, scheduled_at=t, pending_at=t if now else None, fired=set())
-        sig["entry"] = p if now else entry
+        sig["entry"] = market if now else entry
         out.append(("opened" if now else "scheduled", t, sig["entry"]))
     if sig is not None:
         t = rows[-1][0] + MINUTE
         if sig["pending_at"] is None:
             out.append(("cancelled", t, "end_of_data"))
         else:
-            p = average(rows, count)
-            out.append(closed(sig, t, ("end_of_data", p, False), config))
+            market = rows[-1][4] if config["fill_price"] == "market" else average(rows, count)
+            out.append(closed(sig, t, ("end_of_data", market, False), config))
     return out
 
 

@@ -20,13 +20,16 @@ COMMAND = [sys.executable, "-m", "backtest_kit"]
 STRATEGY = """
 import backtest_kit as bk
 
+bk.set_config(fill_price="average")  # the market of the tests leaps
+
 @bk.strategy("often", interval="5m")
 def often(symbol, when):
     price = bk.average_price(symbol)
     return bk.Signal(position="long", price_take_profit=price * 1.02,
                      price_stop_loss=price * 0.98, minute_estimated_time=45)
 """
-SYNTHETIC = STRATEGY + "bk.add_exchange(bk.exchanges.SyntheticExchange())\n"
+MINUTELY = STRATEGY.replace('"5m"', '"1m"')  # asked at the first step by the wall clock
+SYNTHETIC = MINUTELY + "bk.add_exchange(bk.exchanges.SyntheticExchange())\n"
 
 
 @pytest.fixture
@@ -186,7 +189,7 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
 
 def test_a_run_that_fails_is_named_while_the_others_go_on(place, start):
     (place / "two.py").write_text(
-        STRATEGY
+        MINUTELY
         + """
 market = bk.exchanges.SyntheticExchange()
 

@@ -22,6 +22,7 @@ import time
 import backtest_kit as bk
 
 PERCENT = 1.5
+bk.set_config(fill_price="average")  # the market of the tests leaps
 
 def bracket(minutes):
     def get_signal(symbol, when):

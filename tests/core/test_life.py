@@ -1,4 +1,4 @@
-"""The life of a signal as tables a trader can read: open, high, low, average price -> outcome.
+"""The life of a signal as tables a trader can read: open, high, low, average price (and close).
 
 Long: entry 100, take-profit 110, stop-loss 90, lifetime 60 minutes; waiting: 30 minutes. Each table
 is played mirrored for a short as well.
@@ -6,8 +6,9 @@ is played mirrored for a short as well.
 
 import pytest
 
-from backtest_kit._rules import life
 from backtest_kit._rules.profit import crossed
+from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
+from backtest_kit._rules.tape import Bar
 from backtest_kit._values.config import Config, configure
 from backtest_kit._values.signal import SignalRow
 
@@ -31,10 +32,12 @@ def row(position, *, pending):
     )
 
 
-def bar(position, minute, opening, high, low, price):
+def bar(position, minute, opening, high, low, price, close=None):
+    close = price if close is None else close
     if position == "short":
-        opening, high, low, price = 200 - opening, 200 - low, 200 - high, 200 - price
-    return life.Bar(minute * MINUTE, price, opening, high, low)
+        opening, high, low = 200 - opening, 200 - low, 200 - high
+        price, close = 200 - price, 200 - close
+    return Bar(minute * MINUTE, price, close, opening, high, low)
 
 
 def mirrored(position, price):
@@ -43,7 +46,7 @@ def mirrored(position, price):
 
 WAITING = {
     "vwap": [
-        # minute, open, high, low, average -> verdict
+        # minute, open, high, low, average (close: the same) -> what becomes of it
         (1, 105, 106, 99, 101, "wait"),  # a wick alone fills nothing
         (1, 105, 106, 99, 100, "activate"),  # the price itself has come down to the entry
         (1, 105, 106, 80, 91, "activate"),
@@ -52,6 +55,10 @@ WAITING = {
         (29, 105, 106, 104, 105, "wait"),
         (30, 105, 106, 104, 105, "timeout"),
         (30, 105, 106, 90, 95, "timeout"),  # expiry comes first
+        (1, 105, 106, 99, 99, 103, ("activate", 103)),  # the market is worse: that is paid
+        (1, 105, 106, 99, 99, 95, ("activate", 100)),  # better than the limit is not credited
+        (1, 105, 106, 89, 99, 90, "price_reject"),  # the market is at the stop
+        (1, 105, 111, 99, 99, 110, "price_reject"),  # or at the target
     ],
     "wick": [
         (1, 105, 106, 101, 99, "wait"),  # the average price is not asked
@@ -76,6 +83,11 @@ FILLED = {
         (59, 100, 101, 99, 100, None),
         (60, 100, 101, 99, 103, ("time_expired", 103)),
         (60, 100, 101, 99, 115, ("time_expired", 115)),  # expiry comes first
+        (60, 100, 101, 99, 115, 102, ("time_expired", 102)),  # at the market
+        (1, 100, 120, 80, 111, 108, ("take_profit", 108)),  # the market has fallen back
+        (1, 100, 120, 80, 111, 112, ("take_profit", 110)),
+        (1, 100, 120, 80, 89, 92, ("stop_loss", 90)),  # the market has recovered: no credit
+        (1, 100, 120, 80, 89, 85, ("stop_loss", 85)),
     ],
     "wick": [
         (1, 100, 109, 91, 120, None),
@@ -96,8 +108,21 @@ FILLED = {
 def test_waiting(position, trigger, case):
     config = configure(Config(), {"exit_trigger": trigger, "schedule_await_minutes": 30})
     *market, expected = case
-    got = life.scheduled_step(row(position, pending=False), bar(position, *market), config)
-    assert got == expected
+    waiting = row(position, pending=False)
+    got = scheduled_step(waiting, bar(position, *market), config)
+    if expected == "wait":
+        assert got is None
+    elif expected in ("timeout", "price_reject"):
+        assert got == Cancel(expected)
+    else:
+        what, fill = expected if isinstance(expected, tuple) else (expected, 100)
+        assert isinstance(got, Activation)
+        assert (got.row.pending_at, got.row.price_open) == (
+            market[0] * MINUTE,
+            mirrored(position, fill),
+        )
+        stopped = Close("stop_loss", waiting.price_stop_loss)
+        assert got.close == (stopped if what == "activate_and_stop" else None)
 
 
 @pytest.mark.parametrize("position", ["long", "short"])
@@ -105,11 +130,11 @@ def test_waiting(position, trigger, case):
 def test_filled(position, trigger, case):
     config = configure(Config(), {"exit_trigger": trigger})
     *market, expected = case
-    got = life.pending_step(row(position, pending=True), bar(position, *market), config)
+    got = pending_step(row(position, pending=True), bar(position, *market), config)
     if expected is None:
         assert got is None
     else:
-        assert got == life.Close(expected[0], mirrored(position, expected[1]))
+        assert got == Close(expected[0], mirrored(position, expected[1]))
 
 
 @pytest.mark.parametrize("position", ["long", "short"])
@@ -119,10 +144,8 @@ def test_filled(position, trigger, case):
 )
 def test_a_candle_that_touches_both_is_ambiguous(position, rule, reason, price):
     config = configure(Config(), {"exit_trigger": "wick", "ambiguous_candle": rule})
-    got = life.pending_step(
-        row(position, pending=True), bar(position, 1, 100, 110, 90, 100), config
-    )
-    assert got == life.Close(reason, mirrored(position, price), ambiguous=True)
+    got = pending_step(row(position, pending=True), bar(position, 1, 100, 110, 90, 100), config)
+    assert got == Close(reason, mirrored(position, price), ambiguous=True)
 
 
 def test_a_milestone_is_reached_at_exactly_its_level():

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._rules.proposal import Quote, complete
 from backtest_kit._values.config import Config
-from backtest_kit._values.signal import complete
 
 CONFIG = Config()
 NAMES = {"when": 0, "symbol": "X", "strategy_name": "s", "exchange_name": "e", "config": CONFIG}
@@ -22,7 +22,7 @@ def proposed(side, price, goal, stop):
         price_stop_loss=price * (1 - s * stop / 100),
         minute_estimated_time=60,
     )
-    return complete(signal, price=price, **NAMES)
+    return complete(signal, quote=Quote(price, price), **NAMES)
 
 
 @given(prices, sides)

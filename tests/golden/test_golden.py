@@ -88,7 +88,7 @@ def test_an_open_position_closes_where_the_candles_first_reach_a_level(golden, e
     candles = golden / "candles.csv"
     told, _ = write.live(adapter, candles, [("planned", symbol)], write.END, expected["settings"])
     closed = write.transitions(told, symbol)[-1]
-    assert closed["signal"] == row
+    assert_holds(row, closed["signal"])
     assert (closed["close_timestamp"], closed["close_reason"]) == (when, reason)
     assert closed["pnl"]["price_close"] == level
 
@@ -112,7 +112,9 @@ def test_the_command_line_shows_what_is_stored(golden, expected):
     shown = write.command("state", *place, "--strategy", "planned", cwd=golden)
     assert_holds(read(golden / "state.json"), shown)
     living = {run["key"]["symbol"]: run["state"]["signal"] for run in shown}
-    assert living == {s: r for s, r in expected["follow"]["live"]["soon"].items() if s != "P"}
+    followed = {s: r for s, r in expected["follow"]["live"]["soon"].items() if s != "P"}
+    assert living.keys() == followed.keys()
+    assert_holds(followed, living)
     (recorded,) = read(golden / "report.json")
     del recorded["statistics"]  # worked out anew, perhaps by other formulas
     (shown,) = write.command("report", "live", *place, "--symbol", "DONE", cwd=golden)

@@ -234,8 +234,8 @@ def test_a_hanging_symbol_does_not_hold_up_another():
             await stage.world.until(T0 + 30 * MINUTE)
 
     stage.world.run(main())
-    # positions of ten minutes, and at the step after each the next
-    assert [(round(at.timestamp() * 1000) - T0) // MINUTE for at in asked] == [0, 11, 22]
+    # positions of ten minutes, and the next one at the step at which each closes
+    assert [(round(at.timestamp() * 1000) - T0) // MINUTE for at in asked] == [0, 10, 20]
     assert bk.Live.get_data("GOOD", strategy_name="t").missed == 0
 
 

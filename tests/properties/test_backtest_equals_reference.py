@@ -63,6 +63,11 @@ def play(case, rows, *, step_by_step, is_async=False, chunk=131_072):
             results = bk.Backtest.run_sync(
                 "X", strategy_name="s", exchange_name="frame", frame_name="f"
             )
+        except bk.ConfigError:  # no frame is the close of a candle of the interval
+            line, interval = bk.list_frames()[0].timeline, INTERVALS[case.interval]
+            assert case.config["ask_at"] == "close"
+            assert all(when % interval for when in line)
+            return told
         except bk.DataRangeError:  # the only frame is the instant at which the data begin
             assert len(bk.list_frames()[0].timeline) == 1
             return told

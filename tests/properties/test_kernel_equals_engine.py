@@ -14,10 +14,12 @@ pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backte
 
 import backtest_kit as bk
 import reference
-from backtest_kit._arrays import kernel_run as kernel
-from backtest_kit._backtest.array_results import Ahead
+from backtest_kit._arrays import simulation as kernel
+from backtest_kit._arrays.simulate import simulate
+from backtest_kit._arrays.trade_table import TradeTable
+from backtest_kit._backtest.array_results import ArrayResults
 from backtest_kit._data.series import average_prices
-from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import REASONS, ProfitLoss, TickCancelled, TickClosed
 from backtest_kit._values.signal import SignalRow
@@ -65,12 +67,14 @@ easy = st.builds(
 )
 
 
-def tape_of(rows, count):
+def tape_of(rows, config):
     """The 1m market without gaps, as the engine sees it."""
     t, o, h, low, c, v = (
         np.array(column) for column in zip(*reference.fill_gaps(rows), strict=True)
     )
-    return Tape(int(t[0]) + MINUTE, average_prices(h, low, c, v, count), o, h, low)
+    average = average_prices(h, low, c, v, config["avg_price_candles_count"])
+    fill = average if config["fill_price"] == "average" else c
+    return Tape(int(t[0]) + MINUTE, average, fill, o, h, low)
 
 
 def play_of(case, more, tape, rows):
@@ -113,7 +117,7 @@ def play_of(case, more, tape, rows):
         signals = bk.Signals(side, goal, stop, minutes, entry)
     start = START + more.shift * MINUTE
     whole_buckets = -(-START // interval) - START // interval
-    return kernel.Play(
+    return kernel.SignalRows(
         signals,
         opens,
         case.interval,
@@ -189,6 +193,7 @@ def ticks(table, tape):
             minute_estimated_time=int(table.minutes[i]),
             scheduled_at=scheduled,
             pending_at=None if filled < 0 else filled,
+            price_limit=None if np.isnan(limit := table.price_limit[i]) else float(limit),
             **WHERE,
         )
         place = {**WHERE, "timestamp": at, "current_price": tape.bar(at).price, "signal": row}
@@ -210,11 +215,16 @@ def ticks(table, tape):
 
 def compare(case, more, **how):
     rows = market(case.seed, case.minutes, coarse=case.coarse)
-    tape = tape_of(rows, case.config["avg_price_candles_count"])
+    tape = tape_of(rows, case.config)
     play = play_of(case, more, tape, rows)
     table = kernel.run_kernel(tape, play)
     try:
         ended, record = by_the_engine(case, more, rows, play, **how)
+    except bk.ConfigError:  # no frame is the close of a candle of the interval
+        assert play.stride is None
+        assert not len(table)
+        assert not table.calls
+        return
     except bk.DataRangeError:  # a frame that begins where the data do, or goes on where they ended
         assert table.unpriced == len(play.timeline) or tape.stop <= play.timeline[-1]
         return
@@ -252,7 +262,7 @@ def test_the_kernel_equals_the_engine_that_tells_of_each_minute(case, more):
 def test_the_kernel_equals_a_live_run_on_a_virtual_clock(case, more):
     case = case._replace(frame="1m")
     rows = market(case.seed, case.minutes, coarse=case.coarse)
-    tape = tape_of(rows, case.config["avg_price_candles_count"])
+    tape = tape_of(rows, case.config)
     play = play_of(case, more, tape, rows)
     timeline = range(tape.first + more.shift * MINUTE, tape.stop, MINUTE)
     table = kernel.run_kernel(tape, msgspec.structs.replace(play, timeline=timeline))
@@ -268,6 +278,21 @@ def test_the_kernel_equals_a_live_run_on_a_virtual_clock(case, more):
     ):
         found.pop()  # what lives at the end lives on
     assert found == ended
+
+
+@given(cases, mores)
+def test_plain_python_finds_the_same_table(case, more):
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    tape = tape_of(rows, case.config)
+    play = play_of(case, more, tape, rows)
+    compiled = kernel.run_kernel(tape, play)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "simulator", lambda: simulate)
+        simulation = kernel.Simulation()
+        simulation.play(tape, play)
+    for name in TradeTable.__struct_fields__:
+        one, other = getattr(compiled, name), getattr(simulation.table(), name)
+        assert np.array_equal(one, other, equal_nan=name.startswith(("price", "pnl", "average")))
 
 
 class Listener(NamedTuple):
@@ -296,9 +321,9 @@ def backtest(case, more, rows, play, *, stepped, most=None, after=None):
     with bk.Engine() as engine, pytest.MonkeyPatch.context() as patch:
         looked = []
         if stepped:
-            patch.setattr(Ahead, "ready", never)
+            patch.setattr(ArrayResults, "ready", never)
         else:
-            patch.setattr(Ahead, "take", lambda self: looked.append(0) or take(self))
+            patch.setattr(ArrayResults, "take", lambda self: looked.append(0) or take(self))
         register(case, more, rows, play, None)
         bk.listen_error(lambda event: errors.append((event.where, str(event.error), event.when)))
         bk.add_frame(
@@ -309,10 +334,12 @@ def backtest(case, more, rows, play, *, stepped, most=None, after=None):
         )
         try:
             found = asyncio.run(results_of(case, most, listener))
+        except bk.ConfigError as error:
+            return ([str(error)],), []
         except bk.DataRangeError as error:
             found = [str(error)]
         record = engine.records.select(mode="backtest")[0]
-        kept = {name: value for name, value in vars(record).items() if name in KEPT}
+        kept = {name: getattr(record, name) for name in KEPT}
         kinds = {kind: (seen.count, seen.when) for kind, seen in record.error_kinds.items()}
         heard = None if listener is None else listener.heard
         return (found, kept, kinds, errors, heard), looked
@@ -322,7 +349,7 @@ KEPT = {
     *("closed", "waited", "partials", "calls", "frames", "since", "until", "complete"),
     *("data_ended_at", "gaps", "error_count", "rejections"),
 }
-take = Ahead.take
+take = ArrayResults.take
 
 
 async def never(self, frame, next_ask):
@@ -335,7 +362,7 @@ def compare_results(case, more, **how):
         if case.interval not in ("1m", "3m", "5m"):  # or there are no candles for the warm-up
             case = case._replace(interval="3m")
     rows = market(case.seed, case.minutes, coarse=case.coarse)
-    tape = tape_of(rows, case.config["avg_price_candles_count"])
+    tape = tape_of(rows, case.config)
     play = play_of(case, more, tape, rows)
     from_kernel, looked = backtest(case, more, rows, play, stepped=False, **how)
     stepped, _ = backtest(case, more, rows, play, stepped=True, **how)
@@ -367,12 +394,13 @@ def test_results_come_from_the_kernel_with_milestones_and_waiting_signals():
         "schedule_await_minutes": 30,
         "avg_price_candles_count": 2,
         "max_stop_loss_distance_percent": 0.0,
+        "fill_price": "market",
     }
     more = More(2, 30, 0.75, False, False, 0.0, True)
     for seed in range(40):
         case = Case(seed, 600, "1m", "3m", 0.3, False, config)
         rows = market(seed, 600)
-        play = play_of(case, more, tape_of(rows, 2), rows)
+        play = play_of(case, more, tape_of(rows, config), rows)
         found, looked = backtest(case, more, rows, play, stepped=False)
         if found[1]["partials"] and found[1]["waited"] and len(looked) > len(found[0]) > 3:
             break

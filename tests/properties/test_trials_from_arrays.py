@@ -82,19 +82,19 @@ def test_a_trial_from_arrays_is_the_one_stepped_through(
     end = start + max(int(case.minutes * length) - shift, 0) * MINUTE
     timeline = range(start, end + 1, INTERVALS[case.frame])
     used = []
-    original = FrameDriver.play_arrays
+    original = FrameDriver.play_table
 
-    async def watched(driver):
-        used.append(await original(driver))
+    async def watched(driver, **how):
+        used.append(await original(driver, **how))
         return used[-1]
 
-    async def never(driver):
+    async def never(driver, **how):
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FrameDriver, "play_arrays", watched)
+        patch.setattr(FrameDriver, "play_table", watched)
         fast = trial(case, strategy, timeline, symbols, chunk)
-        patch.setattr(FrameDriver, "play_arrays", never)
+        patch.setattr(FrameDriver, "play_table", never)
         slow = trial(case, strategy, timeline, symbols, chunk)
     if isinstance(fast, Trial) and isinstance(slow, Trial) and not (all(used) and chunk > 1000):
         # which gaps are counted depends on what is loaded: at the end of a chunk, stepping has no

@@ -17,7 +17,7 @@ CASES = [
     ("BTCUSDT-1m-2020-03", "2020-03-11T00:00Z", 3),
     ("BTCUSDT-1m-2018-01_2018-02", "2018-02-07T12:00Z", 3),
     ("EURUSD-fxcm-1m-2014-05", None, 4),
-    ("SPY-1m-2013-10", None, 4),
+    ("SPY-1m-2013-10", None, 6),
     ("ETHUSD-coinbase-1m-2018-04", None, 2),
 ]
 

@@ -117,7 +117,7 @@ class Signals:
         return self._busy
 
     def row(self, index: int, price: float) -> Signal | None:
-        """Return row `index` as a proposal, the average price being `price`."""
+        """Return row `index` as a proposal, `price` being that at which a fill can be had."""
         side = int(self.side[index])
         if side == 0:
             return None

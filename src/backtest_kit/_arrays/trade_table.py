@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,9 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `scheduled_at`, `pending_at` (-1: never filled), `closed_at`: int64 milliseconds. `reason`:
     int8, see `REASONS`. Prices: float64, before costs. `pnl`: float64, percent after costs; NaN,
-    as `price_close`, for what was never filled. `asked`: the calls up to that of the signal.
+    as `price_close`, for what was never filled. `price_limit` is the entry that was asked for (NaN:
+    to enter at once), `average_price` that at the close. `asked`: the calls up to that of the
+    signal.
 
     Of `frames` stepped through (not all, where the data ended) `calls` were asked (`unanswered` of
     them where there is no row, `invalid` with a bad signal, first at `first_invalid`, ms or -1),
@@ -31,9 +36,11 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ambiguous: npt.NDArray[np.bool_]
     asked: Ints
     price_open: Floats
+    price_limit: Floats
     price_take_profit: Floats
     price_stop_loss: Floats
     price_close: Floats
+    average_price: Floats
     pnl: Floats
     frames: int
     calls: int
@@ -57,3 +64,17 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         fields = msgspec.structs.asdict(self)
         columns = {n: v[keep] for n, v in fields.items() if not isinstance(v, int)}
         return msgspec.structs.replace(self, **columns)
+
+
+def joined(tables: Sequence[TradeTable]) -> TradeTable:
+    """Return one table of what was found one after another; there is at least one."""
+    if len(tables) == 1:
+        return tables[0]
+    columns: dict[str, Any] = {}
+    for name in TradeTable.__struct_fields__:
+        parts = [getattr(table, name) for table in tables]
+        columns[name] = sum(parts) if isinstance(parts[0], int) else np.concatenate(parts)
+    before = np.cumsum([0, *(table.calls for table in tables[:-1])])
+    columns["asked"] = columns["asked"] + np.repeat(before, [len(table) for table in tables])
+    columns["first_invalid"] = next((t.first_invalid for t in tables if t.invalid), -1)
+    return TradeTable(**columns)

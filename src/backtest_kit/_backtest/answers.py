@@ -18,7 +18,7 @@ from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.asking import question
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.run import Run
-from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import PeekingError
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
@@ -84,7 +84,7 @@ class Answers:
             return await self._one_by_one(when, stop, hop)
         at, row = chunk.first(when, stop, hop)
         moment.set(Moment(self._run, at))
-        price = float(tape.price[tape.row(at)])
+        price = float(tape.fill[tape.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
     def chunk(self, when: int, *, furthest: bool = False) -> Chunk | None:

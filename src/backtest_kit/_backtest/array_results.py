@@ -1,63 +1,57 @@
-"""A backtest from arrays for those who want its results: what the kernel has found, one by one."""
+"""A backtest over arrays for those who want its results one at a time, as they are found."""
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final, NamedTuple
 
 from backtest_kit._arrays.kernel_ready import kernel_ready
-from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._backtest.answers import Answers
-from backtest_kit._backtest.array_reach import kernel_loaded, next_stretch, playable, watched
+from backtest_kit._arrays.trade_results import results_of
+from backtest_kit._backtest.array_session import ArraySession, Span, load_kernel, playable, watched
+from backtest_kit._backtest.array_table import milestones_of
 from backtest_kit._engine.run import Run
-from backtest_kit._rules import life
-from backtest_kit._rules import transitions as step
-from backtest_kit._rules.fast_forward import Tape
-from backtest_kit._rules.life import Close
-from backtest_kit._rules.profit import MILESTONES
+from backtest_kit._rules import transitions
+from backtest_kit._rules.asking import Stride, free_from
 from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import DataError
-from backtest_kit._values.results import REASONS, TickCancelled, TickClosed
-from backtest_kit._values.signal import SignalRow, signal_id
-from backtest_kit._values.time import INTERVALS, MINUTE, frames_before
+from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.results import TickCancelled, TickClosed
+from backtest_kit._values.time import frames_before
 
 #: Calls in all backtests of an engine from which on it pays to load Numba (which takes as long as
-#: stepping through this many does).
-_WORTHWHILE: Final = 2_000_000
+#: playing this many in Python does).
+_WORTHWHILE: Final = 10_000_000
 
 
-class Taken(NamedTuple):
+class NextResult(NamedTuple):
     """What came next: the calls made for it, the end of a signal, and where a driver goes on.
 
-    `tick` is `None` after the last signal of a stretch. `frame` is the index of the next frame, and
-    `next_ask` the instant from which the strategy may be asked.
+    `tick` is `None` after the last signal of a span. `frame` is the index of the next frame, and
+    `asks_from` that of the first at which the strategy may be asked.
     """
 
     calls: int
     tick: TickClosed | TickCancelled | None
     frame: int
-    next_ask: int
+    asks_from: int
 
 
-class Ahead:
-    """What the kernel has found ahead of a driver, as far as is loaded.
+class ArrayResults:
+    """The results that lie ahead of a driver, as far as candles are loaded.
 
-    A stretch in which anything is refused or raises is left to the driver, which tells of each.
+    Spans that contain an invalid signal or an error are stepped through by the driver, so that each
+    one is reported.
     """
 
-    def __init__(self, run: Run, timeline: range, answers: Answers) -> None:
+    def __init__(self, run: Run, timeline: range, stride: Stride, session: ArraySession) -> None:
         self._run = run
         self._timeline = timeline
-        self._answers = answers
-        self._interval = INTERVALS[run.strategy.interval]
-        self._found: _Found | None = None
+        self._stride = stride
+        self._session = session
+        self._span: _SpanResults | None = None
         self._stepped_until = 0 if playable(run.strategy) else len(timeline)
-        self._counted = False
 
-    async def ready(self, frame: int, next_ask: int) -> bool:
-        """Say whether there is something to take at `frame`, `next_ask` being as in `Taken`.
+    async def ready(self, frame: int, asks_from: int) -> bool:
+        """Say whether there is something to take at `frame`, `asks_from` being as in `NextResult`.
 
         Raises:
             PeekingError: signals over arrays look into the future.
@@ -65,125 +59,93 @@ class Ahead:
         if frame < self._stepped_until:
             return False
         if watched(self._run.engine):
-            self._found = None
+            self._span = None
             return False
-        if self._found is None:
-            found = await self._look(frame, next_ask)
-            self._found = None if watched(self._run.engine) else found  # by now, perhaps
-        return self._found is not None
+        if self._span is None:
+            span = await self._play(frame, asks_from)
+            self._span = None if watched(self._run.engine) else span  # by now, perhaps
+        return self._span is not None
 
-    def take(self) -> Taken:
+    def take(self) -> NextResult:
         """Return what comes next, and put it into the record of the run."""
-        found = self._found
-        assert found is not None
-        taken = found.take(self._run, self._timeline, self._interval)
+        span = self._span
+        assert span is not None
+        taken = span.take(self._run, self._timeline, self._stride)
         if taken.tick is None:
-            self._found = None
+            self._span = None
         return taken
 
-    async def _look(self, frame: int, next_ask: int) -> _Found | None:
+    async def _play(self, frame: int, asks_from: int) -> _SpanResults | None:
         """Play as far as is loaded."""
-        if not self._pays() or not kernel_loaded(self._run.engine):
-            self._stepped_until = len(self._timeline)
-            return None
-        from backtest_kit._arrays.kernel_run import Play, Stage, moved  # which import Numba
-
-        run, timeline, config = self._run, self._timeline, self._run.config
-        interval, warmup = run.strategy.interval, run.strategy.warmup
-        began = stopwatch()
+        run, began = self._run, stopwatch()
         try:
-            tape = await run.view.tape(run.symbol, timeline[frame], timeline[frame])
-            if timeline[frame] < tape.first + (config.avg_price_candles_count - 1) * MINUTE:
-                self._stepped_until = frame + 1  # there is no average price yet
-                return None
-            stretch = await next_stretch(run, timeline, self._answers, frame)
+            span = await self._session.advance(frame, asks_from)
         except DataError:  # step by step, this may be an error of some steps
-            stretch = None
-        if stretch is None:
-            self._stepped_until = len(timeline)
+            span = None
+        if span is None:
+            unpriced = await self._has_no_price(frame)
+            self._stepped_until = frame + 1 if unpriced else len(self._timeline)
             return None
-        chunk, tape, until, late = stretch
-        stage = Stage(frame, frames_before(timeline, next_ask))
-        play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        stage.play(tape, play, until)
-        table = stage.table()
-        if late is not None or table.invalid or table.unanswered:
-            self._stepped_until = until
+        table = span.table
+        if span.late is not None or table.invalid or table.unanswered:
+            self._stepped_until = span.frame
             return None
         run.timed("backtest_timeframe", stopwatch() - began, max(table.calls, 1))
-        return _Found(tape, table, moved(tape, table, MILESTONES[0]), stage.place)
+        return _SpanResults(span, run)
 
-    def _pays(self) -> bool:
-        """Say whether to play with the kernel: it is loaded, or there is much to play."""
-        engine, timeline = self._run.engine, self._timeline
-        if not self._counted:
-            engine.array_calls += len(timeline) // -(-self._interval // timeline.step)
-            self._counted = True
-        return engine.array_calls >= _WORTHWHILE or kernel_ready.is_set()
+    async def _has_no_price(self, frame: int) -> bool:
+        run, when = self._run, self._timeline[frame]
+        try:
+            tape = await run.view.tape(run.symbol, when, when)
+        except DataError:
+            return False
+        return when < tape.first + (run.config.avg_price_candles_count - 1) * tape.step
 
 
-class _Found:
-    """The trades of one stretch, of which some `moved` as far as to a milestone.
+def load_kernel_where_it_pays(run: Run, calls: int) -> None:
+    """Load the compiled kernel once an engine's backtests have come to many calls."""
+    engine = run.engine
+    engine.array_calls += calls
+    if engine.array_calls >= _WORTHWHILE and not kernel_ready.is_set():
+        load_kernel(engine)
 
-    `place` is where the kernel stands after them.
-    """
 
-    def __init__(
-        self,
-        tape: Tape,
-        table: TradeTable,
-        moved: npt.NDArray[np.bool_],
-        place: tuple[int, int],
-    ) -> None:
-        self._tape = tape
-        self._place = place
-        self._calls = table.calls
-        self._next = self._asked = 0
-        columns = (
-            *(table.asked, table.side, table.scheduled_at, table.pending_at, table.closed_at),
-            *(table.minutes, table.reason, table.ambiguous, table.price_open),
-            *(table.price_take_profit, table.price_stop_loss, table.price_close),
-            *(tape.price[(table.closed_at - tape.first) // MINUTE], moved),
-        )
-        self._rows = [*zip(*(column.tolist() for column in columns), strict=True)]
+class _SpanResults:
+    """The results of one span, and its milestones."""
 
-    def take(self, run: Run, timeline: range, interval: int) -> Taken:
-        """See `Ahead.take`."""
-        i = self._next
-        if i == len(self._rows):
-            frame, next_ask = self._place
-            asks_from = timeline.start + next_ask * timeline.step
-            return Taken(self._calls - self._asked, None, frame, asks_from)
-        self._next += 1
-        asked, side, scheduled, filled, ended, minutes, code, ambiguous, *prices = self._rows[i]
-        entry, goal, stop, close, price, moved = prices
-        reason: Any = REASONS[code]
+    def __init__(self, span: Span, run: Run) -> None:
+        self._span = span
+        self._results = results_of(span.table, run.record.names)
+        self._asked = 0
+        self._calls = iter(span.table.asked.tolist())
+        self._milestones = _in_order(milestones_of(run, span))
+
+    def take(self, run: Run, timeline: range, stride: Stride) -> NextResult:
+        """See `ArrayResults.take`."""
+        span = self._span
+        tick = next(self._results, None)
+        if tick is None:
+            return NextResult(span.table.calls - self._asked, None, span.frame, span.asks_from)
+        asked = next(self._calls)
         calls, self._asked = asked - self._asked, asked
-        row = SignalRow(
-            id=signal_id(run.exchange_name, run.strategy_name, run.symbol, scheduled),
-            symbol=run.symbol,
-            strategy_name=run.strategy_name,
-            exchange_name=run.exchange_name,
-            position="long" if side > 0 else "short",
-            price_open=entry,
-            price_take_profit=goal,
-            price_stop_loss=stop,
-            minute_estimated_time=minutes,
-            scheduled_at=scheduled,
-            pending_at=scheduled if filled == scheduled else None,
-        )
-        tick: TickClosed | TickCancelled
-        if filled < 0:
-            tick = step.cancelled(row, ended, price, reason)
-        else:
-            if filled != scheduled:
-                row = life.activated(row, filled)
-                opened_at = float(self._tape.price[self._tape.row(filled)])
-                run.record.add(step.opened(row, filled, opened_at))
-            if moved:
-                before = ended + (reason == "end_of_data") * MINUTE
-                for event in step.milestones(row, run.mode, self._tape, before):
-                    run.record.add(event)
-            tick = step.closed(row, ended, price, Close(reason, close, ambiguous), run.config)
+        row, ended = tick.signal, tick.close_timestamp
+        if isinstance(tick, TickClosed):
+            assert row.pending_at is not None
+            if row.pending_at != row.scheduled_at:
+                opened_at = float(span.tape.price[span.tape.row(row.pending_at)])
+                run.record.add(transitions.opened(row, row.pending_at, opened_at))
+            for event in self._milestones.pop(row.id, ()):
+                run.record.add(event)
         run.record.add(tick)
-        return Taken(calls, tick, frames_before(timeline, ended + 1), scheduled + interval)
+        called = frames_before(timeline, row.scheduled_at)
+        reason = tick.close_reason if isinstance(tick, TickClosed) else tick.reason
+        free = free_from(ended, reason, run.config)
+        frame = max(frames_before(timeline, free), called + 1)
+        return NextResult(calls, tick, frame, called + stride.hop)
+
+
+def _in_order(events: list[PartialEvent]) -> dict[str, list[PartialEvent]]:
+    found: dict[str, list[PartialEvent]] = {}
+    for event in events:
+        found.setdefault(event.signal.id, []).append(event)
+    return found

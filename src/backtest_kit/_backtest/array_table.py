@@ -1,51 +1,74 @@
-"""A backtest from arrays that nobody watches: a table of trades instead of results and events."""
+"""A backtest over arrays that nobody listens to: one table of trades for the whole frame."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-from backtest_kit._backtest.answers import Answers, Chunk
-from backtest_kit._backtest.array_reach import kernel_loaded, next_stretch, playable, watched
+from backtest_kit._arrays.simulation import reached
+from backtest_kit._arrays.trade_results import results_of
+from backtest_kit._arrays.trade_table import TradeTable, joined
+from backtest_kit._backtest.array_session import ArraySession, Span, playable, watched
 from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.run import Run
-from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._rules import transitions
+from backtest_kit._rules.asking import Stride
+from backtest_kit._rules.profit import MILESTONES
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import DataError, SignalError
-from backtest_kit._values.time import MINUTE, iso
-
-if TYPE_CHECKING:
-    from backtest_kit._arrays.kernel_run import Stage
+from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.results import TickClosed
+from backtest_kit._values.time import iso
 
 #: What a run tells beside the results of its steps; a table can't.
 _TOLD: Final[tuple[Channel, ...]] = ("error", "backtest_progress", "done_backtest")
 
 
-async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
-    """Fill in the record of a run from the kernel's trades; false: it has to be stepped through.
+def can_be_a_table(run: Run) -> bool:
+    """Say whether a table is all that anybody wants of the run."""
+    engine = run.engine
+    return playable(run.strategy) and not watched(engine) and not engine.bus.wanted(*_TOLD)
+
+
+async def play_table(
+    run: Run, timeline: range, stride: Stride, session: ArraySession, *, milestones: bool
+) -> bool:
+    """Fill in the record of a run from one table; false: it has to be stepped through.
+
+    `milestones`: they go into the record too.
 
     Raises:
         PeekingError: signals over arrays look into the future.
     """
-    if not playable(run.strategy) or watched(run.engine) or run.engine.bus.wanted(*_TOLD):
-        return False
-    if not kernel_loaded(run.engine):
-        return False
-    from backtest_kit._arrays.kernel_run import Stage  # which imports Numba
-
-    stage, errors = Stage(), list[tuple[int, Exception]]()
+    tables: list[TradeTable] = []
+    errors: list[tuple[int, Exception]] = []
+    found: list[PartialEvent] = []
+    frame = asks_from = 0
     try:
-        done = await _played(run, timeline, answers, stage, errors)
+        while stride.first(frame, asks_from) < len(timeline):
+            span = await session.advance(frame, asks_from)
+            if span is None:
+                break
+            if span.late is not None:
+                errors.append((timeline[stride.first(frame, asks_from)], span.late))
+            if span.table.invalid and not any(table.invalid for table in tables):
+                errors.append(_invalid(run, span))
+            frame, asks_from = span.frame, span.asks_from
+            tables.append(span.table)
+            if milestones:
+                found += milestones_of(run, span)
+            await asyncio.sleep(0)  # a walk can be stopped between spans
+        done = stride.first(frame, asks_from) >= len(timeline) and bool(tables)
     except DataError:  # step by step, this may be an error of some steps
         done = False
     if not done:
         run.view = run.view.afresh()
         return False
-    table, record = stage.table(), run.record
+    table, record = joined(tables), run.record
     counts = {True: table.invalid, False: table.unanswered}
     for when, error in errors:
         moment.set(Moment(run, when))
@@ -54,43 +77,24 @@ async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
         record.error_count += more
         record.error_kinds["get_signal", type(error).__name__].count += more
     record.table = table
+    record.partials += found
     record.calls, record.frames, record.complete = table.calls, len(timeline), True
     record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
     record.gaps = run.view.gaps(record.until)
     return True
 
 
-async def _played(
-    run: Run,
-    timeline: range,
-    answers: Answers,
-    stage: Stage,
-    errors: list[tuple[int, Exception]],
-) -> bool:
-    """Play the whole timeline, as much at a time as is loaded; false where that can't be.
-
-    `errors` gets the first call without candles, and the first invalid signal.
-    """
-    from backtest_kit._arrays.kernel_run import Play
-
-    config, interval, warmup = run.config, run.strategy.interval, run.strategy.warmup
-    tape = await run.view.tape(run.symbol, timeline[0], timeline[0])
-    if timeline[0] < tape.first + (config.avg_price_candles_count - 1) * MINUTE:
-        return False
-    while (frame := stage.due) < len(timeline):
-        stretch = await next_stretch(run, timeline, answers, frame)
-        if stretch is None:
-            return False
-        chunk, tape, until, late = stretch
-        if late is not None:
-            errors.append((timeline[frame], late))
-        valid = not stage.invalid
-        play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        stage.play(tape, play, until)
-        if valid and stage.invalid:
-            errors.append(_invalid(run, chunk, tape, stage.first_invalid))
-        await asyncio.sleep(0)  # a walk can be stopped between chunks
-    return True
+def milestones_of(run: Run, span: Span) -> list[PartialEvent]:
+    """Return the milestones of the trades of a span, in order."""
+    far = np.flatnonzero(reached(span.tape, span.table, MILESTONES[0]))
+    found: list[PartialEvent] = []
+    for i in far.tolist():
+        tick = next(results_of(span.table, run.record.names, i))
+        assert isinstance(tick, TickClosed)
+        before = tick.close_timestamp
+        before += (tick.close_reason == "end_of_data") * span.tape.step
+        found += transitions.milestones(tick.signal, run.mode, span.tape, before)
+    return found
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:
@@ -117,11 +121,12 @@ def doubts_of(record: RunRecord) -> tuple[int, int]:
     )
 
 
-def _invalid(run: Run, chunk: Chunk, tape: Tape, when: int) -> tuple[int, Exception]:
-    """Return the error of the signal at `when`."""
-    price = float(tape.price[tape.row(when)])
+def _invalid(run: Run, span: Span) -> tuple[int, Exception]:
+    """Return the error of the first invalid signal of a span, and when it was."""
+    when, chunk = span.table.first_invalid, span.chunk
+    quote = span.tape.bar(when).quote
     try:
-        run.accept(chunk.signals.row(chunk.row(when), price), price, when)
+        run.accept(chunk.signals.row(chunk.row(when), quote.fill), quote, when)
     except SignalError as error:
         return when, error
-    raise AssertionError(f"the kernel refused the signal at {iso(when)}, which is valid")
+    raise AssertionError(f"the simulation refused the signal at {iso(when)}, which is valid")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from backtest_kit._backtest.driver import FrameDriver, prepare
+from backtest_kit._backtest.driver import FrameDriver
+from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import RunTask, collect, exhaust, hang_up, run_blocking
@@ -35,15 +36,18 @@ class Backtest:
     @staticmethod
     def run_sync(
         symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
-    ) -> list[TickClosed]:
+    ) -> Sequence[TickClosed]:
         """Run a backtest to its end and return its closed results; raises as `run`.
 
-        For scripts and notebooks: it also works where an event loop is already running.
+        For scripts and notebooks: it also works where an event loop is already running. The results
+        of an array strategy are made when they are looked at.
         """
         driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
 
-        async def work() -> list[TickClosed]:
+        async def work() -> Sequence[TickClosed]:
             try:
+                if await driver.play_table(milestones=True):
+                    return driver.run.record.closed
                 return await collect(driver.play())
             finally:
                 await hang_up(driver.run.exchange)

@@ -7,104 +7,77 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from backtest_kit._backtest.answers import Answers
-from backtest_kit._backtest.array_results import Ahead
-from backtest_kit._backtest.array_table import play_arrays
-from backtest_kit._data.market import MarketView
+from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
+from backtest_kit._backtest.array_session import ArraySession, load_kernel
+from backtest_kit._backtest.array_table import can_be_a_table, play_table
 from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.bus import HIGH_WATER
-from backtest_kit._engine.engine import Engine
-from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.risk import Books, Desk
 from backtest_kit._engine.run import Run
-from backtest_kit._rules import life
 from backtest_kit._rules import transitions as step
-from backtest_kit._rules.fast_forward import (
-    Tape,
-    pending_until,
-    scheduled_until,
-)
-from backtest_kit._rules.life import Close
+from backtest_kit._rules.asking import Stride, free_from
+from backtest_kit._rules.fast_forward import pending_until, scheduled_until
 from backtest_kit._rules.profit import crossed, revenue_percent
+from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.events import PartialEvent
-from backtest_kit._values.results import CancelReason, TickClosed, TickIdle
-from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._values.results import CancelReason, CloseReason, TickClosed, TickIdle
 from backtest_kit._values.signal import SignalRow
-from backtest_kit._values.time import INTERVALS, MINUTE, frames_before, iso
+from backtest_kit._values.time import MINUTE, frames_before, iso
 
 #: The run lets others work after about this many milliseconds.
 BREATH: Final = 10.0
 _MOST_FRAMES: Final = 4096
 
 
-def prepare(
-    engine: Engine,
-    symbol: str,
-    strategy: StrategySchema,
-    exchange: ExchangeSchema,
-    frame: FrameSchema,
-    books: Books,
-) -> FrameDriver:
-    """Return the driver of a backtest; its record is in no registry yet.
-
-    Raises:
-        UnknownNameError: the strategy names a risk profile that is not registered.
-    """
-    risks = [engine.risks.get(name) for name in strategy.risk_names]
-    timeline = frame.timeline
-    record = RunRecord(
-        symbol=symbol,
-        strategy_name=strategy.name,
-        exchange_name=exchange.name,
-        frame_name=frame.name,
-        mode="backtest",
-        config=engine.config,
-        since=timeline[0],
-        until=timeline[0],
-        total_frames=len(timeline),
-    )
-    run = Run(
-        engine,
-        mode="backtest",
-        symbol=symbol,
-        strategy=strategy,
-        exchange=exchange,
-        frame_name=frame.name,
-        view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
-        record=record,
-        desk=Desk(books, risks),
-    )
-    return FrameDriver(run, timeline, frame.callback("on_timeframe"))
-
-
 class FrameDriver:
     """The driver of one backtest, `run`; `play` may be iterated once."""
 
     def __init__(
-        self, run: Run, timeline: range, on_timeframe: Callable[..., Any] | None = None
+        self,
+        run: Run,
+        timeline: range,
+        stride: Stride,
+        on_timeframe: Callable[..., Any] | None = None,
     ) -> None:
         self.run = self._run = run
         self._timeline = timeline
         self._on_timeframe = on_timeframe
-        self._interval = INTERVALS[run.strategy.interval]
+        self._stride = stride
         self._answers = Answers(run)
-        self._ahead = Ahead(run, timeline, self._answers)
-        self._index = 0
-        self._next_ask = timeline.start
+        self._session = ArraySession(run, timeline, stride, self._answers)
+        self._results = ArrayResults(run, timeline, stride, self._session)
+        self._index = self._asks_from = 0
+        self._ended_at = -1
         self._tape: Tape | None = None
         self._block = 16
         self._breath = stopwatch()
 
-    async def play_arrays(self) -> bool:
-        """Do what `play` does, for nobody, from arrays; false where `play` has to."""
-        if self._on_timeframe is not None:
+    async def play_table(self, *, milestones: bool) -> bool:
+        """Do what `play` does, over arrays and for nobody; false where `play` has to.
+
+        `milestones`: they go into the record too, as all of it does where this is no trial.
+        """
+        run = self._run
+        if self._on_timeframe is not None or not can_be_a_table(run):
             return False
-        outside = moment.set(None)
+        if milestones:
+            load_kernel_where_it_pays(run, len(self._timeline) // self._stride.hop)
+        else:
+            load_kernel(run.engine)
+        began, outside = stopwatch(), moment.set(None)
         try:
-            return await play_arrays(self._run, self._timeline, self._answers)
+            if not await play_table(
+                run, self._timeline, self._stride, self._session, milestones=milestones
+            ):
+                return False
         finally:
             moment.reset(outside)
+        took = stopwatch() - began
+        run.timed("backtest_timeframe", took, max(run.record.calls, 1))
+        run.timed("backtest_total", took)
+        return True
 
     async def play(self) -> AsyncGenerator[TickClosed, None]:
         """Yield the closed results in order; listeners and callbacks are told of the rest."""
@@ -142,8 +115,8 @@ class FrameDriver:
         outside = moment.set(None)
         try:
             while self._index < len(self._timeline) and not self._run.stopping:
-                if await self._ahead.ready(self._index, self._next_ask):
-                    closed = self._from_ahead()
+                if await self._results.ready(self._index, self._asks_from):
+                    closed = self._from_arrays()
                     await self._breathe()
                     if closed is not None:
                         return closed
@@ -159,10 +132,10 @@ class FrameDriver:
         finally:
             moment.reset(outside)
 
-    def _from_ahead(self) -> TickClosed | None:
-        """Do what `_block_of_frames` does, with what the kernel has found."""
+    def _from_arrays(self) -> TickClosed | None:
+        """Do what `_block_of_frames` does, with what was found over arrays."""
         record, began = self._run.record, stopwatch()
-        calls, tick, frame, self._next_ask = self._ahead.take()
+        calls, tick, frame, self._asks_from = self._results.take()
         record.calls += calls
         self._go_to(frame)
         if tick is None:
@@ -177,7 +150,7 @@ class FrameDriver:
         if tape is None or when >= tape.stop:
             tape = self._tape = await self._run.view.tape(self._run.symbol, when, when)
             if when >= tape.stop:
-                self._run.record.data_ended_at = tape.stop - MINUTE
+                self._run.record.data_ended_at = tape.last
                 return None
         return tape
 
@@ -213,17 +186,17 @@ class FrameDriver:
             frames = 1
         else:
             frames = self._block
-        if when < self._next_ask:
+        due = self._stride.first(self._index, self._asks_from)
+        if self._index < due:
             if idle:
-                await run.tell(self._idle(tape, when))
+                if when != self._ended_at:
+                    await run.tell(self._idle(tape, when))
                 self._go_to(self._index + 1)
             else:
-                self._go_to(frames_before(self._timeline, self._next_ask))
+                self._go_to(due)
             return None
-        began = stopwatch()
-        hop = -(-self._interval // timeline.step)
-        first_asked = self._index
-        last = min(first_asked + (frames - 1) * hop + 1, len(timeline))
+        began, hop = stopwatch(), self._stride.hop
+        last = min(due + (frames - 1) * hop + 1, len(timeline))
         stop = min(timeline[last - 1] + 1, tape.stop)
         at, answer = await self._answers.ask(when, stop, hop * timeline.step, tape)
         asked = (at - when) // (hop * timeline.step) + 1
@@ -233,8 +206,9 @@ class FrameDriver:
         self._block = max(
             1, min(_MOST_FRAMES, self._block * 2, int(asked * BREATH / (took + 1e-9)))
         )
-        self._next_ask = at + self._interval
-        self._go_to(frames_before(self._timeline, at) + 1)
+        called = due + (asked - 1) * hop
+        self._asks_from = called + hop
+        self._go_to(called + 1)
         run.record.until = max(run.record.until, at)
         if answer is not None:
             signal_began = stopwatch()
@@ -248,14 +222,15 @@ class FrameDriver:
     async def _take(self, answer: Any, tape: Tape, when: int) -> TickClosed | None:
         """Validate, ask the risk profiles, then open or schedule, and follow the signal's life."""
         run = self._run
-        price = float(tape.price[tape.row(when)])
+        quote = tape.bar(when).quote
+        price = quote.average
         try:
-            row = run.accept(answer, price, when)
+            row = run.accept(answer, quote, when)
         except Exception as error:  # noqa: BLE001 - an invalid signal never ends a run
             run.error("get_signal", error)
             return None
         waits = row.pending_at is None
-        if not await run.risk_allows(row, price, when, reserve=not waits):
+        if not await run.risk_allows(row, quote.fill, when, reserve=not waits):
             return None
         minutes = row.minute_estimated_time + waits * run.config.schedule_await_minutes
         self._tape = tape = await run.view.tape(run.symbol, when, when + minutes * MINUTE)
@@ -273,30 +248,32 @@ class FrameDriver:
         else:
             turn = scheduled_until(row, tape, row.scheduled_at, run.config)
         if turn is None:
-            await self._cancel(row, tape, tape.stop - MINUTE, "end_of_data")
+            await self._cancel(row, tape, tape.last, "end_of_data")
             return None
-        when, verdict = turn
-        if verdict == "timeout" or verdict == "price_reject":
-            await self._cancel(row, tape, when, verdict)
+        when, outcome = turn
+        if isinstance(outcome, Cancel):
+            await self._cancel(row, tape, when, outcome.reason)
             return None
-        filled = life.activated(row, when)
-        if not await run.risk_allows(filled, row.price_open, when, reserve=True):
+        filled = outcome.row
+        if not await run.risk_allows(filled, filled.price_open, when, reserve=True):
             await self._cancel(row, tape, when, "risk")
             return None
         opened = step.opened(filled, when, float(tape.price[tape.row(when)]))
         run.record.add(opened)
         await run.tell(opened)
-        if verdict == "activate_and_stop":
-            return await self._close(filled, tape, when, Close("stop_loss", row.price_stop_loss))
+        if outcome.close is not None:
+            return await self._close(filled, tape, when, outcome.close)
         return await self._pending(filled, tape)
 
-    async def _walk_scheduled(self, row: SignalRow, tape: Tape) -> tuple[int, Any] | None:
+    async def _walk_scheduled(
+        self, row: SignalRow, tape: Tape
+    ) -> tuple[int, Activation | Cancel] | None:
         """Do what `scheduled_until` does step by step, for those who want every result."""
-        for when in range(row.scheduled_at + MINUTE, tape.stop, MINUTE):
+        for when in range(row.scheduled_at + tape.step, tape.stop, tape.step):
             bar = tape.bar(when)
-            verdict = life.scheduled_step(row, bar, self._run.config)
-            if verdict != "wait":
-                return when, verdict
+            outcome = scheduled_step(row, bar, self._run.config)
+            if outcome is not None:
+                return when, outcome
             await self._run.tell(step.waiting(row, when, bar.price))
             await self._breathe()
         return None
@@ -314,16 +291,16 @@ class FrameDriver:
                 await self._milestone(event)
         if turn is not None:
             return await self._close(row, tape, *turn)
-        last = max(row.pending_at, tape.stop - MINUTE)
-        return await self._close(row, tape, last, Close("end_of_data", tape.bar(last).price))
+        last = max(row.pending_at, tape.last)
+        return await self._close(row, tape, last, Close("end_of_data", tape.bar(last).fill))
 
     async def _walk_pending(self, row: SignalRow, tape: Tape) -> tuple[int, Close] | None:
         """Do what `pending_until` does step by step, for those who want every result."""
         assert row.pending_at is not None
         run, fired = self._run, 0
-        for when in range(row.pending_at + MINUTE, tape.stop, MINUTE):
+        for when in range(row.pending_at + tape.step, tape.stop, tape.step):
             bar = tape.bar(when)
-            close = life.pending_step(row, bar, run.config)
+            close = pending_step(row, bar, run.config)
             if close is not None:
                 return when, close
             revenue = revenue_percent(row.position, row.price_open, bar.price)
@@ -344,7 +321,7 @@ class FrameDriver:
         tick = step.closed(row, when, float(tape.price[tape.row(when)]), close, run.config)
         run.record.add(tick)
         run.desk.release(when)
-        self._after(when)
+        self._after(when, close.reason)
         await run.tell(tick)
         return tick
 
@@ -353,13 +330,16 @@ class FrameDriver:
         when = max(when, row.scheduled_at)
         tick = step.cancelled(row, when, float(tape.price[tape.row(when)]), reason)
         run.record.add(tick)
-        self._after(when)
+        self._after(when, reason)
         await run.tell(tick)
 
-    def _after(self, when: int) -> None:
-        """Skip the frames up to `when`: the next signal can come at the first one after it."""
-        self._run.record.until = max(self._run.record.until, when)
-        self._go_to(max(self._index, frames_before(self._timeline, when + 1)))
+    def _after(self, when: int, reason: CloseReason | CancelReason) -> None:
+        """Skip the frames while a signal was there: the strategy may be asked at its end again."""
+        run = self._run
+        run.record.until = max(run.record.until, when)
+        self._ended_at = when
+        free = free_from(when, reason, run.config)
+        self._go_to(max(self._index, frames_before(self._timeline, free)))
 
     def _go_to(self, index: int) -> None:
         self._index = min(index, len(self._timeline))

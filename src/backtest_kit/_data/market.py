@@ -12,7 +12,7 @@ import numpy as np
 
 from backtest_kit._data.series import Gap, Segment, average_prices
 from backtest_kit._data.store import Store
-from backtest_kit._rules.fast_forward import Tape
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.config import Config
@@ -122,6 +122,12 @@ class MarketView:
         _, _, high, low, close, volume = self.window(symbol, "1m", count, when).columns()
         return float(average_prices(high, low, close, volume, count)[-1])
 
+    def fill_price(self, symbol: str, when: int) -> float:
+        """Return the price at which a fill can be had at `when`; raises as `window`."""
+        if self._config.fill_price == "average":
+            return self.average_price(symbol, when)
+        return float(self.window(symbol, "1m", 1, when).close[-1])
+
     async def average_price_async(self, symbol: str, when: int) -> float:
         """Return the same as `average_price`, fetching what is not there."""
         await self.window_async(symbol, "1m", self._config.avg_price_candles_count, when)
@@ -192,8 +198,9 @@ class MarketView:
                 if segment is None:
                     raise
         average = segment.average(count)
-        _, open_, high, low, _, _ = segment.columns
-        return Tape(segment.first + MINUTE, average, open_, high, low)
+        _, open_, high, low, close, _ = segment.columns
+        fill = close if self._config.fill_price == "market" else average
+        return Tape(segment.first + MINUTE, average, fill, open_, high, low)
 
     def loaded(self, symbol: str, interval: str) -> Segment | None:
         """Return the candles of a series that are there; `None` before it was asked for."""

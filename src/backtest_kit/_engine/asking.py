@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from backtest_kit._arrays.signals import evaluate
-from backtest_kit._engine.ambient import average_price, candles
+from backtest_kit._engine.ambient import candles, fill_price
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import Signal
 
@@ -22,6 +22,6 @@ def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:
     def ask(symbol: str, when: datetime) -> Signal | None:
         window = candles(symbol, strategy.interval, strategy.warmup)
         signals = evaluate(function, window)
-        return signals.row(len(window) - 1, average_price(symbol))
+        return signals.row(len(window) - 1, fill_price(symbol))
 
     return ask

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from backtest_kit._arrays.trade_results import ClosedResults, RunNames, results_of
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._data.market import SeriesGaps
 from backtest_kit._values.config import Config
@@ -68,7 +69,7 @@ class RunRecord:
     """The facts of one run, written by its driver and read by reports.
 
     Times are milliseconds UTC; `since` and `until` bound the range the run has covered so far.
-    A run from arrays that nobody watched has a `table` instead of `closed` and `waited`.
+    Of a run with a `table`, results are made of its rows when they are looked at.
     """
 
     def __init__(
@@ -99,9 +100,10 @@ class RunRecord:
         self.complete = False
         self.data_ended_at: int | None = None
         self.living: SignalRow | None = None
-        self.table: TradeTable | None = None
-        self.closed: list[TickClosed] = []
-        self.waited: list[Waited] = []
+        self._closed: list[TickClosed] = []
+        self._waited: list[Waited] = []
+        self._table: TradeTable | None = None
+        self._of_table: ClosedResults | None = None
         self.partials: list[PartialEvent] = []
         self.rejections: list[RiskEvent] = []
         self.risk_allowed = 0
@@ -110,15 +112,46 @@ class RunRecord:
         self.gaps: Sequence[SeriesGaps] = ()
         self.timings: dict[str, Timings] = {}
 
+    @property
+    def names(self) -> RunNames:
+        """The names that the results of the run carry."""
+        return RunNames(self.symbol, self.strategy_name, self.exchange_name)
+
+    @property
+    def table(self) -> TradeTable | None:
+        """The results as columns, of a run from arrays that nobody listened to."""
+        return self._table
+
+    @table.setter
+    def table(self, table: TradeTable) -> None:
+        self._table, self._of_table = table, ClosedResults(table, self.names)
+
+    @property
+    def closed(self) -> Sequence[TickClosed]:
+        """The closed results, in order."""
+        return self._closed if self._of_table is None else self._of_table
+
+    @property
+    def waited(self) -> Sequence[Waited]:
+        """The signals that were scheduled, in the order in which they were filled or cancelled."""
+        if self._table is not None and not self._waited:
+            for tick in results_of(self._table, self.names):
+                row = tick.signal
+                if isinstance(tick, TickCancelled):
+                    self._waited.append(Waited(row, tick.close_timestamp, tick))
+                elif row.pending_at is not None and row.pending_at != row.scheduled_at:
+                    self._waited.append(Waited(row, row.pending_at, None))
+        return self._waited
+
     def add(self, event: Tick | PartialEvent | None) -> None:
         """Keep what reports are made of: closes, the ends of waiting signals, milestones."""
         match event:
             case TickClosed():
-                self.closed.append(event)
+                self._closed.append(event)
             case TickCancelled():
-                self.waited.append(Waited(event.signal, event.close_timestamp, event))
+                self._waited.append(Waited(event.signal, event.close_timestamp, event))
             case TickOpened(signal=row) if row.pending_at != row.scheduled_at:
-                self.waited.append(Waited(row, event.timestamp, None))
+                self._waited.append(Waited(row, event.timestamp, None))
             case PartialEvent():
                 self.partials.append(event)
 

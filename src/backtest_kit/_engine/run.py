@@ -10,6 +10,7 @@ from backtest_kit._engine.ambient import Moment, ask, moment
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Desk
+from backtest_kit._rules.proposal import Quote, complete
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.config import Config
 from backtest_kit._values.events import (
@@ -24,7 +25,7 @@ from backtest_kit._values.events import (
 )
 from backtest_kit._values.results import Tick
 from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
-from backtest_kit._values.signal import SignalRow, complete
+from backtest_kit._values.signal import SignalRow
 
 _CALLBACK = {
     "idle": "on_idle",
@@ -156,15 +157,15 @@ class Run:
                 await self.guarded(where, callback, event)
         return allowed
 
-    def accept(self, answer: Any, price: float, when: int) -> SignalRow:
-        """Return a strategy's answer as a row, `price` being the average price.
+    def accept(self, answer: Any, quote: Quote, when: int) -> SignalRow:
+        """Return a strategy's answer as a row.
 
         Raises:
             SignalError: it is no valid proposal; all problems at once.
         """
         return complete(
             answer,
-            price=price,
+            quote=quote,
             when=when,
             symbol=self.symbol,
             strategy_name=self.strategy_name,

@@ -12,11 +12,11 @@ from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.ledger import Event, Ledger, LiveTick
-from backtest_kit._rules import life
 from backtest_kit._rules import transitions as step
-from backtest_kit._rules.fast_forward import Tape
-from backtest_kit._rules.life import Bar, Close
+from backtest_kit._rules.asking import is_due
 from backtest_kit._rules.profit import crossed, revenue_percent
+from backtest_kit._rules.steps import Cancel, pending_step, scheduled_step
+from backtest_kit._rules.tape import Bar, Tape
 from backtest_kit._state.states import LiveStates
 from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import (
@@ -243,24 +243,36 @@ class MinuteDriver:
         )
 
     async def _step(self, bar: Bar, *, on_time: bool) -> None:
-        """Do one step: closes first, then what asks the risk profiles, in every run's order."""
+        """Do one step: first what becomes of the open signal; the strategy is asked without one."""
         run, state = self._run, self._ledger.state
-        row = state.signal
+        row, asks = state.signal, on_time and self._is_due(bar.when)
         if row is not None and row.pending_at is not None:
-            await self._pending(row, bar)
+            over = await self._pending(row, bar, asks=asks)
         else:
             run.desk.at(bar.when)
-            if row is not None:
-                await self._scheduled(row, bar)
-            elif (
-                on_time
-                and not run.stopping
-                and (state.asked_at is None or bar.when - state.asked_at >= self._interval)
-            ):
-                await self._ask(bar)
-            elif run.wants("on_tick", "on_idle"):
-                await run.tell(self._idle(bar))
+            over = row is None or await self._scheduled(row, bar, asks=asks)
+        if over and asks and not run.stopping:
+            run.desk.at(bar.when)
+            await self._ask(bar)
+        elif row is None and run.wants("on_tick", "on_idle"):
+            await run.tell(self._idle(bar))
         run.desk.at(bar.when + 1)
+
+    def _is_due(self, when: int) -> bool:
+        """Say whether the strategy is asked at the step `when`, once nothing is open at it."""
+        run, state = self._run, self._ledger.state
+        at_close = run.config.ask_at == "close"
+        if run.stopping or (state.signal is not None and not at_close):
+            return False
+        return is_due(when, state.asked_at, self._interval, at_close)
+
+    def _done(self, when: int, asks: bool) -> int:
+        """Return the newest step that is over once what ends at `when` is stored.
+
+        Where the strategy is still to be asked, that is the one before: a process that dies in
+        between asks it when it starts again.
+        """
+        return when - MINUTE if asks else when
 
     async def _ask(self, bar: Bar) -> None:
         """Ask the strategy; validate, ask the risk profiles, then open or schedule."""
@@ -277,7 +289,7 @@ class MinuteDriver:
         run.record.calls += 1
         if row is not None:
             filled = row.pending_at is not None
-            allowed = await run.risk_allows(row, bar.price, when, reserve=filled)
+            allowed = await run.risk_allows(row, bar.fill, when, reserve=filled)
             if allowed and (run.stopping or self._ticker.over(when)):
                 run.desk.give_back()  # the checks took so long that the chance has gone
                 if not run.stopping:
@@ -295,44 +307,48 @@ class MinuteDriver:
     def _accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer that came in time."""
         run = self._run
-        row = run.accept(answer, bar.price, bar.when)
+        row = run.accept(answer, bar.quote, bar.when)
         if self._ticker.over(bar.when):
             raise _too_late(bar.when)
         return None if run.stopping else row
 
-    async def _scheduled(self, row: SignalRow, bar: Bar) -> None:
+    async def _scheduled(self, row: SignalRow, bar: Bar, *, asks: bool) -> bool:
+        """Follow a scheduled signal through a step; say whether it ended."""
         run, when, price = self._run, bar.when, bar.price
-        commit = self._ledger.commit
-        verdict = life.scheduled_step(row, bar, run.config)
-        if verdict == "wait":
+        commit, done = self._ledger.commit, self._done(when, asks)
+        outcome = scheduled_step(row, bar, run.config)
+        if outcome is None:
             if run.wants("on_tick"):
                 await run.tell(step.waiting(row, when, price))
-            return
-        if verdict == "timeout" or verdict == "price_reject":
-            await commit(when, price, [step.cancelled(row, when, price, verdict)], signal=None)
-            return
-        filled = life.activated(row, when)
-        allowed = await run.risk_allows(filled, row.price_open, when, reserve=True)
+            return False
+        if isinstance(outcome, Cancel):
+            cancelled = step.cancelled(row, when, price, outcome.reason)
+            await commit(done, price, [cancelled], signal=None)
+            return True
+        filled = outcome.row
+        allowed = await run.risk_allows(filled, filled.price_open, when, reserve=True)
         if not allowed or run.stopping:
             run.desk.give_back()
             reason: CancelReason = "user" if allowed else "risk"
-            await commit(when, price, [step.cancelled(row, when, price, reason)], signal=None)
-            return
+            await commit(done, price, [step.cancelled(row, when, price, reason)], signal=None)
+            return True
         opened = step.opened(filled, when, price)
-        if verdict == "activate":
+        if outcome.close is None:
             await commit(when, price, [opened], signal=filled, fired=0)
-            return
-        stopped = Close("stop_loss", row.price_stop_loss)
-        closed = step.closed(filled, when, price, stopped, run.config)
-        await commit(when, price, [opened, closed], signal=None, fired=0)
+            return False
+        closed = step.closed(filled, when, price, outcome.close, run.config)
+        await commit(done, price, [opened, closed], signal=None, fired=0)
+        return True
 
-    async def _pending(self, row: SignalRow, bar: Bar) -> None:
+    async def _pending(self, row: SignalRow, bar: Bar, *, asks: bool) -> bool:
+        """Follow a filled signal through a step; say whether it ended."""
         run, when = self._run, bar.when
-        close = life.pending_step(row, bar, run.config)
+        close = pending_step(row, bar, run.config)
         if close is not None:
             tick = step.closed(row, when, bar.price, close, run.config)
-            await self._ledger.commit(when, bar.price, [tick], signal=None, fired=0)
-            return
+            done = self._done(when, asks)
+            await self._ledger.commit(done, bar.price, [tick], signal=None, fired=0)
+            return True
         revenue = revenue_percent(row.position, row.price_open, bar.price)
         levels, fired = crossed(revenue, self._ledger.state.fired)
         events: list[Event] = [
@@ -342,10 +358,11 @@ class MinuteDriver:
             active = step.active(row, when, bar.price, revenue)
             if not events:
                 await run.tell(active)
-                return
+                return False
             await self._ledger.commit(when, bar.price, events, fired=fired, first=active)
         elif events:
             await self._ledger.commit(when, bar.price, events, fired=fired)
+        return False
 
     async def _drop(self, row: SignalRow) -> bool:
         """Cancel a waiting signal because the user stops the run; say whether that was stored."""

@@ -111,7 +111,7 @@ class Ledger:
         first: Tick | None = None,
         **changes: Any,
     ) -> None:
-        """Make the outcome of the step `when` durable, all at once; then act on it and tell.
+        """Make outcomes durable, all at once, steps being over up to `when`; then act and tell.
 
         `first` is told before the events, and not kept.
 
@@ -129,8 +129,9 @@ class Ledger:
                 outbox=(*self.state.outbox, *new),
                 **changes,
             )
-        if any(isinstance(event, TickClosed) for event in events):
-            self._run.desk.release(when)
+        for event in events:
+            if isinstance(event, TickClosed):
+                self._run.desk.release(event.close_timestamp)
         if first is not None:
             await self._run.tell(first)
         for entry in new:

@@ -1,75 +1,51 @@
-"""The same life as `_life`, found over arrays: where it turns, without visiting each minute.
+"""A signal's life found over arrays: where it turns, without visiting each step.
 
-The arrays only find the first step at which anything happens; what happens there is then asked of
-`_life` itself, so that the two can't drift apart.
+The arrays only find the first step at which anything can happen; what happens there is then asked
+of the rules, so that the two can't drift apart.
 """
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._rules import life
-from backtest_kit._rules.life import Bar, Close, Verdict, side
 from backtest_kit._rules.profit import MILESTONES, crossed, revenue_percent
+from backtest_kit._rules.steps import (
+    Activation,
+    Cancel,
+    Close,
+    pending_step,
+    scheduled_step,
+    side,
+    timeout_at,
+)
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.config import Config
 from backtest_kit._values.signal import SignalRow, expires_at
-from backtest_kit._values.time import MINUTE
 
 _FIRST_WINDOW = 128
 
 
-class Tape(msgspec.Struct, frozen=True, eq=False):
-    """The 1m market as arrays: row i is the step at `first + i * MINUTE`.
-
-    `price` is the average price at the step (NaN before there are enough candles), the others are
-    the candle that closed at it. All float64 of one length.
-    """
-
-    first: int
-    price: Floats
-    open: Floats
-    high: Floats
-    low: Floats
-
-    @property
-    def stop(self) -> int:
-        """The instant after the last step, in milliseconds."""
-        return self.first + len(self.price) * MINUTE
-
-    def row(self, when: int) -> int:
-        """Return the row of the step at `when`; it may lie outside."""
-        return (when - self.first) // MINUTE
-
-    def bar(self, when: int) -> Bar:
-        """Return the market at the step `when`."""
-        i = (when - self.first) // MINUTE
-        return Bar(
-            when, float(self.price[i]), float(self.open[i]), float(self.high[i]), float(self.low[i])
-        )
-
-
 def scheduled_until(
     row: SignalRow, tape: Tape, after: int, config: Config
-) -> tuple[int, Verdict] | None:
-    """Return the first step later than `after` at which a waiting signal turns, and how.
+) -> tuple[int, Activation | Cancel] | None:
+    """Return the first step later than `after` at which a scheduled signal turns, and how.
 
     `None` where the tape ends first.
     """
     s = side(row)
-    expiry = row.scheduled_at + config.schedule_await_minutes * MINUTE
-    entry = s * row.price_open
     if config.exit_trigger == "vwap":
-        touched, limit = tape.price, entry
+        touched = tape.price
     else:
         # a candle that opens beyond the stop also reaches the entry, which lies before it
-        touched, limit = (tape.low if s > 0 else tape.high), entry
-    when = _first(tape, after, expiry, touched, s, limit, None)
+        touched = tape.low if s > 0 else tape.high
+    when = _first(tape, after, timeout_at(row, config), touched, s, s * row.price_open, None)
     if when is None:
         return None
-    return when, life.scheduled_step(row, tape.bar(when), config)
+    turn = scheduled_step(row, tape.bar(when), config)
+    assert turn is not None
+    return when, turn
 
 
 def pending_until(
@@ -81,15 +57,14 @@ def pending_until(
     """
     s = side(row)
     stop, goal = s * row.price_stop_loss, s * row.price_take_profit
-    expiry = expires_at(row)
     if config.exit_trigger == "vwap":
         worst, best = tape.price, tape.price
     else:
         worst, best = (tape.low, tape.high) if s > 0 else (tape.high, tape.low)
-    when = _first(tape, after, expiry, worst, s, stop, (best, goal))
+    when = _first(tape, after, expires_at(row), worst, s, stop, (best, goal))
     if when is None:
         return None
-    close = life.pending_step(row, tape.bar(when), config)
+    close = pending_step(row, tape.bar(when), config)
     assert close is not None
     return when, close
 
@@ -105,7 +80,7 @@ def _first(
 ) -> int | None:
     """Return the first step with `s * low <= floor` or `s * high >= ceiling`, or the expiry."""
     begin = tape.row(after) + 1
-    last = tape.row(max(expiry, after + MINUTE))
+    last = max(-((tape.first - expiry) // tape.step), begin)
     end = min(last + 1, len(tape.price))
     window = _FIRST_WINDOW
     while begin < end:
@@ -115,9 +90,9 @@ def _first(
             hit |= _at_most(ceiling[0][begin:stop], -s, -ceiling[1])
         i = int(hit.argmax())
         if hit[i]:
-            return tape.first + (begin + i) * MINUTE
+            return tape.first + (begin + i) * tape.step
         begin, window = stop, window * 4
-    return tape.first + last * MINUTE if last < len(tape.price) else None
+    return tape.first + last * tape.step if last < len(tape.price) else None
 
 
 def _at_most(values: Floats, s: int, limit: float) -> npt.NDArray[np.bool_]:
@@ -143,5 +118,5 @@ def milestones_until(
     news = (np.diff(highs, prepend=-np.inf) > 0) | (np.diff(lows, prepend=np.inf) < 0)
     for i in np.flatnonzero(news & (np.abs(revenue) >= MILESTONES[0])):
         levels, fired = crossed(float(revenue[i]), fired)
-        found += [(tape.first + (begin + int(i)) * MINUTE, level) for level in levels]
+        found += [(tape.first + (begin + int(i)) * tape.step, level) for level in levels]
     return found, fired

@@ -1,101 +1,118 @@
-"""The life of a signal, one step at a time: pure functions of the row and the market at a step.
+"""The rules of a signal's life: one step, as a function of numbers.
 
-The rules of every mode. `side` is +1 for long and -1 for short; multiplying both sides of a
-comparison by it mirrors the long rule exactly, since negating a float never rounds.
+The only statement of these rules. Steps call it as Python, the kernel as what Numba compiles of it;
+searches over arrays only find the step at which to ask it. `side` is +1 for long and -1 for short;
+multiplying both sides of a comparison by it mirrors the long rule exactly, since negating a float
+never rounds.
+
+Of the market at a step: `average` is the average price, `fill` the price at which a fill can be
+had, `open_`, `high` and `low` the base candle that closed at it. With `wick` the candle is compared
+with the levels, else the average price.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
+from backtest_kit._values.results import REASONS
 
-from backtest_kit._values.config import Config
-from backtest_kit._values.results import CloseReason
-from backtest_kit._values.signal import SignalRow
-from backtest_kit._values.time import MINUTE
-
-Verdict = Literal["wait", "activate", "activate_and_stop", "timeout", "price_reject"]
-
-WAIT: Final = "wait"
-
-
-class Bar(msgspec.Struct, frozen=True):
-    """The market at a step: instant (ms), average price, and the 1m candle that has just closed."""
-
-    when: int
-    price: float
-    open: float
-    high: float
-    low: float
+#: How a signal ends: the codes of `REASONS`.
+(
+    TAKE_PROFIT,
+    STOP_LOSS,
+    TIME_EXPIRED,
+    END_OF_DATA,
+    TIMEOUT,
+    CANCELLED_END_OF_DATA,
+    PRICE_REJECT,
+) = range(len(REASONS))
+#: It goes on as it is.
+UNCHANGED: Final = -1
+#: A scheduled signal is filled.
+ACTIVATED: Final = -2
+#: It is filled, and stopped out by the same candle.
+ACTIVATED_AND_STOPPED: Final = -3
 
 
-class Close(msgspec.Struct, frozen=True):
-    """How a pending signal ends; `price` before slippage and fee."""
+def opens_now(side: float, limit: float, fill: float) -> bool:
+    """Say whether a signal is filled at once: it has no limit (NaN), or the market has reached it.
 
-    reason: CloseReason
-    price: float
-    ambiguous: bool = False
-
-
-def side(row: SignalRow) -> int:
-    """Return +1 for a long signal and -1 for a short one."""
-    return 1 if row.position == "long" else -1
-
-
-def scheduled_step(row: SignalRow, bar: Bar, config: Config) -> Verdict:
-    """Say what becomes of a waiting signal at a step after `scheduled_at`.
-
-    `activate_and_stop`: filled and stopped out by the same candle (trigger "wick" only).
+    A limit order is not filled worse than the market that it meets, so it is filled at `fill`.
     """
-    s = side(row)
-    stop, entry = s * row.price_stop_loss, s * row.price_open
-    expired = bar.when - row.scheduled_at >= config.schedule_await_minutes * MINUTE
-    if config.exit_trigger == "vwap":
+    return not side * fill > side * limit
+
+
+def scheduled_step(
+    side: float,
+    limit: float,
+    take_profit: float,
+    stop_loss: float,
+    expired: bool,
+    average: float,
+    fill: float,
+    open_: float,
+    high: float,
+    low: float,
+    wick: bool,
+) -> tuple[int, float]:
+    """Return what becomes of a scheduled signal at a step, and the price it is filled at."""
+    if not wick:
         if expired:
-            return "timeout"
-        if s * bar.price <= stop:
-            return "price_reject"
-        return "activate" if s * bar.price <= entry else "wait"
-    worst = s * (bar.low if s > 0 else bar.high)
-    if s * bar.open <= stop:
-        return "price_reject"
-    if worst <= entry:
-        return "activate_and_stop" if worst <= stop else "activate"
-    return "timeout" if expired else "wait"
+            return TIMEOUT, limit
+        if side * average <= side * stop_loss:
+            return PRICE_REJECT, limit
+        if side * average > side * limit:
+            return UNCHANGED, limit
+        if not side * stop_loss < side * fill < side * take_profit:
+            return PRICE_REJECT, limit
+        # a loop that polls buys at the market
+        return ACTIVATED, (fill if side * fill > side * limit else limit)
+    if side * open_ <= side * stop_loss:
+        return PRICE_REJECT, limit
+    worst = low if side > 0 else high
+    if side * worst <= side * limit:
+        if side * worst <= side * stop_loss:
+            return ACTIVATED_AND_STOPPED, limit
+        return ACTIVATED, limit
+    return (TIMEOUT if expired else UNCHANGED), limit
 
 
-def activated(row: SignalRow, when: int) -> SignalRow:
-    """Return the waiting signal as filled at `when`."""
-    return msgspec.structs.replace(row, pending_at=when)
+def pending_step(
+    side: float,
+    take_profit: float,
+    stop_loss: float,
+    expired: bool,
+    average: float,
+    fill: float,
+    open_: float,
+    high: float,
+    low: float,
+    wick: bool,
+    stop_first: bool,
+) -> tuple[int, float, bool]:
+    """Return why a filled signal closes at a step, at which price, and if ambiguously.
 
-
-def pending_step(row: SignalRow, bar: Bar, config: Config) -> Close | None:
-    """Say how a filled signal closes at a step after `pending_at`; `None`: it lives on."""
-    assert row.pending_at is not None
-    s = side(row)
-    stop, goal = s * row.price_stop_loss, s * row.price_take_profit
-    expired = bar.when - row.pending_at >= row.minute_estimated_time * MINUTE
-    if config.exit_trigger == "vwap":
+    A candle that reaches both levels is ambiguous, unless its open decides; `stop_first` says what
+    it is taken for. Favourable overshoot is never credited, unfavourable always charged.
+    """
+    if not wick:
         if expired:
-            return Close("time_expired", bar.price)
-        if s * bar.price >= goal:
-            return Close("take_profit", row.price_take_profit)
-        if s * bar.price <= stop:
-            return Close("stop_loss", bar.price)
-        return None
-    if s * bar.open <= stop:
-        return Close("stop_loss", bar.open)
-    if s * bar.open >= goal:
-        return Close("take_profit", row.price_take_profit)
-    best, worst = (bar.high, bar.low) if s > 0 else (-bar.low, -bar.high)
-    reaches_goal, reaches_stop = best >= goal, worst <= stop
-    if reaches_goal and reaches_stop:
-        if config.ambiguous_candle == "stop_loss_first":
-            return Close("stop_loss", row.price_stop_loss, ambiguous=True)
-        return Close("take_profit", row.price_take_profit, ambiguous=True)
-    if reaches_goal:
-        return Close("take_profit", row.price_take_profit)
-    if reaches_stop:
-        return Close("stop_loss", row.price_stop_loss)
-    return Close("time_expired", bar.price) if expired else None
+            return TIME_EXPIRED, fill, False
+        if side * average >= side * take_profit:
+            return TAKE_PROFIT, (fill if side * fill < side * take_profit else take_profit), False
+        if side * average <= side * stop_loss:
+            return STOP_LOSS, (fill if side * fill < side * stop_loss else stop_loss), False
+        return UNCHANGED, fill, False
+    if side * open_ <= side * stop_loss:
+        return STOP_LOSS, open_, False
+    if side * open_ >= side * take_profit:
+        return TAKE_PROFIT, take_profit, False
+    if side > 0:
+        profits, stops = high >= take_profit, low <= stop_loss
+    else:
+        profits, stops = low <= take_profit, high >= stop_loss
+    if stops and (stop_first or not profits):
+        return STOP_LOSS, stop_loss, profits
+    if profits:
+        return TAKE_PROFIT, take_profit, stops
+    return (TIME_EXPIRED if expired else UNCHANGED), fill, False

@@ -1,13 +1,14 @@
-"""What a step finds, as results: the same for every mode."""
+"""What happens at a step, as results: the same for every mode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from backtest_kit._rules.fast_forward import Tape, milestones_until
-from backtest_kit._rules.life import Close
+from backtest_kit._rules.fast_forward import milestones_until
 from backtest_kit._rules.profit import profit, revenue_percent
+from backtest_kit._rules.steps import Close
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.events import Mode, PartialEvent
 from backtest_kit._values.results import (

@@ -35,12 +35,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Percent, Meta(description="Greatest distance of the stop-loss, percent; 0: no check.")
     ] = 20.0
     max_signal_lifetime_minutes: Annotated[
-        int, Meta(ge=1, description="Greatest `minute_estimated_time` of a signal.")
+        int, Meta(ge=0, description="Greatest `minute_estimated_time` of a signal; 0: no limit.")
     ] = 1440
     percent_slippage: Annotated[
         Percent, Meta(description="Slippage that worsens each price, percent.")
     ] = 0.1
     percent_fee: Annotated[Percent, Meta(description="Fee per side, percent.")] = 0.1
+    fill_price: Annotated[
+        Literal["market", "average"],
+        Meta(description="What fills: the last close, or the average price that also decides."),
+    ] = "market"
+    ask_at: Annotated[
+        Literal["close", "elapsed"],
+        Meta(
+            description="A strategy is asked when a candle of its interval closes, or when its "
+            "interval has elapsed since the last call."
+        ),
+    ] = "close"
     exit_trigger: Annotated[
         Literal["vwap", "wick"],
         Meta(description="What touches a level: the average price, or the candle's low and high."),

@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 
 from backtest_kit._backtest.array_table import columns_of, doubts_of
-from backtest_kit._backtest.driver import FrameDriver, prepare
+from backtest_kit._backtest.driver import FrameDriver
+from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Books
@@ -108,7 +109,7 @@ def joined(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
 
 
 async def _finish(driver: FrameDriver, look: Callable[[], None] | None) -> None:
-    if look is None and await driver.play_arrays():
+    if look is None and await driver.play_table(milestones=False):
         return
     async with aclosing(driver.play()) as results:
         async for _ in results:

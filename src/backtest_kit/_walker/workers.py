@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from backtest_kit._backtest.array_reach import playable
+from backtest_kit._backtest.array_session import playable
 from backtest_kit._engine.engine import Engine
 from backtest_kit._statistics.trial import Trial
 from backtest_kit._values.errors import StrategyFailedError, WorkerError

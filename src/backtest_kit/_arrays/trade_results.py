@@ -1,0 +1,113 @@
+"""Rows of a table of trades as results: each is made when it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+from backtest_kit._arrays.trade_table import TradeTable
+from backtest_kit._values.results import (
+    CANCELLED,
+    REASONS,
+    ProfitLoss,
+    TickCancelled,
+    TickClosed,
+)
+from backtest_kit._values.signal import SignalRow, signal_id
+
+
+class RunNames(NamedTuple):
+    """The names that the results of one run carry."""
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+
+
+_COLUMNS = (
+    *("side", "scheduled_at", "pending_at", "closed_at", "minutes", "reason", "ambiguous"),
+    *("price_open", "price_limit", "price_take_profit", "price_stop_loss", "price_close"),
+    *("average_price", "pnl"),
+)
+
+
+def results_of(
+    table: TradeTable, names: RunNames, first: int = 0
+) -> Iterator[TickClosed | TickCancelled]:
+    """Yield the results of a table from row `first` on, in order."""
+    columns = (getattr(table, name)[first:].tolist() for name in _COLUMNS)
+    for row in zip(*columns, strict=True):
+        yield _result(row, names)
+
+
+def _result(row: tuple[Any, ...], names: RunNames) -> TickClosed | TickCancelled:
+    side, scheduled, filled, ended, minutes, code, ambiguous, *prices = row
+    entry, limit, goal, stop, close, average, pnl = prices
+    symbol, strategy_name, exchange_name = names
+    signal = SignalRow(
+        id=signal_id(exchange_name, strategy_name, symbol, scheduled),
+        symbol=symbol,
+        strategy_name=strategy_name,
+        exchange_name=exchange_name,
+        position="long" if side > 0 else "short",
+        price_open=entry,
+        price_take_profit=goal,
+        price_stop_loss=stop,
+        minute_estimated_time=minutes,
+        scheduled_at=scheduled,
+        pending_at=None if filled < 0 else filled,
+        price_limit=None if limit != limit else limit,
+    )
+    place: dict[str, Any] = {
+        "symbol": symbol,
+        "strategy_name": strategy_name,
+        "exchange_name": exchange_name,
+        "timestamp": ended,
+        "current_price": average,
+        "signal": signal,
+        "close_timestamp": ended,
+    }
+    reason: Any = REASONS[code]
+    if code >= CANCELLED:
+        return TickCancelled(reason=reason, **place)
+    profit = ProfitLoss(pnl, entry, close)
+    return TickClosed(close_reason=reason, pnl=profit, ambiguous=ambiguous, **place)
+
+
+class ClosedResults(Sequence[TickClosed]):
+    """The closed results of a run in order, made from columns when they are looked at."""
+
+    __slots__ = ("_closed", "_made", "_names")
+
+    def __init__(self, table: TradeTable, names: RunNames) -> None:
+        self._closed = table.closed()
+        self._names = names
+        self._made: list[TickClosed] | None = None
+
+    def __len__(self) -> int:
+        return len(self._closed)
+
+    @overload
+    def __getitem__(self, index: int) -> TickClosed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TickClosed]: ...
+    def __getitem__(self, index: int | slice) -> TickClosed | list[TickClosed]:
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[TickClosed]:
+        return iter(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str | bytes):
+            return NotImplemented
+        return [*self] == [*other]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+    def _all(self) -> list[TickClosed]:
+        if self._made is None:
+            self._made = [*results_of(self._closed, self._names)]  # type: ignore[list-item]
+        return self._made

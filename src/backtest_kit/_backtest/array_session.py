@@ -1,0 +1,131 @@
+"""A backtest over arrays, a span of frames at a time: load, check, simulate."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from backtest_kit._arrays.kernel_ready import kernel_ready
+from backtest_kit._arrays.simulation import SignalRows, Simulation, compile_kernel
+from backtest_kit._arrays.trade_table import TradeTable
+from backtest_kit._backtest.answers import Answers, Chunk
+from backtest_kit._engine.bus import Channel
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.run import Run
+from backtest_kit._rules.asking import Stride
+from backtest_kit._rules.proposal import limits_of
+from backtest_kit._rules.tape import Tape
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import BacktestKitError, DataRangeError
+from backtest_kit._values.schemas import StrategySchema
+from backtest_kit._values.time import MINUTE, frames_before
+
+#: Where the results of steps are told; where someone listens, a run is stepped through.
+TOLD: Final[tuple[Channel, ...]] = (
+    *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk", "performance"),
+)
+
+
+class Span(NamedTuple):
+    """What was found in frames up to `frame` (excluded), and the market it was found in.
+
+    The strategy may be asked again from frame `asks_from` on. `late`: why the first call of the
+    span has no candles; `None` if it has.
+    """
+
+    table: TradeTable
+    tape: Tape
+    chunk: Chunk
+    frame: int
+    asks_from: int
+    late: DataRangeError | None
+
+
+class ArraySession:
+    """Plays a run's frames, as many at a time as candles are loaded for."""
+
+    def __init__(self, run: Run, timeline: range, stride: Stride, answers: Answers) -> None:
+        self._run = run
+        self._timeline = timeline
+        self._stride = stride
+        self._answers = answers
+        self._asked = False
+
+    async def advance(self, frame: int, asks_from: int) -> Span | None:
+        """Play on from `frame`, asking from frame `asks_from` on; `None`: it has to be stepped.
+
+        Raises:
+            DataError: candles can't be had.
+            PeekingError: signals over arrays look into the future.
+        """
+        run, timeline = self._run, self._timeline
+        view, symbol, config = run.view, run.symbol, run.config
+        interval, warmup = run.strategy.interval, run.strategy.warmup
+        due = self._stride.first(frame, asks_from)
+        if due >= len(timeline):
+            return None
+        span = config.candles_per_chunk * MINUTE
+        begin, when = timeline[frame], timeline[due]
+        asked, late = when, None
+        tape = await view.tape(symbol, begin, min(timeline[-1], when + span))
+        if begin < tape.first + (config.avg_price_candles_count - 1) * tape.step:
+            return None  # there is no average price yet
+        try:
+            await view.window_async(symbol, interval, warmup, when)
+        except DataRangeError as error:
+            segment = view.loaded(symbol, interval)
+            if self._asked or segment is None or not segment.begins:
+                return None
+            late, asked = error, (segment.first_index + warmup) * segment.step
+        chunk = self._answers.chunk(asked, furthest=True)
+        if chunk is None:
+            return None
+        longest = _longest(chunk, config) * MINUTE
+        until = frames_before(timeline, min(chunk.stop, tape.stop - longest))
+        if until <= due:  # the frame ends, or the data: trades go on behind what is loaded
+            until = frames_before(timeline, min(chunk.stop, when + span))
+            last = timeline[until - 1]
+            tape = await view.tape(symbol, when, last + longest)
+            if until <= due or tape.stop <= last:
+                return None
+        simulation = Simulation(frame, asks_from)
+        rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
+        simulation.play(tape, rows, until)
+        self._asked = True
+        return Span(simulation.table(), tape, chunk, *simulation.place, late)
+
+
+def playable(strategy: StrategySchema) -> bool:
+    """Say whether arrays say all that there is to know of a strategy."""
+    return (
+        strategy.get_signals is not None and not strategy.risk_names and strategy.callbacks is None
+    )
+
+
+def load_kernel(engine: Engine) -> None:
+    """Load the compiled kernel, if Numba is there; the log is told where that fails."""
+    if kernel_ready.is_set():
+        return
+    try:
+        compile_kernel(engine.logger)
+    except BacktestKitError:  # there is no Numba: plain Python does the same
+        return
+    except ImportError as error:  # it has been built for another NumPy
+        engine.logger.info("the kernel can't be used, Python is exact but slower: %s", error)
+
+
+def watched(engine: Engine) -> bool:
+    """Say whether someone waits for the results of single steps."""
+    return engine.bus.wanted(*TOLD)
+
+
+def _longest(chunk: Chunk, config: Config) -> int:
+    """Return how many minutes at most pass from an answer to the end of its trade."""
+    signals = chunk.signals
+    busy = signals.busy()
+    minutes = signals.minute_estimated_time[busy]
+    limit = limits_of(config).most_minutes
+    lives = minutes[(minutes >= 1) & (minutes <= limit)]
+    waits = not np.isnan(signals.price_open[busy]).all()
+    return int(lives.max(initial=1)) + waits * config.schedule_await_minutes
