@@ -12,7 +12,7 @@ pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backte
 
 import backtest_kit as bk
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial import TrialResult
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._walker import trial as trials
 from markets import MINUTE, START, cases, market
@@ -96,10 +96,14 @@ def test_a_trial_from_arrays_is_the_one_stepped_through(
         fast = trial(case, strategy, timeline, symbols, chunk)
         patch.setattr(FrameDriver, "play_arrays", never)
         slow = trial(case, strategy, timeline, symbols, chunk)
-    if isinstance(fast, Trial) and isinstance(slow, Trial) and not (all(used) and chunk > 1000):
+    if (
+        isinstance(fast, TrialResult)
+        and isinstance(slow, TrialResult)
+        and not (all(used) and chunk > 1000)
+    ):
         # which gaps are counted depends on what is loaded: at the end of a chunk, stepping has no
         # use for all candles; where it takes over, candles are in the store already
         slow = msgspec.structs.replace(slow, gaps_filled=fast.gaps_filled)
     assert fast == slow
-    if isinstance(slow, Trial) and length < 1 and shift > 35 * INTERVALS[case.interval]:
+    if isinstance(slow, TrialResult) and length < 1 and shift > 35 * INTERVALS[case.interval]:
         assert all(used)

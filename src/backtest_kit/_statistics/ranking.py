@@ -1,4 +1,4 @@
-"""The trials of a walk, ranked, with what chance alone would explain."""
+"""The trials of a walk, ranked, with measures of how much is luck."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import msgspec
 from backtest_kit._statistics.deflation import deflated_sharpes
 from backtest_kit._statistics.figures import Statistics, metric
 from backtest_kit._statistics.inference import (
-    Interval,
-    Verdict,
+    ConfidenceInterval,
     bootstrap_interval,
     period_returns,
-    verdict,
 )
 from backtest_kit._statistics.overfitting import (
     MIN_TRADES,
@@ -23,7 +21,8 @@ from backtest_kit._statistics.overfitting import (
     moments,
     probability_of_overfitting,
 )
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial import TrialResult
+from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.windows import extent
@@ -36,15 +35,15 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     """One strategy of a walk; `rank` is from 1, and `None` where the metric is not defined.
 
     `interval` is the metric's 95 % bootstrap interval. `deflated_sharpe` is the probability that
-    its Sharpe ratio beats the best of all trials without skill, `minimum_trades` how many trades
-    would put it above 0 with 95 %. They are `None` for fewer than 30 trades, and where they are not
-    defined. `metric_by_symbol` is in the order of the walk's symbols.
+    its Sharpe ratio beats the best of as many trials without skill, `minimum_trades` the number of
+    trades that would put it above 0 with 95 % confidence. They are `None` for fewer than 30 trades,
+    and where they are not defined. `metric_by_symbol` is in the order of the walk's symbols.
     """
 
     rank: int | None
     strategy_name: str
     metric_value: float | None
-    interval: Interval | None
+    interval: ConfidenceInterval | None
     deflated_sharpe: float | None
     minimum_trades: float | None
     metric_by_symbol: tuple[float | None, ...]
@@ -61,10 +60,10 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
-    """What a walk has found; times in milliseconds UTC.
+    """The results of a walk; times in milliseconds UTC.
 
     `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
-    often the best of one half of the time is below the median in the other.
+    often the best strategy in one half of the time is below the median in the other.
     """
 
     walker_name: str
@@ -89,14 +88,14 @@ class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
 def rank(
     schema: WalkerSchema,
     symbols: Sequence[str],
-    trials: Sequence[Trial],
+    trials: Sequence[TrialResult],
     tried: int | None = None,
     timeline: range | None = None,
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
     `tried` is how many trials there ever were on these data, at least (and by default) those given.
-    `timeline` are the frame's instants, along which windows go.
+    `timeline` are the frame's instants, which the windows of a walk-forward divide.
     """
     good = [trial for trial in trials if trial.statistics is not None]
     span = (
@@ -145,7 +144,7 @@ def rank(
 
 
 def _row(
-    trial: Trial,
+    trial: TrialResult,
     place: int,
     name: str,
     values: dict[str, float | None],

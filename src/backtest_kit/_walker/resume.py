@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from backtest_kit._engine.engine import Engine
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial import TrialResult
 from backtest_kit._values.content import digest, digest_library
 from backtest_kit._values.errors import BacktestKitError, FingerprintError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
@@ -46,7 +46,7 @@ class Kept:
         self._keys: list[TrialKey | None] = []
         self._places: list[int] = []
         self._trials: Trials | None = None
-        self._found: dict[int, Trial] = {}
+        self._found: dict[int, TrialResult] = {}
 
     @property
     def known(self) -> int:
@@ -78,7 +78,7 @@ class Kept:
         self._trials = self._make(left)
         await self._trials.open()
 
-    async def trial(self, index: int) -> Trial:
+    async def trial(self, index: int) -> TrialResult:
         """See `Trials`; it is durable before it is returned.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial import TrialResult
 from backtest_kit._values.errors import StateError
 
 _VERSION: Final = 1
@@ -47,7 +47,7 @@ class WalkStore:
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / "walks.db"
 
-    def find(self, keys: Sequence[TrialKey]) -> dict[str, Trial]:
+    def find(self, keys: Sequence[TrialKey]) -> dict[str, TrialResult]:
         """Return the trials there are, by fingerprint; one that can't be read counts as none."""
         found = {}
         with self._open() as file:
@@ -57,12 +57,12 @@ class WalkStore:
                 ).fetchone()
                 try:
                     if row is not None:
-                        found[key.fingerprint] = msgspec.msgpack.decode(row[0], type=Trial)
+                        found[key.fingerprint] = msgspec.msgpack.decode(row[0], type=TrialResult)
                 except msgspec.MsgspecError:
                     continue
         return found
 
-    def put(self, key: TrialKey, trial: Trial | None) -> None:
+    def put(self, key: TrialKey, trial: TrialResult | None) -> None:
         """Keep a trial durably, and count it; `None`: it was given up, and only counts."""
         with self._open() as file, file:
             if trial is not None:

@@ -14,7 +14,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.walk_events import WalkerProgressEvent
 from backtest_kit._statistics.figures import metric as metric_of
 from backtest_kit._statistics.figures import summarize
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial import TrialResult
 from backtest_kit._values.content import digest, digest_library
 from backtest_kit._values.errors import (
     BacktestKitError,
@@ -65,7 +65,7 @@ class Study:
         self._data = ""
         self._code: str | None = None
         #: By name, so that no parameters are run twice.
-        self._trials: dict[str, Trial] = {}
+        self._trials: dict[str, TrialResult] = {}
 
     def begin(
         self,
@@ -212,14 +212,14 @@ class Study:
         """Return the strategy of parameters, `None` where the factory leaves them out."""
         return make_strategy(self._factory, {name: chosen[name] for name in self._space})
 
-    def _values(self, trial: Trial) -> tuple[float, ...] | None:
+    def _values(self, trial: TrialResult) -> tuple[float, ...] | None:
         if trial.statistics is None:
             return None
         values = [metric_of(trial.statistics, name) for name in self._metrics]
         found = tuple(value for value in values if value is not None)
         return found if len(found) == len(values) else None
 
-    async def _trial(self, schema: StrategySchema, asked: Any = None) -> Trial:
+    async def _trial(self, schema: StrategySchema, asked: Any = None) -> TrialResult:
         """Return a trial: known, kept, or run; `asked` is told how it goes, to prune it."""
         if schema.name in self._trials:
             return self._trials[schema.name]
@@ -264,7 +264,7 @@ class Study:
             )
             bus.emit(event, "walker_progress")
 
-    async def found(self) -> list[tuple[Any, Trial]]:
+    async def found(self) -> list[tuple[Any, TrialResult]]:
         """Return Optuna's finished trials with ours, in order.
 
         Those of an earlier call are run again where nothing keeps them.
@@ -287,7 +287,7 @@ class Study:
         """Return the parameters of one of Optuna's trials, in the order given."""
         return {name: trial.params[name] for name in self._space}
 
-    async def _again(self, params: Mapping[str, Any]) -> Trial:
+    async def _again(self, params: Mapping[str, Any]) -> TrialResult:
         schema = self.schema(params)
         assert schema is not None
         return await self._trial(schema)

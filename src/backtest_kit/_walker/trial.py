@@ -15,7 +15,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Books
 from backtest_kit._statistics.figures import summarize
-from backtest_kit._statistics.trial import Trades, Trial
+from backtest_kit._statistics.trial import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
@@ -32,7 +32,7 @@ async def run_trial(
     exchange: ExchangeSchema,
     frame: FrameSchema,
     look: Look | None = None,
-) -> Trial:
+) -> TrialResult:
     """Backtest a strategy over symbols, side by side, with risk books of their own.
 
     `look` is called with the records so far after each close; what it raises ends the trial.
@@ -56,7 +56,7 @@ async def run_trial(
     return trial_of(records)
 
 
-def trial_of(records: Sequence[RunRecord]) -> Trial:
+def trial_of(records: Sequence[RunRecord]) -> TrialResult:
     """Return what is left of runs of one strategy over different symbols.
 
     Raises:
@@ -76,7 +76,7 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
     counts = [doubts_of(record) for record in records]
     together = summarize(r, opened, closed, span)
     each = (symbol == i for i in range(len(records)))
-    return Trial(
+    return TrialResult(
         strategy_name=name,
         symbols=tuple(record.symbol for record in records),
         since=span[0],
@@ -85,7 +85,7 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
         by_symbol=(together,)
         if len(records) == 1
         else tuple(summarize(r[mine], opened[mine], closed[mine], span) for mine in each),
-        trades=Trades(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
+        trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.message,

@@ -11,7 +11,7 @@ from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._statistics.figures import metric
 from backtest_kit._statistics.ranking import WalkerData, rank
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial import TrialResult
 from backtest_kit._values.errors import StateError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema, WalkerSchema
@@ -31,7 +31,7 @@ class Trials(Protocol):
         """Begin; what is raised here is nobody's failure but the caller's."""
         ...
 
-    async def trial(self, index: int) -> Trial:
+    async def trial(self, index: int) -> TrialResult:
         """Return the trial of a strategy; raises what it raised."""
         ...
 
@@ -64,7 +64,7 @@ class Here:
     async def open(self) -> None:
         """See `Trials`."""
 
-    async def trial(self, index: int) -> Trial:
+    async def trial(self, index: int) -> TrialResult:
         """See `Trials`."""
         return await run_trial(self._engine, self._strategies[index], *self._rest)
 
@@ -92,9 +92,9 @@ class Walk:
         self._timeline = timeline
         self._trials = trials
         self._stopping = False
-        self._current: asyncio.Task[Trial] | None = None
+        self._current: asyncio.Task[TrialResult] | None = None
         self._best: tuple[str, float] | None = None
-        self.found: list[Trial] = []
+        self.found: list[TrialResult] = []
 
     def stop(self) -> None:
         """End the walk inside the strategy that runs; the finished ones keep their results."""
@@ -134,7 +134,7 @@ class Walk:
     def _symbol(self) -> str | tuple[str, ...]:
         return self._symbols[0] if len(self._symbols) == 1 else self._symbols
 
-    async def _one(self, index: int, name: str) -> Trial | None:
+    async def _one(self, index: int, name: str) -> TrialResult | None:
         """Return a strategy's trial, a failed one where it failed; `None` where the walk ends."""
         self._current = task = asyncio.ensure_future(self._trials.trial(index))
         try:
@@ -159,11 +159,11 @@ class Walk:
                 )
             )
             await self._call_back("on_strategy_error", name, self._symbol, error)
-            return Trial(strategy_name=name, symbols=self._symbols, error=describe(error))
+            return TrialResult(strategy_name=name, symbols=self._symbols, error=describe(error))
         finally:
             self._current = None
 
-    async def _finished(self, trial: Trial) -> WalkerContract:
+    async def _finished(self, trial: TrialResult) -> WalkerContract:
         """Note a trial, tell of it, and return what is to be yielded."""
         self.found.append(trial)
         statistics, name = trial.statistics, trial.strategy_name

@@ -27,7 +27,7 @@ import msgspec
 
 from backtest_kit._backtest.array_reach import playable
 from backtest_kit._engine.engine import Engine
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial import TrialResult
 from backtest_kit._values.errors import StrategyFailedError, WorkerError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.user_code import of_user_code
@@ -98,7 +98,7 @@ class There:
                 self._strategies.append(_packed(bare(strategy), f"strategy {strategy.name!r}"))
             self._futures.append(self._submit(len(self._futures)))
 
-    async def trial(self, index: int) -> Trial:
+    async def trial(self, index: int) -> TrialResult:
         """See `Trials`; workers that die are replaced, and what they did is done again."""
         while index not in self._suspects:
             try:
@@ -159,7 +159,7 @@ class There:
         for job in left[under_way:]:
             self._futures[job] = self._submit(job)
 
-    async def _alone(self, index: int) -> Trial:
+    async def _alone(self, index: int) -> TrialResult:
         """Return a trial by a worker that does nothing else, so that its death is this one's fault.
 
         Raises:
@@ -294,7 +294,7 @@ async def _answer(job: Spool, strategy: bytes) -> bytes:
 _QUIET: Final = logging.Logger("backtest_kit.worker", logging.CRITICAL)
 
 
-def _opened(answer: bytes) -> Trial:
+def _opened(answer: bytes) -> TrialResult:
     trial, error = pickle.loads(answer)  # noqa: S301 - ours
     if error is not None:
         raise error
