@@ -9,9 +9,9 @@ import msgspec
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._statistics.trial import TrialResult
-from backtest_kit._values.content import digest, digest_library
 from backtest_kit._values.errors import BacktestKitError, FingerprintError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 from backtest_kit._walker.store import TrialKey, WalkStore
 from backtest_kit._walker.walk import Trials
 
@@ -128,7 +128,7 @@ async def keys(
         asked = (strategy.get_signal, strategy.get_signals, [[*checks] for checks in risks])
         plain = (strategy.interval, strategy.warmup, strategy.risk_names)
         try:
-            variant = digest(settings(engine), plain, asked)
+            variant = fingerprint(settings(engine), plain, asked)
         except FingerprintError as error:
             engine.logger.warning(
                 "strategy %r is not kept, and runs each time: %s", strategy.name, error
@@ -141,7 +141,7 @@ async def keys(
 
 def settings(engine: Engine) -> str:
     """Return the digest of an engine's settings."""
-    return digest(msgspec.structs.asdict(engine.config))
+    return fingerprint(msgspec.structs.asdict(engine.config))
 
 
 def key_of(
@@ -156,8 +156,10 @@ def key_of(
     line = frame.timeline
     # names can be asked for, so that figures may depend on them
     names = (name, exchange.name, frame.name, tuple(symbols))
-    fingerprint = digest(digest_library(), variant, names, (line.start, line.stop, line.step), data)
-    return TrialKey(fingerprint, variant, tuple(symbols), line[0], line[-1])
+    whole = fingerprint(
+        library_fingerprint(), variant, names, (line.start, line.stop, line.step), data
+    )
+    return TrialKey(whole, variant, tuple(symbols), line[0], line[-1])
 
 
 async def digest_data(exchange: ExchangeSchema) -> str:
@@ -175,9 +177,9 @@ async def digest_data(exchange: ExchangeSchema) -> str:
             "method content_digest()"
         )
     formats = [
-        digest(function)
+        fingerprint(function)
         for function in (exchange.format_price, exchange.format_quantity)
         if getattr(function, "__self__", None) is not owner
     ]
     plain = {name: v for name, v in vars(owner).items() if isinstance(v, bool | int | float | str)}
-    return digest(await asyncio.to_thread(whole), type(owner), plain, formats)
+    return fingerprint(await asyncio.to_thread(whole), type(owner), plain, formats)

@@ -15,7 +15,6 @@ from backtest_kit._engine.walk_events import WalkerProgressEvent
 from backtest_kit._statistics.figures import metric as metric_of
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial import TrialResult
-from backtest_kit._values.content import digest, digest_library
 from backtest_kit._values.errors import (
     BacktestKitError,
     RegistrationError,
@@ -24,6 +23,7 @@ from backtest_kit._values.errors import (
 )
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 from backtest_kit._walker.grid import make_strategy
 from backtest_kit._walker.resume import digest_data, key_of, settings
 from backtest_kit._walker.store import WalkStore
@@ -114,7 +114,7 @@ class Study:
         try:
             self._data = await digest_data(self._exchange)
             risks = {risk.name: [*risk.validations] for risk in self._engine.risks.list()}
-            self._code = digest(self._factory, risks)
+            self._code = fingerprint(self._factory, risks)
             mark = self._mark()
         except (BacktestKitError, OSError) as error:
             if self._kept:
@@ -142,8 +142,8 @@ class Study:
     def _mark(self) -> str:
         """Return the digest of all that the values of this study depend on."""
         line = self._frame.timeline
-        return digest(
-            digest_library(),
+        return fingerprint(
+            library_fingerprint(),
             (settings(self._engine), self._code, self._exchange.name, self._frame.name),
             (self._symbols, (line.start, line.stop, line.step), self._data, self._metrics),
             {name: repr(distribution) for name, distribution in self._space.items()},
@@ -226,7 +226,7 @@ class Study:
         key = None
         if self._store is not None and self._code is not None:
             # of the factory as it was at the beginning, whatever its code has noted since
-            variant = digest(settings(self._engine), self._code, schema.name)
+            variant = fingerprint(settings(self._engine), self._code, schema.name)
             place = (self._symbols, self._exchange, self._frame, self._data)
             key = key_of(variant, schema.name, *place)
         known = {} if key is None or self._store is None else self._store.find([key])
