@@ -20,7 +20,7 @@ from backtest_kit._arrays.kernel_run import Play, compile_kernel, run_kernel
 from backtest_kit._data.series import average_prices
 from backtest_kit._rules.fast_forward import Tape
 from backtest_kit._values.config import Config
-from backtest_kit._walker.trial import run_trial
+from backtest_kit._walker.trial import TrialSetup, run_trial
 
 YEAR = 525_600
 START = datetime(2023, 1, 1, tzinfo=UTC)
@@ -158,7 +158,7 @@ def kernel_rows(table, candles, tape):
     def trial():
         for _, segment in engine.store._segments.values():
             segment._average = None  # computed by each run, as by the loop
-        return runner.run(run_trial(engine, schema, ["X"], exchange, frame))
+        return runner.run(run_trial(TrialSetup(engine, ("X",), exchange, frame), schema))
 
     def whole(mean):
         fresh = tape_of(candles)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit._statistics.figures import METRICS, metric, summarize
-from backtest_kit._statistics.trial import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.windows import Windows
 

@@ -116,7 +116,7 @@ def test_a_change_of_anything_is_run_again(what, tmp_path):
 
 def test_a_release_of_the_library_is_run_again(tmp_path, monkeypatch):
     walk(tmp_path)
-    monkeypatch.setattr("backtest_kit._walker.resume.library_fingerprint", lambda: "another")
+    monkeypatch.setattr("backtest_kit._walker.trial_keys.library_fingerprint", lambda: "another")
     assert walk(tmp_path)[1] == 3
 
 

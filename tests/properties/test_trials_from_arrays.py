@@ -12,9 +12,9 @@ pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backte
 
 import backtest_kit as bk
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._statistics.trial import TrialResult
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.time import INTERVALS, to_datetime
-from backtest_kit._walker import trial as trials
+from backtest_kit._walker.trial import TrialSetup, run_trial
 from markets import MINUTE, START, cases, market
 
 
@@ -57,9 +57,8 @@ def trial(case, strategy, timeline, symbols, chunk):
             end_date=to_datetime(timeline.stop - 1),
         )
         try:
-            return asyncio.run(
-                trials.run_trial(engine, strategy, symbols, engine.exchanges.get("frame"), frame)
-            )
+            setup = TrialSetup(engine, symbols, engine.exchanges.get("frame"), frame)
+            return asyncio.run(run_trial(setup, strategy))
         except bk.BacktestKitError as error:
             return type(error), str(error)
 

@@ -21,7 +21,7 @@ from backtest_kit._statistics.overfitting import (
     moments,
     probability_of_overfitting,
 )
-from backtest_kit._statistics.trial import TrialResult
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
 from backtest_kit._values.schemas import WalkerSchema

@@ -16,7 +16,7 @@ import numpy as np
 from backtest_kit._statistics.figures import Statistics, metric, summarize
 from backtest_kit._statistics.inference import ConfidenceInterval, bootstrap_interval
 from backtest_kit._statistics.overfitting import MIN_TRADES
-from backtest_kit._statistics.trial import TrialResult
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.windows import TrainTestSplit
 

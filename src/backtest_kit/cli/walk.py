@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,8 @@ from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._reports.walker import rank_cells, walker_report
 from backtest_kit._statistics.ranking import WalkerData
-from backtest_kit._values.schemas import METRICS, WalkerSchema
+from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, WalkerSchema
+from backtest_kit._values.windows import Windows
 from backtest_kit._walker.walk import Walk
 from backtest_kit._walker.walker import prepare_walk
 from backtest_kit.cli.backtest import choose_frame
@@ -121,27 +122,36 @@ def walk(
         if schema is None:
             exchange = choose_exchange(engine, exchange_name, source)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
-            names = strategy_names or [s.name for s in engine.strategies.list()]
-            add_walker(
-                walker_name="walk",
-                exchange_name=exchange.name,
-                frame_name=frame.name,
-                strategies=[*dict.fromkeys(names)],
-                metric=metric or "sharpe_ratio",
-                windows=choose_windows(train, test, embargo, anchored=anchored),
-            )
-            schema = engine.walkers.get("walk")
+            windows = choose_windows(train, test, embargo, anchored=anchored)
+            schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
         elif any((source, exchange_name, strategy_names, metric, frame_name, start, end, train)):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
                 "--exchange, --strategy, --metric, --frame, --from, --to and --train"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
-        run = prepare_walk(symbols, schema.name, executor, store, again=again, workers=workers)
-        return _play(engine, schema, run, output, store, as_json=as_json)
+        run = prepare_walk(symbols, schema.name, executor, store, rerun=again, workers=workers)
+        interrupted = _run(run, schema, engine.exchanges.get(schema.exchange_name), quiet=as_json)
+        if run.already_known:
+            click.echo(
+                f"backtest-kit: {run.already_known} of {len(schema.strategies)} strategies were "
+                f"known from {store}, and not run again (--again would)",
+                err=True,
+            )
+        data = run.data()
+        _write_and_print(data, output, as_json=as_json)
+        if interrupted:
+            click.echo(
+                f"backtest-kit: interrupted; {data.strategies_tested} of {data.total_strategies} "
+                "strategies are in the report",
+                err=True,
+            )
+            return INTERRUPTED
+        return FAILED if all(row.error is not None for row in data.ranking) else 0
 
 
 def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
+    """Return the walker that the file registers, if any; raises if it is not clear which."""
     known = engine.walkers.list()
     if name is not None:
         return engine.walkers.get(name)
@@ -151,11 +161,30 @@ def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
     return known[0] if known else None
 
 
-def _play(
-    engine: Engine, schema: WalkerSchema, run: Walk, output: Path, store: Path, *, as_json: bool
-) -> int:
+def _add_walker(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    frame: FrameSchema,
+    strategy_names: Sequence[str],
+    metric: str | None,
+    windows: Windows | None,
+) -> WalkerSchema:
+    """Register a walker over the chosen strategies, by default all of the file, and return it."""
+    names = strategy_names or [strategy.name for strategy in engine.strategies.list()]
+    add_walker(
+        walker_name="walk",
+        exchange_name=exchange.name,
+        frame_name=frame.name,
+        strategies=[*dict.fromkeys(names)],
+        metric=metric or "sharpe_ratio",
+        windows=windows,
+    )
+    return engine.walkers.get("walk")
+
+
+def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bool) -> bool:
+    """Run a walk, and return whether it was interrupted."""
     interrupted = False
-    exchange = engine.exchanges.get(schema.exchange_name)
 
     def stop() -> None:
         nonlocal interrupted
@@ -164,39 +193,29 @@ def _play(
 
     async def work() -> None:
         try:
-            with _interrupts(stop), _display(schema, quiet=as_json) as show:
-                async with aclosing(run.play()) as contracts:
+            with _interrupts(stop), _display(schema, quiet=quiet) as show:
+                async with aclosing(run.contracts()) as contracts:
                     async for contract in contracts:
                         show(contract)
         finally:
             await hang_up(exchange)
 
     asyncio.run(work())
-    if run.known:
-        click.echo(
-            f"backtest-kit: {run.known} of {len(schema.strategies)} strategies were known from "
-            f"{store}, and not run again (--again would)",
-            err=True,
-        )
-    data = run.data()
+    return interrupted
+
+
+def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
+    """Write the report as JSON and Markdown, and print the results."""
     name = "-".join((*data.symbols, data.walker_name))
     write_bytes(msgspec.json.encode(data), output / "walker", name, ".json")
     path = write(walker_report(data), output / "walker", name)
     if as_json:
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
-    else:
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(ranking_table(data))
-        console.print(Text(data.verdict.sentence, style="bold"))
-        console.print(f"report: {path}", soft_wrap=True, highlight=False)
-    if interrupted:
-        click.echo(
-            f"backtest-kit: interrupted; {data.strategies_tested} of {data.total_strategies} "
-            "strategies are in the report",
-            err=True,
-        )
-        return INTERRUPTED
-    return FAILED if all(row.error is not None for row in data.ranking) else 0
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(ranking_table(data))
+    console.print(Text(data.verdict.sentence, style="bold"))
+    console.print(f"report: {path}", soft_wrap=True, highlight=False)
 
 
 def ranking_table(data: WalkerData) -> Table:
