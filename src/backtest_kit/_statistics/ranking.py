@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -24,6 +24,7 @@ from backtest_kit._statistics.overfitting import (
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
+from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.windows import extent
 
@@ -113,11 +114,6 @@ def rank(
         for place, trial in enumerate(order, 1)
     )
     best = rows[0] if rows and rows[0].metric_value is not None else None
-    long = {name: trades for name, trades in r.items() if len(trades) >= MIN_TRADES}
-    overfitting = None
-    if len(long) > 1:
-        returns = period_returns(long, {name: closed[name] for name in long}, span)
-        overfitting = probability_of_overfitting(returns, seed=SEED)
     return WalkerData(
         walker_name=schema.name,
         symbols=tuple(symbols),
@@ -136,11 +132,22 @@ def rank(
         verdict=verdict(
             r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
         ),
-        overfitting=overfitting,
+        overfitting=_overfitting(r, closed, span),
         walk_forward=None
         if schema.windows is None or timeline is None
         else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),
     )
+
+
+def _overfitting(
+    r: Mapping[str, Floats], closed_at: Mapping[str, Ints], span: tuple[int, int]
+) -> Overfitting | None:
+    """Return the probability of overfitting, from the strategies with enough trades."""
+    long = {name: trades for name, trades in r.items() if len(trades) >= MIN_TRADES}
+    if len(long) < 2:
+        return None
+    returns = period_returns(long, {name: closed_at[name] for name in long}, span)
+    return probability_of_overfitting(returns, seed=SEED)
 
 
 def _row(

@@ -55,26 +55,34 @@ _SHOWN = 15
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat to pool several.")
+@click.option(
+    "--symbol", "symbols", multiple=True, required=True, help="Repeat it to run over several."
+)
 @data_option
 @exchange_option
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
 @frame_options
-@click.option("--train", metavar="LENGTH", help="Walk forward: choose in so much time (90d, 12h),")
-@click.option("--test", metavar="LENGTH", help="judge in so much after it,")
-@click.option("--embargo", metavar="LENGTH", default="1d", show_default=True, help="after a pause.")
-@click.option("--anchored", is_flag=True, help="Every train window begins where the first does.")
-@click.option("--workers", type=click.IntRange(min=1), help="Run in so many processes.")
+@click.option("--train", metavar="LENGTH", help="Walk forward: length of train windows (90d, 12h).")
+@click.option("--test", metavar="LENGTH", help="Length of test windows.")
+@click.option(
+    "--embargo",
+    metavar="LENGTH",
+    default="1d",
+    show_default=True,
+    help="Gap between train and test.",
+)
+@click.option("--anchored", is_flag=True, help="All train windows start with the first.")
+@click.option("--workers", type=click.IntRange(min=1), help="Run in this many processes.")
 @click.option(
     "--store",
     default="./state/walks",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder of finished strategies, from which a walk resumes.",
+    help="Folder of stored results, from which a walk resumes.",
 )
-@click.option("--again", is_flag=True, help="Run what the store knows again, too.")
+@click.option("--again", is_flag=True, help="Run every strategy, even if its result is stored.")
 @settings_option()
 @output_option("report")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
@@ -101,12 +109,12 @@ def walk(
     output: Path,
     as_json: bool,
 ) -> int:
-    """Compare the strategies that FILE registers, and say what the comparison is worth.
+    """Compare the strategies that FILE registers, and judge whether the best is better than luck.
 
-    Each is a whole backtest from clean state. Without --walker, all strategies of the file (or
-    those of --strategy) are compared by --metric. Ctrl-C ends it and keeps what is finished:
-    the same command goes on from there, unless the strategy's code, the candles or the settings
-    have changed.
+    Each strategy is backtested from a clean state. Without --walker, all strategies of the file (or
+    those of --strategy) are compared by --metric. Ctrl-C ends the walk and keeps the results so
+    far: the same command continues from there, unless the strategies' code, the candles or the
+    settings have changed.
 
     \b
         backtest-kit walk my_strategies.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
@@ -140,14 +148,7 @@ def walk(
             )
         data = run.data()
         _write_and_print(data, output, as_json=as_json)
-        if interrupted:
-            click.echo(
-                f"backtest-kit: interrupted; {data.strategies_tested} of {data.total_strategies} "
-                "strategies are in the report",
-                err=True,
-            )
-            return INTERRUPTED
-        return FAILED if all(row.error is not None for row in data.ranking) else 0
+        return _exit_code(data, interrupted=interrupted)
 
 
 def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
@@ -218,8 +219,20 @@ def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
     console.print(f"report: {path}", soft_wrap=True, highlight=False)
 
 
+def _exit_code(data: WalkerData, *, interrupted: bool) -> int:
+    """Return the exit code of a walk; say so if it was interrupted."""
+    if interrupted:
+        click.echo(
+            f"backtest-kit: interrupted; {data.strategies_tested} of {data.total_strategies} "
+            "strategies are in the report",
+            err=True,
+        )
+        return INTERRUPTED
+    return FAILED if all(row.error is not None for row in data.ranking) else 0
+
+
 def ranking_table(data: WalkerData) -> Table:
-    """Return the ranking for a terminal, the first ones of many."""
+    """Return the ranking as a table for a terminal, at most the first `_SHOWN` rows."""
     table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
     table.add_column("Rank", justify="right")
     table.add_column("Strategy")
@@ -236,7 +249,7 @@ def ranking_table(data: WalkerData) -> Table:
 
 @contextmanager
 def _display(schema: WalkerSchema, *, quiet: bool) -> Iterator[Callable[[WalkerContract], None]]:
-    """Show a bar and the best so far on a terminal's standard error; in a pipe nothing."""
+    """Show a progress bar and the best so far on standard error, if that is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda contract: None
         return
@@ -249,33 +262,35 @@ def _display(schema: WalkerSchema, *, quiet: bool) -> Iterator[Callable[[WalkerC
         TimeRemainingColumn(),
     )
     task = bar.add_task(schema.name, total=len(schema.strategies))
-    found: list[WalkerContract] = []
-
-    def render() -> Group:
-        best = sorted(
-            (c for c in found if c.metric_value is not None), key=lambda c: -(c.metric_value or 0)
-        )
-        table = Table(box=None, pad_edge=False)
-        for title in ("Strategy", schema.metric, "Trades"):
-            table.add_column(title, justify="left" if title == "Strategy" else "right")
-        for c in best[:_SHOWN]:
-            trades = c.statistics.total_signals if c.statistics is not None else 0
-            table.add_row(Text(c.strategy_name), number(c.metric_value, 3), str(trades))
-        return Group(bar, table) if best else Group(bar)
-
-    with LiveDisplay(render(), console=Console(stderr=True), refresh_per_second=4) as display:
+    contracts: list[WalkerContract] = []
+    with LiveDisplay(Group(bar), console=Console(stderr=True), refresh_per_second=4) as display:
 
         def show(contract: WalkerContract) -> None:
-            found.append(contract)
+            contracts.append(contract)
             bar.update(task, completed=contract.strategies_tested)
-            display.update(render())
+            best = _best_so_far(contracts, schema.metric)
+            display.update(Group(bar, best) if best.row_count else Group(bar))
 
         yield show
 
 
+def _best_so_far(contracts: Sequence[WalkerContract], metric: str) -> Table:
+    """Return the best strategies so far as a table; it has no rows if none has the metric."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("Strategy", metric, "Trades"):
+        table.add_column(title, justify="left" if title == "Strategy" else "right")
+    best = sorted(
+        (c for c in contracts if c.metric_value is not None), key=lambda c: -(c.metric_value or 0)
+    )
+    for c in best[:_SHOWN]:
+        trades = c.statistics.total_signals if c.statistics is not None else 0
+        table.add_row(Text(c.strategy_name), number(c.metric_value, 3), str(trades))
+    return table
+
+
 @contextmanager
 def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Hand the first SIGINT to `stop`, in the event loop; a second one interrupts as usual."""
+    """Call `stop` in the event loop at the first SIGINT; a second one interrupts as usual."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGINT)
 
