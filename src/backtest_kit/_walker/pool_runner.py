@@ -161,7 +161,7 @@ class PoolRunner:
 
     def _replace_workers(self) -> None:
         """Start a new pool; mark batches that may have been running, submit the other lost ones."""
-        self._setup.engine.logger.warning("a worker died; its trials are done again by new ones")
+        self._setup.engine.logger.warning("a worker died; its trials are run again by new ones")
         assert self._executor is not None
         _kill(self._executor)
         self._executor = self._new_pool(self._workers)
@@ -195,8 +195,8 @@ class PoolRunner:
             else '; a script that starts workers does so under `if __name__ == "__main__":`'
         )
         raise StrategyFailedError(
-            f"a worker died {MOST_DEATHS} times in the trial of strategy {name!r}, and did nothing "
-            f"else{hint}"
+            f"a worker died {MOST_DEATHS} times in the trial of strategy {name!r}, which it ran "
+            f"alone{hint}"
         )
 
 

@@ -130,8 +130,8 @@ class Study:
         except (BacktestKitError, OSError) as error:
             if self._is_stored:
                 raise RegistrationError(
-                    f"search {self._name!r} can't be kept, since it can't be told later whether "
-                    f"it is the same: {error}"
+                    f"search {self._name!r} can't be stored, since it could not be told later "
+                    f"whether its code and candles are the same: {error}"
                 ) from error
         else:
             self._check_same(whole)
@@ -196,8 +196,8 @@ class Study:
         if known is not None and known != whole:
             raise RegistrationError(
                 f"search {self._name!r} was begun with other code, candles, parameters, metrics, "
-                "settings or another seed, or its code has noted something since (then begin in "
-                "a new process); give it another study_name"
+                "settings or another seed, or its code has changed a global variable since (then "
+                "start a new process); give it another study_name"
             )
         if known is None:
             self.study.set_user_attr("fingerprint", whole)
@@ -367,4 +367,4 @@ def _distribution(optuna: Any, name: str, given: Any) -> Any:
     simple = all(value is None or isinstance(value, bool | int | float | str) for value in values)
     if simple and len(set(values)) == len(values):
         return of.CategoricalDistribution(values)
-    raise RegistrationError(f"search: {name} must have numbers, texts or truth values, each once")
+    raise RegistrationError(f"search: {name} must list numbers, strings or booleans, each once")

@@ -203,5 +203,5 @@ def _walk(symbol: str | Sequence[str], walker_name: str) -> AnyWalk:
     except KeyError:
         there = "; ".join(f"{name} {' '.join(of)}" for name, of in walks) or "none"
         raise UnknownNameError(
-            f"no walk of {walker_name!r} over {' '.join(symbols)} yet (walks there are: {there})"
+            f"no walk of {walker_name!r} over {' '.join(symbols)} yet (existing walks: {there})"
         ) from None
