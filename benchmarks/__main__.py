@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._rules.fast_forward import Tape, pending_until
+from backtest_kit._rules.fast_forward import pending_until
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.signal import SignalRow
 
@@ -119,7 +120,7 @@ def fast_forward_nanoseconds():
     """The slope of `pending_until` over the length of a life, and its constant."""
     n = 200_000
     flat = np.full(n, 100.0)
-    tape = Tape(0, flat, flat, flat, flat)
+    tape = Tape(0, flat, flat, flat, flat, flat)
 
     def life(minutes):
         row = SignalRow(

@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 
 import numba
 import numpy as np
-from backtest_kit._arrays.kernel_run import Play, compile_kernel, run_kernel
 from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
+from backtest_kit._arrays.simulation import SignalRows, compile_kernel, run_kernel
 from backtest_kit._data.series import average_prices
 from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
-from backtest_kit._walker.trial import run_trial
+from backtest_kit._walker.trial import TrialSetup, run_trial
 
 YEAR = 525_600
 START = datetime(2023, 1, 1, tzinfo=UTC)
@@ -116,11 +116,11 @@ def market():
 
 def tape_of(candles):
     t, o, h, low, c, v = candles.columns()
-    return Tape(int(t[0]) + 60_000, average_prices(h, low, c, v, 5), o, h, low)
+    return Tape(int(t[0]) + 60_000, average_prices(h, low, c, v, 5), c, o, h, low)
 
 
 def play_of(candles, signals, timeline):
-    return Play(signals, int(candles.timestamp[0]), "1m", timeline, Config())
+    return SignalRows(signals, int(candles.timestamp[0]), "1m", timeline, Config())
 
 
 def kernel_rows(table, candles, tape):
@@ -158,7 +158,7 @@ def kernel_rows(table, candles, tape):
     def trial():
         for _, segment in engine.store._segments.values():
             segment._average = None  # computed by each run, as by the loop
-        return runner.run(run_trial(engine, schema, ["X"], exchange, frame))
+        return runner.run(run_trial(TrialSetup(engine, ("X",), exchange, frame), schema))
 
     def whole(mean):
         fresh = tape_of(candles)

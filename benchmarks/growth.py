@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._arrays.kernel_run import compile_kernel
-from backtest_kit._walker.trial import run_trial
+from backtest_kit._arrays.simulation import compile_kernel
+from backtest_kit._walker.trial import TrialSetup, run_trial
 from benchmarks.arrays import SLOW, strategy
 from benchmarks.peers.rules import peak
 
@@ -48,12 +48,12 @@ def bars(repeats):
             schema = bk.StrategySchema(
                 strategy_name="s", interval="1m", get_signals=strategy(), warmup=SLOW + 1
             )
-            what = (engine, schema, ["X"], engine.exchanges.get("frame"))
-            window = bk.FrameSchema(**frame(days))
+            exchange = engine.exchanges.get("frame")
+            setup = TrialSetup(engine, ("X",), exchange, bk.FrameSchema(**frame(days)))
             times = []
             for _ in range(repeats):
                 began = time.perf_counter()
-                asyncio.run(run_trial(*what, window))
+                asyncio.run(run_trial(setup, schema))
                 times.append(time.perf_counter() - began)
         yield name, days * 1440, min(times)
 

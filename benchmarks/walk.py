@@ -1,8 +1,7 @@
-"""A walk of many strategies over a year: in this process, in two, on two Dask workers.
+"""A walk of many strategies over a year: in one process, in two, and on two Dask workers.
 
 `python -m benchmarks.walk [STRATEGIES] [FILE.parquet]`. Without a file, a year of the seeded random
-market is written first. The reports must be the same byte for byte; the seconds are ratios of one
-another in one run.
+market is written first. The reports must be equal byte for byte; seconds compare only within a run.
 """
 
 import asyncio
@@ -67,7 +66,7 @@ def cluster_of(workers):
     from distributed import Client, LocalCluster
 
     with (
-        # Dask's workers look at their own stacks every 10 ms otherwise, and at their load every 500
+        # by default Dask's workers sample their own stacks every 10 ms and their load every 500 ms
         dask.config.set(
             {
                 "distributed.worker.profile.enabled": False,
@@ -92,7 +91,7 @@ async def write_year(path):
     pq.write_table(pa.table(dict(zip(names, candles.columns(), strict=True))), path)
 
 
-def say(name, first, report, done):
+def print_row(name, first, report, done):
     took, _, same = done
     equal = "the same report" if same == report else "ANOTHER REPORT"
     print(f"{name:16}{took:7.1f} s, {first / took:.2f} times as fast, {equal}")
@@ -107,11 +106,11 @@ def main():
         print(f"{count} strategies over {path.name}")
         first, ranked, report = walk(path, count, None)
         print(f"sequential      {first:7.1f} s, and {ranked:.1f} s for the report")
-        say("two processes", first, report, walk(path, count, "processes"))
+        print_row("two processes", first, report, walk(path, count, "processes"))
         with cluster_of(2) as executor:
-            say("two Dask workers", first, report, walk(path, count, executor))
+            print_row("two Dask workers", first, report, walk(path, count, executor))
         walk(path, count, "processes", Path(folder, "store"))
-        say("resumed", first, report, walk(path, count, None, Path(folder, "store")))
+        print_row("resumed", first, report, walk(path, count, None, Path(folder, "store")))
         print("report", hashlib.blake2b(report.encode(), digest_size=8).hexdigest())
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 import backtest_kit as bk
-from backtest_kit._walker.trial import run_trial
+from backtest_kit._walker.trial import TrialSetup, run_trial
 from benchmarks.peers.rules import ENDLESS, FIRST, MINUTE, SLOW, STOP, pairs, turned
 
 
@@ -130,7 +130,8 @@ def with_sums(close, sets, life):
 
 def trial_of(engine, one, life):
     exchange, frame = engine.exchanges.get("frame"), engine.frames.get("all")
-    return asyncio.run(run_trial(engine, schema_of(arrays, one, life), ["X"], exchange, frame))
+    setup = TrialSetup(engine, ("X",), exchange, frame)
+    return asyncio.run(run_trial(setup, schema_of(arrays, one, life)))
 
 
 def trial(close, sets, life):

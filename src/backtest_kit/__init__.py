@@ -139,7 +139,7 @@ from backtest_kit._values.schemas import (
 from backtest_kit._values.signal import Signal, SignalRow
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
-from backtest_kit._walker.search import Found, SearchResult, search
+from backtest_kit._walker.search import SearchResult, SearchTrial, search
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
@@ -164,7 +164,6 @@ __all__ = [
     "ExchangeSchema",
     "FetchError",
     "FileAdapter",
-    "Found",
     "FrameSchema",
     "GapError",
     "Heat",
@@ -187,6 +186,7 @@ __all__ = [
     "RiskSchema",
     "Schedule",
     "SearchResult",
+    "SearchTrial",
     "Signal",
     "SignalError",
     "SignalRow",

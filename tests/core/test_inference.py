@@ -15,8 +15,8 @@ from backtest_kit._statistics.inference import (
     bootstrap_interval,
     period_returns,
     probability_best_beats_second,
-    verdict,
 )
+from backtest_kit._statistics.verdict import verdict
 
 DAY = 86_400_000
 SPAN = (0, 365 * DAY)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit._statistics.figures import METRICS, metric, summarize
-from backtest_kit._statistics.trial import Trades, Trial
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.windows import Windows
 
@@ -35,13 +35,13 @@ def trial(name, seed, *, days=60, rate=4, edge=0.0, until=None, symbols=1):
     closed, symbol, opened = (np.array([row[i] for row in rows], "<i8") for i in range(3))
     r = np.array([row[3] for row in rows])
     columns = (column.tobytes() for column in (r, opened, closed, symbol))
-    return Trial(
+    return TrialResult(
         strategy_name=name,
         symbols=tuple("XYZ"[:symbols]),
         since=0,
         until=days * DAY,
         statistics=summarize(r, opened, closed, (0, days * DAY)),
-        trades=Trades(*columns),
+        trades=TradeColumns(*columns),
     )
 
 
@@ -145,8 +145,8 @@ def test_no_choice_knows_what_comes_after_it(case, seed):
         closed = np.where(late, t.closed_at + rng.integers(0, DAY, t.count), t.closed_at)
         order = np.argsort(closed, kind="stable")
         columns = (r[order], t.opened_at[order], closed[order], t.symbol[order])
-        changed = Trades(*(column.tobytes() for column in columns))
-        scrambled.append(Trial(**(_fields(one) | {"trades": changed})))
+        changed = TradeColumns(*(column.tobytes() for column in columns))
+        scrambled.append(TrialResult(**(_fields(one) | {"trades": changed})))
     for before, after in zip(
         walk_forward(trials, spans, name, 1).windows,
         walk_forward(scrambled, spans, name, 1).windows,

@@ -268,7 +268,7 @@ MISTAKES = {
     "parameters is empty": {"parameters": {}},
     "minutes='abc' must be a range": {"parameters": {"minutes": "abc"}},
     r"minutes=range\(3, 3\) must be a range": {"parameters": {"minutes": range(3, 3)}},
-    "must have numbers, texts": {"parameters": {"minutes": [[1], [2]]}},
+    "must list numbers, strings": {"parameters": {"minutes": [[1], [2]]}},
     "takes a single metric": {"metric": ("avg_pnl", "win_rate"), "pruner": pruner()},
     "unexpected keyword argument 'hours'": {"parameters": {"hours": [1, 2]}},
 }

@@ -166,7 +166,7 @@ def test_several_symbols_are_pooled_and_shown_for_each():
         assert row.metric_value == pytest.approx(sum(pooled) / len(pooled))
         assert row.metric_by_symbol == tuple(s.avg_pnl for s in row.by_symbol)
     assert "## By symbol" in bk.Walker.get_report(["X", "Y"], walker_name="w")
-    with pytest.raises(bk.UnknownNameError, match="walks there are: w X Y"):
+    with pytest.raises(bk.UnknownNameError, match="existing walks: w X Y"):
         bk.Walker.get_data("X", walker_name="w")
 
 

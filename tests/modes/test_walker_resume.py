@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import msgspec
 import pytest
 
 import backtest_kit as bk
+from backtest_kit._walker.store import TrialKey, WalkStore
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(hours=1)
@@ -116,7 +118,7 @@ def test_a_change_of_anything_is_run_again(what, tmp_path):
 
 def test_a_release_of_the_library_is_run_again(tmp_path, monkeypatch):
     walk(tmp_path)
-    monkeypatch.setattr("backtest_kit._walker.resume.digest_library", lambda: "another")
+    monkeypatch.setattr("backtest_kit._walker.trial_keys.library_fingerprint", lambda: "another")
     assert walk(tmp_path)[1] == 3
 
 
@@ -257,6 +259,65 @@ def test_a_trial_that_can_not_be_read_is_run_again(tmp_path):
     again, ran = walk(tmp_path)
     assert ran == 3
     assert again == first
+
+
+FIGURES = """
+    win_rate avg_pnl total_pnl std_dev sharpe_ratio annualized_sharpe_ratio certainty_ratio
+    expected_yearly_returns sortino_ratio calmar_ratio max_drawdown_percent
+    max_drawdown_duration_minutes profit_factor expectancy recovery_factor avg_duration_minutes
+    exposure_percent
+"""
+
+
+def test_a_store_as_the_first_version_wrote_it_is_read(tmp_path):
+    """The tables and the fields of a trial, stated a second time."""
+    counts = dict.fromkeys(["total_signals", "win_count", "max_win_streak", "max_loss_streak"], 2)
+    figures = counts | dict.fromkeys(FIGURES.split(), 0.5)
+    figures["loss_count"], figures["calmar_ratio"] = 0, None
+    trial = {
+        "strategy_name": "s",
+        "symbols": ["X", "Y"],
+        "since": 1_000,
+        "until": 9_000,
+        "statistics": figures,
+        "by_symbol": [figures, figures],
+        "trades": {
+            "profits": struct.pack("<2d", 0.1, -2.5),
+            "opened": struct.pack("<2q", 1_000, 2_000),
+            "closed": struct.pack("<2q", 3_000, 4_000),
+            "symbols": struct.pack("<2q", 1, 0),
+        },
+        "calls": 7,
+        "error_count": 1,
+        "first_error": "ValueError: no",
+        "gaps_filled": 3,
+        "ambiguous_closes": 1,
+        "end_of_data_closes": 1,
+        "complete": True,
+        "error": None,
+    }
+    with sqlite3.connect(tmp_path / "walks.db") as file:
+        file.executescript(
+            "CREATE TABLE trials (fingerprint TEXT PRIMARY KEY, trial BLOB NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE ledger (variant TEXT, symbol TEXT, since INTEGER, until INTEGER,"
+            " PRIMARY KEY (variant, symbol, since, until)) WITHOUT ROWID;"
+            "PRAGMA user_version = 1;"
+        )
+        file.execute("INSERT INTO trials VALUES ('f', ?)", (msgspec.msgpack.encode(trial),))
+        file.execute("INSERT INTO ledger VALUES ('v', 'X', 1000, 9000)")
+    store, key = WalkStore(tmp_path), TrialKey("f", "v", ("X", "Y"), 1_000, 9_000)
+    result = store.find([key])["f"]
+    assert result.trades.r.tolist() == [0.1, -2.5]
+    assert result.trades.opened_at.tolist() == [1_000, 2_000]
+    assert result.trades.closed_at.tolist() == [3_000, 4_000]
+    assert result.trades.symbol.tolist() == [1, 0]
+    assert json.loads(msgspec.json.encode(result)) == json.loads(msgspec.json.encode(trial))
+    assert store.variants_tried(["X"], 9_000, 10_000) == 1
+    assert store.variants_tried(["X"], 9_001, 10_000) == 0
+    store.put(key, result)
+    with sqlite3.connect(tmp_path / "walks.db") as file:
+        ((written,),) = file.execute("SELECT trial FROM trials").fetchall()
+    assert msgspec.msgpack.decode(written) == trial, "an earlier release can read it, too"
 
 
 def test_a_store_that_can_not_be_used_is_one_clear_error(tmp_path):

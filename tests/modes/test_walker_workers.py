@@ -1,6 +1,7 @@
 """Walks in other processes: the same contracts, order and figures; workers that die."""
 
 import asyncio
+import gc
 import os
 import pickle
 import signal
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
@@ -20,7 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._walker import workers as _workers
+from backtest_kit._engine.engine import current_engine
+from backtest_kit._walker.pool_runner import PoolRunner
+from backtest_kit._walker.spool import read_spool, remove_stale_folders, spool_folder, write_spool
+from backtest_kit._walker.trial import TrialSetup
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
@@ -56,7 +61,7 @@ def test_what_a_killed_walk_left_behind_is_removed(tmp_path, monkeypatch):
     for folder in (*folders, tmp_path / "backtest-kit-mine-z"):
         folder.mkdir()
         (folder / "job").touch()
-    _workers._clear()
+    remove_stale_folders()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [folders[1].name, "backtest-kit-mine-z"]
     )
@@ -146,9 +151,9 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch,
     pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     sizes = []
-    submit = _workers.There._submit
+    submit = PoolRunner._submit
     monkeypatch.setattr(
-        _workers.There, "_submit", lambda self, job: sizes.append(self._size) or submit(self, job)
+        PoolRunner, "_submit", lambda self, batch: sizes.append(len(batch)) or submit(self, batch)
     )
     sent = tmp_path / "sent"
     sent.mkdir()
@@ -174,7 +179,7 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch,
     alone = bk.Walker.run_sync("X", walker_name="a")
     hidden.rename(sent)
     there = bk.Walker.run_sync("X", walker_name="a", executor="processes")
-    assert set(sizes) == {7}
+    assert sizes[:9] == [7] * 8 + [1]
     dead = names[28]
     if deadly == "always":
         assert "a worker died 3 times" in there[28].error
@@ -210,6 +215,18 @@ def test_only_the_one_that_kills_its_worker_is_blamed():
     bk.add_walker(walker_name="v", exchange_name="frame", frame_name="f", strategies=names)
     contracts = bk.Walker.run_sync("X", walker_name="v", executor="processes")
     assert [c.error is None for c in contracts] == [True, True, False, True]
+
+
+def test_several_that_kill_their_workers_are_blamed_one_after_another():
+    """The second is met after the suspects of the first, whose old batches stay broken."""
+    register()
+    names = [f"d{i}" if i in (0, 10) else f"i{i}" for i in range(14)]
+    for name in names:
+        function = _die if name in ("d0", "d10") else (lambda symbol, when: None)
+        bk.add_strategy(strategy_name=name, interval="1h", get_signal=function)
+    bk.add_walker(walker_name="v", exchange_name="frame", frame_name="f", strategies=names)
+    contracts = bk.Walker.run_sync("X", walker_name="v", executor="processes")
+    assert [c.strategy_name for c in contracts if c.error is not None] == ["d0", "d10"]
 
 
 def test_an_executor_that_is_shut_down_is_an_error_that_says_so():
@@ -311,7 +328,22 @@ def test_candles_travel_once():
     assert len(sent) == len(NAMES)
     assert max(strategy for strategy, _ in sent) < 20_000
     assert {shared > 50_000 * 48 for _, shared in sent} == {True}
-    assert _workers._unspool.cache_info().maxsize == 1
+
+
+def test_a_worker_that_gets_other_candles_releases_the_ones_before():
+    register()
+    engine = current_engine()
+    exchange, frame = engine.exchanges.get("frame"), engine.frames.get("f")
+    with spool_folder() as first, spool_folder() as second:
+        before = read_spool(write_spool(TrialSetup(engine, ("X",), exchange, frame), [], first))
+        assert before.symbols == ("X",)
+        released = weakref.ref(before.engine)
+        del before
+        after = read_spool(write_spool(TrialSetup(engine, ("Y",), exchange, frame), [], second))
+        assert after.symbols == ("Y",)
+        gc.collect()
+        assert released() is None
+        read_spool.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -347,7 +379,7 @@ def test_every_exchange_can_be_sent(make, tmp_path):
 
 def test_a_worker_that_is_kept_loads_the_same_candles_once():
     register()
-    _workers._unspool.cache_clear()
+    read_spool.cache_clear()
     misses = []
     with ThreadPoolExecutor(1) as executor:
         for _ in range(2):
@@ -355,7 +387,7 @@ def test_a_worker_that_is_kept_loads_the_same_candles_once():
             assert walk(executor) == alone
             assert walk(executor, "Y") != alone
             assert walk(executor) == walk(executor) == alone
-            misses.append(_workers._unspool.cache_info().misses)
+            misses.append(read_spool.cache_info().misses)
             bk.set_config(percent_fee=0.5)
     assert misses == [3, 6]
 
@@ -377,10 +409,10 @@ class BreaksEarly(ThreadPoolExecutor):
 def test_workers_that_die_while_strategies_are_still_sent_are_replaced(monkeypatch):
     register()
     alone = walk()
-    made = _workers.There._pool
+    new_pool = PoolRunner._new_pool
     pools = [BreaksEarly(3)]
     monkeypatch.setattr(
-        _workers.There, "_pool", lambda self, n: pools.pop() if pools else made(self, n)
+        PoolRunner, "_new_pool", lambda self, n: pools.pop() if pools else new_pool(self, n)
     )
     assert walk("processes") == alone
     with BreaksEarly(3) as given:

@@ -12,9 +12,9 @@ pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backte
 
 import backtest_kit as bk
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.time import INTERVALS, to_datetime
-from backtest_kit._walker import trial as trials
+from backtest_kit._walker.trial import TrialSetup, run_trial
 from markets import MINUTE, START, cases, market
 
 
@@ -57,9 +57,8 @@ def trial(case, strategy, timeline, symbols, chunk):
             end_date=to_datetime(timeline.stop - 1),
         )
         try:
-            return asyncio.run(
-                trials.run_trial(engine, strategy, symbols, engine.exchanges.get("frame"), frame)
-            )
+            setup = TrialSetup(engine, symbols, engine.exchanges.get("frame"), frame)
+            return asyncio.run(run_trial(setup, strategy))
         except bk.BacktestKitError as error:
             return type(error), str(error)
 
@@ -96,10 +95,14 @@ def test_a_trial_from_arrays_is_the_one_stepped_through(
         fast = trial(case, strategy, timeline, symbols, chunk)
         patch.setattr(FrameDriver, "play_table", never)
         slow = trial(case, strategy, timeline, symbols, chunk)
-    if isinstance(fast, Trial) and isinstance(slow, Trial) and not (all(used) and chunk > 1000):
+    if (
+        isinstance(fast, TrialResult)
+        and isinstance(slow, TrialResult)
+        and not (all(used) and chunk > 1000)
+    ):
         # which gaps are counted depends on what is loaded: at the end of a chunk, stepping has no
         # use for all candles; where it takes over, candles are in the store already
         slow = msgspec.structs.replace(slow, gaps_filled=fast.gaps_filled)
     assert fast == slow
-    if isinstance(slow, Trial) and length < 1 and shift > 35 * INTERVALS[case.interval]:
+    if isinstance(slow, TrialResult) and length < 1 and shift > 35 * INTERVALS[case.interval]:
         assert all(used)

@@ -1,8 +1,8 @@
 """The stationary bootstrap of closed trades, for every metric at once: pure functions of a seed.
 
 Politis and Romano (1994), "The stationary bootstrap", JASA 89: blocks of consecutive items, of
-geometric length, drawn with wrap-around. What is drawn is how often each item counts; all metrics
-follow from weighted sums, so a draw costs one row of a matrix product.
+geometric length, drawn with wrap-around. A draw is how many times each item counts; every metric
+follows from weighted sums, so a draw costs one row of a matrix product.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from backtest_kit._values.time import MINUTE
 
 Span = tuple[int, int]
 
-#: Parts that a run's time is cut into: days, but never fewer or more than this.
+#: A run's time is cut into days, but never into fewer or more parts than this.
 PERIODS: Final = (100, 2000)
-#: Lags that must all be insignificant before the memory of a series is taken to have ended.
+#: After so many insignificant lags in a row, autocorrelation is taken to have ended.
 QUIET_LAGS: Final = 5
 
 
 def check_metric(metric: str, span: Span | None, draws: int) -> float:
-    """Return years per run, the inverse; 1 for metrics that need none.
+    """Return the number of runs per year, by which a yearly metric is scaled; 1 for the others.
 
     Raises:
         ValueError: no such metric, one without its span, or fewer than one draw.
@@ -45,9 +45,9 @@ def check_metric(metric: str, span: Span | None, draws: int) -> float:
 
 
 def sums(r: Floats) -> Floats:
-    """Return what every metric is made of, per trade: shape (N, 7).
+    """Return the terms whose sums every metric is computed from: shape (N, 7).
 
-    Count, deviation from the mean, its square, and count and size of wins and of losses.
+    Per trade: count, deviation from the mean, its square, and count and size of wins and of losses.
     """
     d = r - (r.mean() if len(r) else 0.0)
     wins, losses = r > 0, r < 0
@@ -58,7 +58,7 @@ def sums(r: Floats) -> Floats:
 def evaluate(total: Floats, mean: float, metric: str, yearly: float) -> Floats:
     """Return the metric of samples from their `sums`, shape (M, 7); NaN where it is not defined.
 
-    `mean` is the one that the deviations are from; the definitions are those of `_statistics`.
+    `mean` is the one that the deviations are from; the definitions are those of `figures`.
     """
     n, d, square, wins, gain, losses, loss = total.T
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -90,7 +90,7 @@ def estimate(r: Floats, metric: str, yearly: float) -> float | None:
 
 
 def draw(n: int, block: float, rng: np.random.Generator, draws: int) -> Iterator[Floats]:
-    """Yield how often each of `n` items counts in each draw, a piece of shape (M, n) at a time."""
+    """Yield how many times each of `n` items counts in each draw, in pieces of shape (M, n)."""
     place = np.arange(n)
     left = draws
     while left:
@@ -124,9 +124,10 @@ def drawn_together(
     rng: np.random.Generator,
     draws: int,
 ) -> list[Floats]:
-    """Return, for each row of trades, its metric in the same resamples of periods of time.
+    """Return the metric of each strategy, all in the same resamples of periods of time.
 
-    `parts` are the period of each trade and their number, as `periods` returns them.
+    `rows` are the trades of each; `parts` their periods and the number of periods, as `periods`
+    returns them.
     """
     of, count = parts
     totals, returns = [], []
@@ -170,7 +171,7 @@ def dependence(r: Floats) -> tuple[float, float]:
     """Return the mean block length for a series, and its long-run variance over the plain one.
 
     Politis and White (2004), Econometric Reviews 23, with the correction of Patton, Politis and
-    White (2009), ibid. 28: the rule that `_inference.block_length` explains.
+    White (2009), ibid. 28: the rule that `inference.block_length` explains.
     """
     n = len(r)
     d = r - r.mean() if n else r
@@ -179,11 +180,12 @@ def dependence(r: Floats) -> tuple[float, float]:
         return 1.0, 1.0
     most = min(n - 1, math.ceil(math.sqrt(n)) + QUIET_LAGS)
     covariance = np.array([float((d[k:] * d[: n - k]).sum()) / n for k in range(2 * most + 1)])
-    loud = np.abs(covariance[1 : most + 1]) >= 2 * math.sqrt(math.log10(n) / n) * variance
-    memory = _memory(loud)
-    if not memory:
+    bound = 2 * math.sqrt(math.log10(n) / n) * variance
+    significant = np.abs(covariance[1 : most + 1]) >= bound
+    last = _last_significant(significant)
+    if not last:
         return 1.0, 1.0
-    width = min(2 * memory, most)
+    width = min(2 * last, most)
     lags = np.arange(1, width + 1)
     window = np.minimum(1.0, 2 * (1 - lags / width))
     weighted = window * covariance[1 : width + 1]
@@ -195,12 +197,12 @@ def dependence(r: Floats) -> tuple[float, float]:
     return min(max(block, 1.0), 3 * math.sqrt(n), n / 3), spectrum / variance
 
 
-def _memory(loud: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
-    """Return the last lag before `QUIET_LAGS` quiet ones in a row, or the last loud one."""
+def _last_significant(significant: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    """Return the last significant lag before `QUIET_LAGS` insignificant ones in a row."""
     quiet = 0
-    for lag, is_loud in enumerate(loud.tolist(), 1):
-        quiet = 0 if is_loud else quiet + 1
+    for lag, counts in enumerate(significant.tolist(), 1):
+        quiet = 0 if counts else quiet + 1
         if quiet == QUIET_LAGS:
             return lag - QUIET_LAGS
-    last = np.flatnonzero(loud)
+    last = np.flatnonzero(significant)
     return int(last[-1]) + 1 if len(last) else 0

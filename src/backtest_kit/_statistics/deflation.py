@@ -19,21 +19,21 @@ from backtest_kit._statistics.overfitting import (
 )
 from backtest_kit._values.candles import Floats
 
-#: From so many strategies on, the variance of their Sharpe ratios is estimated from them.
+#: With fewer strategies, the variance of their Sharpe ratios is not estimated from them.
 FEW_TRIALS: Final = 10
 
 
 def deflated_sharpes(trades: Mapping[str, npt.ArrayLike], trials: int) -> dict[str, float]:
     """Return the deflated Sharpe ratio of each strategy that has one, out of `trials` in all.
 
-    Two choices keep it honest where the paper's assumptions fail. Trades that depend on each other
-    count for fewer: N is divided by the long-run variance over the plain one where that is above
-    1 (Lo, 2002, "The statistics of Sharpe ratios"). And the variance across trials is taken of
-    Sharpe ratios in units of their own sampling error, so that a strategy with few trades
-    meets a higher bar than one with many. It is at most 1, its value under the null: strategies
-    far worse than chance do not raise the bar for the others. It is 1 for fewer than `FEW_TRIALS`,
-    and where more were tried than are given: ten that resemble each other, picked out of
-    hundreds, say nothing of how far the hundreds lay apart.
+    It departs from the paper in two ways, where the paper's assumptions fail. Trades that depend on
+    each other count for fewer: N is divided by the ratio of the long-run variance to the plain one
+    if that is above 1 (Lo, 2002, "The statistics of Sharpe ratios"). And the variance across trials
+    is that of Sharpe ratios in units of their own sampling error, so that a strategy with few
+    trades meets a higher threshold than one with many. This variance is at most 1, its value under
+    the null hypothesis: strategies far worse than chance do not raise the threshold for the others.
+    It is 1 for fewer than `FEW_TRIALS` strategies, and if more were tried than are given: ten
+    similar strategies, picked out of hundreds, do not tell how much the hundreds varied.
     """
     rows = {name: checked(r, name) for name, r in trades.items()}
     samples = {name: sample for name, r in rows.items() if (sample := _effective(r)) is not None}
@@ -41,7 +41,7 @@ def deflated_sharpes(trades: Mapping[str, npt.ArrayLike], trials: int) -> dict[s
 
 
 def _effective(r: Floats) -> Moments | None:
-    """Return the moments, with as many observations as independent ones would be worth."""
+    """Return the moments, with the equivalent number of independent observations."""
     sample = moments(r)
     if sample is None:
         return None
@@ -56,7 +56,7 @@ def _deflate(samples: Mapping[str, Moments], trials: int, *, known: bool) -> dic
         for name, sample in samples.items()
         if (error := errors[name]) is not None
     ]
-    # a variance from a few strategies is a guess: then that of the null
+    # a variance estimated from few strategies is unreliable: take that of the null hypothesis
     enough = known and len(z) >= FEW_TRIALS
     spread = min(float(np.var(z, ddof=1)), 1.0) if enough else 1.0
     found = {}

@@ -16,15 +16,15 @@ from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import METRICS
 from backtest_kit._values.time import MINUTE
 
-#: Identical returns are no edge: below this deviation a Sharpe ratio is not defined.
+#: Below this deviation returns count as identical, and a Sharpe ratio is not defined.
 LEAST_DEVIATION: Final = 1e-9
 YEAR_MS: Final = 365.25 * 1440 * MINUTE
-#: A compound annual growth from less than a day would be a figure of speech.
+#: A run shorter than this has no compound annual growth rate.
 LEAST_SPAN_MS: Final = 1440 * MINUTE
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What closed signals amount to; percentages are in percent, durations in minutes."""
+    """Statistics of closed signals; percentages are in percent, durations in minutes."""
 
     total_signals: int
     win_count: int
@@ -133,7 +133,7 @@ def profit_factor(r: Floats) -> float | None:
 def expectancy(r: Floats) -> float | None:
     """Return win share x average win - loss share x average loss (Tharp, 1998), in percent.
 
-    Break-even trades count as neither, so this equals the mean.
+    Break-even trades count as neither win nor loss, so that this equals the mean.
     """
     if not len(r):
         return None

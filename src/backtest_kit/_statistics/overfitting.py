@@ -24,22 +24,22 @@ import numpy.typing as npt
 from backtest_kit._statistics.figures import LEAST_DEVIATION, sharpe_ratio
 from backtest_kit._values.candles import Floats
 
-#: Fewer trades than this give no figure, whatever they look like.
+#: Fewer trades than this never give a figure.
 MIN_TRADES: Final = 30
-#: Splits of a matrix into halves that are all tried; above it, so many are drawn.
+#: The most splits into halves that are all tried; where there are more, so many are drawn.
 #: C(16, 8) is 12,870.
 COMBINATIONS: Final = 20_000
-#: Numbers held at once by a vectorised step: 2 MB of float64, which fits a processor's cache.
+#: Array elements that a vectorised step holds at once: 2 MB of float64, which fits into a cache.
 CELLS: Final = 1 << 18
-#: A variance below this share of the mean square it was taken from is rounding, not variance.
+#: A variance below this share of the mean square is a rounding error, not variance.
 ROUNDING: Final = 1e-12
-#: Scores nearer than this, relative to their size, are a tie: sums differ in the last digits.
+#: Scores closer than this, relative to their size, are equal: sums differ in the last digits.
 TIE: Final = 1e-9
 _NORMAL: Final = NormalDist()
 
 
 class Moments(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tests of a Sharpe ratio need of a sample.
+    """The moments of a sample that the tests of a Sharpe ratio need.
 
     `kurtosis` is the plain one, 3 for a normal distribution; `sharpe` is per observation.
     `observations` may be a fraction: an effective number, where the trades depend on each other.
@@ -52,10 +52,10 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
-    """The probability of backtest overfitting, and from how many splits it was counted.
+    """The probability of backtest overfitting, and the number of splits it is taken from.
 
-    `sampled` says that the splits were drawn, not all tried. `median_logit` above 0 means that
-    the best in one half mostly stays in the upper half of the ranks in the other.
+    `sampled`: the splits were drawn at random; otherwise all were tried. `median_logit` above 0
+    means that the best in one half mostly stays in the upper half of the ranks in the other.
     """
 
     probability: float

@@ -1,8 +1,8 @@
-"""The trials of a walk, ranked, with what chance alone would explain."""
+"""The trials of a walk, ranked, with measures of how much is luck."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -10,11 +10,9 @@ import msgspec
 from backtest_kit._statistics.deflation import deflated_sharpes
 from backtest_kit._statistics.figures import Statistics, metric
 from backtest_kit._statistics.inference import (
-    Interval,
-    Verdict,
+    ConfidenceInterval,
     bootstrap_interval,
     period_returns,
-    verdict,
 )
 from backtest_kit._statistics.overfitting import (
     MIN_TRADES,
@@ -23,8 +21,10 @@ from backtest_kit._statistics.overfitting import (
     moments,
     probability_of_overfitting,
 )
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
+from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.windows import extent
 
@@ -36,15 +36,15 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     """One strategy of a walk; `rank` is from 1, and `None` where the metric is not defined.
 
     `interval` is the metric's 95 % bootstrap interval. `deflated_sharpe` is the probability that
-    its Sharpe ratio beats the best of all trials without skill, `minimum_trades` how many trades
-    would put it above 0 with 95 %. They are `None` for fewer than 30 trades, and where they are not
-    defined. `metric_by_symbol` is in the order of the walk's symbols.
+    its Sharpe ratio beats the best of as many trials without skill, `minimum_trades` the number of
+    trades that would put it above 0 with 95 % confidence. They are `None` for fewer than 30 trades,
+    and where they are not defined. `metric_by_symbol` is in the order of the walk's symbols.
     """
 
     rank: int | None
     strategy_name: str
     metric_value: float | None
-    interval: Interval | None
+    interval: ConfidenceInterval | None
     deflated_sharpe: float | None
     minimum_trades: float | None
     metric_by_symbol: tuple[float | None, ...]
@@ -61,10 +61,10 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
-    """What a walk has found; times in milliseconds UTC.
+    """The results of a walk; times in milliseconds UTC.
 
     `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
-    often the best of one half of the time is below the median in the other.
+    often the best strategy in one half of the time is below the median in the other.
     """
 
     walker_name: str
@@ -89,14 +89,14 @@ class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
 def rank(
     schema: WalkerSchema,
     symbols: Sequence[str],
-    trials: Sequence[Trial],
+    trials: Sequence[TrialResult],
     tried: int | None = None,
     timeline: range | None = None,
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
     `tried` is how many trials there ever were on these data, at least (and by default) those given.
-    `timeline` are the frame's instants, along which windows go.
+    `timeline` are the frame's instants, which the windows of a walk-forward divide.
     """
     good = [trial for trial in trials if trial.statistics is not None]
     span = (
@@ -114,11 +114,6 @@ def rank(
         for place, trial in enumerate(order, 1)
     )
     best = rows[0] if rows and rows[0].metric_value is not None else None
-    long = {name: trades for name, trades in r.items() if len(trades) >= MIN_TRADES}
-    overfitting = None
-    if len(long) > 1:
-        returns = period_returns(long, {name: closed[name] for name in long}, span)
-        overfitting = probability_of_overfitting(returns, seed=SEED)
     return WalkerData(
         walker_name=schema.name,
         symbols=tuple(symbols),
@@ -137,15 +132,26 @@ def rank(
         verdict=verdict(
             r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
         ),
-        overfitting=overfitting,
+        overfitting=_overfitting(r, closed, span),
         walk_forward=None
         if schema.windows is None or timeline is None
         else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),
     )
 
 
+def _overfitting(
+    r: Mapping[str, Floats], closed_at: Mapping[str, Ints], span: tuple[int, int]
+) -> Overfitting | None:
+    """Return the probability of overfitting, from the strategies with enough trades."""
+    long = {name: trades for name, trades in r.items() if len(trades) >= MIN_TRADES}
+    if len(long) < 2:
+        return None
+    returns = period_returns(long, {name: closed_at[name] for name in long}, span)
+    return probability_of_overfitting(returns, seed=SEED)
+
+
 def _row(
-    trial: Trial,
+    trial: TrialResult,
     place: int,
     name: str,
     values: dict[str, float | None],

@@ -1,8 +1,9 @@
-"""Walk-forward: what choosing by the past would have earned.
+"""Walk-forward analysis: what choosing the best strategy of the past would have earned.
 
-From the trades of whole backtests: a strategy ran before its test window began, as it would have
-live. A trade counts in a train window where it opened and closed within, since otherwise its
-outcome was not known when the choice was made; in a test window where it opened.
+It is computed from the trades of whole backtests: a strategy is already running when its test
+window begins, as it would be live. A trade belongs to a train window if it opened and closed within
+it, since otherwise its outcome was not known when the choice was made; to a test window if it
+opened within it.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ import msgspec
 import numpy as np
 
 from backtest_kit._statistics.figures import Statistics, metric, summarize
-from backtest_kit._statistics.inference import Interval, bootstrap_interval
+from backtest_kit._statistics.inference import ConfidenceInterval, bootstrap_interval
 from backtest_kit._statistics.overfitting import MIN_TRADES
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.windows import Span
+from backtest_kit._values.windows import TrainTestSplit
 
 
 class ForwardWindow(msgspec.Struct, frozen=True, kw_only=True):
     """One window; times in milliseconds UTC, ends excluded.
 
-    `strategy_name` is the best of the train window by the metric, of those with 30 trades there;
-    `None` where there is none. `in_sample` and `out_of_sample` are its metric, `None` for fewer
-    than 30 trades and where it is not defined. `purged` trades were open at the end of the train
-    window; `overlapping` ones opened while one of the window before was open, and are left out.
+    `strategy_name` is the best strategy of the train window by the metric, of those with 30 trades
+    there; `None` if there is none. `in_sample` and `out_of_sample` are its metric, `None` for fewer
+    than 30 trades or if it is not defined. `purged` trades were open at the end of the train
+    window; `overlapping` ones opened while a trade of the previous window was open. Neither count.
     """
 
     train_since: int
@@ -57,17 +58,17 @@ class WalkForward(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[ForwardWindow, ...]
     in_sample: float | None
     out_of_sample: float | None
-    interval: Interval | None
+    interval: ConfidenceInterval | None
     efficiency: float | None
     statistics: Statistics
 
 
 def walk_forward(
-    trials: Sequence[Trial], spans: Sequence[Span], name: str, seed: int
+    trials: Sequence[TrialResult], spans: Sequence[TrainTestSplit], name: str, seed: int
 ) -> WalkForward:
-    """Return what windows, in order, one or more, say of trials.
+    """Return the walk-forward analysis of trials over windows, at least one, in order of time.
 
-    `name` is the metric; a tie goes to the earlier trial.
+    `name` is the metric; of equal trials the earlier one is chosen.
     """
     found, stitched = [], []
     busy: dict[int, int] = {}
@@ -102,11 +103,11 @@ def walk_forward(
 
 
 def _window(
-    trials: Sequence[Trial], span: Span, name: str, busy: dict[int, int]
-) -> tuple[ForwardWindow, Trial | None, Ints]:
+    trials: Sequence[TrialResult], span: TrainTestSplit, name: str, busy: dict[int, int]
+) -> tuple[ForwardWindow, TrialResult | None, Ints]:
     """Return a window, the trial chosen in it, and the rows of its trades in the test window."""
     place = msgspec.structs.asdict(span)
-    best: tuple[float, Trial, Ints, int] | None = None
+    best: tuple[float, TrialResult, Ints, int] | None = None
     for trial in trials:
         _, opened, closed, _ = _columns(trial)
         began = (opened >= span.train_since) & (opened < span.train_until)
@@ -140,12 +141,12 @@ def _window(
     return window, chosen, rows
 
 
-def _columns(trial: Trial) -> tuple[Floats, Ints, Ints, Ints]:
+def _columns(trial: TrialResult) -> tuple[Floats, Ints, Ints, Ints]:
     trades = trial.trades
     return trades.r, trades.opened_at, trades.closed_at, trades.symbol
 
 
-def _value(trial: Trial, rows: Ints, name: str, span: tuple[int, int]) -> float | None:
+def _value(trial: TrialResult, rows: Ints, name: str, span: tuple[int, int]) -> float | None:
     r, opened, closed, _ = _columns(trial)
     return metric(summarize(r[rows], opened[rows], closed[rows], span), name)
 

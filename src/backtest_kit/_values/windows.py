@@ -15,7 +15,7 @@ def extent(timeline: range) -> tuple[int, int]:
     return timeline[0], timeline[-1] + timeline.step
 
 
-class Span(msgspec.Struct, frozen=True):
+class TrainTestSplit(msgspec.Struct, frozen=True):
     """A train window and the test window after it: milliseconds, ends excluded."""
 
     train_since: int
@@ -49,16 +49,16 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
                     f"windows: {name}={value!r} must be a timedelta of {least} or more"
                 )
 
-    def spans(self, since: int, until: int) -> list[Span]:
+    def spans(self, since: int, until: int) -> list[TrainTestSplit]:
         """Return all whole windows within `since` and `until` (milliseconds)."""
         train, test, embargo = (
             length // timedelta(milliseconds=1) for length in (self.train, self.test, self.embargo)
         )
-        found: list[Span] = []
+        found: list[TrainTestSplit] = []
         for begin in count(since, test):
             end = begin + train
             if end + embargo + test > until:
                 return found
             first = since if self.anchored else begin
-            found.append(Span(first, end, end + embargo, end + embargo + test))
+            found.append(TrainTestSplit(first, end, end + embargo, end + embargo + test))
         raise AssertionError

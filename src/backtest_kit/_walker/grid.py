@@ -1,4 +1,4 @@
-"""One strategy with many parameters."""
+"""A strategy with every combination of some parameters."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def grid(
     """Register a strategy for each combination of parameters, and return their names.
 
     `strategy_factory(**combination)` returns a `StrategySchema` or a mapping of its fields, or
-    `None` to leave a combination out. The names are those of the factory, or the schema, with the
-    parameters: `crossover(fast=10, slow=50)`. The last parameter varies fastest. All are
+    `None` to leave a combination out. Each name is that of the factory (or of the schema) with the
+    parameters: `crossover(fast=10, slow=50)`. The last parameter varies fastest. Either all are
     registered or, after an error, none::
 
         names = bk.grid(crossover, fast=[10, 20], slow=range(50, 200, 10))
@@ -55,7 +55,7 @@ def grid(
 def make_strategy(
     strategy_factory: Callable[..., Any], parameters: Mapping[str, Any]
 ) -> StrategySchema | None:
-    """Return the strategy that a factory makes of parameters, named after them.
+    """Return the strategy that a factory makes of parameters, which become part of its name.
 
     Raises:
         RegistrationError: the factory raises, or returns something else.

@@ -13,18 +13,20 @@ from backtest_kit._engine.task import run_blocking
 from backtest_kit._reports.table import markdown_table, number, plain
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData, rank
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.schemas import METRICS, StrategySchema, WalkerSchema
 from backtest_kit._walker.store import WalkStore
 from backtest_kit._walker.study import Study
+from backtest_kit._walker.trial import TrialSetup
 from backtest_kit._walker.walk import symbols_of
 
 if TYPE_CHECKING:
     import optuna
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial of a search: parameters, the values of the metrics, and the strategy itself."""
+class SearchTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished trial of a search: its parameters, the values of the metrics, and its strategy."""
 
     parameters: dict[str, Any]
     values: tuple[float, ...]
@@ -32,14 +34,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a search has found.
+    """The result of a search.
 
-    `front` are the trials that no other beats in every metric, the best by the first metric first;
-    with one metric, the best alone. `data` ranks all finished trials, as a walk does. `pruned` were
-    given up early, `failed` raised or had no finite value. `study` is Optuna's own.
+    `front` is the Pareto front: the trials that no other trial beats in every metric, the best by
+    the first metric first; with one metric, the best trial alone. `data` ranks all finished trials,
+    as a walk does. `pruned` trials were ended early; `failed` ones raised, or had no finite value.
+    `study` is Optuna's own.
     """
 
-    front: tuple[Found, ...]
+    front: tuple[SearchTrial, ...]
     metrics: tuple[str, ...]
     data: WalkerData
     finished: int
@@ -48,18 +51,18 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     study: Any
 
     @property
-    def best(self) -> Found | None:
-        """The best by the first metric."""
+    def best(self) -> SearchTrial | None:
+        """The best trial by the first metric; `None` if none finished."""
         return self.front[0] if self.front else None
 
     def get_report(self) -> str:
-        """Return what was found as Markdown."""
+        """Return a report as Markdown."""
         rows = [
             (
-                ", ".join(f"{name}={value!r}" for name, value in found.parameters.items()),
-                *(number(value, 3) for value in found.values),
+                ", ".join(f"{name}={value!r}" for name, value in trial.parameters.items()),
+                *(number(value, 3) for value in trial.values),
             )
-            for found in self.front
+            for trial in self.front
         ]
         front = markdown_table(("Parameters", *self.metrics), rows) if rows else "Nothing."
         title = "Pareto front" if len(self.metrics) > 1 else "Best"
@@ -91,18 +94,18 @@ def search(
 ) -> SearchResult:
     """Search parameters of a strategy with Optuna (extra `optuna`); blocks until it is done.
 
-    `strategy_factory` is as for `grid`. Each of `parameters` is a `range` (whole numbers), a list
-    (one of these) or a distribution of Optuna's. Several metrics give a Pareto front; more is
-    better in each. `trials` is how many there are to be in all, those of earlier calls included.
+    `strategy_factory` is as for `grid`. Each of `parameters` is a `range` (integers), a list of
+    choices, or an Optuna distribution. Several metrics give a Pareto front; more is better in each.
+    `trials` is the number of trials in all, those of earlier calls included.
 
-    `sampler` is one of Optuna's, or what makes one from a seed; by default
+    `sampler` is an Optuna sampler, or a function that makes one from a seed; by default
     `optuna.samplers.TPESampler`. It is made anew for each trial, from `seed` and the trial's
-    number, so that a search that was broken off goes on as it would have. A `pruner` sees the
+    number, so that an interrupted search continues exactly as it would have. A `pruner` sees the
     metric after each tenth of the frame, and takes a single metric.
 
     `store` is a folder for the study (optuna.db) and for finished trials (walks.db, as for walks);
-    `storage` is Optuna's, instead of the first. A study goes on only with the same code,
-    candles and settings. One process at a time searches one study. Progress is told to
+    `storage` is an Optuna storage, used instead of optuna.db. A study continues only with the same
+    code, candles and settings. Only one process at a time may search a study. Progress goes to
     `listen_walker_progress`.
 
     Raises:
@@ -113,32 +116,30 @@ def search(
         StateError: the store can't be read or written.
     """
     engine = current_engine()
-    symbols, metrics = symbols_of(symbol), _metrics(metric)
-    exchange, frame = engine.exchanges.get(exchange_name), engine.frames.get(frame_name)
+    setup = TrialSetup(
+        engine,
+        symbols_of(symbol),
+        engine.exchanges.get(exchange_name),
+        engine.frames.get(frame_name),
+    )
+    metrics = _metrics(metric)
     name = study_name or str(getattr(strategy_factory, "__name__", "search"))
-    kept = None if store is None else WalkStore(store)
-    study = Study(engine, strategy_factory, symbols, exchange, frame, metrics, name, kept)
+    walk_store = None if store is None else WalkStore(store)
+    study = Study(setup, strategy_factory, metrics, name, walk_store)
     study.begin(parameters, seed, sampler, pruner, storage)
 
     async def work() -> SearchResult:
         await study.run(trials)
-        found = await study.found()
-        pruned, failed, variants = study.count()
-        ranked = list({trial.strategy_name: trial for _, trial in found}.values())
-        walker = WalkerSchema(
-            walker_name=name,
-            exchange_name=exchange_name,
-            frame_name=frame_name,
-            strategies=[trial.strategy_name for trial in ranked] or ["none"],
-            metric=metrics[0],
-        )
-        line = frame.timeline
-        tried = 0 if kept is None else kept.tried(symbols, line[0], line[-1])
+        finished = await study.finished()
+        pruned, failed, variants = study.counts()
+        if walk_store is not None:
+            line = setup.frame.timeline
+            variants = max(variants, walk_store.variants_tried(setup.symbols, line[0], line[-1]))
         return SearchResult(
             front=_front(study),
             metrics=metrics,
-            data=rank(walker, symbols, ranked, max(tried, variants)),
-            finished=len(found),
+            data=_ranked(setup, name, metrics[0], finished, variants),
+            finished=len(finished),
             pruned=pruned,
             failed=failed,
             study=study.study,
@@ -147,15 +148,30 @@ def search(
     return run_blocking(work)
 
 
-def _front(study: Study) -> tuple[Found, ...]:
-    """Return what nothing beats, the best by the first metric first, each once."""
-    front: dict[str, Found] = {}
+def _ranked(
+    setup: TrialSetup, name: str, metric: str, results: Sequence[TrialResult], variants: int
+) -> WalkerData:
+    """Return the results of a search ranked as those of a walk, each strategy once."""
+    distinct = [*{result.strategy_name: result for result in results}.values()]
+    walker = WalkerSchema(
+        walker_name=name,
+        exchange_name=setup.exchange.name,
+        frame_name=setup.frame.name,
+        strategies=[result.strategy_name for result in distinct] or ["none"],
+        metric=metric,
+    )
+    return rank(walker, setup.symbols, distinct, variants)
+
+
+def _front(study: Study) -> tuple[SearchTrial, ...]:
+    """Return the Pareto front, the best by the first metric first, each strategy once."""
+    front: dict[str, SearchTrial] = {}
     for trial in sorted(study.study.best_trials, key=lambda trial: -trial.values[0]):
         parameters = study.parameters(trial)
         schema = study.schema(parameters)
         if schema is not None and schema.name not in front:
             values = tuple(trial.values)
-            front[schema.name] = Found(parameters=parameters, values=values, strategy=schema)
+            front[schema.name] = SearchTrial(parameters=parameters, values=values, strategy=schema)
     return tuple(front.values())
 
 

@@ -1,4 +1,4 @@
-"""What was tried, and what came of it: one SQLite file, from which a walk resumes."""
+"""The store of walks: results of trials, and every variant tried, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from backtest_kit._statistics.trial import Trial
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import StateError
 
 _VERSION: Final = 1
@@ -25,9 +25,9 @@ COMMIT;
 
 
 class TrialKey(msgspec.Struct, frozen=True):
-    """Which trial it is.
+    """The identity of a trial.
 
-    `fingerprint` is of all that the figures depend on. `variant` is of the strategy and the
+    `fingerprint` covers all that the figures depend on; `variant` covers the strategy and the
     settings alone, tried on `symbols` from `since` to `until` (milliseconds, both included).
     """
 
@@ -39,16 +39,16 @@ class TrialKey(msgspec.Struct, frozen=True):
 
 
 class WalkStore:
-    """Finished trials in `folder`/walks.db; several processes may use it at once.
+    """The results of finished trials, in `folder`/walks.db; several processes may use it at once.
 
-    Each method raises StateError where the file can't be read or written.
+    Each method raises StateError if the file can't be read or written.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / "walks.db"
 
-    def find(self, keys: Sequence[TrialKey]) -> dict[str, Trial]:
-        """Return the trials there are, by fingerprint; one that can't be read counts as none."""
+    def find(self, keys: Sequence[TrialKey]) -> dict[str, TrialResult]:
+        """Return the stored results by fingerprint; one that can't be decoded is left out."""
         found = {}
         with self._open() as file:
             for key in keys:
@@ -57,26 +57,29 @@ class WalkStore:
                 ).fetchone()
                 try:
                     if row is not None:
-                        found[key.fingerprint] = msgspec.msgpack.decode(row[0], type=Trial)
+                        found[key.fingerprint] = msgspec.msgpack.decode(row[0], type=TrialResult)
                 except msgspec.MsgspecError:
                     continue
         return found
 
-    def put(self, key: TrialKey, trial: Trial | None) -> None:
-        """Keep a trial durably, and count it; `None`: it was given up, and only counts."""
+    def put(self, key: TrialKey, result: TrialResult | None) -> None:
+        """Store a result durably, and count its variant as tried; `None` only counts it."""
         with self._open() as file, file:
-            if trial is not None:
+            if result is not None:
                 file.execute(
                     "INSERT OR REPLACE INTO trials VALUES (?, ?)",
-                    (key.fingerprint, msgspec.msgpack.encode(trial)),
+                    (key.fingerprint, msgspec.msgpack.encode(result)),
                 )
             file.executemany(
                 "INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?)",
                 [(key.variant, symbol, key.since, key.until) for symbol in key.symbols],
             )
 
-    def tried(self, symbols: Sequence[str], since: int, until: int) -> int:
-        """Return how many variants were ever tried on any of these symbols in a time like this."""
+    def variants_tried(self, symbols: Sequence[str], since: int, until: int) -> int:
+        """Return how many variants were tried on any of the symbols over an overlapping period.
+
+        The period is [since, until], milliseconds.
+        """
         marks = ", ".join("?" * len(symbols))
         with self._open() as file:
             (count,) = file.execute(
@@ -94,7 +97,7 @@ class WalkStore:
                 file.execute("PRAGMA synchronous = FULL")
                 (version,) = file.execute("PRAGMA user_version").fetchone()
                 if version == 0:
-                    _make(file)
+                    _create_tables(file)
                 elif version > _VERSION:
                     raise StateError(
                         f"{self.path} was written by a newer release (version {version}); use "
@@ -104,15 +107,15 @@ class WalkStore:
         except (OSError, sqlite3.Error) as error:
             raise StateError(
                 f"the trials in {self.path} can't be used: {error}; make the folder writable, "
-                "choose another one, or move the file away to begin anew"
+                "choose another one, or move the file away to start over"
             ) from error
 
 
-def _make(file: sqlite3.Connection) -> None:
+def _create_tables(file: sqlite3.Connection) -> None:
     try:
         file.executescript(_TABLES)
     except sqlite3.OperationalError:
         file.rollback()
         (version,) = file.execute("PRAGMA user_version").fetchone()
-        if version == 0:  # it was not another process that has just made them
+        if version == 0:  # otherwise another process has just created them
             raise

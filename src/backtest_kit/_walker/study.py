@@ -1,4 +1,4 @@
-"""A search with Optuna: one trial after another, each from the study so far."""
+"""A search with Optuna: one trial after another, each chosen from the results so far."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.engine import describe
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.walk_events import WalkerProgressEvent
 from backtest_kit._statistics.figures import metric as metric_of
 from backtest_kit._statistics.figures import summarize
-from backtest_kit._statistics.trial import Trial
-from backtest_kit._values.content import digest, digest_library
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import (
     BacktestKitError,
     RegistrationError,
@@ -23,17 +22,20 @@ from backtest_kit._values.errors import (
     StrategyFailedError,
 )
 from backtest_kit._values.events import ErrorEvent
-from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._values.schemas import StrategySchema
+from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 from backtest_kit._walker.grid import make_strategy
-from backtest_kit._walker.resume import digest_data, key_of, settings
-from backtest_kit._walker.store import WalkStore
-from backtest_kit._walker.trial import Look, joined, run_trial
+from backtest_kit._walker.store import TrialKey, WalkStore
+from backtest_kit._walker.trial import AfterClose, TrialSetup, joined_trades, run_trial
+from backtest_kit._walker.trial_keys import data_fingerprint, settings_fingerprint, trial_key
 
 if TYPE_CHECKING:
     import optuna
 
-#: A pruner is asked after each of so many equal parts of the frame.
-PARTS: Final = 10
+#: After each of so many equal parts of the frame but the last, a pruner may end a trial.
+PRUNING_STEPS: Final = 10
+#: The attribute of an Optuna trial that failed, with the reason.
+_FAILURE: Final = "why"
 
 
 class _Pruned(Exception):  # noqa: N818 - an outcome
@@ -41,31 +43,29 @@ class _Pruned(Exception):  # noqa: N818 - an outcome
 
 
 class Study:
-    """One study of Optuna's: asks for parameters, runs them, tells what came of it."""
+    """An Optuna study over the parameters of a strategy: `begin`, then `run`, then its results.
+
+    `store` keeps the study and the results of trials; without one, both end with the process.
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        setup: TrialSetup,
         factory: Callable[..., Any],
-        symbols: tuple[str, ...],
-        exchange: ExchangeSchema,
-        frame: FrameSchema,
         metrics: tuple[str, ...],
         name: str,
         store: WalkStore | None,
     ) -> None:
-        self._engine = engine
+        self._setup = setup
+        self._engine = setup.engine
         self._factory = factory
-        self._symbols = symbols
-        self._exchange = exchange
-        self._frame = frame
         self._metrics = metrics
         self._name = name
         self._store = store
         self._data = ""
         self._code: str | None = None
-        #: By name, so that no parameters are run twice.
-        self._trials: dict[str, Trial] = {}
+        #: Results by the name of the strategy, so that no parameters are run twice.
+        self._results: dict[str, TrialResult] = {}
 
     def begin(
         self,
@@ -75,7 +75,13 @@ class Study:
         pruner: optuna.pruners.BasePruner | None,
         storage: Any,
     ) -> None:
-        """Open the study."""
+        """Create the Optuna study, or load it from its storage.
+
+        Raises:
+            RegistrationError: a parameter or the pruner is wrong.
+            BacktestKitError: Optuna is not installed.
+            StateError: the store can't be read or written.
+        """
         self._optuna = optuna = _optuna()
         self._space = {name: _distribution(optuna, name, v) for name, v in parameters.items()}
         if not self._space:
@@ -95,7 +101,7 @@ class Study:
                 study_name=self._name,
                 directions=["maximize"] * len(self._metrics),
                 pruner=pruner or optuna.pruners.NopPruner(),
-                sampler=self._made(0),
+                sampler=self._sampler_for(0),
                 load_if_exists=True,
             )
         except Exception as error:
@@ -103,94 +109,133 @@ class Study:
                 raise
             raise StateError(
                 f"the study in {folder / 'optuna.db'} can't be used: {describe(error)}; make the "
-                "folder writable, choose another one, or move the file away to begin anew"
+                "folder writable, choose another one, or move the file away to start over"
             ) from error
-        self._kept = storage is not None
+        self._is_stored = storage is not None
         self._done = self._total = 0
         self._over = False
 
     async def run(self, trials: int) -> None:
-        """Run trials until there are as many as wanted."""
+        """Run trials until there are `trials` in all, those of earlier processes included.
+
+        Raises:
+            RegistrationError: the stored study is of something else, or has no fingerprint.
+            StateError: the store can't be read or written.
+        """
         try:
-            self._data = await digest_data(self._exchange)
+            self._data = await data_fingerprint(self._setup.exchange)
             risks = {risk.name: [*risk.validations] for risk in self._engine.risks.list()}
-            self._code = digest(self._factory, risks)
-            mark = self._mark()
+            self._code = fingerprint(self._factory, risks)
+            whole = self._fingerprint()
         except (BacktestKitError, OSError) as error:
-            if self._kept:
+            if self._is_stored:
                 raise RegistrationError(
-                    f"search {self._name!r} can't be kept, since it can't be told later whether "
-                    f"it is the same: {error}"
+                    f"search {self._name!r} can't be stored, since it could not be told later "
+                    f"whether its code and candles are the same: {error}"
                 ) from error
         else:
-            self._claim(mark)
-        self._done = self._tidy()
+            self._check_same(whole)
+        self._done = self._count_done()
         if self._done < trials:
             self._total = trials
             self._loop = asyncio.get_running_loop()
-            # Optuna's loop is not async: it asks, in a thread, for trials that run in ours
+            # Optuna is not async: in a thread it asks for trials, which run in this loop
             try:
                 await asyncio.to_thread(self._optimize, trials - self._done)
             finally:
                 self._over = True
         await self._engine.bus.drain()
 
-    def _optimize(self, trials: int) -> None:
-        self.study.sampler = self._made(self._done)
-        self.study.optimize(self._objective, n_trials=trials, callbacks=[self._next])
+    async def finished(self) -> list[TrialResult]:
+        """Return the results of Optuna's complete trials, in order.
 
-    def _mark(self) -> str:
-        """Return the digest of all that the values of this study depend on."""
-        line = self._frame.timeline
-        return digest(
-            digest_library(),
-            (settings(self._engine), self._code, self._exchange.name, self._frame.name),
-            (self._symbols, (line.start, line.stop, line.step), self._data, self._metrics),
+        Without a store, trials of an earlier process are run again to get their figures.
+        """
+        state = self._optuna.trial.TrialState
+        complete = self.study.get_trials(deepcopy=False, states=(state.COMPLETE,))
+        results = []
+        for optuna_trial in complete:
+            schema = self.schema(optuna_trial.params)
+            assert schema is not None
+            results.append(await self._result_of(schema))
+        return results
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many trials were pruned, how many failed, and how many variants there were."""
+        state = self._optuna.trial.TrialState
+        trials = self.study.get_trials(deepcopy=False)
+        return (
+            sum(trial.state == state.PRUNED for trial in trials),
+            sum(_FAILURE in trial.user_attrs for trial in trials),
+            len({str(sorted(trial.params.items())) for trial in trials if trial.params}),
+        )
+
+    def parameters(self, optuna_trial: Any) -> dict[str, Any]:
+        """Return the parameters of an Optuna trial, in the order in which they were given."""
+        return {name: optuna_trial.params[name] for name in self._space}
+
+    def schema(self, chosen: Mapping[str, Any]) -> StrategySchema | None:
+        """Return the strategy with these parameters; `None` if the factory leaves them out."""
+        return make_strategy(self._factory, {name: chosen[name] for name in self._space})
+
+    def _fingerprint(self) -> str:
+        """Return the fingerprint of all that the values of this study depend on."""
+        frame, exchange = self._setup.frame, self._setup.exchange
+        line = frame.timeline
+        return fingerprint(
+            library_fingerprint(),
+            (settings_fingerprint(self._engine), self._code, exchange.name, frame.name),
+            (self._setup.symbols, (line.start, line.stop, line.step), self._data, self._metrics),
             {name: repr(distribution) for name, distribution in self._space.items()},
             self._seed,
         )
 
-    def _claim(self, mark: str) -> None:
+    def _check_same(self, whole: str) -> None:
+        """Refuse to go on with a study that was begun with something else."""
         known = self.study.user_attrs.get("fingerprint")
-        if known is not None and known != mark:
+        if known is not None and known != whole:
             raise RegistrationError(
                 f"search {self._name!r} was begun with other code, candles, parameters, metrics, "
-                "settings or another seed, or its code has noted something since (then begin in "
-                "a new process); give it another study_name"
+                "settings or another seed, or its code has changed a global variable since (then "
+                "start a new process); give it another study_name"
             )
         if known is None:
-            self.study.set_user_attr("fingerprint", mark)
+            self.study.set_user_attr("fingerprint", whole)
 
-    def _tidy(self) -> int:
-        """Give up what a killed process left half done; return how many trials there are."""
+    def _count_done(self) -> int:
+        """Mark trials that a killed process left running as failed; return how many are done."""
         state = self._optuna.trial.TrialState
         for left in self.study.get_trials(deepcopy=False, states=(state.RUNNING,)):
             self.study.tell(left.number, state=state.FAIL)
         return sum(
-            trial.state in (state.COMPLETE, state.PRUNED) or "why" in trial.user_attrs
+            trial.state in (state.COMPLETE, state.PRUNED) or _FAILURE in trial.user_attrs
             for trial in self.study.get_trials(deepcopy=False)
         )
 
-    def _made(self, place: int) -> Any:
-        """Return the sampler for a trial: the same for the same place, whatever was before."""
-        seed = int(np.random.SeedSequence([self._seed, place]).generate_state(1)[0])
+    def _sampler_for(self, number: int) -> Any:
+        """Return the sampler for a trial; it depends on the trial's number and on nothing else."""
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         if self._sampler is None:
             return self._optuna.samplers.TPESampler(seed=seed)
         if isinstance(self._sampler, self._optuna.samplers.BaseSampler):
             return self._sampler
         return self._sampler(seed)
 
-    def _objective(self, asked: Any) -> tuple[float, ...] | None:
-        """Run what Optuna asks for, and return the values of the metrics."""
+    def _optimize(self, trials: int) -> None:
+        self.study.sampler = self._sampler_for(self._done)
+        self.study.optimize(self._objective, n_trials=trials, callbacks=[self._after_trial])
+
+    def _objective(self, optuna_trial: Any) -> tuple[float, ...] | None:
+        """Run the trial that Optuna asks for, and return the values of the metrics."""
         if self._over:
             raise CancelledError
-        schema = self.schema({n: _suggest(asked, n, of) for n, of in self._space.items()})
+        schema = self.schema({n: _suggest(optuna_trial, n, of) for n, of in self._space.items()})
         try:
             if schema is None:
                 raise RegistrationError("the factory leaves these parameters out")
-            work = self._trial(schema, asked if self._prunes else None)
-            trial = asyncio.run_coroutine_threadsafe(work, self._loop).result()
-            values = self._values(trial)
+            work = self._result_of(schema, optuna_trial if self._prunes else None)
+            result = asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            values = self._values(result)
             if values is None:
                 raise BacktestKitError(f"{' or '.join(self._metrics)} is no finite number")
         except _Pruned:
@@ -198,118 +243,95 @@ class Study:
         except (StateError, CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - a strategy that fails is skipped
-            asked.set_user_attr("why", describe(error))
+            optuna_trial.set_user_attr(_FAILURE, describe(error))
             return None  # to Optuna, a trial that failed
         return values
 
-    def _next(self, study: Any, trial: Any) -> None:
-        """After each trial: tell of it, and make the sampler of the next one."""
-        self._done += 1
-        self.study.sampler = self._made(self._done)
-        self._loop.call_soon_threadsafe(self._tell, trial)
-
-    def schema(self, chosen: Mapping[str, Any]) -> StrategySchema | None:
-        """Return the strategy of parameters, `None` where the factory leaves them out."""
-        return make_strategy(self._factory, {name: chosen[name] for name in self._space})
-
-    def _values(self, trial: Trial) -> tuple[float, ...] | None:
-        if trial.statistics is None:
+    def _values(self, result: TrialResult) -> tuple[float, ...] | None:
+        if result.statistics is None:
             return None
-        values = [metric_of(trial.statistics, name) for name in self._metrics]
+        values = [metric_of(result.statistics, name) for name in self._metrics]
         found = tuple(value for value in values if value is not None)
         return found if len(found) == len(values) else None
 
-    async def _trial(self, schema: StrategySchema, asked: Any = None) -> Trial:
-        """Return a trial: known, kept, or run; `asked` is told how it goes, to prune it."""
-        if schema.name in self._trials:
-            return self._trials[schema.name]
-        key = None
-        if self._store is not None and self._code is not None:
-            # of the factory as it was at the beginning, whatever its code has noted since
-            variant = digest(settings(self._engine), self._code, schema.name)
-            place = (self._symbols, self._exchange, self._frame, self._data)
-            key = key_of(variant, schema.name, *place)
-        known = {} if key is None or self._store is None else self._store.find([key])
-        what = (self._engine, schema, self._symbols, self._exchange, self._frame)
-        try:
-            if key is not None and key.fingerprint in known and asked is None:
-                trial = known[key.fingerprint]
-            else:
-                line = self._frame.timeline
-                look = None if asked is None else _pruning(self._metrics[0], asked, line)
-                trial = await run_trial(*what, look)
-        except _Pruned:
-            if key is not None and self._store is not None:
-                await asyncio.to_thread(self._store.put, key, None)
-            raise
-        if key is not None and self._store is not None:
-            await asyncio.to_thread(self._store.put, key, trial)
-        self._trials[schema.name] = trial
-        return trial
+    def _after_trial(self, study: Any, optuna_trial: Any) -> None:
+        """Report a trial, and make the sampler of the next one."""
+        self._done += 1
+        self.study.sampler = self._sampler_for(self._done)
+        self._loop.call_soon_threadsafe(self._report, optuna_trial)
 
-    def _tell(self, trial: Any) -> None:
+    def _report(self, optuna_trial: Any) -> None:
+        """Report a failure as an error event, and the progress to its listeners."""
         bus = self._engine.bus
-        if (why := trial.user_attrs.get("why")) is not None:
-            error = StrategyFailedError(f"search {self._name!r}, {trial.params}: {why}")
+        if (why := optuna_trial.user_attrs.get(_FAILURE)) is not None:
+            error = StrategyFailedError(f"search {self._name!r}, {optuna_trial.params}: {why}")
             self._engine.report(ErrorEvent(where="search", error=error))
         if bus.wanted("walker_progress"):
             event = WalkerProgressEvent(
                 walker_name=self._name,
-                symbols=self._symbols,
-                exchange_name=self._exchange.name,
-                frame_name=self._frame.name,
+                symbols=self._setup.symbols,
+                exchange_name=self._setup.exchange.name,
+                frame_name=self._setup.frame.name,
                 total_strategies=self._total,
-                processed_strategies=trial.number + 1,
-                progress=min(1.0, (trial.number + 1) / self._total),
+                processed_strategies=optuna_trial.number + 1,
+                progress=min(1.0, (optuna_trial.number + 1) / self._total),
             )
             bus.emit(event, "walker_progress")
 
-    async def found(self) -> list[tuple[Any, Trial]]:
-        """Return Optuna's finished trials with ours, in order.
+    async def _result_of(self, schema: StrategySchema, optuna_trial: Any = None) -> TrialResult:
+        """Return the result of a strategy: from memory, from the store, or from a run.
 
-        Those of an earlier call are run again where nothing keeps them.
+        With an `optuna_trial`, run it in any case, and report to Optuna, which may prune it.
         """
-        state = self._optuna.trial.TrialState
-        complete = self.study.get_trials(deepcopy=False, states=(state.COMPLETE,))
-        return [(trial, await self._again(trial.params)) for trial in complete]
+        if schema.name in self._results:
+            return self._results[schema.name]
+        key = self._key(schema)
+        result = None
+        if key is not None and self._store is not None and optuna_trial is None:
+            result = self._store.find([key]).get(key.fingerprint)
+        try:
+            if result is None:
+                result = await run_trial(self._setup, schema, self._pruning(optuna_trial))
+        except _Pruned:
+            await self._put(key, None)
+            raise
+        await self._put(key, result)
+        self._results[schema.name] = result
+        return result
 
-    def count(self) -> tuple[int, int, int]:
-        """Return how many trials were pruned, how many failed, and how many variants there were."""
-        state = self._optuna.trial.TrialState
-        trials = self.study.get_trials(deepcopy=False)
-        return (
-            sum(trial.state == state.PRUNED for trial in trials),
-            sum("why" in trial.user_attrs for trial in trials),
-            len({str(sorted(trial.params.items())) for trial in trials if trial.params}),
-        )
+    def _key(self, schema: StrategySchema) -> TrialKey | None:
+        if self._store is None or self._code is None:
+            return None
+        # of the factory as it was at the beginning, whatever its code has noted since
+        variant = fingerprint(settings_fingerprint(self._engine), self._code, schema.name)
+        return trial_key(self._setup, schema.name, variant, self._data)
 
-    def parameters(self, trial: Any) -> dict[str, Any]:
-        """Return the parameters of one of Optuna's trials, in the order given."""
-        return {name: trial.params[name] for name in self._space}
+    async def _put(self, key: TrialKey | None, result: TrialResult | None) -> None:
+        if key is not None and self._store is not None:
+            await asyncio.to_thread(self._store.put, key, result)
 
-    async def _again(self, params: Mapping[str, Any]) -> Trial:
-        schema = self.schema(params)
-        assert schema is not None
-        return await self._trial(schema)
+    def _pruning(self, optuna_trial: Any) -> AfterClose | None:
+        """Return what reports the metric so far to an Optuna trial, and raises if it is pruned."""
+        if optuna_trial is None:
+            return None
+        line, metric = self._setup.frame.timeline, self._metrics[0]
+        length = line[-1] - line[0]
+        ends = [
+            (step, line[0] + length * step // PRUNING_STEPS) for step in range(1, PRUNING_STEPS)
+        ]
 
+        def report(records: Sequence[RunRecord]) -> None:
+            while ends and min(record.until for record in records) >= ends[0][1]:
+                step, end = ends.pop(0)
+                r, opened, closed, _ = joined_trades(records)
+                n = int(np.searchsorted(closed, end, side="right"))
+                value = metric_of(summarize(r[:n], opened[:n], closed[:n], (line[0], end)), metric)
+                if value is not None:
+                    optuna_trial.report(value, step)
+                    if optuna_trial.should_prune():
+                        raise _Pruned
 
-def _pruning(metric: str, asked: Any, line: range) -> Look:
-    """Return what tells one of Optuna's trials how it goes, and raises where it is pruned."""
-    length = line[-1] - line[0]
-    ends = [(step, line[0] + length * step // PARTS) for step in range(1, PARTS)]
-
-    def look(records: Sequence[RunRecord]) -> None:
-        while ends and min(record.until for record in records) >= ends[0][1]:
-            step, end = ends.pop(0)
-            r, opened, closed, _ = joined(records)
-            n = int(np.searchsorted(closed, end, side="right"))
-            value = metric_of(summarize(r[:n], opened[:n], closed[:n], (line[0], end)), metric)
-            if value is not None:
-                asked.report(value, step)
-                if asked.should_prune():
-                    raise _Pruned
-
-    return look
+        return report
 
 
 def _optuna() -> Any:
@@ -320,17 +342,18 @@ def _optuna() -> Any:
     return optuna
 
 
-def _suggest(asked: Any, name: str, of: Any) -> Any:
-    """Ask one of Optuna's trials for a parameter."""
+def _suggest(optuna_trial: Any, name: str, of: Any) -> Any:
+    """Return the value that Optuna chooses for a parameter."""
     kind = type(of).__name__
     if kind == "CategoricalDistribution":
-        return asked.suggest_categorical(name, of.choices)
-    suggest = asked.suggest_int if kind == "IntDistribution" else asked.suggest_float
+        return optuna_trial.suggest_categorical(name, of.choices)
+    integer = kind == "IntDistribution"
+    suggest = optuna_trial.suggest_int if integer else optuna_trial.suggest_float
     return suggest(name, of.low, of.high, step=of.step, log=of.log)
 
 
 def _distribution(optuna: Any, name: str, given: Any) -> Any:
-    """Return where a parameter's values come from."""
+    """Return the Optuna distribution of a parameter."""
     of = optuna.distributions
     if isinstance(given, of.BaseDistribution):
         return given
@@ -344,4 +367,4 @@ def _distribution(optuna: Any, name: str, given: Any) -> Any:
     simple = all(value is None or isinstance(value, bool | int | float | str) for value in values)
     if simple and len(set(values)) == len(values):
         return of.CategoricalDistribution(values)
-    raise RegistrationError(f"search: {name} must have numbers, texts or truth values, each once")
+    raise RegistrationError(f"search: {name} must list numbers, strings or booleans, each once")

@@ -1,4 +1,4 @@
-"""A trial: one strategy's whole backtest from clean state, and the figures that are left of it."""
+"""A trial: the backtest of one strategy from a clean state, reduced to its figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
+import msgspec
 import numpy as np
 
 from backtest_kit._backtest.array_table import columns_of, doubts_of
@@ -16,27 +17,32 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Books
 from backtest_kit._statistics.figures import summarize
-from backtest_kit._statistics.trial import Trades, Trial
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 
-#: Where an error of a strategy's call is counted, and the kind that a bad proposal is.
+#: Where an error of a strategy's call is counted, and the kind of error that an invalid signal is.
 ASKING, INVALID = "get_signal", "SignalError"
-Look = Callable[[Sequence[RunRecord]], None]
+#: Called with the records of a trial's runs after each close.
+AfterClose = Callable[[Sequence[RunRecord]], None]
+
+
+class TrialSetup(msgspec.Struct, frozen=True):
+    """What the trials of a walk or a search have in common: everything but the strategy."""
+
+    engine: Engine
+    symbols: tuple[str, ...]
+    exchange: ExchangeSchema
+    frame: FrameSchema
 
 
 async def run_trial(
-    engine: Engine,
-    strategy: StrategySchema,
-    symbols: Sequence[str],
-    exchange: ExchangeSchema,
-    frame: FrameSchema,
-    look: Look | None = None,
-) -> Trial:
-    """Backtest a strategy over symbols, side by side, with risk books of their own.
+    setup: TrialSetup, strategy: StrategySchema, after_close: AfterClose | None = None
+) -> TrialResult:
+    """Backtest a strategy over all symbols at once, with risk books of its own.
 
-    `look` is called with the records so far after each close; what it raises ends the trial.
+    `after_close` is called with the records so far after each close; what it raises ends the trial.
 
     Raises:
         StrategyFailedError: every call of the strategy raised.
@@ -44,21 +50,24 @@ async def run_trial(
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
     books = Books()
-    drivers = [prepare(engine, symbol, strategy, exchange, frame, books) for symbol in symbols]
+    drivers = [
+        prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books)
+        for symbol in setup.symbols
+    ]
     records = [driver.run.record for driver in drivers]
-    after = None if look is None else partial(look, records)
-    tasks = [asyncio.ensure_future(_finish(driver, after)) for driver in drivers]
+    hook = None if after_close is None else partial(after_close, records)
+    tasks = [asyncio.ensure_future(_run_to_end(driver, hook)) for driver in drivers]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return trial_of(records)
+    return result_of(records)
 
 
-def trial_of(records: Sequence[RunRecord]) -> Trial:
-    """Return what is left of runs of one strategy over different symbols.
+def result_of(records: Sequence[RunRecord]) -> TrialResult:
+    """Return the result of one strategy's runs over different symbols.
 
     Raises:
         StrategyFailedError: every call of the strategy raised.
@@ -73,11 +82,11 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.message}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol = joined(records)
-    counts = [doubts_of(record) for record in records]
+    r, opened, closed, symbol = joined_trades(records)
+    doubts = [doubts_of(record) for record in records]
     together = summarize(r, opened, closed, span)
-    each = (symbol == i for i in range(len(records)))
-    return Trial(
+    of_symbol = (symbol == i for i in range(len(records)))
+    return TrialResult(
         strategy_name=name,
         symbols=tuple(record.symbol for record in records),
         since=span[0],
@@ -85,22 +94,25 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
         statistics=together,
         by_symbol=(together,)
         if len(records) == 1
-        else tuple(summarize(r[mine], opened[mine], closed[mine], span) for mine in each),
-        trades=Trades(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
+        else tuple(summarize(r[rows], opened[rows], closed[rows], span) for rows in of_symbol),
+        trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.message,
         gaps_filled=sum(series.filled for record in records for series in record.gaps),
-        ambiguous_closes=sum(counted[0] for counted in counts),
-        end_of_data_closes=sum(counted[1] for counted in counts),
+        ambiguous_closes=sum(ambiguous for ambiguous, _ in doubts),
+        end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),
         complete=all(record.complete for record in records),
     )
 
 
-def joined(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
-    """Return profit, opening, close and number of the record of all trades, in order of closing."""
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
+    """Return the trades of several records in the order of closing.
+
+    As columns: profit in percent, times of opening and close, and the index of the record.
+    """
     columns = [columns_of(record) for record in records]
-    if len(columns) == 1:  # in order already
+    if len(columns) == 1:  # which are in order already
         return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64)
     r, opened, closed = (np.concatenate([part[i] for part in columns]) for i in range(3))
     symbol = np.concatenate([np.full(len(part[0]), i) for i, part in enumerate(columns)])
@@ -108,10 +120,10 @@ def joined(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
     return r[order], opened[order], closed[order], symbol[order]
 
 
-async def _finish(driver: FrameDriver, look: Callable[[], None] | None) -> None:
-    if look is None and await driver.play_table(milestones=False):
+async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:
+    if after_close is None and await driver.play_table(milestones=False):
         return
     async with aclosing(driver.play()) as results:
         async for _ in results:
-            if look is not None:
-                look()
+            if after_close is not None:
+                after_close()

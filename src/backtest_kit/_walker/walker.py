@@ -1,4 +1,4 @@
-"""`bk.Walker`: compare strategies, and look at what the comparison is worth."""
+"""`bk.Walker`: compare strategies, and judge whether the best is better than luck."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ from backtest_kit._values.errors import RegistrationError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.windows import extent
-from backtest_kit._walker.resume import Kept
+from backtest_kit._walker.pool_runner import PoolRunner
+from backtest_kit._walker.runner import InProcessRunner, TrialRunner
 from backtest_kit._walker.store import WalkStore
-from backtest_kit._walker.walk import Here, Trials, Walk, members, symbols_of
-from backtest_kit._walker.workers import There
+from backtest_kit._walker.stored_runner import StoredRunner
+from backtest_kit._walker.trial import TrialSetup
+from backtest_kit._walker.walk import Walk, strategies_of, symbols_of
 
 Workers = Executor | Literal["processes"]
 
 
 class Walker:
-    """Walks on the current engine; see `Backtest` for what the methods share.
+    """Walks on the current engine; the methods correspond to those of `Backtest`.
 
-    `symbol` is one symbol or several: then each strategy runs over all of them side by side, is
-    ranked by its metric over all trades, and shown for each.
+    `symbol` is one symbol or several: then each strategy runs over all of them at once, is ranked
+    by its metric over all trades, and is also shown for each symbol.
 
     `executor="processes"`, or any `concurrent.futures.Executor` whose workers share this machine's
     files, runs the strategies in parallel: contracts, their order and every figure are the same.
-    Listeners and callbacks of strategies hear nothing from workers; those of the walker do.
+    Listeners and callbacks of strategies are not called from workers; those of the walker are.
 
-    `store` is a folder where finished trials are kept, under a fingerprint of the strategy's code
-    and parameters, the candles, the frame, the settings and this library. What is known there is
-    not run again (its callbacks hear nothing), and all that was ever tried there on these symbols
-    and about this time counts when luck is judged.
+    `store` is a folder for the results of finished trials, each under a fingerprint of the
+    strategy's code and parameters, the candles, the frame, the settings and this library. A
+    strategy whose result is stored is not run again (and its callbacks are not called), and every
+    variant that was ever tried with this store on these symbols over an overlapping period counts
+    as a trial when luck is judged.
     """
 
     @staticmethod
@@ -51,16 +54,16 @@ class Walker:
     ) -> AsyncGenerator[WalkerContract, None]:
         """Return an async generator of a contract per strategy, in the order of the walker.
 
-        A strategy that fails (the candles can't be had, or each of its calls raised) is an error
-        event and a contract with `error`; the others go on.
+        A strategy that fails (the candles can't be had, or each of its calls raised) gives an error
+        event and a contract with `error`; the walk goes on with the next one.
 
         Raises:
             UnknownNameError: the walker, or something that it names, is not registered.
-            ValueError: there is no symbol, or one comes twice.
+            ValueError: there is no symbol, or one is repeated.
             WorkerError: a strategy or the exchange can't be sent to a worker.
             StateError: (while iterating) the store can't be read or written.
         """
-        return prepare_walk(symbol, walker_name, executor, store).play()
+        return prepare_walk(symbol, walker_name, executor, store).contracts()
 
     @staticmethod
     def run_sync(
@@ -77,7 +80,7 @@ class Walker:
 
         async def work() -> list[WalkerContract]:
             try:
-                return await collect(walk.play())
+                return await collect(walk.contracts())
             finally:
                 await hang_up(exchange)
 
@@ -91,7 +94,7 @@ class Walker:
         executor: Workers | None = None,
         store: str | Path | None = None,
     ) -> RunTask[None]:
-        """Start a walk as a task. `stop()` ends it inside the strategy that runs.
+        """Start a walk as a task. `stop()` ends it, in the middle of a trial.
 
         Raises:
             UnknownNameError, ValueError: as `run`.
@@ -102,7 +105,7 @@ class Walker:
 
         async def work() -> None:
             try:
-                await exhaust(walk.play())
+                await exhaust(walk.contracts())
             except Exception as error:
                 await engine.failed(ErrorEvent(where="walker", error=error))
                 raise
@@ -111,7 +114,7 @@ class Walker:
 
     @staticmethod
     def stop(symbol: str | Sequence[str], *, walker_name: str) -> None:
-        """Stop the newest walk of these as `RunTask.stop` does.
+        """Stop the newest walk of this walker over these symbols.
 
         Raises:
             UnknownNameError: no such walk yet.
@@ -120,7 +123,7 @@ class Walker:
 
     @staticmethod
     def get_data(symbol: str | Sequence[str], *, walker_name: str) -> WalkerData:
-        """Return what the newest such walk has found, ranked, also while it still runs.
+        """Return the ranked results of the newest such walk, also while it is running.
 
         Raises:
             UnknownNameError: no such walk yet.
@@ -152,12 +155,12 @@ def prepare_walk(
     executor: Workers | None = None,
     store: str | Path | None = None,
     *,
-    again: bool = False,
+    rerun: bool = False,
     workers: int | None = None,
 ) -> Walk:
     """Return a walk that has not begun; `workers` is how many processes `"processes"` starts.
 
-    `again`: what the store knows is run again, too.
+    `rerun`: ignore stored results and run every strategy.
     """
     engine = current_engine()
     symbols = symbols_of(symbol)
@@ -169,23 +172,25 @@ def prepare_walk(
             f"walker {walker_name!r}: not one window of {schema.windows.train} to train and "
             f"{schema.windows.test} to test fits into frame {frame.name!r}"
         )
-    strategies = members(engine, schema)
+    strategies = strategies_of(engine, schema)
     if executor is not None and executor != "processes" and not isinstance(executor, Executor):
         raise TypeError(
             f'executor={executor!r} must be "processes", a concurrent.futures.Executor, or None'
         )
 
-    def place(some: Sequence[StrategySchema]) -> Trials:
-        if executor is None:
-            return Here(engine, some, symbols, exchange, frame)
-        return There(engine, some, symbols, exchange, frame, executor, workers=workers)
+    setup = TrialSetup(engine, symbols, exchange, frame)
 
-    if store is None:
-        trials = place(strategies)
-    else:
-        what = (engine, strategies, symbols, exchange, frame, WalkStore(store), place)
-        trials = Kept(*what, again=again)
-    walk = Walk(engine, schema, symbols, frame.timeline, trials)
+    def make_runner(some: Sequence[StrategySchema]) -> TrialRunner:
+        if executor is None:
+            return InProcessRunner(setup, some)
+        return PoolRunner(setup, some, executor, workers=workers)
+
+    runner = (
+        make_runner(strategies)
+        if store is None
+        else StoredRunner(setup, strategies, WalkStore(store), make_runner, rerun=rerun)
+    )
+    walk = Walk(setup, schema, runner)
     engine.walks[walker_name, symbols] = walk
     return walk
 
@@ -198,5 +203,5 @@ def _walk(symbol: str | Sequence[str], walker_name: str) -> AnyWalk:
     except KeyError:
         there = "; ".join(f"{name} {' '.join(of)}" for name, of in walks) or "none"
         raise UnknownNameError(
-            f"no walk of {walker_name!r} over {' '.join(symbols)} yet (walks there are: {there})"
+            f"no walk of {walker_name!r} over {' '.join(symbols)} yet (existing walks: {there})"
         ) from None

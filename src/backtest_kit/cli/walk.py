@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,8 @@ from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._reports.walker import rank_cells, walker_report
 from backtest_kit._statistics.ranking import WalkerData
-from backtest_kit._values.schemas import METRICS, WalkerSchema
+from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, WalkerSchema
+from backtest_kit._values.windows import Windows
 from backtest_kit._walker.walk import Walk
 from backtest_kit._walker.walker import prepare_walk
 from backtest_kit.cli.backtest import choose_frame
@@ -54,26 +55,34 @@ _SHOWN = 15
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat to pool several.")
+@click.option(
+    "--symbol", "symbols", multiple=True, required=True, help="Repeat it to run over several."
+)
 @data_option
 @exchange_option
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
 @frame_options
-@click.option("--train", metavar="LENGTH", help="Walk forward: choose in so much time (90d, 12h),")
-@click.option("--test", metavar="LENGTH", help="judge in so much after it,")
-@click.option("--embargo", metavar="LENGTH", default="1d", show_default=True, help="after a pause.")
-@click.option("--anchored", is_flag=True, help="Every train window begins where the first does.")
-@click.option("--workers", type=click.IntRange(min=1), help="Run in so many processes.")
+@click.option("--train", metavar="LENGTH", help="Walk forward: length of train windows (90d, 12h).")
+@click.option("--test", metavar="LENGTH", help="Length of test windows.")
+@click.option(
+    "--embargo",
+    metavar="LENGTH",
+    default="1d",
+    show_default=True,
+    help="Gap between train and test.",
+)
+@click.option("--anchored", is_flag=True, help="All train windows start with the first.")
+@click.option("--workers", type=click.IntRange(min=1), help="Run in this many processes.")
 @click.option(
     "--store",
     default="./state/walks",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder of finished strategies, from which a walk resumes.",
+    help="Folder of stored results, from which a walk resumes.",
 )
-@click.option("--again", is_flag=True, help="Run what the store knows again, too.")
+@click.option("--again", is_flag=True, help="Run every strategy, even if its result is stored.")
 @settings_option()
 @output_option("report")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
@@ -100,12 +109,12 @@ def walk(
     output: Path,
     as_json: bool,
 ) -> int:
-    """Compare the strategies that FILE registers, and say what the comparison is worth.
+    """Compare the strategies that FILE registers, and judge whether the best is better than luck.
 
-    Each is a whole backtest from clean state. Without --walker, all strategies of the file (or
-    those of --strategy) are compared by --metric. Ctrl-C ends it and keeps what is finished:
-    the same command goes on from there, unless the strategy's code, the candles or the settings
-    have changed.
+    Each strategy is backtested from a clean state. Without --walker, all strategies of the file (or
+    those of --strategy) are compared by --metric. Ctrl-C ends the walk and keeps the results so
+    far: the same command continues from there, unless the strategies' code, the candles or the
+    settings have changed.
 
     \b
         backtest-kit walk my_strategies.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
@@ -121,27 +130,29 @@ def walk(
         if schema is None:
             exchange = choose_exchange(engine, exchange_name, source)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
-            names = strategy_names or [s.name for s in engine.strategies.list()]
-            add_walker(
-                walker_name="walk",
-                exchange_name=exchange.name,
-                frame_name=frame.name,
-                strategies=[*dict.fromkeys(names)],
-                metric=metric or "sharpe_ratio",
-                windows=choose_windows(train, test, embargo, anchored=anchored),
-            )
-            schema = engine.walkers.get("walk")
+            windows = choose_windows(train, test, embargo, anchored=anchored)
+            schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
         elif any((source, exchange_name, strategy_names, metric, frame_name, start, end, train)):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
                 "--exchange, --strategy, --metric, --frame, --from, --to and --train"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
-        run = prepare_walk(symbols, schema.name, executor, store, again=again, workers=workers)
-        return _play(engine, schema, run, output, store, as_json=as_json)
+        run = prepare_walk(symbols, schema.name, executor, store, rerun=again, workers=workers)
+        interrupted = _run(run, schema, engine.exchanges.get(schema.exchange_name), quiet=as_json)
+        if run.already_known:
+            click.echo(
+                f"backtest-kit: {run.already_known} of {len(schema.strategies)} strategies were "
+                f"known from {store}, and not run again (--again would)",
+                err=True,
+            )
+        data = run.data()
+        _write_and_print(data, output, as_json=as_json)
+        return _exit_code(data, interrupted=interrupted)
 
 
 def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
+    """Return the walker that the file registers, if any; raises if it is not clear which."""
     known = engine.walkers.list()
     if name is not None:
         return engine.walkers.get(name)
@@ -151,11 +162,30 @@ def _registered(engine: Engine, name: str | None) -> WalkerSchema | None:
     return known[0] if known else None
 
 
-def _play(
-    engine: Engine, schema: WalkerSchema, run: Walk, output: Path, store: Path, *, as_json: bool
-) -> int:
+def _add_walker(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    frame: FrameSchema,
+    strategy_names: Sequence[str],
+    metric: str | None,
+    windows: Windows | None,
+) -> WalkerSchema:
+    """Register a walker over the chosen strategies, by default all of the file, and return it."""
+    names = strategy_names or [strategy.name for strategy in engine.strategies.list()]
+    add_walker(
+        walker_name="walk",
+        exchange_name=exchange.name,
+        frame_name=frame.name,
+        strategies=[*dict.fromkeys(names)],
+        metric=metric or "sharpe_ratio",
+        windows=windows,
+    )
+    return engine.walkers.get("walk")
+
+
+def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bool) -> bool:
+    """Run a walk, and return whether it was interrupted."""
     interrupted = False
-    exchange = engine.exchanges.get(schema.exchange_name)
 
     def stop() -> None:
         nonlocal interrupted
@@ -164,31 +194,33 @@ def _play(
 
     async def work() -> None:
         try:
-            with _interrupts(stop), _display(schema, quiet=as_json) as show:
-                async with aclosing(run.play()) as contracts:
+            with _interrupts(stop), _display(schema, quiet=quiet) as show:
+                async with aclosing(run.contracts()) as contracts:
                     async for contract in contracts:
                         show(contract)
         finally:
             await hang_up(exchange)
 
     asyncio.run(work())
-    if run.known:
-        click.echo(
-            f"backtest-kit: {run.known} of {len(schema.strategies)} strategies were known from "
-            f"{store}, and not run again (--again would)",
-            err=True,
-        )
-    data = run.data()
+    return interrupted
+
+
+def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
+    """Write the report as JSON and Markdown, and print the results."""
     name = "-".join((*data.symbols, data.walker_name))
     write_bytes(msgspec.json.encode(data), output / "walker", name, ".json")
     path = write(walker_report(data), output / "walker", name)
     if as_json:
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
-    else:
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(ranking_table(data))
-        console.print(Text(data.verdict.sentence, style="bold"))
-        console.print(f"report: {path}", soft_wrap=True, highlight=False)
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(ranking_table(data))
+    console.print(Text(data.verdict.sentence, style="bold"))
+    console.print(f"report: {path}", soft_wrap=True, highlight=False)
+
+
+def _exit_code(data: WalkerData, *, interrupted: bool) -> int:
+    """Return the exit code of a walk; say so if it was interrupted."""
     if interrupted:
         click.echo(
             f"backtest-kit: interrupted; {data.strategies_tested} of {data.total_strategies} "
@@ -200,7 +232,7 @@ def _play(
 
 
 def ranking_table(data: WalkerData) -> Table:
-    """Return the ranking for a terminal, the first ones of many."""
+    """Return the ranking as a table for a terminal, at most the first `_SHOWN` rows."""
     table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
     table.add_column("Rank", justify="right")
     table.add_column("Strategy")
@@ -217,7 +249,7 @@ def ranking_table(data: WalkerData) -> Table:
 
 @contextmanager
 def _display(schema: WalkerSchema, *, quiet: bool) -> Iterator[Callable[[WalkerContract], None]]:
-    """Show a bar and the best so far on a terminal's standard error; in a pipe nothing."""
+    """Show a progress bar and the best so far on standard error, if that is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda contract: None
         return
@@ -230,33 +262,35 @@ def _display(schema: WalkerSchema, *, quiet: bool) -> Iterator[Callable[[WalkerC
         TimeRemainingColumn(),
     )
     task = bar.add_task(schema.name, total=len(schema.strategies))
-    found: list[WalkerContract] = []
-
-    def render() -> Group:
-        best = sorted(
-            (c for c in found if c.metric_value is not None), key=lambda c: -(c.metric_value or 0)
-        )
-        table = Table(box=None, pad_edge=False)
-        for title in ("Strategy", schema.metric, "Trades"):
-            table.add_column(title, justify="left" if title == "Strategy" else "right")
-        for c in best[:_SHOWN]:
-            trades = c.statistics.total_signals if c.statistics is not None else 0
-            table.add_row(Text(c.strategy_name), number(c.metric_value, 3), str(trades))
-        return Group(bar, table) if best else Group(bar)
-
-    with LiveDisplay(render(), console=Console(stderr=True), refresh_per_second=4) as display:
+    contracts: list[WalkerContract] = []
+    with LiveDisplay(Group(bar), console=Console(stderr=True), refresh_per_second=4) as display:
 
         def show(contract: WalkerContract) -> None:
-            found.append(contract)
+            contracts.append(contract)
             bar.update(task, completed=contract.strategies_tested)
-            display.update(render())
+            best = _best_so_far(contracts, schema.metric)
+            display.update(Group(bar, best) if best.row_count else Group(bar))
 
         yield show
 
 
+def _best_so_far(contracts: Sequence[WalkerContract], metric: str) -> Table:
+    """Return the best strategies so far as a table; it has no rows if none has the metric."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("Strategy", metric, "Trades"):
+        table.add_column(title, justify="left" if title == "Strategy" else "right")
+    best = sorted(
+        (c for c in contracts if c.metric_value is not None), key=lambda c: -(c.metric_value or 0)
+    )
+    for c in best[:_SHOWN]:
+        trades = c.statistics.total_signals if c.statistics is not None else 0
+        table.add_row(Text(c.strategy_name), number(c.metric_value, 3), str(trades))
+    return table
+
+
 @contextmanager
 def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Hand the first SIGINT to `stop`, in the event loop; a second one interrupts as usual."""
+    """Call `stop` in the event loop at the first SIGINT; a second one interrupts as usual."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""Digests: equal for equal code, parameters and data; another for anything that may matter."""
+"""Fingerprints: equal for equal code, parameters and data; another for anything that may matter."""
 
 import contextlib
 import functools
@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit._values.content import LIBRARY, digest, digest_library
 from backtest_kit._values.errors import FingerprintError
+from backtest_kit._walker.fingerprint import LIBRARY, fingerprint, library_fingerprint
 
 MAIN = """
 import enum
@@ -108,7 +108,7 @@ SAME = {
 
 @pytest.fixture
 def strategy(tmp_path, monkeypatch):
-    """Return what writes a changed strategy, and returns its digest as a new process would."""
+    """Return what writes a changed strategy, and returns its fingerprint as a new process would."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def found(module=None, old="", new=""):
@@ -125,7 +125,7 @@ def strategy(tmp_path, monkeypatch):
             spec = importlib.util.spec_from_file_location("own_main", tmp_path / "own_main.py")
             loaded = sys.modules["own_main"] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(loaded)
-            return digest(loaded.get_signal)
+            return fingerprint(loaded.get_signal)
         finally:
             sys.dont_write_bytecode = False
             for name in FILES:
@@ -135,7 +135,7 @@ def strategy(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_may_change_an_answer_changes_the_digest(strategy, change):
+def test_whatever_may_change_an_answer_changes_the_fingerprint(strategy, change):
     assert strategy(*CHANGES[change]) != strategy()
 
 
@@ -150,17 +150,17 @@ def test_a_value_made_from_the_environment_counts(strategy, monkeypatch):
     assert strategy() != before
 
 
-def test_the_digest_is_the_same_in_every_process(strategy, tmp_path):
+def test_the_fingerprint_is_the_same_in_every_process(strategy, tmp_path):
     here = strategy()
     code = (
-        "import own_main as m; from backtest_kit._values.content import digest; "
-        "print(digest(m.get_signal))"
+        "import own_main as m; from backtest_kit._walker.fingerprint import fingerprint; "
+        "print(fingerprint(m.get_signal))"
     )
     for seed in "12":
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(tmp_path)},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": f"{tmp_path}{os.pathsep}{LIBRARY.parent}"},
             capture_output=True,
             text=True,
             check=True,
@@ -187,10 +187,10 @@ values = st.recursive(
 
 
 @given(values, values)
-def test_values_have_one_digest_exactly_where_they_print_the_same(first, second):
+def test_values_have_one_fingerprint_exactly_where_they_print_the_same(first, second):
     same = repr(first) == repr(second)
     if same or not _has_sets(first) or not _has_sets(second):
-        assert (digest(first) == digest(second)) == same
+        assert (fingerprint(first) == fingerprint(second)) == same
 
 
 def _has_sets(value):
@@ -198,34 +198,45 @@ def _has_sets(value):
 
 
 def test_kinds_that_print_alike_differ():
-    assert digest([1]) != digest((1,))
-    assert digest(1) != digest(1.0) != digest("1.0")
-    assert digest(np.zeros(2)) != digest(np.zeros(2, np.float32))
-    assert digest(np.zeros((2, 3))) != digest(np.zeros((3, 2)))
-    assert digest([0.0]) != digest([-0.0])
-    assert digest(["a", "b"], "c") != digest(["a"], "b", "c")
-    assert digest({3, 1, 2}) == digest({2, 3, 1})
+    assert fingerprint([1]) != fingerprint((1,))
+    assert fingerprint(1) != fingerprint(1.0) != fingerprint("1.0")
+    assert fingerprint(np.zeros(2)) != fingerprint(np.zeros(2, np.float32))
+    assert fingerprint(np.zeros((2, 3))) != fingerprint(np.zeros((3, 2)))
+    assert fingerprint([0.0]) != fingerprint([-0.0])
+    assert fingerprint(["a", "b"], "c") != fingerprint(["a"], "b", "c")
+    assert fingerprint({3, 1, 2}) == fingerprint({2, 3, 1})
 
 
 def test_the_method_of_an_array_counts_with_the_array():
-    assert digest(np.zeros(3).mean) == digest(np.zeros(3).mean)
-    assert digest(np.zeros(3).mean) != digest(np.ones(3).mean)
+    assert fingerprint(np.zeros(3).mean) == fingerprint(np.zeros(3).mean)
+    assert fingerprint(np.zeros(3).mean) != fingerprint(np.ones(3).mean)
 
 
 def test_partials_and_caches_are_seen_through():
     def rule(x, y):
         return x + y
 
-    assert digest(partial(rule, 1)) == digest(partial(rule, 1))
-    assert digest(partial(rule, 1)) != digest(partial(rule, 2))
-    assert digest(lru_cache(rule)) == digest(lru_cache(rule))
+    assert fingerprint(partial(rule, 1)) == fingerprint(partial(rule, 1))
+    assert fingerprint(partial(rule, 1)) != fingerprint(partial(rule, 2))
+    assert fingerprint(lru_cache(rule)) == fingerprint(lru_cache(rule))
+    assert fingerprint(lru_cache(rule)) != fingerprint(lru_cache(lambda x, y: x - y))
 
 
-def test_what_refers_to_itself_has_a_digest():
+def test_a_subclass_of_a_container_counts_with_its_own_state():
+    class Levels(list):
+        pass
+
+    first, second = Levels([1]), Levels([1])
+    assert fingerprint(first) == fingerprint(second) != fingerprint([1])
+    second.name = "other"
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_what_refers_to_itself_has_a_fingerprint():
     a, b = [1], [1]
     a.append(a)
     b.append(b)
-    assert digest(a) == digest(b)
+    assert fingerprint(a) == fingerprint(b)
 
 
 def test_what_has_no_content_is_named(tmp_path):
@@ -233,7 +244,7 @@ def test_what_has_no_content_is_named(tmp_path):
     with (tmp_path / "f").open("w") as file:
         for thing in (lock, file, {"deep": [lock]}, lambda: file):
             with pytest.raises(FingerprintError, match=r"lock|TextIOWrapper"):
-                digest(thing)
+                fingerprint(thing)
 
 
 def test_what_is_too_deep_to_be_looked_at_is_named():
@@ -241,25 +252,25 @@ def test_what_is_too_deep_to_be_looked_at_is_named():
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(FingerprintError, match="can't be compared: RecursionError"):
-        digest(deep)
+        fingerprint(deep)
 
 
 def test_a_function_of_a_library_counts_with_what_it_closes_over():
     first, second = (functools.singledispatchmethod(lambda self, i=i: i).func for i in (1, 2))
-    assert digest(first) != digest(second)
+    assert fingerprint(first) != fingerprint(second)
     one, other = (
         contextlib.contextmanager(function) for function in (lambda: iter([1]), lambda: iter([2]))
     )
     for function in (one, other):
         del function.__wrapped__
-    assert digest(one) != digest(other)
+    assert fingerprint(one) != fingerprint(other)
 
 
 def test_the_library_counts_with_its_source(tmp_path):
     """Any of its modules, in whichever package."""
     copy = tmp_path / "backtest_kit"
     shutil.copytree(LIBRARY, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    code = "from backtest_kit._values.content import digest_library; print(digest_library())"
+    code = "import backtest_kit._walker.fingerprint as f; print(f.library_fingerprint())"
 
     def told():
         return subprocess.run(
@@ -270,12 +281,12 @@ def test_the_library_counts_with_its_source(tmp_path):
             check=True,
         ).stdout.strip()
 
-    assert told() == digest_library()
+    assert told() == library_fingerprint()
     for name in ("_rules/life.py", "_engine/run.py", "cli/walk.py", "__init__.py"):
         path = copy / name
         source = path.read_bytes()
         path.write_bytes(source + b" ")
-        assert told() != digest_library(), name
+        assert told() != library_fingerprint(), name
         path.write_bytes(source)
 
 
@@ -404,10 +415,10 @@ AROUND = {
 }
 ASK = """
 import own_main
-from backtest_kit._values.content import digest
-before = digest(own_main.get_signal)
+from backtest_kit._walker.fingerprint import fingerprint
+before = fingerprint(own_main.get_signal)
 print(before, own_main.get_signal())
-assert digest(own_main.get_signal) == before, "being asked changed it"
+assert fingerprint(own_main.get_signal) == before, "being asked changed it"
 """
 
 

@@ -1,4 +1,4 @@
-"""What is left of a trial: the columns of its trades, its figures."""
+"""The result of a trial: the columns of its trades, and its statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from backtest_kit._statistics.figures import Statistics
 from backtest_kit._values.candles import Floats, Ints
 
 
-class Trades(msgspec.Struct, frozen=True):
+class TradeColumns(msgspec.Struct, frozen=True):
     """Closed signals in the order of closing, as columns of bytes (little-endian, exact).
 
     `r` is profit in percent, float64; `opened_at`, `closed_at` int64 milliseconds; `symbol` the
@@ -26,7 +26,7 @@ class Trades(msgspec.Struct, frozen=True):
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of trades."""
         return len(self.profits) // 8
 
     @property
@@ -36,25 +36,25 @@ class Trades(msgspec.Struct, frozen=True):
 
     @property
     def opened_at(self) -> Ints:
-        """When each was filled, milliseconds, shape (N,)."""
+        """When each position was opened, milliseconds, shape (N,)."""
         return np.frombuffer(self.opened, dtype="<i8")
 
     @property
     def closed_at(self) -> Ints:
-        """When each was closed, milliseconds, shape (N,)."""
+        """When each position was closed, milliseconds, shape (N,)."""
         return np.frombuffer(self.closed, dtype="<i8")
 
     @property
     def symbol(self) -> Ints:
-        """The index of each one's symbol, shape (N,)."""
+        """The index of each trade's symbol, shape (N,)."""
         return np.frombuffer(self.symbols, dtype="<i8")
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the backtest of one strategy over some symbols; times in milliseconds UTC.
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one strategy's backtest over some symbols; times in milliseconds UTC.
 
-    `statistics` are of all symbols together, `by_symbol` of each, in order. `error` says why the
-    strategy failed; then there are no figures.
+    `statistics` are over all symbols together, `by_symbol` for each one, in order. `error` says why
+    the strategy failed; then there are no figures.
     """
 
     strategy_name: str
@@ -63,7 +63,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     until: int = 0
     statistics: Statistics | None = None
     by_symbol: tuple[Statistics, ...] = ()
-    trades: Trades = Trades(b"", b"", b"", b"")
+    trades: TradeColumns = TradeColumns(b"", b"", b"", b"")
     calls: int = 0
     error_count: int = 0
     first_error: str | None = None

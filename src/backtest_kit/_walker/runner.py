@@ -1,0 +1,58 @@
+"""Who runs the trials of a walk: the interface, and the runner in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._values.schemas import StrategySchema
+from backtest_kit._walker.trial import TrialSetup, run_trial
+
+
+class TrialRunner(Protocol):
+    """Runs the trials of some strategies, which a walk asks for one after another, in order."""
+
+    @property
+    def already_known(self) -> int:
+        """How many of the trials are not run, since their results are stored."""
+        ...
+
+    async def open(self) -> None:
+        """Prepare to run. What this raises ends the walk: it is not the fault of one strategy."""
+        ...
+
+    async def run(self, index: int) -> TrialResult:
+        """Return the result of a strategy's trial; raises what the trial raised."""
+        ...
+
+    async def close(self) -> None:
+        """Cancel what is still running, and release all resources."""
+        ...
+
+    def variants_tried(self) -> int | None:
+        """Return how many variants were ever tried on these data; `None` if that is not stored."""
+        ...
+
+
+class InProcessRunner:
+    """Runs trials in this process, each when it is asked for."""
+
+    already_known: Final = 0
+
+    def __init__(self, setup: TrialSetup, strategies: Sequence[StrategySchema]) -> None:
+        self._setup = setup
+        self._strategies = strategies
+
+    async def open(self) -> None:
+        """Do nothing: there is nothing to prepare."""
+
+    async def run(self, index: int) -> TrialResult:
+        """Run a trial and return its result; raises as `run_trial`."""
+        return await run_trial(self._setup, self._strategies[index])
+
+    async def close(self) -> None:
+        """Do nothing: no trial outlives its call."""
+
+    def variants_tried(self) -> None:
+        """Return `None`: nothing is stored."""

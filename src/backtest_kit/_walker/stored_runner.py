@@ -1,0 +1,103 @@
+"""Trials that are run only once: their results are stored, and found again by fingerprint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._values.schemas import StrategySchema
+from backtest_kit._walker.runner import TrialRunner
+from backtest_kit._walker.store import TrialKey, WalkStore
+from backtest_kit._walker.trial import TrialSetup
+from backtest_kit._walker.trial_keys import trial_keys
+
+
+class StoredRunner:
+    """Returns stored results, and stores those of the trials that another runner runs.
+
+    `make_runner` returns the runner of the trials that are not stored yet. A strategy without a
+    fingerprint is run each time and never stored; so are all of them if the candles have none.
+    `rerun`: ignore stored results and run every strategy.
+    """
+
+    def __init__(
+        self,
+        setup: TrialSetup,
+        strategies: Sequence[StrategySchema],
+        store: WalkStore,
+        make_runner: Callable[[Sequence[StrategySchema]], TrialRunner],
+        *,
+        rerun: bool = False,
+    ) -> None:
+        self._setup = setup
+        self._strategies = strategies
+        self._store = store
+        self._make_runner = make_runner
+        self._rerun = rerun
+        #: Trials of this walk that the store does not count: failed ones, and those without a key.
+        self._not_counted = 0
+        self._keys: list[TrialKey | None] = []
+        self._stored: dict[int, TrialResult] = {}
+        self._runner: TrialRunner | None = None
+        #: The runner's index of each trial that is not stored.
+        self._runner_index: dict[int, int] = {}
+
+    @property
+    def already_known(self) -> int:
+        """How many results were in the store when the runner was opened."""
+        return len(self._stored)
+
+    async def open(self) -> None:
+        """Look up all trials, and open a runner for those that are not stored.
+
+        Raises:
+            StateError: the store can't be read.
+        """
+        self._keys = await trial_keys(self._setup, self._strategies)
+        wanted = [] if self._rerun else [key for key in self._keys if key is not None]
+        found = self._store.find(wanted)
+        self._stored = {
+            index: found[key.fingerprint]
+            for index, key in enumerate(self._keys)
+            if key is not None and key.fingerprint in found
+        }
+        if self._stored:
+            self._setup.engine.logger.info(
+                "%d of %d strategies are known from %s, and not run again",
+                len(self._stored),
+                len(self._strategies),
+                self._store.path,
+            )
+        left = [index for index in range(len(self._strategies)) if index not in self._stored]
+        self._runner_index = {index: place for place, index in enumerate(left)}
+        self._runner = self._make_runner([self._strategies[index] for index in left])
+        await self._runner.open()
+
+    async def run(self, index: int) -> TrialResult:
+        """Return a stored result, or run the trial and store its result before returning it.
+
+        Raises:
+            StateError: the result can't be stored.
+        """
+        if index in self._stored:
+            return self._stored[index]
+        assert self._runner is not None
+        self._not_counted += 1
+        result = await self._runner.run(self._runner_index[index])
+        key = self._keys[index]
+        if key is not None:
+            await asyncio.to_thread(self._store.put, key, result)
+            self._not_counted -= 1
+        return result
+
+    async def close(self) -> None:
+        """Close the runner of the trials that were not stored."""
+        if self._runner is not None:
+            await self._runner.close()
+
+    def variants_tried(self) -> int:
+        """Return how many variants were ever tried on these symbols over an overlapping period."""
+        line = self._setup.frame.timeline
+        stored = self._store.variants_tried(self._setup.symbols, line[0], line[-1])
+        return stored + self._not_counted

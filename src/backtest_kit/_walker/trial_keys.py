@@ -1,0 +1,87 @@
+"""Under which keys results of trials are stored: fingerprints of all that figures depend on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from backtest_kit._engine.engine import Engine
+from backtest_kit._values.errors import BacktestKitError, FingerprintError
+from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
+from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
+from backtest_kit._walker.store import TrialKey
+from backtest_kit._walker.trial import TrialSetup
+
+
+async def trial_keys(
+    setup: TrialSetup, strategies: Sequence[StrategySchema]
+) -> list[TrialKey | None]:
+    """Return the key of each strategy's trial.
+
+    `None` for a strategy that has no fingerprint, and for all of them if the candles have none.
+    """
+    engine, exchange = setup.engine, setup.exchange
+    try:
+        data = await data_fingerprint(exchange)
+    except FingerprintError as error:
+        engine.logger.warning("no trial is kept or resumed: exchange %r: %s", exchange.name, error)
+        return [None] * len(strategies)
+    except (BacktestKitError, OSError):  # each trial will raise it again, and report it
+        return [None] * len(strategies)
+    return [_key_or_none(setup, strategy, data) for strategy in strategies]
+
+
+def _key_or_none(setup: TrialSetup, strategy: StrategySchema, data: str) -> TrialKey | None:
+    engine = setup.engine
+    risks = [[*engine.risks.get(name).validations] for name in strategy.risk_names]
+    code = (strategy.get_signal, strategy.get_signals, risks)
+    options = (strategy.interval, strategy.warmup, strategy.risk_names)
+    try:
+        variant = fingerprint(settings_fingerprint(engine), options, code)
+    except FingerprintError as error:
+        engine.logger.warning(
+            "strategy %r is not kept, and runs each time: %s", strategy.name, error
+        )
+        return None
+    return trial_key(setup, strategy.name, variant, data)
+
+
+def trial_key(setup: TrialSetup, strategy_name: str, variant: str, data: str) -> TrialKey:
+    """Return the key of a trial from the fingerprints of the variant and of the candles."""
+    line = setup.frame.timeline
+    # user code can ask for these names, so that figures may depend on them
+    names = (strategy_name, setup.exchange.name, setup.frame.name, setup.symbols)
+    whole = fingerprint(
+        library_fingerprint(), variant, names, (line.start, line.stop, line.step), data
+    )
+    return TrialKey(whole, variant, setup.symbols, line[0], line[-1])
+
+
+def settings_fingerprint(engine: Engine) -> str:
+    """Return the fingerprint of an engine's settings."""
+    return fingerprint(msgspec.structs.asdict(engine.config))
+
+
+async def data_fingerprint(exchange: ExchangeSchema) -> str:
+    """Return the fingerprint of an exchange's candles, and of the code that returns them.
+
+    Raises:
+        FingerprintError: the exchange can't tell whether its candles are the same.
+        BacktestKitError, OSError: the candles can't be had.
+    """
+    owner = getattr(exchange.get_candles, "__self__", None)
+    content_digest = getattr(owner, "content_digest", None)
+    if content_digest is None:
+        raise FingerprintError(
+            "it can't tell whether its candles are the same; import them into a file, or give it a "
+            "method content_digest()"
+        )
+    formats = [
+        fingerprint(function)
+        for function in (exchange.format_price, exchange.format_quantity)
+        if getattr(function, "__self__", None) is not owner
+    ]
+    plain = {name: v for name, v in vars(owner).items() if isinstance(v, bool | int | float | str)}
+    return fingerprint(await asyncio.to_thread(content_digest), type(owner), plain, formats)
