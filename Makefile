@@ -17,7 +17,7 @@ $(VENV)/.stamp: pyproject.toml
 
 $(VENV)/.stamp-test: $(VENV)/.stamp
 	@echo "setting up $(VENV) (tests and lint)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --group test --group lint
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[all]" --group test --group lint
 	@touch $@
 
 install: $(VENV)/.stamp ## set up .venv with backtest-kit
