@@ -293,6 +293,12 @@ def test_a_pipe_that_nobody_reads_does_not_stop_the_runs(place, start):
     assert report.stdout.startswith("# Live run of often on X")
 
 
+def test_an_exchange_that_ccxt_does_not_know(place):
+    pytest.importorskip("ccxt")
+    mistake = run("live", "s.py", "--symbol", "X", "--exchange", "binanse", cwd=place)
+    one_line(mistake, "did you mean 'binance'")
+
+
 def test_mistakes_are_one_clear_line(place):
     def live(*more):
         return run("live", "s.py", "--symbol", "X", *more, cwd=place)
@@ -305,7 +311,6 @@ def test_mistakes_are_one_clear_line(place):
     one_line(live("--replay", "x.csv", "--speed", "-1"), "--speed '-1'")
     one_line(live("--replay", "x.csv", "--from", "2024-02-01"), "is before")
     one_line(live("--replay", "x.csv", "--strategy", "t"), "unknown strategy 't'")
-    one_line(live("--exchange", "binanse"), "did you mean 'binance'")
     one_line(live("--replay", "x.csv", "--set", "step_delay_ms=x"), "step_delay_ms")
     one_line(run("state", "--state", "none", cwd=place), "there is no state folder none")
     one_line(run("report", "live", "--state", "none", cwd=place), "there is no state folder none")

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -320,7 +321,10 @@ def test_candles_travel_once():
         lambda folder: bk.exchanges.ParquetExchange(folder / "x.parquet"),
         lambda folder: bk.exchanges.CsvExchange(folder / "x.csv"),
         lambda folder: bk.exchanges.SyntheticExchange(seed=3),
-        lambda folder: bk.exchanges.CcxtExchange("binance", timeout=5),
+        pytest.param(
+            lambda folder: bk.exchanges.CcxtExchange("binance", timeout=5),
+            marks=pytest.mark.skipif(not find_spec("ccxt"), reason="needs the extra ccxt"),
+        ),
     ],
 )
 def test_every_exchange_can_be_sent(make, tmp_path):
