@@ -1,21 +1,19 @@
 """`live`, `state` and `report live` as a person uses them: real processes, real signals."""
 
-import fcntl
 import json
 import os
-import pty
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 
 import pytest
 
 from markets import market
 
+posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 COMMAND = [sys.executable, "-m", "backtest_kit"]
 STRATEGY = """
 import backtest_kit as bk
@@ -151,6 +149,7 @@ def waiting_for(stream, text, seconds=30):
     raise AssertionError(f"{text!r} was never shown: {shown}")
 
 
+@posix
 def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, start):
     """By the wall clock, over a market that is computed: opens at its first step."""
     arguments = ("live", "now.py", "--symbol", "X", "--paper")
@@ -184,6 +183,7 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
     assert other.wait(20) == 128 + signal.SIGINT
 
 
+@posix
 def test_a_run_that_fails_is_named_while_the_others_go_on(place, start):
     (place / "two.py").write_text(
         STRATEGY
@@ -209,6 +209,7 @@ bk.add_exchange(exchange_name="own", get_candles=get_candles)
     assert "no symbol BAD" not in errors, "it was said"
 
 
+@posix
 def test_one_signal_is_enough_where_nothing_is_open(place, start):
     (place / "idle.py").write_text(
         SYNTHETIC + '@bk.strategy("idle", interval="1m")\ndef idle(symbol, when): ...\n'
@@ -225,8 +226,13 @@ def test_one_signal_is_enough_where_nothing_is_open(place, start):
     assert output == ""
 
 
+@posix
 def test_what_a_terminal_shows(place):
     """A table that is drawn anew, and Ctrl-C by way of the terminal."""
+    import fcntl
+    import pty
+    import termios
+
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
     process = subprocess.Popen(

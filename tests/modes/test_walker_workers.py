@@ -25,6 +25,7 @@ from backtest_kit import _workers
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, SIGTERM kills too
 NAMES = [f"s{i}" for i in range(8)]
 
 
@@ -35,7 +36,7 @@ def crossover(fast, slow, dies=None):
         closes = (await bk.get_candles(symbol, "5m", slow)).close
         if dies is not None and not Path(dies).exists():
             Path(dies).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         if closes[-fast:].mean() <= closes.mean():
             return None
         price = await bk.get_average_price(symbol)
@@ -159,7 +160,7 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch,
             if deadly is not None and count == 31 and sent.exists():
                 if deadly == "once":
                     sent.rename(tmp_path / "gone")
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), KILL)
             if count == 40:
                 raise RuntimeError("no idea")
             return bk.Signals.bracket(
@@ -231,7 +232,7 @@ def test_an_executor_that_is_shut_down_is_an_error_that_says_so():
 
 
 def _die(symbol, when):
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), KILL)
 
 
 def test_an_executor_that_is_broken_is_an_error_that_says_so():
