@@ -32,6 +32,7 @@ lint: $(VENV)/.stamp-test ## lint, format check and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 soak: $(VENV)/.stamp-test ## seven virtual days of twenty live symbols with faults every few minutes
 	@SOAK_DAYS=7 $(BIN)/python -m pytest -q -p no:xdist tests/live/test_soak.py
