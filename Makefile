@@ -17,7 +17,7 @@ $(VENV)/.stamp: pyproject.toml
 
 $(VENV)/.stamp-test: $(VENV)/.stamp
 	@echo "setting up $(VENV) (tests and lint)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --group test --group lint
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[all]" --group test --group lint
 	@touch $@
 
 install: $(VENV)/.stamp ## set up .venv with backtest-kit
@@ -33,6 +33,7 @@ lint: $(VENV)/.stamp-test ## lint, format check and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 soak: $(VENV)/.stamp-test ## seven virtual days of twenty live symbols with faults every few minutes
 	@SOAK_DAYS=7 $(BIN)/python -m pytest -q -p no:xdist tests/live/test_soak.py

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "first_backtest.py"
 COMMAND = [sys.executable, "-m", "backtest_kit"]
 
@@ -252,7 +252,10 @@ def slow(symbol, when):
 """
 
 
+@posix
 def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
+    import pty
+
     path = write(tmp_path / "slow.py", SLOW)
     master, slave = pty.openpty()
     process = subprocess.Popen(

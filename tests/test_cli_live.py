@@ -1,21 +1,19 @@
 """`live`, `state` and `report live` as a person uses them: real processes, real signals."""
 
-import fcntl
 import json
 import os
-import pty
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 
 import pytest
 
 from markets import market
 
+posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 COMMAND = [sys.executable, "-m", "backtest_kit"]
 STRATEGY = """
 import backtest_kit as bk
@@ -154,6 +152,7 @@ def waiting_for(stream, text, seconds=30):
     raise AssertionError(f"{text!r} was never shown: {shown}")
 
 
+@posix
 def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, start):
     """By the wall clock, over a market that is computed: opens at its first step."""
     arguments = ("live", "now.py", "--symbol", "X", "--paper")
@@ -187,6 +186,7 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
     assert other.wait(20) == 128 + signal.SIGINT
 
 
+@posix
 def test_a_run_that_fails_is_named_while_the_others_go_on(place, start):
     (place / "two.py").write_text(
         MINUTELY
@@ -212,6 +212,7 @@ bk.add_exchange(exchange_name="own", get_candles=get_candles)
     assert "no symbol BAD" not in errors, "it was said"
 
 
+@posix
 def test_one_signal_is_enough_where_nothing_is_open(place, start):
     (place / "idle.py").write_text(
         SYNTHETIC + '@bk.strategy("idle", interval="1m")\ndef idle(symbol, when): ...\n'
@@ -228,8 +229,13 @@ def test_one_signal_is_enough_where_nothing_is_open(place, start):
     assert output == ""
 
 
+@posix
 def test_what_a_terminal_shows(place):
     """A table that is drawn anew, and Ctrl-C by way of the terminal."""
+    import fcntl
+    import pty
+    import termios
+
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
     process = subprocess.Popen(
@@ -296,6 +302,12 @@ def test_a_pipe_that_nobody_reads_does_not_stop_the_runs(place, start):
     assert report.stdout.startswith("# Live run of often on X")
 
 
+def test_an_exchange_that_ccxt_does_not_know(place):
+    pytest.importorskip("ccxt")
+    mistake = run("live", "s.py", "--symbol", "X", "--exchange", "binanse", cwd=place)
+    one_line(mistake, "did you mean 'binance'")
+
+
 def test_mistakes_are_one_clear_line(place):
     def live(*more):
         return run("live", "s.py", "--symbol", "X", *more, cwd=place)
@@ -308,7 +320,6 @@ def test_mistakes_are_one_clear_line(place):
     one_line(live("--replay", "x.csv", "--speed", "-1"), "--speed '-1'")
     one_line(live("--replay", "x.csv", "--from", "2024-02-01"), "is before")
     one_line(live("--replay", "x.csv", "--strategy", "t"), "unknown strategy 't'")
-    one_line(live("--exchange", "binanse"), "did you mean 'binance'")
     one_line(live("--replay", "x.csv", "--set", "step_delay_ms=x"), "step_delay_ms")
     one_line(run("state", "--state", "none", cwd=place), "there is no state folder none")
     one_line(run("report", "live", "--state", "none", cwd=place), "there is no state folder none")

@@ -1,21 +1,19 @@
 """`walk` as a person uses it: processes, a terminal, Ctrl-C."""
 
-import fcntl
 import json
 import os
-import pty
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 
 import pytest
 
 from markets import market
 
+posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 COMMAND = [sys.executable, "-m", "backtest_kit", "walk"]
 STRATEGIES = """
 import time
@@ -84,7 +82,12 @@ def test_workers_change_nothing_that_is_reported(place):
     assert alone.stderr.count("walker of broken") == 1
 
 
+@posix
 def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(place):
+    import fcntl
+    import pty
+    import termios
+
     (place / "many.py").write_text(STRATEGIES + SLOW)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))

@@ -95,7 +95,7 @@ def rows_of(opened_at, closed_at):
 def schema_of(make, one, life):
     fields = {"strategy_name": "own", "interval": "1m"}
     if make is arrays:
-        return bk.StrategySchema(**fields, warmup=SLOW + 1, get_signals=make(*one, life))
+        return bk.StrategySchema(**fields, warmup=SLOW + 1, get_signals=make(*one, life=life))
     return bk.StrategySchema(**fields, get_signal=make(*one, life))
 
 
@@ -148,7 +148,11 @@ def walk(close, sets, life):
     engine = engine_of(close)
 
     def make(index):
-        return {"interval": "1m", "warmup": SLOW + 1, "get_signals": arrays(*sets[index], life)}
+        return {
+            "interval": "1m",
+            "warmup": SLOW + 1,
+            "get_signals": arrays(*sets[index], life=life),
+        }
 
     with engine:
         names = bk.grid(make, index=range(len(sets)))

@@ -1,10 +1,9 @@
 """Candles: views, accepted shapes, resampling."""
 
 import pickle
+from importlib.util import find_spec
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,15 +19,29 @@ ROWS = [list(row) for row in market(3, 50)]
 CANDLES = bk.Candles(*zip(*ROWS, strict=True))
 
 
+HAS_FRAMES = bool(find_spec("pandas") and find_spec("polars"))
+needs_frames = pytest.mark.skipif(not HAS_FRAMES, reason="needs the extras pandas and polars")
+
+
 def shapes():
-    frame = pd.DataFrame(ROWS, columns=COLUMNS)
-    indexed = frame.set_index(pd.to_datetime(frame.pop("timestamp"), unit="ms", utc=True))
     yield "candles", CANDLES
     yield "rows", ROWS
     yield "tuples", [tuple(row) for row in ROWS]
     yield "array", np.array(ROWS)
     yield "dicts", [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
     yield "records", [bk.Candle(*row) for row in ROWS]
+    if HAS_FRAMES:
+        yield from frames()
+    else:
+        yield pytest.param("frames", None, marks=needs_frames)
+
+
+def frames():
+    import pandas as pd
+    import polars as pl
+
+    frame = pd.DataFrame(ROWS, columns=COLUMNS)
+    indexed = frame.set_index(pd.to_datetime(frame.pop("timestamp"), unit="ms", utc=True))
     yield "pandas", pd.DataFrame(ROWS, columns=COLUMNS)
     yield "pandas with an index", indexed
     yield "pandas of capitals", pd.DataFrame(ROWS, columns=[c.title() for c in COLUMNS])
@@ -70,6 +83,7 @@ def test_indexing():
     assert len(CANDLES[5:2]) == 0
 
 
+@needs_frames
 @given(st.integers(0, 2**32), st.sampled_from(["3m", "5m", "15m", "1h"]))
 def test_resampling_agrees_with_pandas(seed, interval):
     candles = bk.Candles(*zip(*market(seed, 200), strict=True))
@@ -104,7 +118,6 @@ def test_resampling_needs_a_multiple():
         3,
         "x",
         [[START + 0.5, 1, 1, 1, 1, 1]],
-        pd.DataFrame({"close": [1]}),
         [["x", 1, 1, 1, 1, 1]],
         [dict(zip(COLUMNS, ROWS[0], strict=True)), 5],
     ],
@@ -112,6 +125,14 @@ def test_resampling_needs_a_multiple():
 def test_wrong_shapes(source):
     with pytest.raises(bk.BadCandlesError):
         read_candles(source)
+
+
+@needs_frames
+def test_a_frame_without_columns():
+    import pandas as pd
+
+    with pytest.raises(bk.BadCandlesError):
+        read_candles(pd.DataFrame({"close": [1]}))
 
 
 def broken(column, value, row=3):

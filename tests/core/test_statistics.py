@@ -4,7 +4,6 @@ import math
 import statistics
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +68,7 @@ def test_ratios_agree_with_plain_loops(values):
 
 @given(returns, st.integers(0, 9))
 def test_drawdown_agrees_with_pandas(values, seed):
+    pd = pytest.importorskip("pandas")
     r = np.array(values)
     _, closed = times(len(r), seed)
     span = (0, int(closed[-1]) + 500 * MINUTE)

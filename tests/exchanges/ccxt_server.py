@@ -6,12 +6,13 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
-import ccxt
+import pytest
 
 import backtest_kit as bk
 from backtest_kit._values.time import INTERVALS
 from markets import START
 
+ccxt = pytest.importorskip("ccxt")
 FOREVER = 10**15
 
 

@@ -8,7 +8,6 @@ import gc
 import time
 from unittest import mock
 
-import ccxt
 import numpy as np
 import pytest
 
@@ -21,6 +20,7 @@ from exchanges.ccxt_server import BinanceServer, http_date, status
 from live.world import T0, TravelLoop, World, flat, once, running
 from markets import MINUTE, START, market
 
+ccxt = pytest.importorskip("ccxt")
 ROWS = market(33, 700, gaps=False, quiet=False)
 
 

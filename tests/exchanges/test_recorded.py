@@ -6,8 +6,6 @@ import zipfile
 from datetime import UTC, datetime
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -85,6 +83,7 @@ def test_every_parquet_layout_gives_the_same_candles(tmp_path, kind):
 
 
 def test_frames(tmp_path):
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
     pandas = pd.DataFrame(ROWS, columns=COLUMNS)
     polars = pl.DataFrame(ROWS, schema=list(COLUMNS), orient="row")
     for frame in (pandas, polars, CANDLES, ROWS, {"BTCUSDT": pandas}):
@@ -94,6 +93,7 @@ def test_frames(tmp_path):
 
 
 def test_a_folder_is_searched_by_symbol_and_files_are_joined(tmp_path):
+    pd = pytest.importorskip("pandas")
     for name, part in (
         ("BTCUSDT-1m-b", CANDLES[150:]),
         ("BTCUSDT-1m-a", CANDLES[:150]),

@@ -11,6 +11,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("soak.py")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="measures memory as POSIX does")
 @pytest.mark.timeout(900)
 def test_a_soak(record_property):
     """`SOAK_DAYS` days (`make soak`: seven), else three where CI runs it, or one."""

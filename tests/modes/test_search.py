@@ -1,7 +1,7 @@
 """Searches with Optuna: repeatable, resumable, and no kinder to luck than a walk."""
 
+import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -252,6 +252,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_an_interrupt_between_trials_is_heeded(tmp_path, request):
     script = tmp_path / "search.py"
     script.write_text(INTERRUPTED.format(tests=str(request.config.rootpath / "tests")))
@@ -319,7 +320,7 @@ def test_killed_at_any_moment_it_finds_the_same(tmp_path, request):
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if kills < 3 and process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.communicate()
             kills += 1
             continue

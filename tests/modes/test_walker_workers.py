@@ -14,6 +14,7 @@ import weakref
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from backtest_kit._walker.trial import TrialSetup
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, SIGTERM kills too
 NAMES = [f"s{i}" for i in range(8)]
 
 
@@ -39,7 +41,7 @@ def crossover(fast, slow, dies=None):
         closes = (await bk.get_candles(symbol, "5m", slow)).close
         if dies is not None and not Path(dies).exists():
             Path(dies).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         if closes[-fast:].mean() <= closes.mean():
             return None
         price = await bk.get_average_price(symbol)
@@ -163,7 +165,7 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch,
             if deadly is not None and count == 31 and sent.exists():
                 if deadly == "once":
                     sent.rename(tmp_path / "gone")
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), KILL)
             if count == 40:
                 raise RuntimeError("no idea")
             return bk.Signals.bracket(
@@ -247,7 +249,7 @@ def test_an_executor_that_is_shut_down_is_an_error_that_says_so():
 
 
 def _die(symbol, when):
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), KILL)
 
 
 def test_an_executor_that_is_broken_is_an_error_that_says_so():
@@ -352,7 +354,10 @@ def test_a_worker_that_gets_other_candles_releases_the_ones_before():
         lambda folder: bk.exchanges.ParquetExchange(folder / "x.parquet"),
         lambda folder: bk.exchanges.CsvExchange(folder / "x.csv"),
         lambda folder: bk.exchanges.SyntheticExchange(seed=3),
-        lambda folder: bk.exchanges.CcxtExchange("binance", timeout=5),
+        pytest.param(
+            lambda folder: bk.exchanges.CcxtExchange("binance", timeout=5),
+            marks=pytest.mark.skipif(not find_spec("ccxt"), reason="needs the extra ccxt"),
+        ),
     ],
 )
 def test_every_exchange_can_be_sent(make, tmp_path):

@@ -1,0 +1,100 @@
+"""The Python blocks of README and docs run as they stand, each page as one program."""
+
+import ast
+import asyncio
+import inspect
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+import backtest_kit as bk
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Stands on a line above a block that is deliberately a fragment, or must not be run.
+NOT_RUN = re.compile(r"<!-- not run: \S.* -->\n?")
+EXTRAS = {"optuna", "pandas", "polars", "ccxt", "distributed"}
+
+
+def blocks(text):
+    """Yield (line of its first statement, code) of each Python block that is to be run."""
+    tokens = MarkdownIt().parse(text)
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        if token.type == "fence" and token.info.split()[:1] in (["python"], ["py"]):
+            fragment = before and before.type == "html_block" and NOT_RUN.fullmatch(before.content)
+            if not fragment:
+                yield token.map[0] + 1, token.content
+
+
+def run(text, name):
+    """Run the blocks of a page one after another, in one namespace; `await` works at its top."""
+    namespace = {"__name__": "page"}
+    for line, code in blocks(text):
+        shifted = "\n" * line + code  # a traceback then names the line of the page
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        compiled = compile(shifted, name, "exec", flags=flags, dont_inherit=True)
+        outcome = eval(compiled, namespace)
+        if inspect.iscoroutine(outcome):
+            asyncio.run(outcome)
+
+
+def with_blocks():
+    for page in PAGES:
+        code = "\n".join(code for _, code in blocks(page.read_text("utf-8")))
+        if code:
+            needs = sorted(EXTRAS & set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)))
+            yield pytest.param(page, needs, id=page.name)
+
+
+@pytest.mark.timeout(300)  # the search of walker.md commits each of its trials to a disk
+@pytest.mark.parametrize(("page", "needs"), [*with_blocks()])
+def test_blocks_run(page, needs, tmp_path, monkeypatch):
+    """The exchanges and frames that pages speak of are one day of a synthetic market."""
+    for extra in needs:
+        pytest.importorskip(extra)
+    monkeypatch.chdir(tmp_path)
+    bk.add_exchange(bk.exchanges.SyntheticExchange(seed=7, exchange_name="file"))
+    bk.add_frame(
+        frame_name="2023",
+        interval="1m",
+        start_date=datetime(2023, 1, 2, tzinfo=UTC),
+        end_date=datetime(2023, 1, 3, tzinfo=UTC),
+    )
+    run(page.read_text("utf-8"), str(page))
+
+
+PAGE = """
+```python
+async def three():
+    return 3
+```
+Text, and a shell block, which is nobody's business here:
+```sh
+exit 1
+```
+1. In a list:
+   ```py
+   assert await three() == 3
+   ```
+<!-- not run: places an order -->
+```python
+raise SystemExit
+```
+"""
+
+
+def test_blocks_share_a_namespace_and_fragments_are_left_out():
+    assert [line for line, _ in blocks(PAGE)] == [2, 11]
+    run(PAGE, "page.md")
+
+
+@pytest.mark.parametrize("marker", ["", "<!-- not run: -->", "<!-- a comment -->"])
+def test_a_failing_block_names_its_line_and_only_a_reason_excuses_it(marker):
+    page = f"# Title\n\n{marker}\n```python\nok = 1\nok / 0\n```\n"
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(page, "page.md")
+    last = caught.traceback[-1]
+    assert (str(last.path).endswith("page.md"), last.lineno + 1) == (True, 6)
