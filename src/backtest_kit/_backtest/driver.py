@@ -14,7 +14,7 @@ from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.risk import Books, Desk
+from backtest_kit._engine.risk import RiskGate, SharedBooks
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import life
 from backtest_kit._rules import transitions as step
@@ -44,7 +44,7 @@ def prepare(
     strategy: StrategySchema,
     exchange: ExchangeSchema,
     frame: FrameSchema,
-    books: Books,
+    books: SharedBooks,
 ) -> FrameDriver:
     """Return the driver of a backtest; its record is in no registry yet.
 
@@ -73,7 +73,7 @@ def prepare(
         frame_name=frame.name,
         view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
         record=record,
-        desk=Desk(books, risks),
+        risk_gate=RiskGate(books, risks, (symbol, strategy.name, exchange.name), engine.logger),
     )
     return FrameDriver(run, timeline, frame.callback("on_timeframe"))
 
@@ -111,21 +111,21 @@ class FrameDriver:
         run = self._run
         began = stopwatch()
         cancelled = False
-        run.desk.enter(self._timeline.start)
+        run.risk_gate.join(self._timeline.start)
         try:
             if self._on_timeframe is not None:
                 await run.guarded("callback on_timeframe", self._on_timeframe, self._timeline)
             await asyncio.sleep(0)  # runs started together all enter before any goes on
             while (closed := await self._until_closed()) is not None:
-                run.desk.park(True)
+                run.risk_gate.pause()
                 yield closed
-                run.desk.park(False)
+                run.risk_gate.resume()
             run.record.complete = self._index >= len(self._timeline)
         except asyncio.CancelledError:
             cancelled = True
             raise
         finally:
-            run.desk.leave()
+            run.risk_gate.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
             run.record.gaps = run.view.gaps(run.record.until)
@@ -194,7 +194,7 @@ class FrameDriver:
         """Step through some frames, up to the first signal and the end of its life."""
         run, timeline = self._run, self._timeline
         when = timeline[self._index]
-        run.desk.at(when)
+        run.risk_gate.advance_to(when)
         idle = run.wants("on_tick", "on_idle")
         price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
         if price != price:
@@ -343,7 +343,7 @@ class FrameDriver:
         run = self._run
         tick = step.closed(row, when, float(tape.price[tape.row(when)]), close, run.config)
         run.record.add(tick)
-        run.desk.release(when)
+        run.risk_gate.close_position(when)
         self._after(when)
         await run.tell(tick)
         return tick

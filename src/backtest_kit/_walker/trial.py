@@ -13,7 +13,7 @@ from backtest_kit._backtest.array_table import columns_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver, prepare
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.risk import Books
+from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial import Trades, Trial
 from backtest_kit._values.candles import Floats, Ints
@@ -42,7 +42,7 @@ async def run_trial(
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
-    books = Books()
+    books = SharedBooks()
     drivers = [prepare(engine, symbol, strategy, exchange, frame, books) for symbol in symbols]
     records = [driver.run.record for driver in drivers]
     after = None if look is None else partial(look, records)
