@@ -27,6 +27,10 @@ class Backtest:
     ) -> AsyncGenerator[TickClosed, None]:
         """Return an async generator of closed results, in order, each as soon as it is known.
 
+        Start backtests that share a risk profile together, in one turn of the event loop, and
+        consume them promptly: one that begins after others have been checked later than its start
+        waits until they have ended, and opens only what the profile allows beside their positions.
+
         Raises:
             UnknownNameError: nothing is registered under one of the names.
             DataError: (while iterating) the candles can't be had.
@@ -39,8 +43,9 @@ class Backtest:
     ) -> Sequence[TickClosed]:
         """Run a backtest to its end and return its closed results; raises as `run`.
 
-        For scripts and notebooks: it also works where an event loop is already running. The results
-        of an array strategy are made when they are looked at.
+        For scripts and notebooks: it also works where an event loop is already running. It shares
+        the positions of its risk profiles with no other run. The results of an array strategy are
+        made when they are looked at.
         """
         driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
 
@@ -59,6 +64,9 @@ class Backtest:
         symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
     ) -> RunTask[None]:
         """Start a backtest as a task; what ends it early is emitted on the exit channel.
+
+        Backtests that share a risk profile belong together if no `await` lies between their starts;
+        see `run`.
 
         Raises:
             UnknownNameError: nothing is registered under one of the names.

@@ -84,21 +84,21 @@ class FrameDriver:
         run = self._run
         began = stopwatch()
         cancelled = False
-        run.desk.enter(self._timeline.start)
+        run.risk_gate.join(self._timeline.start)
         try:
             if self._on_timeframe is not None:
                 await run.guarded("callback on_timeframe", self._on_timeframe, self._timeline)
             await asyncio.sleep(0)  # runs started together all enter before any goes on
             while (closed := await self._until_closed()) is not None:
-                run.desk.park(True)
+                run.risk_gate.pause()
                 yield closed
-                run.desk.park(False)
+                run.risk_gate.resume()
             run.record.complete = self._index >= len(self._timeline)
         except asyncio.CancelledError:
             cancelled = True
             raise
         finally:
-            run.desk.leave()
+            run.risk_gate.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
             run.record.gaps = run.view.gaps(run.record.until)
@@ -167,7 +167,7 @@ class FrameDriver:
         """Step through some frames, up to the first signal and the end of its life."""
         run, timeline = self._run, self._timeline
         when = timeline[self._index]
-        run.desk.at(when)
+        run.risk_gate.advance_to(when)
         idle = run.wants("on_tick", "on_idle")
         price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
         if price != price:
@@ -320,7 +320,7 @@ class FrameDriver:
         run = self._run
         tick = step.closed(row, when, float(tape.price[tape.row(when)]), close, run.config)
         run.record.add(tick)
-        run.desk.release(when)
+        run.risk_gate.close_position(when)
         self._after(when, close.reason)
         await run.tell(tick)
         return tick

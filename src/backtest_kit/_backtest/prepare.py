@@ -6,7 +6,7 @@ from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.risk import Books, Desk
+from backtest_kit._engine.risk import RiskGate, SharedBooks
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.asking import Stride, stride
 from backtest_kit._values.errors import ConfigError
@@ -20,7 +20,7 @@ def prepare(
     strategy: StrategySchema,
     exchange: ExchangeSchema,
     frame: FrameSchema,
-    books: Books,
+    books: SharedBooks,
 ) -> FrameDriver:
     """Return the driver of a backtest; its record is in no registry yet.
 
@@ -51,7 +51,7 @@ def prepare(
         frame_name=frame.name,
         view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
         record=record,
-        desk=Desk(books, risks),
+        risk_gate=RiskGate(books, risks, (symbol, strategy.name, exchange.name), engine.logger),
     )
     return FrameDriver(run, timeline, asked, frame.callback("on_timeframe"))
 

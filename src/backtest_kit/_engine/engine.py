@@ -15,7 +15,7 @@ from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.bus import Bus, Subscription
 from backtest_kit._engine.record import Records
 from backtest_kit._engine.registry import Registry
-from backtest_kit._engine.risk import Books
+from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.states import LiveStates
@@ -72,8 +72,8 @@ class Engine:
         self.store = Store(lambda: self.logger, quiet, self._exchange_code_failed)
         self.feed = Feed(lambda: self.logger, quiet, self._exchange_code_failed)
         self.records = Records()
-        self.books = Books()
-        self.live_books = Books()
+        self.books = SharedBooks()
+        self.live_books = SharedBooks()
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
         self.adapter: PersistAdapter | None = None

@@ -1,29 +1,49 @@
-"""Risk profiles: checks that must agree before a signal opens, and the book of open positions.
+"""Risk profiles: checks that must agree before a signal opens, and the positions they count.
 
-Backtests that run at the same time and share a profile share one book, in simulated time: before a
-run is checked at an instant, it waits until every other run has come that far. So what a profile
-allows does not depend on which run happens to be computed first. At one instant positions are
-closed before others are opened, and runs are asked in the order in which they began.
+Backtests of one event loop that run at the same time and share a profile share one book of
+positions, in simulated time:
+
+- Before a run is checked at an instant, it waits until every other run has come that far. So the
+  outcome does not depend on how fast each is computed. At one instant positions are closed before
+  others are opened, and runs are asked in the order in which they began.
+- A book keeps all positions until its last run ends. A run that is behind (it began later, or its
+  consumer held it) is asked about the instant of its proposal and about each later instant, within
+  the longest life of the proposal, at which another run has already opened a position. So at no
+  instant more is open than the profile allows, whatever the order of computation.
+- Runs that begin before any check after their start has been answered form one group. A run that
+  begins later forms a new group, which waits until the earlier one has ended: what the earlier
+  runs do never depends on it, and what it does never depends on how far they had come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from backtest_kit._engine.ambient import ask
-from backtest_kit._values.positions import ActivePosition, Until, position_of
+from backtest_kit._values.positions import (
+    ActivePosition,
+    PositionHistory,
+    RunNames,
+    Until,
+    position_of,
+)
 from backtest_kit._values.schemas import RiskSchema
-from backtest_kit._values.signal import SignalRow
-
-FOREVER = 2**62
+from backtest_kit._values.signal import SignalRow, expires_at
 
 
 class RiskCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What a risk check decides on; `timestamp` in milliseconds UTC."""
+    """What a risk check decides on; `timestamp` in milliseconds UTC.
+
+    `active_positions` are those open at `timestamp`. Where other runs are ahead and have opened
+    positions during the proposal's longest possible life, the check is called again for each such
+    instant, with the positions open then and an unchanged `timestamp`.
+    """
 
     symbol: str
     strategy_name: str
@@ -35,7 +55,7 @@ class RiskCheck(msgspec.Struct, frozen=True, kw_only=True):
     active_positions: tuple[ActivePosition, ...]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RiskAnswer(msgspec.Struct, frozen=True):
     """A profile's answer; `reason` is `None` where it agrees."""
 
     risk_name: str
@@ -43,215 +63,267 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-class _Held:
-    __slots__ = ("closed_at", "position")
-
-    def __init__(self, position: ActivePosition, closed_at: int = FOREVER) -> None:
-        self.position = position
-        self.closed_at = closed_at
-
-
-class Book:
-    """Open positions of one profile, for the runs that share it."""
+class SharedBook:
+    """The positions of one profile, and the runs that share it."""
 
     def __init__(self) -> None:
-        self.clocks: dict[object, int] = {}
-        self.parked: set[object] = set()
-        self._held: list[_Held] = []
-        self._moved = asyncio.Event()
+        self.members: list[RiskGate] = []
+        self.histories: list[PositionHistory] = []
+        #: By group: the latest check that was answered, as its instant (ms) and the run's order.
+        self.answered: dict[int, tuple[int, int]] = {}
+        self.changed = asyncio.Event()
 
-    def active(self, when: int) -> tuple[ActivePosition, ...]:
-        """Return the positions that are open at `when`."""
-        return tuple(h.position for h in self._held if h.position.opened_at <= when < h.closed_at)
+    def active(self, when: int, asking: PositionHistory) -> tuple[ActivePosition, ...]:
+        """Return the positions of others that are open at `when`, by time of opening."""
+        found = (history.at(when) for history in self.histories if history is not asking)
+        return tuple(sorted(filter(None, found), key=lambda position: position.opened_at))
 
-    def add(self, positions: Iterable[Until]) -> None:
-        """Count positions whose end is known."""
-        self._held += [_Held(*until) for until in positions]
+    def opened_between(self, after: int, before: int, asking: PositionHistory) -> list[int]:
+        """Return the instants between two instants at which others have opened positions."""
+        others = (history for history in self.histories if history is not asking)
+        return sorted({t for other in others for t in other.opened_between(after, before)})
 
-    def hold(self, position: ActivePosition, until: int) -> None:
-        """Count a position of a run that is not here, until an instant."""
-        self.forget(position.symbol, position.strategy_name, position.exchange_name)
-        self._held.append(_Held(position, until))
+    def add_absent(self, position: ActivePosition, until: int) -> None:
+        """Count a position of a run that is not in this process, until an instant."""
+        names = (position.symbol, position.strategy_name, position.exchange_name)
+        self.forget(names)
+        history = PositionHistory(names)
+        history.open(position, until)
+        self.histories.append(history)
 
-    def reserve(self, position: ActivePosition) -> _Held:
-        """Count a position from now on."""
-        held = _Held(position)
-        self._held.append(held)
-        return held
+    def forget(self, names: RunNames, *, but: PositionHistory | None = None) -> None:
+        """Drop what is known of a run that now speaks for itself, in the history `but`."""
+        self.histories = [h for h in self.histories if h is but or h.names != names]
 
-    def drop(self, held: _Held) -> None:
-        """Take a reservation back as if it had never been."""
-        self._held.remove(held)
-
-    def forget(self, symbol: str, strategy_name: str, exchange_name: str) -> None:
-        """Drop what is held for a run that now speaks for itself."""
-        names = (symbol, strategy_name, exchange_name)
-        self._held = [
-            held
-            for held in self._held
-            if names
-            != (held.position.symbol, held.position.strategy_name, held.position.exchange_name)
-        ]
-
-    def at(self, member: object, when: int) -> None:
-        """Note that a run will not act before `when`."""
-        self.clocks[member] = when
-        slowest = min(self.clocks.values())
-        self._held = [held for held in self._held if held.closed_at > slowest]
-        self.moved()
-
-    def moved(self) -> None:
-        """Wake the runs that wait for another."""
-        self._moved.set()
-        self._moved = asyncio.Event()
-
-    async def turn(self, member: object, when: int, patience: float | None) -> None:
-        """Wait until no other run can act before this one does; at most `patience` seconds."""
-        self.at(member, when)
-        try:
-            async with asyncio.timeout(patience):
-                while self._must_wait(member, when):
-                    await self._moved.wait()
-        except TimeoutError:
-            return
-
-    def _must_wait(self, member: object, when: int) -> bool:
-        earlier = True
-        for other, clock in self.clocks.items():
-            if other is member:
-                earlier = False
-            elif other not in self.parked and (clock < when or (clock == when and earlier)):
-                return True
-        return False
+    def wake(self) -> None:
+        """Let the runs that wait for another look again."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
-class Books:
-    """The books of one mode of an engine; a book lives as long as a run that uses it."""
+class SharedBooks:
+    """The books of one mode of an engine, by event loop and profile.
+
+    A book lives as long as one of its runs.
+    """
 
     def __init__(self) -> None:
-        self._books: dict[tuple[int, str], Book] = {}
+        self._books: dict[tuple[int, str], SharedBook] = {}
+        self._orders = itertools.count()
 
-    def enter(self, member: object, names: Sequence[str], when: int) -> dict[str, Book]:
-        """Return the books of these profiles, with the run as their member from `when` on."""
-        loop = id(asyncio.get_running_loop())
-        books = {name: self._books.setdefault((loop, name), Book()) for name in names}
+    def join(self, gate: RiskGate, names: Sequence[str], start: int | None) -> None:
+        """Make a run that begins at `start` (ms) a member of the books of these profiles.
+
+        `None`: it does not know yet, and belongs to the first group.
+        """
+        gate.loop = loop = id(asyncio.get_running_loop())
+        books = {name: self._books.setdefault((loop, name), SharedBook()) for name in names}
+        gate.order = next(self._orders)
+        gate.clock = start or 0
+        gate.group = 0 if start is None else _group_of(books.values(), start)
+        gate.books = books
         for book in books.values():
-            book.clocks[member] = when
-        return books
+            book.members.append(gate)
+            book.histories.append(gate.history)
 
-    def leave(self, member: object, books: dict[str, Book]) -> None:
-        """End the run's membership."""
-        for book in books.values():
-            book.clocks.pop(member, None)
-            book.parked.discard(member)
-            book.moved()
-        for key, book in [*self._books.items()]:
-            if not book.clocks:
-                del self._books[key]
+    def leave(self, gate: RiskGate) -> None:
+        """End the run's membership; its positions stay as long as the book."""
+        for name, book in gate.books.items():
+            book.members.remove(gate)
+            book.histories = [h for h in book.histories if len(h) or h is not gate.history]
+            book.wake()
+            if not book.members:
+                del self._books[gate.loop, name]
 
 
-class Desk:
-    """One run's dealings with its risk profiles.
+def _group_of(books: Iterable[SharedBook], start: int) -> int:
+    """Return the newest group of some books, or a new one where that has got past `start`.
 
-    `patience` is how many seconds the run waits for another one that is behind, `None` for ever.
+    One number for all of a run's books: whom a run waits for is then before it in the order of
+    (group, instant, order of beginning), and runs never wait for each other in a circle.
+    """
+    books = list(books)
+    newest = max((member.group for book in books for member in book.members), default=0)
+    past = any(newest in book.answered and book.answered[newest][0] > start for book in books)
+    return newest + past
+
+
+class RiskGate:
+    """What one run has to do with its risk profiles: it is checked, and its position is counted.
+
+    `names`: symbol, strategy and exchange of the run. `patience`: for how many seconds the run
+    waits for another one that is behind; `None` is for ever, as simulated time needs.
     """
 
     def __init__(
-        self, books: Books, schemas: Sequence[RiskSchema], patience: float | None = None
+        self,
+        shared: SharedBooks,
+        schemas: Sequence[RiskSchema],
+        names: RunNames,
+        logger: logging.Logger,
+        *,
+        patience: float | None = None,
     ) -> None:
-        self._all = books
+        self._shared = shared
         self._schemas = schemas
+        self._logger = logger
         self._patience = patience
-        self._books: dict[str, Book] = {}
-        self._reserved: list[tuple[Book, _Held]] = []
+        self._warned = patience is not None  # nobody expects the wall clock to repeat itself
+        self._expires_at = 0
+        self.history = PositionHistory(names)
+        self.books: dict[str, SharedBook] = {}
+        self.loop = self.order = self.clock = self.group = 0
+        self.paused = False
 
-    def enter(self, when: int) -> None:
-        """Begin: from now on, runs that share a profile wait for this one, which is at `when`."""
-        self._books = self._all.enter(self, [schema.name for schema in self._schemas], when)
+    def join(self, start: int | None) -> None:
+        """Begin: from now on, runs that share a profile wait for this one, which is at `start`.
+
+        `None`: a live run, which learns where it is from its state and its clock.
+        """
+        self._shared.join(self, [schema.name for schema in self._schemas], start)
 
     def restore(
         self,
-        others: Mapping[str, Sequence[Until]],
-        names: tuple[str, str, str],
+        absent: Mapping[str, Sequence[Until]],
         own: SignalRow | None,
         closed: Sequence[Until],
     ) -> None:
         """Count what the stored state says was open: the run's own positions, others' by profile.
 
-        Others that run in this process speak for themselves; a book knows them already. `closed`
-        ones count for runs that still have to do steps at which they were open. `names`: symbol,
-        strategy and exchange of the run.
+        `absent` ones are of runs that are not in this process; the books know the rest already.
+        `closed` ones count for runs that still have to do steps at which they were open.
         """
-        for name, book in self._books.items():
-            for until in others.get(name, ()):
-                book.hold(*until)
-            book.forget(*names)
-            book.add(closed)
-            if own is not None:
-                self._reserved.append((book, book.reserve(position_of(own))))
+        for name, book in self.books.items():
+            for position, until in absent.get(name, ()):
+                book.add_absent(position, until)
+            book.forget(self.history.names, but=self.history)
+        for position, until in closed:
+            self.history.open(position, until)
+        if own is not None:
+            self.history.open(position_of(own))
+            self._expires_at = expires_at(own)
 
-    def at(self, when: int) -> None:
+    def advance_to(self, when: int) -> None:
         """Say that this run will not act before `when`."""
-        for book in self._books.values():
-            book.at(self, when)
+        self.clock = when
+        self._wake_others()
 
-    def park(self, parked: bool) -> None:
-        """Say that nobody needs to wait for the run: it is in its consumer's hands, or cut off."""
-        for book in self._books.values():
-            (book.parked.add if parked else book.parked.discard)(self)
-            book.moved()
+    def pause(self) -> None:
+        """Say that nobody needs to wait: the consumer holds the run, or its candles are missing."""
+        self.paused = True
+        self._wake_others()
+
+    def resume(self) -> None:
+        """Say that the run goes on after a pause."""
+        self.paused = False
 
     async def check(
         self, row: SignalRow, price: float, when: int, *, reserve: bool
-    ) -> list[Verdict]:
-        """Ask every profile in turn, up to the first that refuses; with `reserve`, take the slots.
+    ) -> list[RiskAnswer]:
+        """Ask every profile in turn, up to the first that refuses; with `reserve`, take a slot.
 
         Check and reserve are one step: nobody else is checked by the same profile in between.
         """
-        for book in self._books.values():
-            await book.turn(self, when, self._patience)
-        verdicts: list[Verdict] = []
-        taken: list[tuple[Book, _Held]] = []
-        position = msgspec.structs.replace(position_of(row), opened_at=when)
+        if not self._warned and self._is_behind(when):
+            self._warn()
+        await self._wait_for_others(when)
+        for book in self.books.values():
+            latest = book.answered.get(self.group, (when, self.order))
+            book.answered[self.group] = max(latest, (when, self.order))
+        until = expires_at(row) if reserve else when
+        answers: list[RiskAnswer] = []
+        # counted before the first await of a check, so that nobody can take the same slot
+        self.history.open(msgspec.structs.replace(position_of(row), opened_at=when))
         keep = False
         try:
             for schema in self._schemas:
-                book = self._books[schema.name]
-                active = book.active(when)
-                # reserved before the first await of a check, so that nobody can take the same slot
-                taken.append((book, book.reserve(position)))
-                reason = await _reason(schema, row, price, when, active)
-                verdicts.append(Verdict(schema.name, len(active), reason))
-                if reason is not None:
+                answers.append(await self._ask(schema, row, price, when, until))
+                if answers[-1].reason is not None:
                     break
             else:
                 keep = reserve
         finally:  # also where the run is cancelled inside a check
             if keep:
-                self._reserved = taken
+                self._expires_at = until
             else:
-                for book, held in taken:
-                    book.drop(held)
-        return verdicts
+                self.history.cancel()
+        return answers
 
-    def release(self, when: int) -> None:
+    async def _ask(
+        self, schema: RiskSchema, row: SignalRow, price: float, when: int, until: int
+    ) -> RiskAnswer:
+        """Ask a profile about `when`, then about later instants at which others have opened."""
+        book = self.books[schema.name]
+        active = book.active(when, self.history)
+        reason = await _reason(schema, row, price, when, active)
+        if reason is None:
+            for later in book.opened_between(when, until, self.history):
+                then = book.active(later, self.history)
+                reason = await _reason(schema, row, price, when, then)
+                if reason is not None:
+                    return RiskAnswer(schema.name, len(then), reason)
+        return RiskAnswer(schema.name, len(active), reason)
+
+    def close_position(self, when: int) -> None:
         """Note that the run's position closes at `when`."""
-        for _, held in self._reserved:
-            held.closed_at = when
-        self._reserved = []
-        self.at(when)
+        if self.history.is_open:
+            self.history.close(when)
+        self.advance_to(when)
 
-    def give_back(self) -> None:
-        """Take the slots back that the last check took: the signal could not be opened."""
-        for book, held in self._reserved:
-            book.drop(held)
-        self._reserved = []
+    def cancel_reservation(self) -> None:
+        """Give back the slot that the last check took: the signal could not be opened."""
+        if self.history.is_open:
+            self.history.cancel()
 
-    def leave(self, open_until: int = FOREVER) -> None:
-        """End: nobody waits for this run any more; a position still open counts `open_until`."""
-        for _, held in self._reserved:
-            held.closed_at = open_until
-        self._all.leave(self, self._books)
+    def leave(self) -> None:
+        """End: nobody waits for this run any more; a position still open counts for its life."""
+        if self.history.is_open:
+            self.history.close(self._expires_at)
+        self._shared.leave(self)
+
+    async def _wait_for_others(self, when: int) -> None:
+        """Wait until no other run can act before this one does; at most `patience` seconds."""
+        self.advance_to(when)
+        try:
+            async with asyncio.timeout(self._patience):
+                while (book := self._awaited(when)) is not None:
+                    await book.changed.wait()
+        except TimeoutError:
+            return
+
+    def _awaited(self, when: int) -> SharedBook | None:
+        """Return a book with a run that this one has to wait for, if there is one."""
+        mine = (self.group, when, self.order)
+        for book in self.books.values():
+            for other in book.members:
+                if not other.paused and (other.group, other.clock, other.order) < mine:
+                    return book
+        return None
+
+    def _is_behind(self, when: int) -> bool:
+        """Say whether others have been checked at later instants, or will be before this run."""
+        return any(
+            max(book.answered.values(), default=(when, self.order)) > (when, self.order)
+            or any(other.group < self.group for other in book.members)
+            for book in self.books.values()
+        )
+
+    def _warn(self) -> None:
+        self._warned = True
+        symbol, strategy_name, _ = self.history.names
+        self._logger.warning(
+            "%s on %s %s other runs that share its risk profiles had got ahead (%s): their "
+            "positions stand, and it opens only what the profiles allow beside them. Runs that "
+            "belong together are started together and consumed promptly, as by asyncio.gather",
+            strategy_name,
+            symbol,
+            "was started when" if self.group else "goes on after",
+            ", ".join(self.books),
+        )
+
+    def _wake_others(self) -> None:
+        for book in self.books.values():
+            book.wake()
 
 
 async def _reason(

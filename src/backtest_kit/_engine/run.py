@@ -9,7 +9,7 @@ from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, ask, moment
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.risk import Desk
+from backtest_kit._engine.risk import RiskGate
 from backtest_kit._rules.proposal import Quote, complete
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.config import Config
@@ -52,7 +52,7 @@ class Run:
         frame_name: str | None,
         view: MarketView,
         record: RunRecord,
-        desk: Desk,
+        risk_gate: RiskGate,
     ) -> None:
         self.engine = engine
         self.mode: Mode = mode
@@ -64,7 +64,7 @@ class Run:
         self.frame_name = frame_name
         self.view = view
         self.record = record
-        self.desk = desk
+        self.risk_gate = risk_gate
         self.stopping = False
         self._last_error: tuple[str, type[BaseException]] | None = None
         self._last_metric: dict[str, int] = {}
@@ -130,30 +130,30 @@ class Run:
         if not self.strategy.risk_names:
             return True
         moment.set(Moment(self, when))
-        verdicts = await self.desk.check(row, price, when, reserve=reserve)
-        allowed = verdicts[-1].reason is None
+        answers = await self.risk_gate.check(row, price, when, reserve=reserve)
+        allowed = answers[-1].reason is None
         self.record.risk_allowed += allowed
-        for verdict in verdicts:
-            refused = verdict.reason is not None
-            schema = self.engine.risks.get(verdict.risk_name)
+        for answer in answers:
+            refused = answer.reason is not None
+            schema = self.engine.risks.get(answer.risk_name)
             callback = schema.callback("on_rejected" if refused else "on_allowed")
             if not refused and callback is None:
                 continue
             event = RiskEvent(
                 **self._names(),
-                risk_name=verdict.risk_name,
+                risk_name=answer.risk_name,
                 signal=row,
                 price=price,
                 timestamp=when,
-                active_count=verdict.active_count,
-                reason=verdict.reason,
+                active_count=answer.active_count,
+                reason=answer.reason,
             )
             if refused:
                 self.record.rejections.append(event)
                 if self.engine.bus.wanted("risk"):
                     self.engine.bus.emit(event, "risk")
             if callback is not None:
-                where = f"callback of risk profile {verdict.risk_name!r}"
+                where = f"callback of risk profile {answer.risk_name!r}"
                 await self.guarded(where, callback, event)
         return allowed
 

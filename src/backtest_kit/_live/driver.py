@@ -72,7 +72,7 @@ class MinuteDriver:
         """Yield what is opened, closed and cancelled; listeners are told of the rest."""
         run, ledger = self._run, self._ledger
         entered = cancelled = False
-        run.desk.enter(0)
+        run.risk_gate.join(None)
         try:
             await asyncio.sleep(0)  # runs started together all enter before any goes on
             ledger.state = await self._states.enter(ledger.key, self.stop)
@@ -80,11 +80,11 @@ class MinuteDriver:
             run.engine.records.add(run.record)
             self._at = await ledger.resume()
             while (batch := await self._advance()) is not None:
-                run.desk.park(True)
+                run.risk_gate.pause()
                 for number, tick in batch:
                     ledger.heard = number + 1
                     yield tick
-                run.desk.park(False)
+                run.risk_gate.resume()
         except asyncio.CancelledError:
             cancelled = True
             raise
@@ -93,7 +93,7 @@ class MinuteDriver:
             if entered:
                 await ledger.leave(self._at, cancelled=cancelled)
             else:
-                run.desk.leave()
+                run.risk_gate.leave()
             if not cancelled:
                 await run.engine.bus.drain()
             run.done()
@@ -157,17 +157,20 @@ class MinuteDriver:
                     raise late
                 run.error("feed", late)
             await self._steps(tape, reached, when)
-            run.desk.park(reached < when)  # nobody waits for one that has no candles
+            if reached < when:
+                run.risk_gate.pause()  # nobody waits for one that has no candles
+            else:
+                run.risk_gate.resume()
         except ExchangeRefusedError:
             raise
         except DataError as error:
             if self._recorded:
                 raise
-            run.desk.park(True)  # cut off: the others don't wait for it
+            run.risk_gate.pause()  # cut off: the others don't wait for it
             run.error("feed", error)
         except StateError as error:
             if self._ledger.filled is None:
-                run.desk.give_back()  # what the step would have opened
+                run.risk_gate.cancel_reservation()  # what the step would have opened
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
@@ -195,7 +198,7 @@ class MinuteDriver:
                 stop = reached if reached < when or self._ticker.over(when) else when - MINUTE
                 self._miss(missed, t, stop)
                 self._at = stop
-                self._run.desk.at(stop + 1)
+                self._run.risk_gate.advance_to(stop + 1)
                 continue
             price = tape.price[tape.row(t)] if t >= tape.first else float("nan")
             moment.set(Moment(self._run, t))
@@ -249,14 +252,14 @@ class MinuteDriver:
         if row is not None and row.pending_at is not None:
             over = await self._pending(row, bar, asks=asks)
         else:
-            run.desk.at(bar.when)
+            run.risk_gate.advance_to(bar.when)
             over = row is None or await self._scheduled(row, bar, asks=asks)
         if over and asks and not run.stopping:
-            run.desk.at(bar.when)
+            run.risk_gate.advance_to(bar.when)
             await self._ask(bar)
         elif row is None and run.wants("on_tick", "on_idle"):
             await run.tell(self._idle(bar))
-        run.desk.at(bar.when + 1)
+        run.risk_gate.advance_to(bar.when + 1)
 
     def _is_due(self, when: int) -> bool:
         """Say whether the strategy is asked at the step `when`, once nothing is open at it."""
@@ -291,7 +294,7 @@ class MinuteDriver:
             filled = row.pending_at is not None
             allowed = await run.risk_allows(row, bar.fill, when, reserve=filled)
             if allowed and (run.stopping or self._ticker.over(when)):
-                run.desk.give_back()  # the checks took so long that the chance has gone
+                run.risk_gate.cancel_reservation()  # the checks took too long
                 if not run.stopping:
                     run.error("risk", _too_late(when))
             elif allowed:
@@ -328,7 +331,7 @@ class MinuteDriver:
         filled = outcome.row
         allowed = await run.risk_allows(filled, filled.price_open, when, reserve=True)
         if not allowed or run.stopping:
-            run.desk.give_back()
+            run.risk_gate.cancel_reservation()
             reason: CancelReason = "user" if allowed else "risk"
             await commit(done, price, [step.cancelled(row, when, price, reason)], signal=None)
             return True

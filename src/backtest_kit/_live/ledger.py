@@ -27,7 +27,7 @@ from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.positions import position_of
 from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
-from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.signal import SignalRow
 
 LiveTick = TickOpened | TickClosed | TickCancelled
 Event = Tick | PartialEvent
@@ -71,9 +71,8 @@ class Ledger:
         for entry in await self._states.history(state):
             run.record.add(entry.tick or entry.milestone)
         slowest = self._states.slowest()
-        run.desk.restore(
+        run.risk_gate.restore(
             self._states.others(self.key),
-            (run.symbol, run.strategy_name, run.exchange_name),
             self.filled,
             [
                 (position_of(tick.signal), tick.close_timestamp)
@@ -131,7 +130,7 @@ class Ledger:
             )
         for event in events:
             if isinstance(event, TickClosed):
-                self._run.desk.release(event.close_timestamp)
+                self._run.risk_gate.close_position(event.close_timestamp)
         if first is not None:
             await self._run.tell(first)
         for entry in new:
@@ -156,11 +155,9 @@ class Ledger:
     async def leave(self, at: int | None, *, cancelled: bool) -> None:
         """Finish what is under way, write the newest step, and give state and slots back."""
         run = self._run
-        if (row := self.filled) is None:
-            run.desk.give_back()
-            run.desk.leave()
-        else:
-            run.desk.leave(expires_at(row))
+        if self.filled is None:
+            run.risk_gate.cancel_reservation()
+        run.risk_gate.leave()
         try:
             if self._settling is not None and not cancelled:
                 await self._settling

@@ -8,7 +8,7 @@ from pathlib import Path
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.risk import Desk
+from backtest_kit._engine.risk import RiskGate
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.task import RunTask, exhaust
 from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
@@ -175,7 +175,13 @@ def _prepare(
             0 if clock is None else clock.end,
         ),
         record=record,
-        desk=Desk(engine.live_books, risks, None if recorded else PATIENCE),
+        risk_gate=RiskGate(
+            engine.live_books,
+            risks,
+            (symbol, strategy_name, exchange_name),
+            engine.logger,
+            patience=None if recorded else PATIENCE,
+        ),
     )
     if clock is None:
         ticker = WallTicker(engine.config.step_delay_ms, lambda error: run.error("clock", error))

@@ -15,7 +15,7 @@ from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.risk import Books
+from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
@@ -49,7 +49,7 @@ async def run_trial(
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
-    books = Books()
+    books = SharedBooks()
     drivers = [
         prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books)
         for symbol in setup.symbols
