@@ -18,7 +18,7 @@ from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import Books
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.files import FileAdapter
-from backtest_kit._state.states import LiveStates
+from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.config import Config, configure, from_environment
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import (
@@ -77,7 +77,7 @@ class Engine:
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
         self.adapter: PersistAdapter | None = None
-        self.live = LiveStates(self._adapter, self._state_failed)
+        self.live = StateOwner(self._adapter, self._state_failed)
 
     def set_config(self, **changes: object) -> None:
         """Change settings, all of them or none; runs that have begun keep theirs.

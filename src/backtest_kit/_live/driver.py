@@ -17,7 +17,7 @@ from backtest_kit._rules import transitions as step
 from backtest_kit._rules.fast_forward import Tape
 from backtest_kit._rules.life import Bar, Close
 from backtest_kit._rules.profit import crossed, revenue_percent
-from backtest_kit._state.states import LiveStates
+from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import (
     DataError,
@@ -50,14 +50,13 @@ class MinuteDriver:
     not late, and the data may end.
     """
 
-    def __init__(self, run: Run, ticker: Ticker, states: LiveStates, *, recorded: bool) -> None:
+    def __init__(self, run: Run, ticker: Ticker, owner: StateOwner, *, recorded: bool) -> None:
         self._run = run
         self._ticker = ticker
-        self._states = states
         self._recorded = recorded
         self._ask_strategy = question(run.strategy)
         self._interval = INTERVALS[run.strategy.interval]
-        self._ledger = Ledger(run, states)
+        self._ledger = Ledger(run, owner)
         self._wake = asyncio.Event()
         self._at: int | None = None
         self._tried: int | None = None
@@ -75,7 +74,7 @@ class MinuteDriver:
         run.desk.enter(0)
         try:
             await asyncio.sleep(0)  # runs started together all enter before any goes on
-            ledger.state = await self._states.enter(ledger.key, self.stop)
+            await ledger.enter(self.stop)
             entered = True
             run.engine.records.add(run.record)
             self._at = await ledger.resume()
@@ -171,7 +170,7 @@ class MinuteDriver:
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
-            self._states.beat(self._ledger.key, self._at)
+            self._ledger.heartbeat(self._at)
 
     async def _steps(self, tape: Tape, reached: int, when: int) -> None:
         """Do the steps up to `reached`; of them, only `when` is on time."""

@@ -14,7 +14,7 @@ The order of writes, and why a crash between any two of them loses and doubles n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ import msgspec
 from backtest_kit._engine.ambient import moment
 from backtest_kit._engine.run import Run
 from backtest_kit._state.documents import LiveState, RunKey, Transition, transition
-from backtest_kit._state.states import LiveStates
+from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.positions import position_of
@@ -36,9 +36,9 @@ Event = Tick | PartialEvent
 class Ledger:
     """The state, the outbox and the journal of one live run."""
 
-    def __init__(self, run: Run, states: LiveStates) -> None:
+    def __init__(self, run: Run, owner: StateOwner) -> None:
         self._run = run
-        self._states = states
+        self._owner = owner
         self.key = RunKey(run.exchange_name, run.strategy_name, run.symbol)
         self.state = LiveState(
             exchange_name=run.exchange_name, strategy_name=run.strategy_name, symbol=run.symbol
@@ -61,24 +61,30 @@ class Ledger:
         row = self.state.signal
         return row if row is not None and row.pending_at is not None else None
 
+    async def enter(self, stop: Callable[[], None]) -> None:
+        """Make the state this run's own; raises as `StateOwner.enter`."""
+        self.state = await self._owner.enter(self.key, stop)
+
     async def resume(self) -> int | None:
         """Go on from the stored state, and tell again what may not have been told.
 
-        Returns the newest step that is done (ms), `None` if there was none. `LiveStates.enter` must
-        have returned the state.
+        Returns the newest step that is done (ms), `None` if there was none. Call `enter` first.
+
+        Raises:
+            StateError: the state can't be read or written.
         """
         run, state = self._run, self.state
-        for entry in await self._states.history(state):
+        for entry in await self._owner.journal.history(state):
             run.record.add(entry.tick or entry.milestone)
-        slowest = self._states.slowest()
+        oldest_step = self._owner.runs.oldest_step()
         run.desk.restore(
-            self._states.others(self.key),
+            self._owner.positions_elsewhere(self.key),
             (run.symbol, run.strategy_name, run.exchange_name),
             self.filled,
             [
                 (position_of(tick.signal), tick.close_timestamp)
                 for tick in run.record.closed
-                if tick.close_timestamp > slowest
+                if tick.close_timestamp > oldest_step
             ],
         )
         run.record.living, run.record.missed = state.signal, state.missed
@@ -94,7 +100,7 @@ class Ledger:
         if state.at is None or state.began_at is None:
             return None
         run.record.since = state.began_at
-        run.record.until = max(state.at, self._states.last_beat(state))
+        run.record.until = max(state.at, self._owner.heartbeats.last_step(state))
         return run.record.until
 
     def begin(self, when: int) -> None:
@@ -146,6 +152,10 @@ class Ledger:
         async with self._writing:
             await self._write(at=at, missed=self._run.record.missed)
 
+    def heartbeat(self, at: int) -> None:
+        """Note that the step `at` is done; written soon, for all runs together."""
+        self._owner.heartbeats.note(self.key, at, self._owner.runs.stored(self.key))
+
     def settle_soon(self) -> None:
         """Begin to enter into the journal what everybody has been told of."""
         self.heard = self.state.sequence
@@ -173,7 +183,7 @@ class Ledger:
         finally:
             if self._settling is not None:
                 self._settling.cancel()
-            await self._states.leave(self.key)
+            await self._owner.leave(self.key)
 
     async def _settle_quietly(self) -> None:
         try:
@@ -188,10 +198,10 @@ class Ledger:
         if not entries:
             return
         try:
-            await self._states.journal(self.key, entries)
+            await self._owner.journal.add(self.key, entries)
         except CorruptStateError as error:  # set aside; the page begins anew
             self._run.error("journal", error)
-            await self._states.journal(self.key, entries)
+            await self._owner.journal.add(self.key, entries)
         await self._run.engine.bus.drain()
         async with self._writing:
             left = tuple(entry for entry in self.state.outbox if entry.sequence >= heard)
@@ -200,9 +210,9 @@ class Ledger:
     async def _write(self, **changes: Any) -> None:
         state = msgspec.structs.replace(self.state, **changes)
         try:
-            await self._states.write(state)
+            await self._owner.runs.write(state)
         except asyncio.CancelledError:
-            if self._states.stored(self.key) is state:  # it was written all the same
+            if self._owner.runs.stored(self.key) is state:  # it was written all the same
                 self.state = state
             raise
         self.state = state

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from backtest_kit._values.errors import RegistrationError
+from backtest_kit._values.user_code import call_once
 
 T = TypeVar("T")
 REQUIRED = ("read", "write", "delete", "list")
@@ -62,5 +63,5 @@ def check_adapter_shape(adapter: object) -> None:
 async def call(function: Callable[..., Any], *arguments: object) -> Any:
     """Call an adapter's method, a sync one in a thread. A call once begun is finished."""
     if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
+        return await call_once(function, *arguments)
+    return await call_once(asyncio.to_thread, function, *arguments)
