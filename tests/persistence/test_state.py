@@ -335,7 +335,7 @@ def test_leaving_the_loop_keeps_the_state_and_frees_it(tmp_path, calm):
 
 
 async def test_a_run_that_was_refused_for_damage_is_refused_again_while_others_run(tmp_path):
-    """Its document has been moved aside by then: none is there, and that must not mean none open."""
+    """Its document has been moved aside by then; that must not mean that nothing is open."""
     owner = StateOwner(lambda: FileAdapter(tmp_path), lambda where, error: None)
     other, damaged = RunKey("e", "s", "X"), RunKey("e", "s", "Y")
     await owner.enter(other, lambda: None)

@@ -16,6 +16,7 @@ from backtest_kit._rules import life
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.fast_forward import Tape
 from backtest_kit._rules.life import Bar, Close
+from backtest_kit._rules.missed import plan
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import stopwatch
@@ -32,15 +33,6 @@ from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
 
 #: The run lets others work after about this many milliseconds.
 BREATH: Final = 10.0
-
-
-class _Missed:
-    """Steps that were missed in a row: the first and the last (ms), and how many."""
-
-    __slots__ = ("count", "first", "last")
-
-    def __init__(self) -> None:
-        self.count = self.first = self.last = 0
 
 
 class MinuteDriver:
@@ -155,7 +147,7 @@ class MinuteDriver:
                 if self._recorded:
                     raise late
                 run.error("feed", late)
-            await self._steps(tape, reached, when)
+            await self._catch_up(tape, reached, when)
             run.desk.park(reached < when)  # nobody waits for one that has no candles
         except ExchangeRefusedError:
             raise
@@ -172,61 +164,54 @@ class MinuteDriver:
         if not self._recorded:
             self._ledger.heartbeat(self._at)
 
-    async def _steps(self, tape: Tape, reached: int, when: int) -> None:
-        """Do the steps up to `reached`; of them, only `when` is on time."""
-        missed = _Missed()
+    async def _catch_up(self, tape: Tape, reached: int, when: int) -> None:
+        """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
+        assert self._at is not None
+        record, known, first = self._run.record, self._run.record.missed, self._at + MINUTE
+        missed = range(first, first, MINUTE)
         try:
-            await self._steps_noting(tape, reached, when, missed)
+            while self._at < reached:
+                # planned anew after each step: it may close the signal, and it takes time
+                on_time = reached == when and not self._ticker.over(when)
+                lives = self._ledger.signal is not None
+                steps, skipped = plan(self._at, reached, on_time=on_time, lives=lives)
+                if skipped:
+                    self._at = skipped[-1]
+                    missed = range(first, skipped.stop, MINUTE)
+                    self._run.desk.at(self._at + 1)
+                    continue
+                t = steps[0]
+                on_time = on_time and t == when
+                after = missed if on_time else range(first, t + MINUTE, MINUTE)
+                record.missed = known + len(after)  # stored with the step's outcome
+                await self._do(tape, t, on_time=on_time)
+                self._at, missed = t, after
+                await self._breathe()
         finally:
-            self._run.record.until = self._at or 0
-            if missed.count:
+            record.missed = known + len(missed)  # a step that failed will be done again
+            record.until = self._at or 0
+            if missed:
                 self._tell_missed(missed)
-        if missed.count:
+        if missed:
             await self._ledger.note(self._at)
 
-    async def _steps_noting(self, tape: Tape, reached: int, when: int, missed: _Missed) -> None:
-        assert self._at is not None
-        while self._at < reached:
-            t = self._at + MINUTE
-            on_time = t == when and not self._ticker.over(when)
-            if self._ledger.signal is None and not on_time:
-                # nothing lives: the rest of the past has nothing to say
-                stop = reached if reached < when or self._ticker.over(when) else when - MINUTE
-                self._miss(missed, t, stop)
-                self._at = stop
-                self._run.desk.at(stop + 1)
-                continue
-            price = tape.price[tape.row(t)] if t >= tape.first else float("nan")
-            moment.set(Moment(self._run, t))
-            if not on_time:  # before the step, whose outcome is stored with the count
-                self._miss(missed, t, t)
-            try:
-                if price == price:
-                    await self._step(tape.bar(t), on_time=on_time)
-                else:
-                    self._no_price(tape, t)
-            except BaseException:
-                if not on_time:  # it will be done again
-                    self._miss(missed, t, t - MINUTE, -1)
-                raise
-            self._at = t
-            self._run.record.frames += on_time
-            await self._breathe()
+    async def _do(self, tape: Tape, when: int, *, on_time: bool) -> None:
+        """Do one step, if it has a price."""
+        current_price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
+        moment.set(Moment(self._run, when))
+        if current_price == current_price:
+            await self._step(tape.bar(when), on_time=on_time)
+        else:
+            self._no_price(tape, when)
+        self._run.record.frames += on_time
 
-    def _miss(self, missed: _Missed, first: int, last: int, count: int | None = None) -> None:
-        """Count the steps from `first` to `last` as missed; `count`: so many instead."""
-        count = (last - first) // MINUTE + 1 if count is None else count
-        missed.first = missed.first or first
-        missed.last = last
-        missed.count += count
-        self._run.record.missed += count
-
-    def _tell_missed(self, missed: _Missed) -> None:
-        steps = "1 step was" if missed.count == 1 else f"{missed.count} steps were"
+    def _tell_missed(self, missed: range) -> None:
+        count = len(missed)
+        steps = "1 step was" if count == 1 else f"{count} steps were"
         self._run.error(
             "missed steps",
             MissedStepsError(
-                f"{steps} missed, {iso(missed.first)} to {iso(missed.last)}: what lived was "
+                f"{steps} missed, {iso(missed[0])} to {iso(missed[-1])}: what lived was "
                 "followed through them, the strategy was not asked"
             ),
         )
