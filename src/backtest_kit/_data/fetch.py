@@ -24,7 +24,7 @@ from backtest_kit._values.errors import (
 )
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import MINUTE, interval_ms, iso
-from backtest_kit._values.user_code import of_user_code
+from backtest_kit._values.user_code import call_once
 
 #: Pauses (seconds) grow up to this, or to the setting where that is longer. An exchange that wants
 #: to be left alone for longer is not waited for: the request fails at once.
@@ -133,11 +133,9 @@ class Fetch:
         callback = self._exchange.callback("on_candle_data")
         if callback is not None:
             try:
-                told = callback(self._symbol, self._interval, page)
-                if inspect.isawaitable(told):
-                    await told
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                self._report("callback on_candle_data", of_user_code(error))
+                await call_once(callback, self._symbol, self._interval, page)
+            except Exception as error:  # noqa: BLE001 - a callback never fails a request
+                self._report("callback on_candle_data", error)
         return page
 
     async def _ask(self, since: int, limit: int) -> Candles:
@@ -151,8 +149,8 @@ class Fetch:
             await self._quiet.turn(owner, name, pause)
             try:
                 async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
-                    answer = await _call(
-                        exchange.get_candles, self._symbol, self._interval, since, limit
+                    answer = await call_once(
+                        _call, exchange.get_candles, self._symbol, self._interval, since, limit
                     )
                 break
             except BadCandlesError as error:
@@ -166,8 +164,8 @@ class Fetch:
                 failure = TimeoutError(
                     str(error) or f"no answer within {config.get_candles_timeout_ms} ms"
                 )
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                failure = of_user_code(error)  # whatever an exchange raises may pass
+            except Exception as error:  # noqa: BLE001 - whatever an exchange raises may pass
+                failure = error
             if attempt == attempts:
                 raise FetchError(
                     f"{name}: get_candles failed {attempts} times, last with "

@@ -6,9 +6,6 @@ One context variable holds a fresh, immutable moment per step. Set it with `mome
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Protocol
@@ -20,7 +17,6 @@ from backtest_kit._values.config import Config
 from backtest_kit._values.errors import ContextError
 from backtest_kit._values.events import Mode
 from backtest_kit._values.time import to_datetime
-from backtest_kit._values.user_code import CandlesNotLoaded, of_user_code
 
 
 class View(Protocol):
@@ -81,7 +77,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 moment: ContextVar[Moment | None] = ContextVar("moment", default=None)
 
 
-def _now(caller: str) -> Moment:
+def moment_of(caller: str) -> Moment:
+    """Return the current moment; raises ContextError, naming `caller`, outside a run."""
     now = moment.get()
     if now is None:
         raise ContextError(
@@ -89,18 +86,6 @@ def _now(caller: str) -> Moment:
             "check or a callback"
         )
     return now
-
-
-async def ask(function: Callable[..., Any], *arguments: object) -> Any:
-    """Call user code, sync or async, and return its answer."""
-    while True:
-        try:
-            answer = function(*arguments)
-            return await answer if inspect.isawaitable(answer) else answer
-        except CandlesNotLoaded as need:
-            await _now("candles").run.view.provide(*need.request)
-        except asyncio.CancelledError as error:
-            raise of_user_code(error) from error
 
 
 async def get_candles(symbol: str, interval: str, limit: int) -> Candles:
@@ -111,7 +96,7 @@ async def get_candles(symbol: str, interval: str, limit: int) -> Candles:
         ValueError: unknown interval, or `limit` is not a whole number of 1 or more.
         DataRangeError: the data begin later than the first candle asked for.
     """
-    now = _now("get_candles")
+    now = moment_of("get_candles")
     return await now.run.view.window_async(symbol, interval, limit, now.when)
 
 
@@ -122,7 +107,7 @@ async def get_average_price(symbol: str) -> float:
         ContextError: called outside a run.
         DataRangeError: there are not enough candles yet.
     """
-    now = _now("get_average_price")
+    now = moment_of("get_average_price")
     return await now.run.view.average_price_async(symbol, now.when)
 
 
@@ -135,29 +120,29 @@ def candles(symbol: str, interval: str, limit: int) -> Candles:
     Raises:
         ContextError, ValueError, DataRangeError: as `get_candles`.
     """
-    now = _now("candles")
+    now = moment_of("candles")
     return now.run.view.window(symbol, interval, limit, now.when)
 
 
 def average_price(symbol: str) -> float:
     """Return the same as `get_average_price`, for a strategy that is not async."""
-    now = _now("average_price")
+    now = moment_of("average_price")
     return now.run.view.average_price(symbol, now.when)
 
 
 def get_date() -> datetime:
     """Return now, as an aware UTC datetime."""
-    return to_datetime(_now("get_date").when)
+    return to_datetime(moment_of("get_date").when)
 
 
 def get_mode() -> Mode:
     """Return "backtest" or "live"."""
-    return _now("get_mode").run.mode
+    return moment_of("get_mode").run.mode
 
 
 def get_context() -> Context:
     """Return the names, the mode and the instant of the step that is running."""
-    now = _now("get_context")
+    now = moment_of("get_context")
     run = now.run
     return Context(
         engine=run.engine,
@@ -173,9 +158,9 @@ def get_context() -> Context:
 
 async def format_price(symbol: str, price: float) -> str:
     """Return a price as the exchange writes it."""
-    return await _now("format_price").run.view.format("price", symbol, price)
+    return await moment_of("format_price").run.view.format("price", symbol, price)
 
 
 async def format_quantity(symbol: str, quantity: float) -> str:
     """Return a quantity as the exchange writes it."""
-    return await _now("format_quantity").run.view.format("quantity", symbol, quantity)
+    return await moment_of("format_quantity").run.view.format("quantity", symbol, quantity)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, Literal, get_args
 
-from backtest_kit._engine.ambient import Moment, ask, moment
+from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.guard import call_user_code
 
 Channel = Literal[
     "signal",
@@ -114,7 +115,7 @@ class Subscription:
             return
         if self._once:
             self.active = False
-        await ask(self._function, event)
+        await call_user_code(self._function, event)
 
 
 class Bus:

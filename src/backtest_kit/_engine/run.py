@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from backtest_kit._data.market import MarketView
-from backtest_kit._engine.ambient import Moment, ask, moment
+from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Desk
 from backtest_kit._values.clock import wall_ms
@@ -107,7 +108,7 @@ class Run:
     async def guarded(self, where: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call user code whose answer does not matter; what it raises is an error event."""
         try:
-            await ask(function, *arguments)
+            await call_user_code(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a run
             self.error(where, error)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import aclosing
 from typing import Any, Generic, Literal, TypeVar
 
-from backtest_kit._engine.ambient import ask
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._values.schemas import ExchangeSchema
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ async def exhaust(results: AsyncGenerator[object, None]) -> None:
 async def hang_up(exchange: ExchangeSchema) -> None:
     """Close the connections of an exchange, where it has any."""
     if exchange.close is not None:
-        await ask(exchange.close)
+        await call_user_code(exchange.close)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
-from backtest_kit._engine.ambient import Moment, ask, moment
+from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.asking import question
 from backtest_kit._engine.bus import HIGH_WATER
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.ledger import Event, Ledger, LiveTick
@@ -253,7 +254,7 @@ class MinuteDriver:
         try:
             if not self._recorded:
                 await run.view.prefetch(when)
-            answer = await ask(self._ask_strategy, run.symbol, to_datetime(when))
+            answer = await call_user_code(self._ask_strategy, run.symbol, to_datetime(when))
             if answer is not None:
                 row = self._accept(answer, bar)
         except Exception as error:  # noqa: BLE001 - an error of one step never ends a run
