@@ -14,7 +14,7 @@ import numpy as np
 from backtest_kit._arrays.peeking import verify
 from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._data.series import Segment
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import question
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.guard import retry_user_code
@@ -84,7 +84,7 @@ class Answers:
         if chunk is None:
             return await self._one_by_one(when, stop, hop)
         at, row = chunk.first(when, stop, hop)
-        moment.set(Moment(self._run, at))
+        current_moment.set(Moment(self._run, at))
         price = float(tape.price[tape.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
@@ -117,7 +117,7 @@ class Answers:
         if not warmup <= closed <= segment.rows:
             return None
         candles = Candles.view(segment.columns, closed - warmup, segment.rows)
-        moment.set(None)  # a strategy that asks for "now" has none here
+        current_moment.set(None)  # a strategy that asks for "now" has none here
         name, most = run.strategy_name, _LATER_LOOK if self._looked else _FIRST_LOOK
         try:
             signals = evaluate(function, candles)
@@ -143,7 +143,7 @@ class Answers:
         self._run.engine.logger.info(text, *values)
 
     async def _one_by_one(self, when: int, stop: int, hop: int) -> tuple[int, Any]:
-        run, ask, symbol, put = self._run, self._ask, self._run.symbol, moment.set
+        run, ask, symbol, put = self._run, self._ask, self._run.symbol, current_moment.set
         date, hop_delta = to_datetime(when), timedelta(milliseconds=hop)
         at = when
         for at in range(when, stop, hop):

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest_kit._backtest.answers import Answers, Chunk
 from backtest_kit._backtest.array_reach import kernel_loaded, next_stretch, playable, watched
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.run import Run
@@ -48,7 +48,7 @@ async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
     table, record = stage.table(), run.record
     counts = {True: table.invalid, False: table.unanswered}
     for when, error in errors:
-        moment.set(Moment(run, when))
+        current_moment.set(Moment(run, when))
         run.error("get_signal", error)
         more = counts[isinstance(error, SignalError)] - 1
         record.error_count += more

@@ -10,7 +10,7 @@ from backtest_kit._backtest.answers import Answers
 from backtest_kit._backtest.array_results import Ahead
 from backtest_kit._backtest.array_table import play_arrays
 from backtest_kit._data.market import MarketView
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
@@ -100,11 +100,11 @@ class FrameDriver:
         """Do what `play` does, for nobody, from arrays; false where `play` has to."""
         if self._on_timeframe is not None:
             return False
-        outside = moment.set(None)
+        outside = current_moment.set(None)
         try:
             return await play_arrays(self._run, self._timeline, self._answers)
         finally:
-            moment.reset(outside)
+            current_moment.reset(outside)
 
     async def play(self) -> AsyncGenerator[TickClosed, None]:
         """Yield the closed results in order; listeners and callbacks are told of the rest."""
@@ -139,7 +139,7 @@ class FrameDriver:
 
     async def _until_closed(self) -> TickClosed | None:
         """Go on to the next closed signal, or to the end of the frame."""
-        outside = moment.set(None)
+        outside = current_moment.set(None)
         try:
             while self._index < len(self._timeline) and not self._run.stopping:
                 if await self._ahead.ready(self._index, self._next_ask):
@@ -157,7 +157,7 @@ class FrameDriver:
                 await self._breathe()
             return None
         finally:
-            moment.reset(outside)
+            current_moment.reset(outside)
 
     def _from_ahead(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with what the kernel has found."""
@@ -198,7 +198,7 @@ class FrameDriver:
         idle = run.wants("on_tick", "on_idle")
         price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
         if price != price:
-            moment.set(Moment(run, when))
+            current_moment.set(Moment(run, when))
             count = run.config.avg_price_candles_count
             run.error(
                 "step",

@@ -1,7 +1,7 @@
 """What a strategy, a listener or a callback can ask without passing a time: "now" is ambient.
 
-One context variable holds a fresh, immutable moment per step. Set it with `moment.set`, and never
-`yield` to a consumer while it is set: a context variable around a `yield` leaks.
+One context variable, `current_moment`, holds a fresh immutable `Moment` for each step. Never `yield`
+to a consumer while it is set: the consumer would see it as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class View(Protocol):
 
 
 class Run(Protocol):
-    """What a moment needs to know of its run."""
+    """The run that a moment belongs to, as far as user code can ask about it."""
 
     @property
     def view(self) -> View: ...
@@ -74,12 +74,12 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     paper: bool
 
 
-moment: ContextVar[Moment | None] = ContextVar("moment", default=None)
+current_moment: ContextVar[Moment | None] = ContextVar("current_moment", default=None)
 
 
 def moment_of(caller: str) -> Moment:
     """Return the current moment; raises ContextError, naming `caller`, outside a run."""
-    now = moment.get()
+    now = current_moment.get()
     if now is None:
         raise ContextError(
             f"{caller}() works only while a strategy runs: inside get_signal, a listener, a risk "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, Literal, get_args
 
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.guard import call_user_code
 
 Channel = Literal[
@@ -73,7 +73,7 @@ class Subscription:
 
     def put(self, event: object) -> None:
         """Queue an event, with the moment in which it happened."""
-        self._items.append((event, moment.get()))
+        self._items.append((event, current_moment.get()))
         self._wake()
 
     @property
@@ -100,7 +100,7 @@ class Subscription:
         try:
             while self._items and self.active:
                 event, when = self._items.popleft()
-                moment.set(when)
+                current_moment.set(when)
                 try:
                     await self._handle(event)
                 except Exception as error:  # noqa: BLE001 - a listener never stops the engine

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from backtest_kit._data.feed import Feed
 from backtest_kit._data.fetch import Quiet
 from backtest_kit._data.store import Store
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Bus, Subscription
 from backtest_kit._engine.record import Records
 from backtest_kit._engine.registry import Registry
@@ -112,7 +112,7 @@ class Engine:
         self.report(ErrorEvent(where=where, error=error, mode="live"))
 
     def _exchange_code_failed(self, where: str, error: Exception) -> None:
-        self.report(_event(where, error, moment.get()))
+        self.report(_event(where, error, current_moment.get()))
 
     def _listener_failed(
         self, subscription: Subscription, error: BaseException, at: Moment | None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backtest_kit._data.market import MarketView
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import RunRecord
@@ -83,7 +83,7 @@ class Run:
 
     async def tell(self, tick: Tick) -> None:
         """Tell listeners and callbacks of a result, in the moment of its step."""
-        moment.set(Moment(self, tick.timestamp))
+        current_moment.set(Moment(self, tick.timestamp))
         channel: Any = f"signal_{self.mode}"
         if self.engine.bus.wanted("signal", channel):
             self.engine.bus.emit(tick, "signal", channel)
@@ -94,7 +94,7 @@ class Run:
 
     async def tell_milestone(self, event: PartialEvent) -> None:
         """Tell listeners and callbacks of a milestone."""
-        moment.set(Moment(self, event.timestamp))
+        current_moment.set(Moment(self, event.timestamp))
         profit = event.level > 0
         if self.engine.bus.wanted("partial_profit" if profit else "partial_loss"):
             self.engine.bus.emit(event, "partial_profit" if profit else "partial_loss")
@@ -114,7 +114,7 @@ class Run:
 
     def error(self, where: str, error: Exception) -> None:
         """Count, emit and log an error of user code or of one step."""
-        now = moment.get()
+        now = current_moment.get()
         event = ErrorEvent(
             where=where, error=error, when=None if now is None else now.when, **self._names()
         )
@@ -129,7 +129,7 @@ class Run:
         """Ask the strategy's risk profiles; tell of every answer that someone waits for."""
         if not self.strategy.risk_names:
             return True
-        moment.set(Moment(self, when))
+        current_moment.set(Moment(self, when))
         verdicts = await self.desk.check(row, price, when, reserve=reserve)
         allowed = verdicts[-1].reason is None
         self.record.risk_allowed += allowed

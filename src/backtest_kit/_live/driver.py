@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import question
 from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.guard import call_user_code
@@ -94,7 +94,7 @@ class MinuteDriver:
 
     async def _advance(self) -> Sequence[tuple[int, LiveTick]] | None:
         """Step until there is something to yield, or the end (`None`)."""
-        outside = moment.set(None)
+        outside = current_moment.set(None)
         run, ledger = self._run, self._ledger
         try:
             while True:
@@ -116,7 +116,7 @@ class MinuteDriver:
                     await self._minute(when)
                     await self._breathe()
         finally:
-            moment.reset(outside)
+            current_moment.reset(outside)
 
     async def _breathe(self) -> None:
         """Let other tasks run, and wait for listeners that are far behind."""
@@ -134,7 +134,7 @@ class MinuteDriver:
             self._at = when - MINUTE
             self._ledger.begin(when)
         since = self._at + MINUTE if self._ledger.signal is not None else when
-        moment.set(Moment(run, when))
+        current_moment.set(Moment(run, when))
         try:
             if not self._recorded:
                 run.view.horizon = when
@@ -199,7 +199,7 @@ class MinuteDriver:
     async def _do(self, tape: Tape, when: int, *, on_time: bool) -> None:
         """Do one step, if it has a price."""
         current_price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
-        moment.set(Moment(self._run, when))
+        current_moment.set(Moment(self._run, when))
         if current_price == current_price:
             await self._step(tape.bar(when), on_time=on_time)
         else:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from backtest_kit._engine.ambient import moment
+from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.run import Run
 from backtest_kit._state.documents import LiveState, RunKey, Transition, transition
 from backtest_kit._state.owner import StateOwner
@@ -96,7 +96,7 @@ class Ledger:
         )
         for entry in state.outbox:
             await self._tell(entry)
-        moment.set(None)
+        current_moment.set(None)
         if state.at is None or state.began_at is None:
             return None
         run.record.since = state.began_at
