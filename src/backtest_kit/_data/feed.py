@@ -8,7 +8,7 @@ from collections.abc import Callable
 from logging import Logger
 from typing import Final
 
-from backtest_kit._data.fetch import Fetch, Quiet
+from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._data.series import Segment
 from backtest_kit._data.store import Key, Store
 from backtest_kit._values.candles import Candles
@@ -32,10 +32,10 @@ class Feed(Store):
     def __init__(
         self,
         logger: Callable[[], Logger],
-        quiet: Quiet,
+        cooldown: Cooldown,
         report: Callable[[str, Exception], None],
     ) -> None:
-        super().__init__(logger, quiet, report)
+        super().__init__(logger, cooldown, report)
         self._series: dict[Key, Segment] = {}
         self._reach: dict[Key, int] = {}
         self._given_up: dict[Key, int] = {}
@@ -69,7 +69,7 @@ class Feed(Store):
             begin = min(since, until - reach)
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
+            fetch = Fetch(exchange, symbol, interval, config, self._cooldown, self._report)
             segment = await self._extend(fetch, name, old, begin, until, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(begin)} to {iso(until)}")

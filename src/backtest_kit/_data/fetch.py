@@ -26,24 +26,24 @@ from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import MINUTE, interval_ms, iso
 from backtest_kit._values.user_code import call_once
 
-#: Pauses (seconds) grow up to this, or to the setting where that is longer. An exchange that wants
-#: to be left alone for longer is not waited for: the request fails at once.
+#: Pauses (seconds) grow up to this, or to the setting where that is longer. A
+#: longer cooldown of an exchange is not waited for: the request fails at once.
 LONGEST_PAUSE: Final = 60.0
-#: An exchange that wants to be left alone for longer is asked again nevertheless, seconds.
-LONGEST_QUIET: Final = 86_400.0
+#: A cooldown lasts this many seconds at most, whatever the exchange asks for.
+LONGEST_COOLDOWN: Final = 86_400.0
 
 _spread: Final = random.Random()  # noqa: S311 - spreads requests, hides nothing
 
 
-class Quiet:
-    """Which exchanges of an engine want to be left alone, and until when."""
+class Cooldown:
+    """Which exchanges of an engine have asked not to be called for a while, and until when."""
 
     def __init__(self) -> None:
         # by the event loop's clock
         self._until: dict[str, tuple[float, TryLaterError]] = {}
 
-    async def turn(self, exchange: str, name: str, pause: float) -> None:
-        """Wait `pause` seconds, and for as long as the exchange wants to be left alone.
+    async def wait(self, exchange: str, name: str, pause: float) -> None:
+        """Wait `pause` seconds, and until the end of the exchange's cooldown.
 
         Raises:
             FetchError: longer than `LONGEST_PAUSE`; the message says until when.
@@ -53,10 +53,10 @@ class Quiet:
             await asyncio.sleep(wait if wait == pause else wait * _spread.uniform(1.0, 1.1))
             pause = 0.0
 
-    def leave_alone(self, exchange: str, name: str, error: TryLaterError) -> None:
-        """Note what an exchange has asked for; raises as `turn`."""
+    def begin(self, exchange: str, name: str, error: TryLaterError) -> None:
+        """Note how long an exchange wants not to be called; raises as `wait`."""
         now = asyncio.get_running_loop().time()
-        until = now + min(max(0.0, error.after or 0.0), LONGEST_QUIET)
+        until = now + min(max(0.0, error.after or 0.0), LONGEST_COOLDOWN)
         if until > self._until.get(exchange, (now, error))[0]:
             self._until[exchange] = (until, error)
         self._left(exchange, name)
@@ -82,9 +82,9 @@ class Fetch:
 
     __slots__ = (
         "_config",
+        "_cooldown",
         "_exchange",
         "_interval",
-        "_quiet",
         "_report",
         "_symbol",
         "size",
@@ -97,11 +97,11 @@ class Fetch:
         symbol: str,
         interval: str,
         config: Config,
-        quiet: Quiet,
+        cooldown: Cooldown,
         report: Callable[[str, Exception], None],
     ) -> None:
         self._exchange = exchange
-        self._quiet = quiet
+        self._cooldown = cooldown
         self._report = report
         self._symbol = symbol
         self._interval = interval
@@ -146,7 +146,7 @@ class Fetch:
         attempts = config.get_candles_retry_count + 1
         pause = 0.0
         for attempt in range(1, attempts + 1):
-            await self._quiet.turn(owner, name, pause)
+            await self._cooldown.wait(owner, name, pause)
             try:
                 async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
                     answer = await call_once(
@@ -157,7 +157,7 @@ class Fetch:
                 raise BadCandlesError(f"{name}: {error}") from None
             except TryLaterError as error:
                 failure: Exception = error
-                self._quiet.leave_alone(owner, name, error)
+                self._cooldown.begin(owner, name, error)
             except DataError:
                 raise
             except TimeoutError as error:

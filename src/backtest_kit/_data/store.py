@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._data.fetch import Fetch, Quiet
+from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._data.series import Segment, fill
 from backtest_kit._values.candles import Candles, Columns
 from backtest_kit._values.clock import wall_ms
@@ -41,13 +41,13 @@ class Store:
     def __init__(
         self,
         logger: Callable[[], Logger],
-        quiet: Quiet,
+        cooldown: Cooldown,
         report: Callable[[str, Exception], None],
     ) -> None:
         self._segments: OrderedDict[int, tuple[Key, Segment]] = OrderedDict()
         self._locks: WeakKeyDictionary[Any, dict[Key, asyncio.Lock]] = WeakKeyDictionary()
         self._logger = logger
-        self._quiet = quiet
+        self._cooldown = cooldown
         self._report = report
 
     async def load(
@@ -74,7 +74,7 @@ class Store:
             if old is not None and _covers(old, since, closed):
                 return old
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
+            fetch = Fetch(exchange, symbol, interval, config, self._cooldown, self._report)
             segment = await self._extend(fetch, name, old, since, closed, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")

@@ -1,7 +1,7 @@
 """What a strategy, a listener or a callback can ask without passing a time: "now" is ambient.
 
-One context variable, `current_moment`, holds a fresh immutable `Moment` for each step. Never `yield`
-to a consumer while it is set: the consumer would see it as well.
+One context variable, `current_moment`, holds a fresh immutable `Moment` for each step. Never
+`yield` to a consumer while it is set: the consumer would see it as well.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from backtest_kit._data.feed import Feed
-from backtest_kit._data.fetch import Quiet
+from backtest_kit._data.fetch import Cooldown
 from backtest_kit._data.store import Store
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Bus, Subscription
@@ -68,9 +68,9 @@ class Engine:
         #: The newest walk by walker and symbols.
         self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
         self.bus = Bus(self._listener_failed)
-        quiet = Quiet()
-        self.store = Store(lambda: self.logger, quiet, self._exchange_code_failed)
-        self.feed = Feed(lambda: self.logger, quiet, self._exchange_code_failed)
+        cooldown = Cooldown()
+        self.store = Store(lambda: self.logger, cooldown, self._exchange_code_failed)
+        self.feed = Feed(lambda: self.logger, cooldown, self._exchange_code_failed)
         self.records = Records()
         self.books = Books()
         self.live_books = Books()
