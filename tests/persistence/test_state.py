@@ -16,6 +16,7 @@ from backtest_kit._state.documents import RunKey
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import HOSTILE_KEYS
 from markets import MINUTE, START, market, script
@@ -336,7 +337,7 @@ def test_leaving_the_loop_keeps_the_state_and_frees_it(tmp_path, calm):
 
 async def test_a_run_that_was_refused_for_damage_is_refused_again_while_others_run(tmp_path):
     """Its document has been moved aside by then; that must not mean that nothing is open."""
-    owner = StateOwner(lambda: FileAdapter(tmp_path), lambda where, error: None)
+    owner = StateOwner(lambda: FileAdapter(tmp_path), lambda where, error: None, Clock)
     other, damaged = RunKey("e", "s", "X"), RunKey("e", "s", "Y")
     await owner.enter(other, lambda: None)
     path = FileAdapter(tmp_path).where("run", str(damaged))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,6 +14,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.fast_forward import Tape
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
 from backtest_kit._values.time import MINUTE, iso
 
@@ -89,7 +89,7 @@ async def _played(
         stage.play(tape, play, until)
         if valid and stage.invalid:
             errors.append(_invalid(run, chunk, tape, stage.first_invalid))
-        await asyncio.sleep(0)  # a walk can be stopped between chunks
+        await yield_to_others()  # a walk can be stopped between chunks
     return True
 
 

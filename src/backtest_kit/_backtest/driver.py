@@ -25,7 +25,7 @@ from backtest_kit._rules.fast_forward import (
 )
 from backtest_kit._rules.life import Close
 from backtest_kit._rules.profit import crossed, revenue_percent
-from backtest_kit._values.clock import stopwatch
+from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, TickClosed, TickIdle
@@ -115,7 +115,7 @@ class FrameDriver:
         try:
             if self._on_timeframe is not None:
                 await run.guarded("callback on_timeframe", self._on_timeframe, self._timeline)
-            await asyncio.sleep(0)  # runs started together all enter before any goes on
+            await yield_to_others()  # runs started together all enter before any goes on
             while (closed := await self._until_closed()) is not None:
                 run.desk.park(True)
                 yield closed
@@ -186,7 +186,7 @@ class FrameDriver:
         if stopwatch() - self._breath < BREATH:
             return
         self._run.progress(self._index)
-        await asyncio.sleep(0)
+        await yield_to_others()
         await self._run.engine.bus.drain(HIGH_WATER)
         self._breath = stopwatch()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from logging import Logger
@@ -12,6 +11,7 @@ from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._data.series import Segment
 from backtest_kit._data.store import Key, Store
 from backtest_kit._values.candles import Candles
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BadCandlesError, DataRangeError, FetchError
 from backtest_kit._values.schemas import ExchangeSchema
@@ -34,8 +34,9 @@ class Feed(Store):
         logger: Callable[[], Logger],
         cooldown: Cooldown,
         report: Callable[[str, Exception], None],
+        clock: Callable[[], Clock],
     ) -> None:
-        super().__init__(logger, cooldown, report)
+        super().__init__(logger, cooldown, report, clock)
         self._series: dict[Key, Segment] = {}
         self._reach: dict[Key, int] = {}
         self._given_up: dict[Key, int] = {}
@@ -69,7 +70,7 @@ class Feed(Store):
             begin = min(since, until - reach)
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config, self._cooldown, self._report)
+            fetch = self._fetch(exchange, symbol, interval, config)
             segment = await self._extend(fetch, name, old, begin, until, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(begin)} to {iso(until)}")
@@ -82,8 +83,8 @@ class Feed(Store):
         self, fetch: Fetch, since: int, until: int, config: Config
     ) -> tuple[list[Candles], int]:
         """Return the pages from `since` to `until`, waiting for a late candle."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + config.feed_wait_ms / 1000
+        clock = self._clock()
+        deadline = clock.monotonic() + config.feed_wait_ms / 1000
         pages: list[Candles] = []
         pause = _FIRST_PAUSE
         while since < until:
@@ -97,12 +98,12 @@ class Feed(Store):
                 pages += found
                 since = int(found[-1].timestamp[-1]) + fetch.step
                 continue
-            left = deadline - loop.time()
+            left = deadline - clock.monotonic()
             if left <= 0:
                 if failure is not None:
                     raise failure
                 break
-            await asyncio.sleep(min(pause * self._spread.uniform(0.8, 1.2), left))
+            await clock.sleep(min(pause * self._spread.uniform(0.8, 1.2), left))
             pause = min(2 * pause, _LONGEST_PAUSE)
         return pages, until
 

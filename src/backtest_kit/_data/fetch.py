@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest_kit._values.candle_rules import check_candles
 from backtest_kit._values.candles import Candles, read_candles
-from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
     BadCandlesError,
@@ -38,8 +38,9 @@ _spread: Final = random.Random()  # noqa: S311 - spreads requests, hides nothing
 class Cooldown:
     """Which exchanges of an engine have asked not to be called for a while, and until when."""
 
-    def __init__(self) -> None:
-        # by the event loop's clock
+    def __init__(self, clock: Callable[[], Clock]) -> None:
+        self._clock = clock
+        # by the clock's monotonic time
         self._until: dict[str, tuple[float, TryLaterError]] = {}
 
     async def wait(self, exchange: str, name: str, pause: float) -> None:
@@ -50,12 +51,12 @@ class Cooldown:
         """
         while (wait := max(pause, self._left(exchange, name))) > 0:
             # a little later than it may be asked: others wait for the same moment
-            await asyncio.sleep(wait if wait == pause else wait * _spread.uniform(1.0, 1.1))
+            await self._clock().sleep(wait if wait == pause else wait * _spread.uniform(1.0, 1.1))
             pause = 0.0
 
     def begin(self, exchange: str, name: str, error: TryLaterError) -> None:
         """Note how long an exchange wants not to be called; raises as `wait`."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock().monotonic()
         until = now + min(max(0.0, error.after or 0.0), LONGEST_COOLDOWN)
         if until > self._until.get(exchange, (now, error))[0]:
             self._until[exchange] = (until, error)
@@ -65,12 +66,12 @@ class Cooldown:
         if exchange not in self._until:
             return 0.0
         until, reason = self._until[exchange]
-        left = until - asyncio.get_running_loop().time()
+        left = until - self._clock().monotonic()
         if left <= 0:
             del self._until[exchange]
             return 0.0
         if left > LONGEST_PAUSE:
-            again = (wall_ms() + round(left * 1000)) // 1000 * 1000
+            again = (self._clock().wall_ms() + round(left * 1000)) // 1000 * 1000
             raise FetchError(
                 f"{name}: not to be asked again before {iso(again)}, in {left:.0f} s: {reason}"
             ) from reason
@@ -81,6 +82,7 @@ class Fetch:
     """Asks one exchange for one series, a page at a time."""
 
     __slots__ = (
+        "_clock",
         "_config",
         "_cooldown",
         "_exchange",
@@ -99,10 +101,12 @@ class Fetch:
         config: Config,
         cooldown: Cooldown,
         report: Callable[[str, Exception], None],
+        clock: Callable[[], Clock],
     ) -> None:
         self._exchange = exchange
         self._cooldown = cooldown
         self._report = report
+        self._clock = clock
         self._symbol = symbol
         self._interval = interval
         self._config = config
@@ -175,7 +179,7 @@ class Fetch:
             pause = min(first * 2 ** (attempt - 1), max(first, LONGEST_PAUSE))
             pause *= _spread.uniform(0.8, 1.2)
         try:
-            return _select(read_candles(answer), self.step, since, limit)
+            return _select(read_candles(answer), self.step, since, limit, self._clock().wall_ms())
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
 
@@ -210,13 +214,12 @@ def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
     return future
 
 
-def _select(candles: Candles, step: int, since: int, limit: int) -> Candles:
-    """Check an answer, and cut it to the range asked for."""
+def _select(candles: Candles, step: int, since: int, limit: int, now: int) -> Candles:
+    """Check an answer, and cut it to the range asked for and to candles that closed by `now`."""
     check_candles(candles, step)
     if not len(candles):
         return candles
     t = candles.timestamp
-    now = wall_ms()
     closed = int(np.searchsorted(t, now - step, side="right"))
     if closed < len(t) and int(t[-1]) > now:
         raise BadCandlesError(

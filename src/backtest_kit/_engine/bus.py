@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.guard import call_user_code
+from backtest_kit._values.clock import Clock
 
 Channel = Literal[
     "signal",
@@ -35,6 +36,8 @@ Channel = Literal[
 ]
 #: A run pauses at its next breath while a listener is this many events behind.
 HIGH_WATER: Final = 1_000
+#: A queue is looked at this often until it is short enough, seconds.
+_POLL: Final = 0.0005
 
 _inside: ContextVar[tuple[Subscription, ...]] = ContextVar("inside", default=())
 
@@ -85,7 +88,7 @@ class Subscription:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._work())
 
-    async def drained(self, limit: int) -> None:
+    async def drained(self, limit: int, clock: Clock) -> None:
         """Wait until at most `limit` events are left."""
         while self.behind > limit:
             self._wake()
@@ -93,7 +96,7 @@ class Subscription:
             if task is not None and limit == 0 and task.get_loop() is asyncio.get_running_loop():
                 await asyncio.wait([task])
             else:
-                await asyncio.sleep(0.0005)
+                await clock.sleep(_POLL)
 
     async def _work(self) -> None:
         _inside.set((*_inside.get(), self))
@@ -121,9 +124,14 @@ class Subscription:
 class Bus:
     """The channels of one engine."""
 
-    def __init__(self, fail: Callable[[Subscription, BaseException, Moment | None], None]) -> None:
+    def __init__(
+        self,
+        fail: Callable[[Subscription, BaseException, Moment | None], None],
+        clock: Callable[[], Clock],
+    ) -> None:
         self._channels: dict[str, list[Subscription]] = {name: [] for name in get_args(Channel)}
         self._fail = fail
+        self._clock = clock
 
     def listen(
         self,
@@ -183,4 +191,4 @@ class Bus:
             if not late:
                 return
             for subscription in late:
-                await subscription.drained(limit)
+                await subscription.drained(limit, self._clock())

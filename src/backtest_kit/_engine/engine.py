@@ -19,6 +19,7 @@ from backtest_kit._engine.risk import Books
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, configure, from_environment
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import (
@@ -67,17 +68,20 @@ class Engine:
         self.walkers: Registry[WalkerSchema] = Registry("walker")
         #: The newest walk by walker and symbols.
         self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
-        self.bus = Bus(self._listener_failed)
-        cooldown = Cooldown()
-        self.store = Store(lambda: self.logger, cooldown, self._exchange_code_failed)
-        self.feed = Feed(lambda: self.logger, cooldown, self._exchange_code_failed)
+        self.bus = Bus(self._listener_failed, self._current_clock)
+        #: What live runs and requests take for the time; tests may set another.
+        self.clock = Clock()
+        clock = self._current_clock
+        cooldown = Cooldown(clock)
+        self.store = Store(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
+        self.feed = Feed(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
         self.records = Records()
         self.books = Books()
         self.live_books = Books()
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
         self.adapter: PersistAdapter | None = None
-        self.live = StateOwner(self._adapter, self._state_failed)
+        self.live = StateOwner(self._adapter, self._state_failed, clock)
 
     def set_config(self, **changes: object) -> None:
         """Change settings, all of them or none; runs that have begun keep theirs.
@@ -104,6 +108,9 @@ class Engine:
         if self.bus.wanted("exit"):
             self.bus.emit(event, "exit")
         await self.bus.drain()
+
+    def _current_clock(self) -> Clock:
+        return self.clock
 
     def _adapter(self) -> PersistAdapter:
         return FileAdapter(self.config.state_dir) if self.adapter is None else self.adapter

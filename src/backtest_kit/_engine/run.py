@@ -11,7 +11,6 @@ from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Desk
-from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.config import Config
 from backtest_kit._values.events import (
     DoneEvent,
@@ -177,7 +176,7 @@ class Run:
         """Record a duration in milliseconds, and tell listeners of it."""
         self.record.timing(metric_type).add(duration, count)
         if self.engine.bus.wanted("performance"):
-            now = wall_ms()
+            now = self.engine.clock.wall_ms()
             event = PerformanceEvent(
                 **self._names(),
                 metric_type=metric_type,

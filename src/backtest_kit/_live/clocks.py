@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol
 
-from backtest_kit._values.clock import stopwatch, wall_ms
+from backtest_kit._values.clock import Clock, stopwatch
 from backtest_kit._values.errors import ClockError
 from backtest_kit._values.time import MINUTE, iso, to_ms
 
@@ -39,7 +39,8 @@ class WallTicker:
     waited for, so that no minute is stepped twice; `report` is told once.
     """
 
-    def __init__(self, delay_ms: int, report: Callable[[ClockError], None]) -> None:
+    def __init__(self, clock: Clock, delay_ms: int, report: Callable[[ClockError], None]) -> None:
+        self._clock = clock
         self._delay = delay_ms
         self._report = report
         self._told = False
@@ -47,7 +48,7 @@ class WallTicker:
     async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
         """See `Ticker`."""
         while True:
-            now = wall_ms() - self._delay
+            now = self._clock.wall_ms() - self._delay
             due = now // MINUTE * MINUTE
             if (done is None or due > done) and due != tried:
                 self._told = False
@@ -71,7 +72,7 @@ class WallTicker:
 
     def over(self, when: int) -> bool:
         """See `Ticker`."""
-        return wall_ms() - self._delay >= when + MINUTE
+        return self._clock.wall_ms() - self._delay >= when + MINUTE
 
 
 class VirtualClock:

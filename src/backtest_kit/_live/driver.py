@@ -20,7 +20,7 @@ from backtest_kit._rules.life import Bar, Close
 from backtest_kit._rules.missed import plan
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._state.owner import StateOwner
-from backtest_kit._values.clock import stopwatch
+from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.errors import (
     DataError,
     DataRangeError,
@@ -66,7 +66,7 @@ class MinuteDriver:
         entered = cancelled = False
         run.desk.enter(0)
         try:
-            await asyncio.sleep(0)  # runs started together all enter before any goes on
+            await yield_to_others()  # runs started together all enter before any goes on
             await ledger.enter(self.stop)
             entered = True
             run.engine.records.add(run.record)
@@ -122,7 +122,7 @@ class MinuteDriver:
         """Let other tasks run, and wait for listeners that are far behind."""
         if stopwatch() - self._breath < BREATH:
             return
-        await asyncio.sleep(0)
+        await yield_to_others()
         await self._run.engine.bus.drain(HIGH_WATER)
         self._breath = stopwatch()
 

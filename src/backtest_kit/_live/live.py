@@ -178,7 +178,9 @@ def _prepare(
         desk=Desk(engine.live_books, risks, None if recorded else PATIENCE),
     )
     if clock is None:
-        ticker = WallTicker(engine.config.step_delay_ms, lambda error: run.error("clock", error))
+        ticker = WallTicker(
+            engine.clock, engine.config.step_delay_ms, lambda error: run.error("clock", error)
+        )
         driver = MinuteDriver(run, ticker, engine.live, recorded=False)
     else:
         driver = MinuteDriver(run, VirtualTicker(clock), engine.live, recorded=True)

@@ -8,6 +8,7 @@ from typing import Final
 
 from backtest_kit._state.documents import Heartbeat, LiveState, RunKey
 from backtest_kit._state.storage import DocumentStore
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.errors import CorruptStateError, StateError
 
 #: The key of the only document of heartbeats.
@@ -19,9 +20,15 @@ _DELAY: Final = 2.0
 class Heartbeats:
     """The newest step of every run, written for all of them together."""
 
-    def __init__(self, store: DocumentStore, report: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self,
+        store: DocumentStore,
+        report: Callable[[str, Exception], None],
+        clock: Callable[[], Clock],
+    ) -> None:
         self._store = store
         self._report = report
+        self._clock = clock
         self._steps: dict[str, int] = {}
         self._document_steps: dict[str, int] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -59,7 +66,7 @@ class Heartbeats:
             self._writing = None
 
     async def _write(self) -> None:
-        await asyncio.sleep(_DELAY)
+        await self._clock().sleep(_DELAY)
         try:
             await self._store.write("heartbeat", HEARTBEAT, self._document())
         except StateError as error:

@@ -13,6 +13,7 @@ from backtest_kit._state.heartbeats import Heartbeats
 from backtest_kit._state.journal import Journal
 from backtest_kit._state.runs import RunDocuments
 from backtest_kit._state.storage import DocumentStore
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.errors import StateError
 from backtest_kit._values.positions import Until
 
@@ -25,15 +26,18 @@ class StateOwner:
     """
 
     def __init__(
-        self, adapter: Callable[[], PersistAdapter], report: Callable[[str, Exception], None]
+        self,
+        adapter: Callable[[], PersistAdapter],
+        report: Callable[[str, Exception], None],
+        clock: Callable[[], Clock],
     ) -> None:
         self._choose = adapter
         self._report = report
-        self._store = DocumentStore()
+        self._store = DocumentStore(clock)
         self._locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
         self.runs = RunDocuments(self._store, report)
         self.journal = Journal(self._store, report)
-        self.heartbeats = Heartbeats(self._store, report)
+        self.heartbeats = Heartbeats(self._store, report, clock)
         #: What stops each run of this process.
         self.running: dict[RunKey, Callable[[], None]] = {}
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from backtest_kit._state.adapter import PersistAdapter, call
 from backtest_kit._state.documents import decode, encode
-from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.time import iso
 
@@ -23,7 +23,8 @@ class DocumentStore:
     Every call of the adapter that has begun is finished, whatever becomes of the caller.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], Clock]) -> None:
+        self._clock = clock
         self._adapter: PersistAdapter | None = None
         self._pending: set[asyncio.Task[Any]] = set()
 
@@ -111,7 +112,7 @@ class DocumentStore:
 
     async def _set_aside(self, kind: str, key: str, content: bytes) -> str:
         """Move a damaged document; return where it is now."""
-        stamp = iso(wall_ms() // 1000 * 1000).replace(":", "")
+        stamp = iso(self._clock().wall_ms() // 1000 * 1000).replace(":", "")
         moved = (kind + SET_ASIDE, f"{key} {stamp}")
         await self._call("write", *moved, content)
         await self._call("delete", kind, key)
