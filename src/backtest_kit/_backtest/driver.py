@@ -11,8 +11,8 @@ from backtest_kit._backtest.array_results import Ahead
 from backtest_kit._backtest.array_table import play_arrays
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Books, Desk
 from backtest_kit._engine.run import Run
@@ -33,8 +33,6 @@ from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySc
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE, frames_before, iso
 
-#: The run lets others work after about this many milliseconds.
-BREATH: Final = 10.0
 _MOST_FRAMES: Final = 4096
 
 
@@ -94,7 +92,7 @@ class FrameDriver:
         self._next_ask = timeline.start
         self._tape: Tape | None = None
         self._block = 16
-        self._breath = stopwatch()
+        self._pacer = Pacer(run.engine.bus)
 
     async def play_arrays(self) -> bool:
         """Do what `play` does, for nobody, from arrays; false where `play` has to."""
@@ -144,7 +142,7 @@ class FrameDriver:
             while self._index < len(self._timeline) and not self._run.stopping:
                 if await self._ahead.ready(self._index, self._next_ask):
                     closed = self._from_ahead()
-                    await self._breathe()
+                    await self._pace()
                     if closed is not None:
                         return closed
                     continue
@@ -154,7 +152,7 @@ class FrameDriver:
                 closed = await self._block_of_frames(tape)
                 if closed is not None:
                     return closed
-                await self._breathe()
+                await self._pace()
             return None
         finally:
             current_moment.reset(outside)
@@ -181,14 +179,11 @@ class FrameDriver:
                 return None
         return tape
 
-    async def _breathe(self) -> None:
-        """Let other tasks run, and wait for listeners that are far behind."""
-        if stopwatch() - self._breath < BREATH:
-            return
-        self._run.progress(self._index)
-        await yield_to_others()
-        await self._run.engine.bus.drain(HIGH_WATER)
-        self._breath = stopwatch()
+    async def _pace(self) -> None:
+        """Tell of the progress and yield, where that is due."""
+        if self._pacer.due:
+            self._run.progress(self._index)
+            await self._pacer.yield_now()
 
     async def _block_of_frames(self, tape: Tape) -> TickClosed | None:
         """Step through some frames, up to the first signal and the end of its life."""
@@ -231,7 +226,7 @@ class FrameDriver:
         took = stopwatch() - began
         run.timed("backtest_timeframe", took, asked)
         self._block = max(
-            1, min(_MOST_FRAMES, self._block * 2, int(asked * BREATH / (took + 1e-9)))
+            1, min(_MOST_FRAMES, self._block * 2, int(asked * YIELD_AFTER_MS / (took + 1e-9)))
         )
         self._next_ask = at + self._interval
         self._go_to(frames_before(self._timeline, at) + 1)
@@ -298,7 +293,7 @@ class FrameDriver:
             if verdict != "wait":
                 return when, verdict
             await self._run.tell(step.waiting(row, when, bar.price))
-            await self._breathe()
+            await self._pace()
         return None
 
     async def _pending(self, row: SignalRow, tape: Tape) -> TickClosed:
@@ -332,7 +327,7 @@ class FrameDriver:
             for level in levels:
                 event = step.milestone(row, run.mode, when, bar.price, level, revenue)
                 await self._milestone(event)
-            await self._breathe()
+            await self._pace()
         return None
 
     async def _milestone(self, event: PartialEvent) -> None:

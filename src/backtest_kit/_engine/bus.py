@@ -34,8 +34,6 @@ Channel = Literal[
     "partial_profit",
     "partial_loss",
 ]
-#: A run pauses at its next breath while a listener is this many events behind.
-HIGH_WATER: Final = 1_000
 #: A queue is looked at this often until it is short enough, seconds.
 _POLL: Final = 0.0005
 

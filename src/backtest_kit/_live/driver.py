@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import question
-from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.ledger import Event, Ledger, LiveTick
@@ -32,9 +32,6 @@ from backtest_kit._values.results import CancelReason, TickIdle
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
 
-#: The run lets others work after about this many milliseconds.
-BREATH: Final = 10.0
-
 
 class MinuteDriver:
     """The driver of one live run; `play` may be iterated once.
@@ -53,7 +50,7 @@ class MinuteDriver:
         self._wake = asyncio.Event()
         self._at: int | None = None
         self._tried: int | None = None
-        self._breath = stopwatch()
+        self._pacer = Pacer(run.engine.bus)
 
     def stop(self) -> None:
         """Take no new signals; a waiting one is dropped, a filled one runs to its close."""
@@ -114,17 +111,10 @@ class MinuteDriver:
                     return None
                 if when != WOKEN:
                     await self._minute(when)
-                    await self._breathe()
+                    if self._pacer.due:
+                        await self._pacer.yield_now()
         finally:
             current_moment.reset(outside)
-
-    async def _breathe(self) -> None:
-        """Let other tasks run, and wait for listeners that are far behind."""
-        if stopwatch() - self._breath < BREATH:
-            return
-        await yield_to_others()
-        await self._run.engine.bus.drain(HIGH_WATER)
-        self._breath = stopwatch()
 
     async def _minute(self, when: int) -> None:
         """Do the step `when` and, for what lives, those that were missed before it."""
@@ -187,7 +177,8 @@ class MinuteDriver:
                 record.missed = known + len(after)  # stored with the step's outcome
                 await self._do(tape, t, on_time=on_time)
                 self._at, missed = t, after
-                await self._breathe()
+                if self._pacer.due:
+                    await self._pacer.yield_now()
         finally:
             record.missed = known + len(missed)  # a step that failed will be done again
             record.until = self._at or 0
