@@ -1,4 +1,4 @@
-"""Candles as they come: series that grow by the minute, one request for all runs that ask."""
+"""The candles of live runs: series that grow by the minute, requested once for all runs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LONGEST_PAUSE: Final = 8.0
 class Feed(Store):
     """The newest candles of an engine's live runs, by (exchange, symbol, interval).
 
-    A candle that should be there and is not is asked for again, with growing pauses, up to
-    `feed_wait_ms`. What has come by then is returned: a later call asks for the rest. A candle
-    is known to be missing, and filled, only when a later one has come.
+    A candle that is late is requested again, with growing pauses, for up to `feed_wait_ms`. Then
+    the candles that have come are returned; a later call requests the rest. A candle counts as
+    missing, and is filled, only when a later one has come.
     """
 
     def __init__(

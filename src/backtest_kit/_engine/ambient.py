@@ -1,4 +1,4 @@
-"""What a strategy, a listener or a callback can ask without passing a time: "now" is ambient.
+"""Functions for strategies, listeners and callbacks, which read the market at the current step.
 
 One context variable, `current_moment`, holds a fresh immutable `Moment` for each step. Never
 `yield` to a consumer while it is set: the consumer would see it as well.
@@ -20,7 +20,7 @@ from backtest_kit._values.time import to_datetime
 
 
 class View(Protocol):
-    """The market as one run can see it: nothing at or after `when` is reachable through it."""
+    """The market as one run sees it: candles that open at or after `when` can't be reached."""
 
     def window(self, symbol: str, interval: str, limit: int, when: int) -> Candles: ...
     async def window_async(self, symbol: str, interval: str, limit: int, when: int) -> Candles: ...
@@ -112,10 +112,10 @@ async def get_average_price(symbol: str) -> float:
 
 
 def candles(symbol: str, interval: str, limit: int) -> Candles:
-    """Return the same as `get_candles`, for a strategy that is not async.
+    """Return the same as `get_candles`, for sync code.
 
-    The first time an interval is asked for, the strategy's call is abandoned, the data are
-    fetched, and the strategy is called again: don't put side effects before it.
+    If the candles are not loaded yet, the call of the strategy is abandoned, they are fetched, and
+    the strategy is called again from its beginning: don't put side effects before this.
 
     Raises:
         ContextError, ValueError, DataRangeError: as `get_candles`.
@@ -125,23 +125,23 @@ def candles(symbol: str, interval: str, limit: int) -> Candles:
 
 
 def average_price(symbol: str) -> float:
-    """Return the same as `get_average_price`, for a strategy that is not async."""
+    """Return the same as `get_average_price`, for sync code."""
     now = moment_of("average_price")
     return now.run.view.average_price(symbol, now.when)
 
 
 def get_date() -> datetime:
-    """Return now, as an aware UTC datetime."""
+    """Return the instant of the current step, an aware UTC datetime; raises ContextError."""
     return to_datetime(moment_of("get_date").when)
 
 
 def get_mode() -> Mode:
-    """Return "backtest" or "live"."""
+    """Return "backtest" or "live"; raises ContextError."""
     return moment_of("get_mode").run.mode
 
 
 def get_context() -> Context:
-    """Return the names, the mode and the instant of the step that is running."""
+    """Return the names, the mode and the instant of the current step; raises ContextError."""
     now = moment_of("get_context")
     run = now.run
     return Context(

@@ -36,8 +36,8 @@ from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
 class MinuteDriver:
     """The driver of one live run; `play` may be iterated once.
 
-    `recorded`: the candles are all there already (a virtual clock), so that one which is missing is
-    not late, and the data may end.
+    `recorded`: all candles exist already (a virtual clock), so that a missing one is not late but
+    the end of the data.
     """
 
     def __init__(self, run: Run, ticker: Ticker, owner: StateOwner, *, recorded: bool) -> None:
@@ -53,12 +53,12 @@ class MinuteDriver:
         self._pacer = Pacer(run.engine.bus)
 
     def stop(self) -> None:
-        """Take no new signals; a waiting one is dropped, a filled one runs to its close."""
+        """Take no new signals; cancel a waiting one, and follow an open position to its close."""
         self._run.stopping = True
         self._wake.set()
 
     async def play(self) -> AsyncGenerator[LiveTick, None]:
-        """Yield what is opened, closed and cancelled; listeners are told of the rest."""
+        """Yield opened, closed and cancelled signals; listeners are told of the other results."""
         run, ledger = self._run, self._ledger
         entered = cancelled = False
         run.desk.enter(0)
@@ -90,7 +90,7 @@ class MinuteDriver:
                 await run.engine.bus.drain()
 
     async def _advance(self) -> Sequence[tuple[int, LiveTick]] | None:
-        """Step until there is something to yield, or the end (`None`)."""
+        """Do steps until there are results to yield; `None` at the end of the run."""
         outside = current_moment.set(None)
         run, ledger = self._run, self._ledger
         try:
@@ -117,7 +117,7 @@ class MinuteDriver:
             current_moment.reset(outside)
 
     async def _minute(self, when: int) -> None:
-        """Do the step `when` and, for what lives, those that were missed before it."""
+        """Do the step `when` and, with an open signal, the steps missed before it."""
         run, began = self._run, stopwatch()
         self._tried = when
         if self._at is None:
@@ -145,7 +145,7 @@ class MinuteDriver:
         except DataError as error:
             if self._recorded:
                 raise
-            run.desk.park(True)  # cut off: the others don't wait for it
+            run.desk.park(True)  # other runs don't wait for one without candles
             run.error("feed", error)
         except StateError as error:
             if self._ledger.filled is None:
@@ -203,7 +203,7 @@ class MinuteDriver:
         self._run.error(
             "missed steps",
             MissedStepsError(
-                f"{steps} missed, {iso(missed[0])} to {iso(missed[-1])}: what lived was "
+                f"{steps} missed, {iso(missed[0])} to {iso(missed[-1])}: an open signal was "
                 "followed through them, the strategy was not asked"
             ),
         )

@@ -1,14 +1,15 @@
-"""One live run's durable side: written first, then told, then entered into the journal.
+"""The durable state of one live run: stored first, then told, then entered into the journal.
 
 The order of writes, and why a crash between any two of them loses and doubles nothing:
 
-1. The run's document is replaced, all of a step's outcome at once: what lives, the throttle, the
-   milestones, and the transitions themselves (the outbox). Before it, the step has not happened and
+1. The run's document is replaced, all of a step's outcome at once: the open signal, the throttle,
+   the milestones, and the transitions themselves (the outbox). After a crash before this, the step
    is done again; after it, the step is over and is never done again.
 2. Listeners, callbacks and the consumer are told.
-3. The transitions are entered into the journal, by their sequence: doing it twice changes nothing.
-4. The document is replaced once more, without them in the outbox. A crash before this tells them
-   again at the next start, with the same ids.
+3. The transitions are entered into the journal by their sequence number, so that doing it twice
+   changes nothing.
+4. The document is replaced once more, with them removed from the outbox. After a crash before this,
+   they are told again at the next start, with the same ids.
 """
 
 from __future__ import annotations
@@ -43,21 +44,21 @@ class Ledger:
         self.state = LiveState(
             exchange_name=run.exchange_name, strategy_name=run.strategy_name, symbol=run.symbol
         )
-        #: Told results that the consumer has not been given yet, with their sequence.
+        #: Results for the consumer of the run, with their sequence, that it has not received yet.
         self.batch: list[tuple[int, LiveTick]] = []
-        #: Transitions before this sequence have reached the consumer.
+        #: The consumer has received all transitions before this sequence.
         self.heard = 0
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
     @property
     def signal(self) -> SignalRow | None:
-        """What lives."""
+        """The open signal: waiting for its entry price, or filled."""
         return self.state.signal
 
     @property
     def filled(self) -> SignalRow | None:
-        """What lives, if it is filled."""
+        """The open signal, if it is filled."""
         row = self.state.signal
         return row if row is not None and row.pending_at is not None else None
 
@@ -66,9 +67,9 @@ class Ledger:
         self.state = await self._owner.enter(self.key, stop)
 
     async def resume(self) -> int | None:
-        """Go on from the stored state, and tell again what may not have been told.
+        """Continue from the stored state; tell the transitions of the outbox again.
 
-        Returns the newest step that is done (ms), `None` if there was none. Call `enter` first.
+        Returns the newest step that is done (ms), `None` before the first. Call `enter` first.
 
         Raises:
             StateError: the state can't be read or written.
@@ -117,12 +118,12 @@ class Ledger:
         first: Tick | None = None,
         **changes: Any,
     ) -> None:
-        """Make the outcome of the step `when` durable, all at once; then act on it and tell.
+        """Store the outcome of the step `when`, all at once; then release risk slots, and tell.
 
-        `first` is told before the events, and not kept.
+        `first` is told before the events, and is not stored.
 
         Raises:
-            StateError: it can't be written; then nothing has changed, and nobody was told.
+            StateError: it can't be written; then nothing has changed, and nothing was told.
         """
         async with self._writing:
             number = self.state.sequence
@@ -144,7 +145,7 @@ class Ledger:
             await self._tell(entry)
 
     async def note(self, at: int | None) -> None:
-        """Make durable how far the run has come, and how many steps it has missed.
+        """Store the newest step, and how many steps were missed.
 
         Raises:
             StateError: it can't be written.
@@ -157,13 +158,13 @@ class Ledger:
         self._owner.heartbeats.note(self.key, at, self._owner.runs.stored(self.key))
 
     def settle_soon(self) -> None:
-        """Begin to enter into the journal what everybody has been told of."""
+        """Start a task that moves transitions which everybody has received to the journal."""
         self.heard = self.state.sequence
         if self.state.outbox and (self._settling is None or self._settling.done()):
             self._settling = asyncio.get_running_loop().create_task(self._settle_quietly())
 
     async def leave(self, at: int | None, *, cancelled: bool) -> None:
-        """Finish what is under way, write the newest step, and give state and slots back."""
+        """Finish the writes under way, store the newest step, release the state and risk slots."""
         run = self._run
         if (row := self.filled) is None:
             run.desk.give_back()
@@ -192,7 +193,7 @@ class Ledger:
             self._run.error("state", error)
 
     async def _settle(self) -> None:
-        """Enter into the journal what was told, then forget that it might not have been."""
+        """Move the transitions that everybody has received from the outbox to the journal."""
         heard = self.heard
         entries = [entry for entry in self.state.outbox if entry.sequence < heard]
         if not entries:

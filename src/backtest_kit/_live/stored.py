@@ -1,4 +1,4 @@
-"""Look at stored live state from outside, without a run and without changing it."""
+"""Read stored live state without a run, and delete the state of a run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from backtest_kit._values.errors import StateError
 class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
     """A live run as it is stored.
 
-    `at` is its newest step in milliseconds, `None` before the first. `damage` says why `state` or
-    some of `transitions` can't be read.
+    `at` is its newest step in milliseconds, `None` before the first. `damage` holds a message for
+    each document of it that can't be read; `state` is `None` if its own can't be.
     """
 
     key: RunKey
@@ -69,7 +69,7 @@ def stored_runs(adapter: Any) -> list[StoredRun]:
 
 
 def stored_record(run: StoredRun, config: Config) -> RunRecord:
-    """Return what reports are made of; the costs are those that the run was made with.
+    """Return the record that reports are made of, with the costs that the run was made with.
 
     Raises:
         StateError: the run's document is damaged.
