@@ -6,13 +6,15 @@ from backtest_kit._values.time import MINUTE
 
 
 def plan(done: int, due: int, *, on_time: bool, lives: bool) -> tuple[range, range]:
-    """Return the steps to do after `done` up to `due`, and those to skip, which come before them.
+    """Return the steps to do after `done` up to `due` (later), and those to skip before them.
 
     All in milliseconds, a step a minute. An open signal (`lives`) is followed through every step.
     Without one the past has no outcome, and the strategy is not asked about it: only the step
     `due` is done, and that only if it is `on_time`. Every step but that one is a missed step.
     """
-    first = done + MINUTE
-    if not lives:
-        first = max(first, due if on_time else due + MINUTE)
-    return range(first, due + 1, MINUTE), range(done + MINUTE, first, MINUTE)
+    following = done + MINUTE
+    if lives:
+        first = following
+    else:
+        first = due if on_time else due + MINUTE
+    return range(first, due + 1, MINUTE), range(following, first, MINUTE)

@@ -41,6 +41,7 @@ async def call_once(function: Callable[..., Any], *arguments: object) -> Any:
     """
     try:
         answer = function(*arguments)
-        return await answer if inspect.isawaitable(answer) else answer
+        # asking whether something is awaitable costs more than all the rest, and most answer None
+        return await answer if answer is not None and inspect.isawaitable(answer) else answer
     except asyncio.CancelledError as error:
         raise of_user_code(error) from error
