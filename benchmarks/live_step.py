@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.time import INTERVALS, MINUTE
 from backtest_kit.testing import MemoryAdapter
 
@@ -26,15 +27,14 @@ LATENCY = 0.1
 MINUTES = 21
 
 
-class Clock:
+class SettableClock(Clock):
     """A wall clock that goes on by itself, and can be set."""
 
     def __init__(self):
         self.base, self.began = BEGIN + 600, time.perf_counter()
 
-    def time_ns(self):
-        passed = time.perf_counter() - self.began
-        return int((self.base + passed * 1000) * 1e6)
+    def wall_ms(self):
+        return int(self.base + (time.perf_counter() - self.began) * 1000)
 
     def to(self, when):
         """Set the clock to `when`, milliseconds."""
@@ -47,7 +47,7 @@ class Ticks:
     def __init__(self, minute):
         self.minute = minute
 
-    async def next(self, after, wake):
+    async def next(self, after, tried, wake):
         if after == self.minute.now:
             await self.minute.changed.wait()
         return self.minute.now
@@ -69,7 +69,7 @@ def exchange(latency):
 async def steps(latency, adapter, opens):
     """Return the seconds of idle steps, and of steps at which all strategies are asked."""
     minute = SimpleNamespace(now=BEGIN, changed=asyncio.Event())
-    clock = Clock()
+    clock = SettableClock()
     done, all_done = [], asyncio.Event()
 
     def finished(event):
@@ -90,10 +90,10 @@ async def steps(latency, adapter, opens):
         )
 
     with (
-        bk.Engine(),
-        mock.patch("backtest_kit._values.clock.time.time_ns", clock.time_ns),
+        bk.Engine() as engine,
         mock.patch("backtest_kit._live.live.WallTicker", return_value=Ticks(minute)),
     ):
+        engine.clock = clock
         bk.use_persist_adapter(adapter)
         bk.add_exchange(exchange_name="e", get_candles=exchange(latency))
         bk.add_strategy(strategy_name="s", interval="5m", get_signal=get_signal)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import backtest_kit as bk
 from backtest_kit._values.signal import expires_at
 from backtest_kit._values.time import INTERVALS, to_datetime
-from live.world import TravelLoop
+from backtest_kit.testing import LeapingEventLoop
 from markets import MINUTE, START, market, script
 
 MINUTES = 240
@@ -148,7 +148,7 @@ class Runs:
 
     def play(self, work):
         """Return what a coroutine function returns, in virtual time and a fresh engine."""
-        with bk.Engine(), asyncio.Runner(loop_factory=TravelLoop) as runner:
+        with bk.Engine(), asyncio.Runner(loop_factory=LeapingEventLoop) as runner:
             self.register()
             return runner.run(work())
 

@@ -5,8 +5,8 @@ Time leaps over pauses, and is the real one while the exchange is asked.
 
 import asyncio
 import gc
+import selectors
 import time
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,36 +14,36 @@ import pytest
 import backtest_kit as bk
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._values.errors import TryLaterError
-from backtest_kit.testing import MemoryAdapter
+from backtest_kit.testing import LeapingEventLoop, MemoryAdapter, SimulatedTime
 from exchanges import ccxt_server as binance
 from exchanges.ccxt_server import BinanceServer, http_date, status
-from live.world import T0, TravelLoop, World, flat, once, running
+from live.world import T0, flat, once, running
 from markets import MINUTE, START, market
 
 ccxt = pytest.importorskip("ccxt")
 ROWS = market(33, 700, gaps=False, quiet=False)
 
 
-class NetworkLoop(TravelLoop):
+class NetworkLoop(LeapingEventLoop):
     """Leaps over pauses, but lets real time pass while `asking`."""
 
     def __init__(self):
         super().__init__()
         self.asking = 0
-        leap, select = self._selector.select, type(self._selector).select
+        leap = self._selector.select
 
         def wait(timeout=None):
             if not self.asking:
                 return leap(timeout)
             began = time.perf_counter()
-            ready = select(self._selector, timeout)
-            self.travelled += time.perf_counter() - began
+            ready = selectors.DefaultSelector.select(self._selector, timeout)
+            self.advance(time.perf_counter() - began)
             return ready
 
         self._selector.select = wait
 
 
-class Stage(World):
+class Stage(SimulatedTime):
     """A server with its own time, an engine whose clock is off by `skew`, and what was seen."""
 
     def __init__(self, rows=ROWS, start=T0, answer=None, client=None, **config):
@@ -84,8 +84,10 @@ class Stage(World):
             finally:
                 await self.exchange.close()
 
-        with mock.patch("live.world.TravelLoop", NetworkLoop):
-            return super().run(whole())
+        return super().run(whole())
+
+    def new_loop(self):
+        return NetworkLoop()
 
     def live(self, minutes, acts=()):
         """Run until 40 s after step number `minutes`; `acts` are (true time, function)."""
@@ -473,7 +475,7 @@ def test_the_client_is_closed(stage, caplog):
 
 def _attempts(get_candles, **config):
     """Let an exchange fail; return the times (s) of the attempts and the error."""
-    world, times = World(T0), []
+    world, times = SimulatedTime(T0), []
 
     async def counted(*arguments):
         times.append(world.loop.time())

@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backtest_kit as bk
+from backtest_kit._live import clocks
 from backtest_kit._state.files import FileAdapter
-from backtest_kit._values import clock as _clock
-from live.world import Venue, World
+from backtest_kit.testing import FaultyExchange, SimulatedTime
 from markets import MINUTE, START, market, script
 
 DAY = 1440 * MINUTE
@@ -74,10 +74,10 @@ class Soak:
     def __init__(self, days, symbols, seed, folder):
         self.rng = random.Random(seed)
         self.end = BEGIN + days * DAY
-        self.world = World(BEGIN + 500)
+        self.world = SimulatedTime(BEGIN + 500)
         rows = market(seed, days * 1440 + 300, gaps=False)
         self.faults = faults(self.rng, self.end)
-        self.venue = Venue(self.world, rows, self.faults)
+        self.venue = FaultyExchange(self.world, rows, self.faults)
         self.adapter = Flaky(folder)
         self.symbols = [f"S{i}/USDT" for i in range(symbols)]
         self.answers = {name: script(seed + i, 0.2) for i, name in enumerate(self.symbols)}
@@ -167,7 +167,7 @@ class Soak:
 def main(days, symbols, seed):
     logging.getLogger("backtest_kit").setLevel(logging.CRITICAL)
     # twenty clocks looked at every second are most of the work in a world without waiting
-    _clock._GLANCE_MS = 10_000
+    clocks._GLANCE_MS = 10_000
     fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=fast) as folder, bk.Engine():
         soak = Soak(days, symbols, seed, folder)

@@ -64,11 +64,11 @@ def test_a_candle_of_a_long_interval_that_is_late_is_asked_for_each_minute():
     honest, good, bad = stage.venue.get_candles, [], []
 
     async def get_candles(symbol, interval, since, limit):
-        rows = await honest(symbol, interval, since, limit)
+        candles = await honest(symbol, interval, since, limit)
         late = START + 120 * MINUTE <= stage.world.now < START + 120 * MINUTE + 40_000
         if interval == "1h" and late:
-            return [row for row in rows if row[0] < START + 60 * MINUTE]
-        return rows
+            return [candle for candle in candles if candle.timestamp < START + 60 * MINUTE]
+        return candles
 
     async def get_signal(symbol, when):
         try:

@@ -1,122 +1,13 @@
-"""A world for live runs: time that passes only while everybody waits, and an exchange in it."""
+"""Live runs in simulated time, with an exchange that fails on command."""
 
 import asyncio
 import contextlib
-import time
-from types import SimpleNamespace
-from unittest import mock
 
 import backtest_kit as bk
-from backtest_kit._values.time import INTERVALS
-from backtest_kit.testing import MemoryAdapter
+from backtest_kit.testing import FaultyExchange, MemoryAdapter, SimulatedTime
 from markets import MINUTE, START
 
 T0 = START + 100 * MINUTE
-
-
-class TravelLoop(asyncio.SelectorEventLoop):
-    """An event loop that leaps to the next timer instead of waiting for it."""
-
-    def __init__(self):
-        super().__init__()
-        self.travelled = 0.0
-        select = self._selector.select
-
-        def leap(timeout=None):
-            ready = select(0)
-            if ready or timeout is None:
-                return ready or select(timeout)
-            self.travelled += timeout
-            return ready
-
-        self._selector.select = leap
-
-    def time(self):
-        return self.travelled
-
-
-class World:
-    """Wall-clock time, which tests may set ahead and back with `skew` (ms)."""
-
-    def __init__(self, start):
-        self.start, self.skew = start, 0
-        self.loop = None
-
-    @property
-    def now(self):
-        """The true time, milliseconds."""
-        return self.start + round(self.loop.travelled * 1000)
-
-    def run(self, coroutine):
-        self.loop = TravelLoop()
-        clock = SimpleNamespace(
-            time_ns=lambda: (self.now + self.skew) * 1_000_000,
-            perf_counter_ns=time.perf_counter_ns,
-        )
-        with (
-            mock.patch("backtest_kit._values.clock.time", clock),
-            asyncio.Runner(loop_factory=lambda: self.loop) as runner,
-        ):
-            return runner.run(coroutine)
-
-    async def until(self, when):
-        """Sleep until the true time is `when`."""
-        await asyncio.sleep(max(0, when - self.now) / 1000)
-
-
-class Venue:
-    """An exchange that knows only candles that have closed, and misbehaves on command.
-
-    `faults` are (since, until, kind): within them a request hangs, fails, is answered with nothing,
-    with rows out of order, or with the newest candle missing ("late").
-    """
-
-    def __init__(self, world, rows, faults=(), delay_ms=0):
-        self.world, self.faults, self.delay = world, list(faults), delay_ms
-        self.rows = rows
-        self.times = [row[0] for row in rows]
-        self.requests = []
-        self.fetched = 0
-
-    async def get_candles(self, symbol, interval, since, limit):
-        now = self.world.now
-        self.requests.append((symbol, interval, now // MINUTE))
-        await asyncio.sleep(self.delay / 1000)
-        kind = next((k for a, b, k in self.faults if a <= now < b), None)
-        if kind == "hang":
-            await asyncio.sleep(10**9)
-        if kind == "fail":
-            raise ConnectionError("503 Service Unavailable")
-        step = INTERVALS[interval]
-        until = min(since + limit * step, now // step * step)
-        if kind == "late":
-            until -= step
-        rows = self._rows(since, until, step)
-        if kind == "empty":
-            return []
-        if kind == "shuffled":
-            return self._rows(since - 2 * step, until, step)[::-1]
-        self.fetched += len(rows)
-        return rows
-
-    def _rows(self, since, until, step):
-        first = self.times[0]
-        begin, end = max(0, (since - first) // MINUTE), max(0, (until - first) // MINUTE)
-        part = self.rows[begin:end]
-        if step == MINUTE or not part:
-            return [list(row) for row in part]
-        n = step // MINUTE
-        return [
-            [
-                g[0][0],
-                g[0][1],
-                max(r[2] for r in g),
-                min(r[3] for r in g),
-                g[-1][4],
-                sum(r[5] for r in g),
-            ]
-            for g in (part[i : i + n] for i in range(0, len(part) // n * n, n))
-        ]
 
 
 @contextlib.asynccontextmanager
@@ -140,11 +31,11 @@ def flat(minutes=600, price=100.0):
 
 
 class Stage:
-    """A world, an exchange and a strategy whose answers and calls the test holds."""
+    """Simulated time, an exchange and a strategy whose answers and calls the test holds."""
 
     def __init__(self, rows, *, start=T0, faults=(), answer=None, interval="1m", **config):
-        self.world = World(start + 500)  # the step `start` is due
-        self.venue = Venue(self.world, rows, faults)
+        self.world = SimulatedTime(start + 500)  # the step `start` is due
+        self.venue = FaultyExchange(self.world, rows, faults)
         self.asked, self.told, self.errors = [], [], []
         self.adapter = MemoryAdapter()
         bk.use_persist_adapter(self.adapter)

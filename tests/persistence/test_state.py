@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,9 @@ from backtest_kit._live.stored import stored_runs
 from backtest_kit._state import documents as _journal
 from backtest_kit._state.documents import RunKey
 from backtest_kit._state.files import FileAdapter
+from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import HOSTILE_KEYS
 from markets import MINUTE, START, market, script
@@ -330,3 +333,17 @@ def test_leaving_the_loop_keeps_the_state_and_frees_it(tmp_path, calm):
     assert calm.ids()[-len(later) :] == later
     assert tick.transition_id in calm.ids()
     assert len(later) >= len(calm.ids()) - calm.ids().index(tick.transition_id) - 1
+
+
+async def test_a_run_that_was_refused_for_damage_is_refused_again_while_others_run(tmp_path):
+    """Its document has been moved aside by then; that must not mean that nothing is open."""
+    owner = StateOwner(lambda: FileAdapter(tmp_path), lambda where, error: None, Clock)
+    other, damaged = RunKey("e", "s", "X"), RunKey("e", "s", "Y")
+    await owner.enter(other, lambda: None)
+    path = FileAdapter(tmp_path).where("run", str(damaged))
+    (tmp_path / "run").mkdir()
+    Path(path).write_bytes(b"?")
+    for _ in range(2):
+        with pytest.raises(bk.CorruptStateError, match="whether a position is open is not known"):
+            await owner.enter(damaged, lambda: None)
+    await owner.leave(other)

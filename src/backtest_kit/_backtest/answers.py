@@ -14,15 +14,16 @@ import numpy as np
 from backtest_kit._arrays.peeking import verify
 from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._data.series import Segment
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import question
 from backtest_kit._engine.engine import describe
+from backtest_kit._engine.guard import retry_user_code
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import PeekingError
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
-from backtest_kit._values.user_code import CandlesNotLoaded, of_user_code
+from backtest_kit._values.user_code import CandlesNotLoaded
 
 #: Rows compared with windows of their own in the first array of a run, and in each later one.
 _FIRST_LOOK, _LATER_LOOK = 6, 1
@@ -83,7 +84,7 @@ class Answers:
         if chunk is None:
             return await self._one_by_one(when, stop, hop)
         at, row = chunk.first(when, stop, hop)
-        moment.set(Moment(self._run, at))
+        current_moment.set(Moment(self._run, at))
         price = float(tape.fill[tape.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
@@ -116,7 +117,7 @@ class Answers:
         if not warmup <= closed <= segment.rows:
             return None
         candles = Candles.view(segment.columns, closed - warmup, segment.rows)
-        moment.set(None)  # a strategy that asks for "now" has none here
+        current_moment.set(None)  # a strategy that asks for "now" has none here
         name, most = run.strategy_name, _LATER_LOOK if self._looked else _FIRST_LOOK
         try:
             signals = evaluate(function, candles)
@@ -142,7 +143,7 @@ class Answers:
         self._run.engine.logger.info(text, *values)
 
     async def _one_by_one(self, when: int, stop: int, hop: int) -> tuple[int, Any]:
-        run, ask, symbol, put = self._run, self._ask, self._run.symbol, moment.set
+        run, ask, symbol, put = self._run, self._ask, self._run.symbol, current_moment.set
         date, hop_delta = to_datetime(when), timedelta(milliseconds=hop)
         at = when
         for at in range(when, stop, hop):
@@ -154,25 +155,17 @@ class Answers:
                         answer = await answer
                     if answer is not None:
                         return at, answer
-            except CandlesNotLoaded as need:
-                answer = await self._again(need, date)
+            except (Exception, asyncio.CancelledError, CandlesNotLoaded) as failure:  # noqa: BLE001
+                answer = await self._retry(failure, date)
                 if answer is not None:
                     return at, answer
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                run.error("get_signal", of_user_code(error))  # it never ends a run
             date += hop_delta
         return at, None
 
-    async def _again(self, need: CandlesNotLoaded, date: Any) -> Any:
-        """Fetch what a sync strategy found missing, and ask it again."""
-        run = self._run
-        while True:
-            try:
-                await run.view.provide(*need.request)
-                answer = self._ask(run.symbol, date)
-                return await answer if isawaitable(answer) else answer
-            except CandlesNotLoaded as more:
-                need = more
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                run.error("get_signal", of_user_code(error))
-                return None
+    async def _retry(self, failure: BaseException, date: Any) -> Any:
+        """Load what a sync strategy found missing and ask it again, or report what it raised."""
+        try:
+            return await retry_user_code(failure, self._ask, self._run.symbol, date)
+        except Exception as error:  # noqa: BLE001 - it never ends a run
+            self._run.error("get_signal", error)
+            return None

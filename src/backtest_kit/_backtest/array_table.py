@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import numpy as np
@@ -11,7 +10,7 @@ from backtest_kit._arrays.simulation import reached
 from backtest_kit._arrays.trade_results import results_of
 from backtest_kit._arrays.trade_table import TradeTable, joined
 from backtest_kit._backtest.array_session import ArraySession, Span, playable, watched
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.run import Run
@@ -19,6 +18,7 @@ from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride
 from backtest_kit._rules.profit import MILESTONES
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import TickClosed
@@ -61,7 +61,7 @@ async def play_table(
             tables.append(span.table)
             if milestones:
                 found += milestones_of(run, span)
-            await asyncio.sleep(0)  # a walk can be stopped between spans
+            await yield_to_others()  # a walk can be stopped between spans
         done = stride.first(frame, asks_from) >= len(timeline) and bool(tables)
     except DataError:  # step by step, this may be an error of some steps
         done = False
@@ -71,7 +71,7 @@ async def play_table(
     table, record = joined(tables), run.record
     counts = {True: table.invalid, False: table.unanswered}
     for when, error in errors:
-        moment.set(Moment(run, when))
+        current_moment.set(Moment(run, when))
         run.error("get_signal", error)
         more = counts[isinstance(error, SignalError)] - 1
         record.error_count += more

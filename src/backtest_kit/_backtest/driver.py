@@ -10,8 +10,8 @@ from backtest_kit._backtest.answers import Answers
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, load_kernel
 from backtest_kit._backtest.array_table import can_be_a_table, play_table
-from backtest_kit._engine.ambient import Moment, moment
-from backtest_kit._engine.bus import HIGH_WATER
+from backtest_kit._engine.ambient import Moment, current_moment
+from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import Stride, free_from
@@ -19,15 +19,13 @@ from backtest_kit._rules.fast_forward import pending_until, scheduled_until
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
 from backtest_kit._rules.tape import Tape
-from backtest_kit._values.clock import stopwatch
+from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, CloseReason, TickClosed, TickIdle
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import MINUTE, frames_before, iso
 
-#: The run lets others work after about this many milliseconds.
-BREATH: Final = 10.0
 _MOST_FRAMES: Final = 4096
 
 
@@ -52,7 +50,7 @@ class FrameDriver:
         self._ended_at = -1
         self._tape: Tape | None = None
         self._block = 16
-        self._breath = stopwatch()
+        self._pacer = Pacer(run.engine.bus)
 
     async def play_table(self, *, milestones: bool) -> bool:
         """Do what `play` does, over arrays and for nobody; false where `play` has to.
@@ -66,14 +64,14 @@ class FrameDriver:
             load_kernel_where_it_pays(run, len(self._timeline) // self._stride.hop)
         else:
             load_kernel(run.engine)
-        began, outside = stopwatch(), moment.set(None)
+        began, outside = stopwatch(), current_moment.set(None)
         try:
             if not await play_table(
                 run, self._timeline, self._stride, self._session, milestones=milestones
             ):
                 return False
         finally:
-            moment.reset(outside)
+            current_moment.reset(outside)
         took = stopwatch() - began
         run.timed("backtest_timeframe", took, max(run.record.calls, 1))
         run.timed("backtest_total", took)
@@ -88,7 +86,7 @@ class FrameDriver:
         try:
             if self._on_timeframe is not None:
                 await run.guarded("callback on_timeframe", self._on_timeframe, self._timeline)
-            await asyncio.sleep(0)  # runs started together all enter before any goes on
+            await yield_to_others()  # runs started together all enter before any goes on
             while (closed := await self._until_closed()) is not None:
                 run.risk_gate.pause()
                 yield closed
@@ -112,12 +110,12 @@ class FrameDriver:
 
     async def _until_closed(self) -> TickClosed | None:
         """Go on to the next closed signal, or to the end of the frame."""
-        outside = moment.set(None)
+        outside = current_moment.set(None)
         try:
             while self._index < len(self._timeline) and not self._run.stopping:
                 if await self._results.ready(self._index, self._asks_from):
                     closed = self._from_arrays()
-                    await self._breathe()
+                    await self._pace()
                     if closed is not None:
                         return closed
                     continue
@@ -127,10 +125,10 @@ class FrameDriver:
                 closed = await self._block_of_frames(tape)
                 if closed is not None:
                     return closed
-                await self._breathe()
+                await self._pace()
             return None
         finally:
-            moment.reset(outside)
+            current_moment.reset(outside)
 
     def _from_arrays(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with what was found over arrays."""
@@ -140,6 +138,7 @@ class FrameDriver:
         self._go_to(frame)
         if tick is None:
             return None
+        self._ended_at = tick.close_timestamp
         record.until = max(record.until, tick.close_timestamp)
         self._run.timed("backtest_signal", stopwatch() - began)
         return tick if isinstance(tick, TickClosed) else None
@@ -154,14 +153,11 @@ class FrameDriver:
                 return None
         return tape
 
-    async def _breathe(self) -> None:
-        """Let other tasks run, and wait for listeners that are far behind."""
-        if stopwatch() - self._breath < BREATH:
-            return
-        self._run.progress(self._index)
-        await asyncio.sleep(0)
-        await self._run.engine.bus.drain(HIGH_WATER)
-        self._breath = stopwatch()
+    async def _pace(self) -> None:
+        """Tell of the progress and yield, where that is due."""
+        if self._pacer.due:
+            self._run.progress(self._index)
+            await self._pacer.yield_now()
 
     async def _block_of_frames(self, tape: Tape) -> TickClosed | None:
         """Step through some frames, up to the first signal and the end of its life."""
@@ -171,7 +167,7 @@ class FrameDriver:
         idle = run.wants("on_tick", "on_idle")
         price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
         if price != price:
-            moment.set(Moment(run, when))
+            current_moment.set(Moment(run, when))
             count = run.config.avg_price_candles_count
             run.error(
                 "step",
@@ -204,7 +200,7 @@ class FrameDriver:
         took = stopwatch() - began
         run.timed("backtest_timeframe", took, asked)
         self._block = max(
-            1, min(_MOST_FRAMES, self._block * 2, int(asked * BREATH / (took + 1e-9)))
+            1, min(_MOST_FRAMES, self._block * 2, int(asked * YIELD_AFTER_MS / (took + 1e-9)))
         )
         called = due + (asked - 1) * hop
         self._asks_from = called + hop
@@ -275,7 +271,7 @@ class FrameDriver:
             if outcome is not None:
                 return when, outcome
             await self._run.tell(step.waiting(row, when, bar.price))
-            await self._breathe()
+            await self._pace()
         return None
 
     async def _pending(self, row: SignalRow, tape: Tape) -> TickClosed:
@@ -309,7 +305,7 @@ class FrameDriver:
             for level in levels:
                 event = step.milestone(row, run.mode, when, bar.price, level, revenue)
                 await self._milestone(event)
-            await self._breathe()
+            await self._pace()
         return None
 
     async def _milestone(self, event: PartialEvent) -> None:

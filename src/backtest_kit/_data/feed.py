@@ -1,17 +1,17 @@
-"""Candles as they come: series that grow by the minute, one request for all runs that ask."""
+"""The candles of live runs: series that grow by the minute, requested once for all runs."""
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from logging import Logger
 from typing import Final
 
-from backtest_kit._data.fetch import Fetch, Quiet
+from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._data.series import Segment
 from backtest_kit._data.store import Key, Store
 from backtest_kit._values.candles import Candles
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BadCandlesError, DataRangeError, FetchError
 from backtest_kit._values.schemas import ExchangeSchema
@@ -24,18 +24,19 @@ _LONGEST_PAUSE: Final = 8.0
 class Feed(Store):
     """The newest candles of an engine's live runs, by (exchange, symbol, interval).
 
-    A candle that should be there and is not is asked for again, with growing pauses, up to
-    `feed_wait_ms`. What has come by then is returned: a later call asks for the rest. A candle
-    is known to be missing, and filled, only when a later one has come.
+    A candle that is late is requested again, with growing pauses, for up to `feed_wait_ms`. Then
+    the candles that have come are returned; a later call requests the rest. A candle counts as
+    missing, and is filled, only when a later one has come.
     """
 
     def __init__(
         self,
         logger: Callable[[], Logger],
-        quiet: Quiet,
+        cooldown: Cooldown,
         report: Callable[[str, Exception], None],
+        clock: Callable[[], Clock],
     ) -> None:
-        super().__init__(logger, quiet, report)
+        super().__init__(logger, cooldown, report, clock)
         self._series: dict[Key, Segment] = {}
         self._reach: dict[Key, int] = {}
         self._given_up: dict[Key, int] = {}
@@ -69,7 +70,7 @@ class Feed(Store):
             begin = min(since, until - reach)
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
+            fetch = self._fetch(exchange, symbol, interval, config)
             segment = await self._extend(fetch, name, old, begin, until, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(begin)} to {iso(until)}")
@@ -82,8 +83,8 @@ class Feed(Store):
         self, fetch: Fetch, since: int, until: int, config: Config
     ) -> tuple[list[Candles], int]:
         """Return the pages from `since` to `until`, waiting for a late candle."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + config.feed_wait_ms / 1000
+        clock = self._clock()
+        deadline = clock.monotonic() + config.feed_wait_ms / 1000
         pages: list[Candles] = []
         pause = _FIRST_PAUSE
         while since < until:
@@ -97,12 +98,12 @@ class Feed(Store):
                 pages += found
                 since = int(found[-1].timestamp[-1]) + fetch.step
                 continue
-            left = deadline - loop.time()
+            left = deadline - clock.monotonic()
             if left <= 0:
                 if failure is not None:
                     raise failure
                 break
-            await asyncio.sleep(min(pause * self._spread.uniform(0.8, 1.2), left))
+            await clock.sleep(min(pause * self._spread.uniform(0.8, 1.2), left))
             pause = min(2 * pause, _LONGEST_PAUSE)
         return pages, until
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest_kit._values.candle_rules import check_candles
 from backtest_kit._values.candles import Candles, read_candles
-from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
     BadCandlesError,
@@ -24,39 +24,40 @@ from backtest_kit._values.errors import (
 )
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import MINUTE, interval_ms, iso
-from backtest_kit._values.user_code import of_user_code
+from backtest_kit._values.user_code import call_once
 
-#: Pauses (seconds) grow up to this, or to the setting where that is longer. An exchange that wants
-#: to be left alone for longer is not waited for: the request fails at once.
+#: Pauses (seconds) grow up to this, or to the setting where that is longer. A
+#: longer cooldown of an exchange is not waited for: the request fails at once.
 LONGEST_PAUSE: Final = 60.0
-#: An exchange that wants to be left alone for longer is asked again nevertheless, seconds.
-LONGEST_QUIET: Final = 86_400.0
+#: A cooldown lasts this many seconds at most, whatever the exchange asks for.
+LONGEST_COOLDOWN: Final = 86_400.0
 
 _spread: Final = random.Random()  # noqa: S311 - spreads requests, hides nothing
 
 
-class Quiet:
-    """Which exchanges of an engine want to be left alone, and until when."""
+class Cooldown:
+    """Which exchanges of an engine have asked not to be called for a while, and until when."""
 
-    def __init__(self) -> None:
-        # by the event loop's clock
+    def __init__(self, clock: Callable[[], Clock]) -> None:
+        self._clock = clock
+        # by the clock's monotonic time
         self._until: dict[str, tuple[float, TryLaterError]] = {}
 
-    async def turn(self, exchange: str, name: str, pause: float) -> None:
-        """Wait `pause` seconds, and for as long as the exchange wants to be left alone.
+    async def wait(self, exchange: str, name: str, pause: float) -> None:
+        """Wait `pause` seconds, and until the end of the exchange's cooldown.
 
         Raises:
             FetchError: longer than `LONGEST_PAUSE`; the message says until when.
         """
         while (wait := max(pause, self._left(exchange, name))) > 0:
             # a little later than it may be asked: others wait for the same moment
-            await asyncio.sleep(wait if wait == pause else wait * _spread.uniform(1.0, 1.1))
+            await self._clock().sleep(wait if wait == pause else wait * _spread.uniform(1.0, 1.1))
             pause = 0.0
 
-    def leave_alone(self, exchange: str, name: str, error: TryLaterError) -> None:
-        """Note what an exchange has asked for; raises as `turn`."""
-        now = asyncio.get_running_loop().time()
-        until = now + min(max(0.0, error.after or 0.0), LONGEST_QUIET)
+    def begin(self, exchange: str, name: str, error: TryLaterError) -> None:
+        """Note how long an exchange wants not to be called; raises as `wait`."""
+        now = self._clock().monotonic()
+        until = now + min(max(0.0, error.after or 0.0), LONGEST_COOLDOWN)
         if until > self._until.get(exchange, (now, error))[0]:
             self._until[exchange] = (until, error)
         self._left(exchange, name)
@@ -65,12 +66,12 @@ class Quiet:
         if exchange not in self._until:
             return 0.0
         until, reason = self._until[exchange]
-        left = until - asyncio.get_running_loop().time()
+        left = until - self._clock().monotonic()
         if left <= 0:
             del self._until[exchange]
             return 0.0
         if left > LONGEST_PAUSE:
-            again = (wall_ms() + round(left * 1000)) // 1000 * 1000
+            again = (self._clock().wall_ms() + round(left * 1000)) // 1000 * 1000
             raise FetchError(
                 f"{name}: not to be asked again before {iso(again)}, in {left:.0f} s: {reason}"
             ) from reason
@@ -81,10 +82,11 @@ class Fetch:
     """Asks one exchange for one series, a page at a time."""
 
     __slots__ = (
+        "_clock",
         "_config",
+        "_cooldown",
         "_exchange",
         "_interval",
-        "_quiet",
         "_report",
         "_symbol",
         "size",
@@ -97,12 +99,14 @@ class Fetch:
         symbol: str,
         interval: str,
         config: Config,
-        quiet: Quiet,
+        cooldown: Cooldown,
         report: Callable[[str, Exception], None],
+        clock: Callable[[], Clock],
     ) -> None:
         self._exchange = exchange
-        self._quiet = quiet
+        self._cooldown = cooldown
         self._report = report
+        self._clock = clock
         self._symbol = symbol
         self._interval = interval
         self._config = config
@@ -133,11 +137,9 @@ class Fetch:
         callback = self._exchange.callback("on_candle_data")
         if callback is not None:
             try:
-                told = callback(self._symbol, self._interval, page)
-                if inspect.isawaitable(told):
-                    await told
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                self._report("callback on_candle_data", of_user_code(error))
+                await call_once(callback, self._symbol, self._interval, page)
+            except Exception as error:  # noqa: BLE001 - a callback never fails a request
+                self._report("callback on_candle_data", error)
         return page
 
     async def _ask(self, since: int, limit: int) -> Candles:
@@ -148,26 +150,26 @@ class Fetch:
         attempts = config.get_candles_retry_count + 1
         pause = 0.0
         for attempt in range(1, attempts + 1):
-            await self._quiet.turn(owner, name, pause)
+            await self._cooldown.wait(owner, name, pause)
             try:
                 async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
-                    answer = await _call(
-                        exchange.get_candles, self._symbol, self._interval, since, limit
+                    answer = await call_once(
+                        _call, exchange.get_candles, self._symbol, self._interval, since, limit
                     )
                 break
             except BadCandlesError as error:
                 raise BadCandlesError(f"{name}: {error}") from None
             except TryLaterError as error:
                 failure: Exception = error
-                self._quiet.leave_alone(owner, name, error)
+                self._cooldown.begin(owner, name, error)
             except DataError:
                 raise
             except TimeoutError as error:
                 failure = TimeoutError(
                     str(error) or f"no answer within {config.get_candles_timeout_ms} ms"
                 )
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                failure = of_user_code(error)  # whatever an exchange raises may pass
+            except Exception as error:  # noqa: BLE001 - whatever an exchange raises may pass
+                failure = error
             if attempt == attempts:
                 raise FetchError(
                     f"{name}: get_candles failed {attempts} times, last with "
@@ -177,7 +179,7 @@ class Fetch:
             pause = min(first * 2 ** (attempt - 1), max(first, LONGEST_PAUSE))
             pause *= _spread.uniform(0.8, 1.2)
         try:
-            return _select(read_candles(answer), self.step, since, limit)
+            return _select(read_candles(answer), self.step, since, limit, self._clock().wall_ms())
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
 
@@ -212,13 +214,12 @@ def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
     return future
 
 
-def _select(candles: Candles, step: int, since: int, limit: int) -> Candles:
-    """Check an answer, and cut it to the range asked for."""
+def _select(candles: Candles, step: int, since: int, limit: int, now: int) -> Candles:
+    """Check an answer, and cut it to the range asked for and to candles that closed by `now`."""
     check_candles(candles, step)
     if not len(candles):
         return candles
     t = candles.timestamp
-    now = wall_ms()
     closed = int(np.searchsorted(t, now - step, side="right"))
     if closed < len(t) and int(t[-1]) > now:
         raise BadCandlesError(

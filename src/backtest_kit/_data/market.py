@@ -14,7 +14,6 @@ from backtest_kit._data.series import Gap, Segment, average_prices
 from backtest_kit._data.store import Store
 from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Candles
-from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
     DataRangeError,
@@ -232,7 +231,7 @@ class MarketView:
                 f"data begin at {iso(segment.first)}"
             )
         last = (when // step) * step
-        if segment.stop < last and (segment.asked >= last or last > wall_ms()):
+        if segment.stop < last and (segment.asked >= last or last > self._store.now()):
             raise DataRangeError(f"{name} at {iso(when)}: the data end at {iso(segment.stop)}")
 
 

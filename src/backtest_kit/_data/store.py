@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._data.fetch import Fetch, Quiet
+from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._data.series import Segment, fill
 from backtest_kit._values.candles import Candles, Columns
-from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
     DataRangeError,
@@ -41,14 +41,20 @@ class Store:
     def __init__(
         self,
         logger: Callable[[], Logger],
-        quiet: Quiet,
+        cooldown: Cooldown,
         report: Callable[[str, Exception], None],
+        clock: Callable[[], Clock],
     ) -> None:
         self._segments: OrderedDict[int, tuple[Key, Segment]] = OrderedDict()
         self._locks: WeakKeyDictionary[Any, dict[Key, asyncio.Lock]] = WeakKeyDictionary()
         self._logger = logger
-        self._quiet = quiet
+        self._cooldown = cooldown
         self._report = report
+        self._clock = clock
+
+    def now(self) -> int:
+        """Return the wall clock (ms) that the store goes by."""
+        return self._clock().wall_ms()
 
     async def load(
         self,
@@ -68,13 +74,13 @@ class Store:
         key = (exchange.exchange_name, symbol, interval)
         step = interval_ms(interval)
         since = since // step * step
-        closed = min(until, wall_ms()) // step * step
+        closed = min(until, self.now()) // step * step
         async with self._lock(key):
             old = self._nearest(key, since, closed)
             if old is not None and _covers(old, since, closed):
                 return old
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
-            fetch = Fetch(exchange, symbol, interval, config, self._quiet, self._report)
+            fetch = self._fetch(exchange, symbol, interval, config)
             segment = await self._extend(fetch, name, old, since, closed, config)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")
@@ -106,6 +112,9 @@ class Store:
             if len(self._segments) == 1:
                 break
             self._segments.popitem(last=False)
+
+    def _fetch(self, exchange: ExchangeSchema, symbol: str, interval: str, config: Config) -> Fetch:
+        return Fetch(exchange, symbol, interval, config, self._cooldown, self._report, self._clock)
 
     async def _extend(
         self,
@@ -152,7 +161,7 @@ class Store:
         pages = await fetch.pages(since, until)
         if since >= until or (pages and int(pages[-1].timestamp[-1]) + fetch.step == until):
             return pages, until
-        limit = min(until + LOOK_AROUND * fetch.step, wall_ms() // fetch.step * fetch.step)
+        limit = min(until + LOOK_AROUND * fetch.step, self.now() // fetch.step * fetch.step)
         while until < limit:
             stop = min(until + fetch.size * fetch.step, limit)
             try:

@@ -1,14 +1,11 @@
-"""What a strategy, a listener or a callback can ask without passing a time: "now" is ambient.
+"""Functions for strategies, listeners and callbacks, which read the market at the current step.
 
-One context variable holds a fresh, immutable moment per step. Set it with `moment.set`, and never
-`yield` to a consumer while it is set: a context variable around a `yield` leaks.
+One context variable, `current_moment`, holds a fresh immutable `Moment` for each step. Never
+`yield` to a consumer while it is set: the consumer would see it as well.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Protocol
@@ -20,11 +17,10 @@ from backtest_kit._values.config import Config
 from backtest_kit._values.errors import ContextError
 from backtest_kit._values.events import Mode
 from backtest_kit._values.time import to_datetime
-from backtest_kit._values.user_code import CandlesNotLoaded, of_user_code
 
 
 class View(Protocol):
-    """The market as one run can see it: nothing at or after `when` is reachable through it."""
+    """The market as one run sees it: candles that open at or after `when` can't be reached."""
 
     def window(self, symbol: str, interval: str, limit: int, when: int) -> Candles: ...
     async def window_async(self, symbol: str, interval: str, limit: int, when: int) -> Candles: ...
@@ -36,7 +32,7 @@ class View(Protocol):
 
 
 class Run(Protocol):
-    """What a moment needs to know of its run."""
+    """The run that a moment belongs to, as far as user code can ask about it."""
 
     @property
     def view(self) -> View: ...
@@ -79,29 +75,18 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     paper: bool
 
 
-moment: ContextVar[Moment | None] = ContextVar("moment", default=None)
+current_moment: ContextVar[Moment | None] = ContextVar("current_moment", default=None)
 
 
-def _now(caller: str) -> Moment:
-    now = moment.get()
+def moment_of(caller: str) -> Moment:
+    """Return the current moment; raises ContextError, naming `caller`, outside a run."""
+    now = current_moment.get()
     if now is None:
         raise ContextError(
             f"{caller}() works only while a strategy runs: inside get_signal, a listener, a risk "
             "check or a callback"
         )
     return now
-
-
-async def ask(function: Callable[..., Any], *arguments: object) -> Any:
-    """Call user code, sync or async, and return its answer."""
-    while True:
-        try:
-            answer = function(*arguments)
-            return await answer if inspect.isawaitable(answer) else answer
-        except CandlesNotLoaded as need:
-            await _now("candles").run.view.provide(*need.request)
-        except asyncio.CancelledError as error:
-            raise of_user_code(error) from error
 
 
 async def get_candles(symbol: str, interval: str, limit: int) -> Candles:
@@ -112,7 +97,7 @@ async def get_candles(symbol: str, interval: str, limit: int) -> Candles:
         ValueError: unknown interval, or `limit` is not a whole number of 1 or more.
         DataRangeError: the data begin later than the first candle asked for.
     """
-    now = _now("get_candles")
+    now = moment_of("get_candles")
     return await now.run.view.window_async(symbol, interval, limit, now.when)
 
 
@@ -123,48 +108,48 @@ async def get_average_price(symbol: str) -> float:
         ContextError: called outside a run.
         DataRangeError: there are not enough candles yet.
     """
-    now = _now("get_average_price")
+    now = moment_of("get_average_price")
     return await now.run.view.average_price_async(symbol, now.when)
 
 
 def candles(symbol: str, interval: str, limit: int) -> Candles:
-    """Return the same as `get_candles`, for a strategy that is not async.
+    """Return the same as `get_candles`, for sync code.
 
-    The first time an interval is asked for, the strategy's call is abandoned, the data are
-    fetched, and the strategy is called again: don't put side effects before it.
+    If the candles are not loaded yet, the call of the strategy is abandoned, they are fetched, and
+    the strategy is called again from its beginning: don't put side effects before this.
 
     Raises:
         ContextError, ValueError, DataRangeError: as `get_candles`.
     """
-    now = _now("candles")
+    now = moment_of("candles")
     return now.run.view.window(symbol, interval, limit, now.when)
 
 
 def average_price(symbol: str) -> float:
-    """Return the same as `get_average_price`, for a strategy that is not async."""
-    now = _now("average_price")
+    """Return the same as `get_average_price`, for sync code."""
+    now = moment_of("average_price")
     return now.run.view.average_price(symbol, now.when)
 
 
 def fill_price(symbol: str) -> float:
     """Return the price at which a fill can be had now; raises as `average_price`."""
-    now = _now("fill_price")
+    now = moment_of("fill_price")
     return now.run.view.fill_price(symbol, now.when)
 
 
 def get_date() -> datetime:
-    """Return now, as an aware UTC datetime."""
-    return to_datetime(_now("get_date").when)
+    """Return the instant of the current step, an aware UTC datetime; raises ContextError."""
+    return to_datetime(moment_of("get_date").when)
 
 
 def get_mode() -> Mode:
-    """Return "backtest" or "live"."""
-    return _now("get_mode").run.mode
+    """Return "backtest" or "live"; raises ContextError."""
+    return moment_of("get_mode").run.mode
 
 
 def get_context() -> Context:
-    """Return the names, the mode and the instant of the step that is running."""
-    now = _now("get_context")
+    """Return the names, the mode and the instant of the current step; raises ContextError."""
+    now = moment_of("get_context")
     run = now.run
     return Context(
         engine=run.engine,
@@ -180,9 +165,9 @@ def get_context() -> Context:
 
 async def format_price(symbol: str, price: float) -> str:
     """Return a price as the exchange writes it."""
-    return await _now("format_price").run.view.format("price", symbol, price)
+    return await moment_of("format_price").run.view.format("price", symbol, price)
 
 
 async def format_quantity(symbol: str, quantity: float) -> str:
     """Return a quantity as the exchange writes it."""
-    return await _now("format_quantity").run.view.format("quantity", symbol, quantity)
+    return await moment_of("format_quantity").run.view.format("quantity", symbol, quantity)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, Literal, get_args
 
-from backtest_kit._engine.ambient import Moment, ask, moment
+from backtest_kit._engine.ambient import Moment, current_moment
+from backtest_kit._engine.guard import call_user_code
+from backtest_kit._values.clock import Clock
 
 Channel = Literal[
     "signal",
@@ -32,8 +34,8 @@ Channel = Literal[
     "partial_profit",
     "partial_loss",
 ]
-#: A run pauses at its next breath while a listener is this many events behind.
-HIGH_WATER: Final = 1_000
+#: A queue is looked at this often until it is short enough, seconds.
+_POLL: Final = 0.0005
 
 _inside: ContextVar[tuple[Subscription, ...]] = ContextVar("inside", default=())
 
@@ -72,7 +74,7 @@ class Subscription:
 
     def put(self, event: object) -> None:
         """Queue an event, with the moment in which it happened."""
-        self._items.append((event, moment.get()))
+        self._items.append((event, current_moment.get()))
         self._wake()
 
     @property
@@ -84,7 +86,7 @@ class Subscription:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._work())
 
-    async def drained(self, limit: int) -> None:
+    async def drained(self, limit: int, clock: Clock) -> None:
         """Wait until at most `limit` events are left."""
         while self.behind > limit:
             self._wake()
@@ -92,14 +94,14 @@ class Subscription:
             if task is not None and limit == 0 and task.get_loop() is asyncio.get_running_loop():
                 await asyncio.wait([task])
             else:
-                await asyncio.sleep(0.0005)
+                await clock.sleep(_POLL)
 
     async def _work(self) -> None:
         _inside.set((*_inside.get(), self))
         try:
             while self._items and self.active:
                 event, when = self._items.popleft()
-                moment.set(when)
+                current_moment.set(when)
                 try:
                     await self._handle(event)
                 except Exception as error:  # noqa: BLE001 - a listener never stops the engine
@@ -114,15 +116,20 @@ class Subscription:
             return
         if self._once:
             self.active = False
-        await ask(self._function, event)
+        await call_user_code(self._function, event)
 
 
 class Bus:
     """The channels of one engine."""
 
-    def __init__(self, fail: Callable[[Subscription, BaseException, Moment | None], None]) -> None:
+    def __init__(
+        self,
+        fail: Callable[[Subscription, BaseException, Moment | None], None],
+        clock: Callable[[], Clock],
+    ) -> None:
         self._channels: dict[str, list[Subscription]] = {name: [] for name in get_args(Channel)}
         self._fail = fail
+        self._clock = clock
 
     def listen(
         self,
@@ -182,4 +189,4 @@ class Bus:
             if not late:
                 return
             for subscription in late:
-                await subscription.drained(limit)
+                await subscription.drained(limit, self._clock())

@@ -9,16 +9,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from backtest_kit._data.feed import Feed
-from backtest_kit._data.fetch import Quiet
+from backtest_kit._data.fetch import Cooldown
 from backtest_kit._data.store import Store
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Bus, Subscription
 from backtest_kit._engine.record import Records
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.files import FileAdapter
-from backtest_kit._state.states import LiveStates
+from backtest_kit._state.owner import StateOwner
+from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, configure, from_environment
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import (
@@ -67,17 +68,20 @@ class Engine:
         self.walkers: Registry[WalkerSchema] = Registry("walker")
         #: The newest walk by walker and symbols.
         self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
-        self.bus = Bus(self._listener_failed)
-        quiet = Quiet()
-        self.store = Store(lambda: self.logger, quiet, self._exchange_code_failed)
-        self.feed = Feed(lambda: self.logger, quiet, self._exchange_code_failed)
+        self.bus = Bus(self._listener_failed, self._current_clock)
+        #: What live runs and requests take for the time; tests may set another.
+        self.clock = Clock()
+        clock = self._current_clock
+        cooldown = Cooldown(clock)
+        self.store = Store(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
+        self.feed = Feed(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
         self.records = Records()
         self.books = SharedBooks()
         self.live_books = SharedBooks()
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
         self.adapter: PersistAdapter | None = None
-        self.live = LiveStates(self._adapter, self._state_failed)
+        self.live = StateOwner(self._adapter, self._state_failed, clock)
 
     def set_config(self, **changes: object) -> None:
         """Change settings, all of them or none; runs that have begun keep theirs.
@@ -105,6 +109,9 @@ class Engine:
             self.bus.emit(event, "exit")
         await self.bus.drain()
 
+    def _current_clock(self) -> Clock:
+        return self.clock
+
     def _adapter(self) -> PersistAdapter:
         return FileAdapter(self.config.state_dir) if self.adapter is None else self.adapter
 
@@ -112,7 +119,7 @@ class Engine:
         self.report(ErrorEvent(where=where, error=error, mode="live"))
 
     def _exchange_code_failed(self, where: str, error: Exception) -> None:
-        self.report(_event(where, error, moment.get()))
+        self.report(_event(where, error, current_moment.get()))
 
     def _listener_failed(
         self, subscription: Subscription, error: BaseException, at: Moment | None

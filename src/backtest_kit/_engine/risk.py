@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from backtest_kit._engine.ambient import ask
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._values.positions import (
     ActivePosition,
     PositionHistory,
@@ -345,7 +345,7 @@ async def _reason(
     )
     for validation in schema.validations:
         try:
-            answer: Any = await ask(validation, check)
+            answer: Any = await call_user_code(validation, check)
         except Exception as error:  # noqa: BLE001 - raising is how a check rejects
             return str(error) or type(error).__name__
         if answer is None or answer is True:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from backtest_kit._data.market import MarketView
-from backtest_kit._engine.ambient import Moment, ask, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._rules.proposal import Quote, complete
-from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.config import Config
 from backtest_kit._values.events import (
     DoneEvent,
@@ -83,7 +83,7 @@ class Run:
 
     async def tell(self, tick: Tick) -> None:
         """Tell listeners and callbacks of a result, in the moment of its step."""
-        moment.set(Moment(self, tick.timestamp))
+        current_moment.set(Moment(self, tick.timestamp))
         channel: Any = f"signal_{self.mode}"
         if self.engine.bus.wanted("signal", channel):
             self.engine.bus.emit(tick, "signal", channel)
@@ -94,7 +94,7 @@ class Run:
 
     async def tell_milestone(self, event: PartialEvent) -> None:
         """Tell listeners and callbacks of a milestone."""
-        moment.set(Moment(self, event.timestamp))
+        current_moment.set(Moment(self, event.timestamp))
         profit = event.level > 0
         if self.engine.bus.wanted("partial_profit" if profit else "partial_loss"):
             self.engine.bus.emit(event, "partial_profit" if profit else "partial_loss")
@@ -108,13 +108,13 @@ class Run:
     async def guarded(self, where: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call user code whose answer does not matter; what it raises is an error event."""
         try:
-            await ask(function, *arguments)
+            await call_user_code(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a run
             self.error(where, error)
 
     def error(self, where: str, error: Exception) -> None:
         """Count, emit and log an error of user code or of one step."""
-        now = moment.get()
+        now = current_moment.get()
         event = ErrorEvent(
             where=where, error=error, when=None if now is None else now.when, **self._names()
         )
@@ -129,7 +129,7 @@ class Run:
         """Ask the strategy's risk profiles; tell of every answer that someone waits for."""
         if not self.strategy.risk_names:
             return True
-        moment.set(Moment(self, when))
+        current_moment.set(Moment(self, when))
         answers = await self.risk_gate.check(row, price, when, reserve=reserve)
         allowed = answers[-1].reason is None
         self.record.risk_allowed += allowed
@@ -177,7 +177,7 @@ class Run:
         """Record a duration in milliseconds, and tell listeners of it."""
         self.record.timing(metric_type).add(duration, count)
         if self.engine.bus.wanted("performance"):
-            now = wall_ms()
+            now = self.engine.clock.wall_ms()
             event = PerformanceEvent(
                 **self._names(),
                 metric_type=metric_type,

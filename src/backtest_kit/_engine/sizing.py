@@ -6,8 +6,8 @@ import math
 from numbers import Real
 from typing import Any
 
-from backtest_kit._engine.ambient import ask
 from backtest_kit._engine.engine import current_engine
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.task import run_blocking
 from backtest_kit._values.schemas import SizingSchema
 
@@ -157,5 +157,5 @@ def _finish(
             "account_balance": balance,
             "price_open": price_open,
         }
-        run_blocking(lambda: ask(callback, quantity, parameters))
+        run_blocking(lambda: call_user_code(callback, quantity, parameters))
     return quantity

@@ -1,4 +1,4 @@
-"""Runs in the background, and runs from code that is not async."""
+"""Runs as background tasks, and runs started from sync code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import aclosing
 from typing import Any, Generic, Literal, TypeVar
 
-from backtest_kit._engine.ambient import ask
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._values.schemas import ExchangeSchema
 
 T = TypeVar("T")
@@ -17,13 +17,13 @@ Status = Literal["running", "stopping", "done", "cancelled", "failed"]
 
 
 class RunTask(Generic[T]):
-    """A run in the background. Awaiting it waits for its end and raises what ended it."""
+    """A run in the background. Awaiting it waits for its end, and raises the error."""
 
     def __init__(self, work: Coroutine[Any, Any, T], stop: Callable[[], None]) -> None:
         self._stop = stop
         self._stopping = False
         self._task = asyncio.get_running_loop().create_task(work)
-        # what is raised has gone to the exit channel as well: no complaint if nobody awaits
+        # an error has gone to the exit channel as well: asyncio need not log it if nobody awaits
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -31,7 +31,7 @@ class RunTask(Generic[T]):
 
     @property
     def status(self) -> Status:
-        """Where the run stands."""
+        """The status of the run."""
         if not self._task.done():
             return "stopping" if self._stopping else "running"
         if self._task.cancelled():
@@ -39,23 +39,23 @@ class RunTask(Generic[T]):
         return "failed" if self._task.exception() is not None else "done"
 
     def stop(self) -> None:
-        """Take no new signals; a signal that lives runs to its close. Returns at once."""
+        """Take no new signals; an open position is followed to its close. Returns at once."""
         self._stopping = True
         self._stop()
 
     def cancel(self) -> None:
-        """End the run where it is."""
+        """End the run at once."""
         self._task.cancel()
 
 
 async def collect(results: AsyncGenerator[T, None]) -> list[T]:
-    """Return all results of a run as a list, and close it, whatever ends it."""
+    """Return all results of a run as a list, and close the run, also after an error."""
     async with aclosing(results):
         return [result async for result in results]
 
 
 async def exhaust(results: AsyncGenerator[object, None]) -> None:
-    """Let a run go to its end, and close it, whatever ends it."""
+    """Iterate a run to its end, and close it, also after an error."""
     async with aclosing(results):
         async for _ in results:
             pass
@@ -64,11 +64,11 @@ async def exhaust(results: AsyncGenerator[object, None]) -> None:
 async def hang_up(exchange: ExchangeSchema) -> None:
     """Close the connections of an exchange, where it has any."""
     if exchange.close is not None:
-        await ask(exchange.close)
+        await call_user_code(exchange.close)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also from inside a running loop (then in a thread of its own)."""
+    """Run a coroutine to its end; inside a running event loop, in a thread of its own."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

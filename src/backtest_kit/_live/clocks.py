@@ -1,4 +1,4 @@
-"""The clocks that live runs step by: the wall clock, or a virtual one."""
+"""When a live run steps: by the wall clock, or by a virtual one."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol
 
-from backtest_kit._values.clock import stopwatch, wall_ms
+from backtest_kit._values.clock import Clock, stopwatch
 from backtest_kit._values.errors import ClockError
 from backtest_kit._values.time import MINUTE, iso, to_ms
 
-#: The wall clock is looked at this often while waiting: it may jump, or the machine may sleep.
+#: While waiting, the wall clock is read this often: it may jump, or the machine may sleep.
 _GLANCE_MS: Final = 1_000
-#: What a ticker returns where it was woken before a step was due.
+#: Returned by a ticker that was woken before a step was due.
 WOKEN: Final = -1
 
 
 class Ticker(Protocol):
-    """Tells one live run when to step."""
+    """Says when one live run steps; a step is named by its minute, in milliseconds UTC."""
 
     async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
-        """Wait for a step later than `done`, and other than `tried`, which failed.
+        """Wait for the next step after `done`, skipping `tried` (the step that just failed).
 
-        Returns the newest one due (ms), `None` at the end, and `WOKEN` where `wake` is set first.
+        Returns the newest step that is due, `None` after the last one, or `WOKEN` if `wake` is set
+        first.
         """
         ...
 
@@ -35,11 +36,13 @@ class Ticker(Protocol):
 class WallTicker:
     """Steps by the wall clock, `delay_ms` after each full minute.
 
-    Every step is derived from the wall clock anew, so nothing drifts. A clock that goes back is
-    waited for, so that no minute is stepped twice; `report` is told once.
+    Every step is computed from the wall clock, so nothing drifts. If the clock goes back, the
+    ticker waits until it has passed the last step again, so that no minute is stepped twice, and
+    calls `report` once.
     """
 
-    def __init__(self, delay_ms: int, report: Callable[[ClockError], None]) -> None:
+    def __init__(self, clock: Clock, delay_ms: int, report: Callable[[ClockError], None]) -> None:
+        self._clock = clock
         self._delay = delay_ms
         self._report = report
         self._told = False
@@ -47,7 +50,7 @@ class WallTicker:
     async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
         """See `Ticker`."""
         while True:
-            now = wall_ms() - self._delay
+            now = self._clock.wall_ms() - self._delay
             due = now // MINUTE * MINUTE
             if (done is None or due > done) and due != tried:
                 self._told = False
@@ -71,15 +74,15 @@ class WallTicker:
 
     def over(self, when: int) -> bool:
         """See `Ticker`."""
-        return wall_ms() - self._delay >= when + MINUTE
+        return self._clock.wall_ms() - self._delay >= when + MINUTE
 
 
 class VirtualClock:
     """A clock for `Live.run(..., clock=...)`: a step at each minute from `start` to `end`.
 
-    Both are included, and must be aware. As fast as the steps can be done or, with `speed`, that
-    many times as fast as the real clock at most. The run ends there; a pending signal stays
-    pending.
+    Both are included, and must be aware. Steps follow each other as fast as they can be done or,
+    with `speed`, at most that many times as fast as in real time. The run ends at `end`; an open
+    position stays open.
 
     Raises:
         ValueError: a datetime is naive, `end` is before `start`, or `speed` is not above 0.

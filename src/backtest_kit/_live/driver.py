@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Final
+from typing import Any
 
-from backtest_kit._engine.ambient import Moment, ask, moment
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import question
-from backtest_kit._engine.bus import HIGH_WATER
+from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.ledger import Event, Ledger, LiveTick
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import is_due
+from backtest_kit._rules.missed import plan
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Cancel, pending_step, scheduled_step
 from backtest_kit._rules.tape import Bar, Tape
-from backtest_kit._state.states import LiveStates
-from backtest_kit._values.clock import stopwatch
+from backtest_kit._state.owner import StateOwner
+from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.errors import (
     DataError,
     DataRangeError,
@@ -30,52 +32,39 @@ from backtest_kit._values.results import CancelReason, TickIdle
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
 
-#: The run lets others work after about this many milliseconds.
-BREATH: Final = 10.0
-
-
-class _Missed:
-    """Steps that were missed in a row: the first and the last (ms), and how many."""
-
-    __slots__ = ("count", "first", "last")
-
-    def __init__(self) -> None:
-        self.count = self.first = self.last = 0
-
 
 class MinuteDriver:
     """The driver of one live run; `play` may be iterated once.
 
-    `recorded`: the candles are all there already (a virtual clock), so that one which is missing is
-    not late, and the data may end.
+    `recorded`: all candles exist already (a virtual clock), so that a missing one is not late but
+    the end of the data.
     """
 
-    def __init__(self, run: Run, ticker: Ticker, states: LiveStates, *, recorded: bool) -> None:
+    def __init__(self, run: Run, ticker: Ticker, owner: StateOwner, *, recorded: bool) -> None:
         self._run = run
         self._ticker = ticker
-        self._states = states
         self._recorded = recorded
         self._ask_strategy = question(run.strategy)
         self._interval = INTERVALS[run.strategy.interval]
-        self._ledger = Ledger(run, states)
+        self._ledger = Ledger(run, owner)
         self._wake = asyncio.Event()
         self._at: int | None = None
         self._tried: int | None = None
-        self._breath = stopwatch()
+        self._pacer = Pacer(run.engine.bus)
 
     def stop(self) -> None:
-        """Take no new signals; a waiting one is dropped, a filled one runs to its close."""
+        """Take no new signals; cancel a waiting one, and follow an open position to its close."""
         self._run.stopping = True
         self._wake.set()
 
     async def play(self) -> AsyncGenerator[LiveTick, None]:
-        """Yield what is opened, closed and cancelled; listeners are told of the rest."""
+        """Yield opened, closed and cancelled signals; listeners are told of the other results."""
         run, ledger = self._run, self._ledger
         entered = cancelled = False
         run.risk_gate.join(None)
         try:
-            await asyncio.sleep(0)  # runs started together all enter before any goes on
-            ledger.state = await self._states.enter(ledger.key, self.stop)
+            await yield_to_others()  # runs started together all enter before any goes on
+            await ledger.enter(self.stop)
             entered = True
             run.engine.records.add(run.record)
             self._at = await ledger.resume()
@@ -101,8 +90,8 @@ class MinuteDriver:
                 await run.engine.bus.drain()
 
     async def _advance(self) -> Sequence[tuple[int, LiveTick]] | None:
-        """Step until there is something to yield, or the end (`None`)."""
-        outside = moment.set(None)
+        """Do steps until there are results to yield; `None` at the end of the run."""
+        outside = current_moment.set(None)
         run, ledger = self._run, self._ledger
         try:
             while True:
@@ -122,27 +111,20 @@ class MinuteDriver:
                     return None
                 if when != WOKEN:
                     await self._minute(when)
-                    await self._breathe()
+                    if self._pacer.due:
+                        await self._pacer.yield_now()
         finally:
-            moment.reset(outside)
-
-    async def _breathe(self) -> None:
-        """Let other tasks run, and wait for listeners that are far behind."""
-        if stopwatch() - self._breath < BREATH:
-            return
-        await asyncio.sleep(0)
-        await self._run.engine.bus.drain(HIGH_WATER)
-        self._breath = stopwatch()
+            current_moment.reset(outside)
 
     async def _minute(self, when: int) -> None:
-        """Do the step `when` and, for what lives, those that were missed before it."""
+        """Do the step `when` and, with an open signal, the steps missed before it."""
         run, began = self._run, stopwatch()
         self._tried = when
         if self._at is None:
             self._at = when - MINUTE
             self._ledger.begin(when)
         since = self._at + MINUTE if self._ledger.signal is not None else when
-        moment.set(Moment(run, when))
+        current_moment.set(Moment(run, when))
         try:
             if not self._recorded:
                 run.view.horizon = when
@@ -156,7 +138,7 @@ class MinuteDriver:
                 if self._recorded:
                     raise late
                 run.error("feed", late)
-            await self._steps(tape, reached, when)
+            await self._catch_up(tape, reached, when)
             if reached < when:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
             else:
@@ -174,63 +156,57 @@ class MinuteDriver:
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
-            self._states.beat(self._ledger.key, self._at)
+            self._ledger.heartbeat(self._at)
 
-    async def _steps(self, tape: Tape, reached: int, when: int) -> None:
-        """Do the steps up to `reached`; of them, only `when` is on time."""
-        missed = _Missed()
+    async def _catch_up(self, tape: Tape, reached: int, when: int) -> None:
+        """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
+        assert self._at is not None
+        record, known, first = self._run.record, self._run.record.missed, self._at + MINUTE
+        missed = range(first, first, MINUTE)
         try:
-            await self._steps_noting(tape, reached, when, missed)
+            while self._at < reached:
+                # planned anew after each step: it may close the signal, and it takes time
+                on_time = reached == when and not self._ticker.over(when)
+                lives = self._ledger.signal is not None
+                steps, skipped = plan(self._at, reached, on_time=on_time, lives=lives)
+                if skipped:
+                    self._at = skipped[-1]
+                    missed = range(first, skipped.stop, MINUTE)
+                    self._run.risk_gate.advance_to(self._at + 1)
+                    continue
+                t = steps[0]
+                on_time = on_time and t == when
+                after = missed if on_time else range(first, t + MINUTE, MINUTE)
+                record.missed = known + len(after)  # stored with the step's outcome
+                await self._do(tape, t, on_time=on_time)
+                self._at, missed = t, after
+                if self._pacer.due:
+                    await self._pacer.yield_now()
         finally:
-            self._run.record.until = self._at or 0
-            if missed.count:
+            record.missed = known + len(missed)  # a step that failed will be done again
+            record.until = self._at or 0
+            if missed:
                 self._tell_missed(missed)
-        if missed.count:
+        if missed:
             await self._ledger.note(self._at)
 
-    async def _steps_noting(self, tape: Tape, reached: int, when: int, missed: _Missed) -> None:
-        assert self._at is not None
-        while self._at < reached:
-            t = self._at + MINUTE
-            on_time = t == when and not self._ticker.over(when)
-            if self._ledger.signal is None and not on_time:
-                # nothing lives: the rest of the past has nothing to say
-                stop = reached if reached < when or self._ticker.over(when) else when - MINUTE
-                self._miss(missed, t, stop)
-                self._at = stop
-                self._run.risk_gate.advance_to(stop + 1)
-                continue
-            price = tape.price[tape.row(t)] if t >= tape.first else float("nan")
-            moment.set(Moment(self._run, t))
-            if not on_time:  # before the step, whose outcome is stored with the count
-                self._miss(missed, t, t)
-            try:
-                if price == price:
-                    await self._step(tape.bar(t), on_time=on_time)
-                else:
-                    self._no_price(tape, t)
-            except BaseException:
-                if not on_time:  # it will be done again
-                    self._miss(missed, t, t - MINUTE, -1)
-                raise
-            self._at = t
-            self._run.record.frames += on_time
-            await self._breathe()
+    async def _do(self, tape: Tape, when: int, *, on_time: bool) -> None:
+        """Do one step, if it has a price."""
+        current_price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
+        current_moment.set(Moment(self._run, when))
+        if current_price == current_price:
+            await self._step(tape.bar(when), on_time=on_time)
+        else:
+            self._no_price(tape, when)
+        self._run.record.frames += on_time
 
-    def _miss(self, missed: _Missed, first: int, last: int, count: int | None = None) -> None:
-        """Count the steps from `first` to `last` as missed; `count`: so many instead."""
-        count = (last - first) // MINUTE + 1 if count is None else count
-        missed.first = missed.first or first
-        missed.last = last
-        missed.count += count
-        self._run.record.missed += count
-
-    def _tell_missed(self, missed: _Missed) -> None:
-        steps = "1 step was" if missed.count == 1 else f"{missed.count} steps were"
+    def _tell_missed(self, missed: range) -> None:
+        count = len(missed)
+        steps = "1 step was" if count == 1 else f"{count} steps were"
         self._run.error(
             "missed steps",
             MissedStepsError(
-                f"{steps} missed, {iso(missed.first)} to {iso(missed.last)}: what lived was "
+                f"{steps} missed, {iso(missed[0])} to {iso(missed[-1])}: an open signal was "
                 "followed through them, the strategy was not asked"
             ),
         )
@@ -284,7 +260,7 @@ class MinuteDriver:
         try:
             if not self._recorded:
                 await run.view.prefetch(when)
-            answer = await ask(self._ask_strategy, run.symbol, to_datetime(when))
+            answer = await call_user_code(self._ask_strategy, run.symbol, to_datetime(when))
             if answer is not None:
                 row = self._accept(answer, bar)
         except Exception as error:  # noqa: BLE001 - an error of one step never ends a run

@@ -1,28 +1,29 @@
-"""One live run's durable side: written first, then told, then entered into the journal.
+"""The durable state of one live run: stored first, then told, then entered into the journal.
 
 The order of writes, and why a crash between any two of them loses and doubles nothing:
 
-1. The run's document is replaced, all of a step's outcome at once: what lives, the throttle, the
-   milestones, and the transitions themselves (the outbox). Before it, the step has not happened and
+1. The run's document is replaced, all of a step's outcome at once: the open signal, the throttle,
+   the milestones, and the transitions themselves (the outbox). After a crash before this, the step
    is done again; after it, the step is over and is never done again.
 2. Listeners, callbacks and the consumer are told.
-3. The transitions are entered into the journal, by their sequence: doing it twice changes nothing.
-4. The document is replaced once more, without them in the outbox. A crash before this tells them
-   again at the next start, with the same ids.
+3. The transitions are entered into the journal by their sequence number, so that doing it twice
+   changes nothing.
+4. The document is replaced once more, with them removed from the outbox. After a crash before this,
+   they are told again at the next start, with the same ids.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from backtest_kit._engine.ambient import moment
+from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.run import Run
 from backtest_kit._state.documents import LiveState, RunKey, Transition, transition
-from backtest_kit._state.states import LiveStates
+from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.positions import position_of
@@ -36,48 +37,54 @@ Event = Tick | PartialEvent
 class Ledger:
     """The state, the outbox and the journal of one live run."""
 
-    def __init__(self, run: Run, states: LiveStates) -> None:
+    def __init__(self, run: Run, owner: StateOwner) -> None:
         self._run = run
-        self._states = states
+        self._owner = owner
         self.key = RunKey(run.exchange_name, run.strategy_name, run.symbol)
         self.state = LiveState(
             exchange_name=run.exchange_name, strategy_name=run.strategy_name, symbol=run.symbol
         )
-        #: Told results that the consumer has not been given yet, with their sequence.
+        #: Results for the consumer of the run, with their sequence, that it has not received yet.
         self.batch: list[tuple[int, LiveTick]] = []
-        #: Transitions before this sequence have reached the consumer.
+        #: The consumer has received all transitions before this sequence.
         self.heard = 0
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
     @property
     def signal(self) -> SignalRow | None:
-        """What lives."""
+        """The open signal: waiting for its entry price, or filled."""
         return self.state.signal
 
     @property
     def filled(self) -> SignalRow | None:
-        """What lives, if it is filled."""
+        """The open signal, if it is filled."""
         row = self.state.signal
         return row if row is not None and row.pending_at is not None else None
 
-    async def resume(self) -> int | None:
-        """Go on from the stored state, and tell again what may not have been told.
+    async def enter(self, stop: Callable[[], None]) -> None:
+        """Make the state this run's own; raises as `StateOwner.enter`."""
+        self.state = await self._owner.enter(self.key, stop)
 
-        Returns the newest step that is done (ms), `None` if there was none. `LiveStates.enter` must
-        have returned the state.
+    async def resume(self) -> int | None:
+        """Continue from the stored state; tell the transitions of the outbox again.
+
+        Returns the newest step that is done (ms), `None` before the first. Call `enter` first.
+
+        Raises:
+            StateError: the state can't be read or written.
         """
         run, state = self._run, self.state
-        for entry in await self._states.history(state):
+        for entry in await self._owner.journal.history(state):
             run.record.add(entry.tick or entry.milestone)
-        slowest = self._states.slowest()
+        oldest_step = self._owner.runs.oldest_step()
         run.risk_gate.restore(
-            self._states.others(self.key),
+            self._owner.positions_elsewhere(self.key),
             self.filled,
             [
                 (position_of(tick.signal), tick.close_timestamp)
                 for tick in run.record.closed
-                if tick.close_timestamp > slowest
+                if tick.close_timestamp > oldest_step
             ],
         )
         run.record.living, run.record.missed = state.signal, state.missed
@@ -89,11 +96,11 @@ class Ledger:
         )
         for entry in state.outbox:
             await self._tell(entry)
-        moment.set(None)
+        current_moment.set(None)
         if state.at is None or state.began_at is None:
             return None
         run.record.since = state.began_at
-        run.record.until = max(state.at, self._states.last_beat(state))
+        run.record.until = max(state.at, self._owner.heartbeats.last_step(state))
         return run.record.until
 
     def begin(self, when: int) -> None:
@@ -110,12 +117,12 @@ class Ledger:
         first: Tick | None = None,
         **changes: Any,
     ) -> None:
-        """Make outcomes durable, all at once, steps being over up to `when`; then act and tell.
+        """Store outcomes, all at once, with the newest step that is over; release slots, then tell.
 
-        `first` is told before the events, and not kept.
+        `first` is told before the events, and is not stored.
 
         Raises:
-            StateError: it can't be written; then nothing has changed, and nobody was told.
+            StateError: it can't be written; then nothing has changed, and nothing was told.
         """
         async with self._writing:
             number = self.state.sequence
@@ -138,7 +145,7 @@ class Ledger:
             await self._tell(entry)
 
     async def note(self, at: int | None) -> None:
-        """Make durable how far the run has come, and how many steps it has missed.
+        """Store the newest step, and how many steps were missed.
 
         Raises:
             StateError: it can't be written.
@@ -146,14 +153,18 @@ class Ledger:
         async with self._writing:
             await self._write(at=at, missed=self._run.record.missed)
 
+    def heartbeat(self, at: int) -> None:
+        """Note that the step `at` is done; written soon, for all runs together."""
+        self._owner.heartbeats.note(self.key, at, self._owner.runs.stored(self.key))
+
     def settle_soon(self) -> None:
-        """Begin to enter into the journal what everybody has been told of."""
+        """Start a task that moves transitions which everybody has received to the journal."""
         self.heard = self.state.sequence
         if self.state.outbox and (self._settling is None or self._settling.done()):
             self._settling = asyncio.get_running_loop().create_task(self._settle_quietly())
 
     async def leave(self, at: int | None, *, cancelled: bool) -> None:
-        """Finish what is under way, write the newest step, and give state and slots back."""
+        """Finish the writes under way, store the newest step, release the state and risk slots."""
         run = self._run
         if self.filled is None:
             run.risk_gate.cancel_reservation()
@@ -171,7 +182,7 @@ class Ledger:
         finally:
             if self._settling is not None:
                 self._settling.cancel()
-            await self._states.leave(self.key)
+            await self._owner.leave(self.key)
 
     async def _settle_quietly(self) -> None:
         try:
@@ -180,16 +191,16 @@ class Ledger:
             self._run.error("state", error)
 
     async def _settle(self) -> None:
-        """Enter into the journal what was told, then forget that it might not have been."""
+        """Move the transitions that everybody has received from the outbox to the journal."""
         heard = self.heard
         entries = [entry for entry in self.state.outbox if entry.sequence < heard]
         if not entries:
             return
         try:
-            await self._states.journal(self.key, entries)
+            await self._owner.journal.add(self.key, entries)
         except CorruptStateError as error:  # set aside; the page begins anew
             self._run.error("journal", error)
-            await self._states.journal(self.key, entries)
+            await self._owner.journal.add(self.key, entries)
         await self._run.engine.bus.drain()
         async with self._writing:
             left = tuple(entry for entry in self.state.outbox if entry.sequence >= heard)
@@ -198,9 +209,9 @@ class Ledger:
     async def _write(self, **changes: Any) -> None:
         state = msgspec.structs.replace(self.state, **changes)
         try:
-            await self._states.write(state)
+            await self._owner.runs.write(state)
         except asyncio.CancelledError:
-            if self._states.stored(self.key) is state:  # it was written all the same
+            if self._owner.runs.stored(self.key) is state:  # it was written all the same
                 self.state = state
             raise
         self.state = state

@@ -1,4 +1,4 @@
-"""`bk.Live`: run a strategy minute by minute, and look at what has come of it."""
+"""`bk.Live`: run a strategy minute by minute, and read its results."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from backtest_kit._reports.table import write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
 from backtest_kit._values.errors import RegistrationError, UnknownNameError
 
-#: Seconds that a run waits, before a risk check, for another one that is behind.
+#: Seconds that a run waits before a risk check for another run that is behind.
 PATIENCE = 10.0
 
 
 class Live:
     """Live runs on the current engine; see `Backtest` for what the methods share.
 
-    What lives, and all transitions, are kept under the setting `state_dir` (or by the adapter of
-    `use_persist_adapter`): a run that is killed goes on where it was when it is started again.
+    The open signal of each run, and all its transitions, are stored under the setting `state_dir`
+    (or by the adapter of `use_persist_adapter`): a run that is killed continues from there when it
+    is started again.
     """
 
     @staticmethod
@@ -36,14 +37,14 @@ class Live:
     ) -> AsyncGenerator[LiveTick, None]:
         """Return an async generator of opened, closed and cancelled results.
 
-        It never ends by itself, unless `clock` does. What was not certainly told before a crash
-        is told again first, with the same `transition_id`.
+        It ends only where `clock` does. Results that may not have been delivered before a crash
+        come first, with the same `transition_id` as then.
 
         Raises:
             UnknownNameError: nothing is registered under one of the names.
             StateError: (while iterating) the state is damaged, can't be used, or is in use.
             ExchangeRefusedError: (while iterating) the exchange refuses the symbol or the key.
-            DataError: (while iterating, with `clock`) the recorded candles can't be had.
+            DataError: (while iterating, with `clock`) the recorded candles can't be read.
         """
         return _prepare(symbol, strategy_name, exchange_name, clock)[1].play()
 
@@ -51,10 +52,11 @@ class Live:
     def background(
         symbol: str, *, strategy_name: str, exchange_name: str, clock: VirtualClock | None = None
     ) -> RunTask[None]:
-        """Start a live run as a task; what ends it early is emitted on the exit channel.
+        """Start a live run as a task; an error that ends it is emitted on the exit channel.
 
-        `task.stop()` takes no new signals, drops a waiting one, lets a filled one run to its close,
-        and then ends the run; `task.cancel()` ends it at once, with its state safe.
+        `task.stop()` takes no new signals, cancels one that waits for its entry price, follows an
+        open position to its close, and then ends the run; `task.cancel()` ends it at once, with its
+        state stored.
 
         Raises:
             UnknownNameError: nothing is registered under one of the names.
@@ -73,7 +75,7 @@ class Live:
 
     @staticmethod
     def stop(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> None:
-        """Stop a run as `RunTask.stop` does, wherever in the engine it was started.
+        """Stop a run of this engine as `RunTask.stop` does, whoever started it.
 
         Raises:
             UnknownNameError: no such live run.
@@ -88,14 +90,14 @@ class Live:
         if not found:
             there = "; ".join(f"{key.strategy_name} {key.symbol}" for key in running) or "nothing"
             raise UnknownNameError(
-                f"{strategy_name} on {symbol} does not run live (what runs: {there})"
+                f"{strategy_name} on {symbol} does not run live (running: {there})"
             )
         for stop in found:
             stop()
 
     @staticmethod
     def get_data(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> LiveData:
-        """Return all that the run has done since its state began, in this process or earlier.
+        """Return all that the run has done since its state began, also in earlier processes.
 
         Raises:
             UnknownNameError: no such live run in this process, or several (then name the exchange).
@@ -144,7 +146,7 @@ def _prepare(
 ) -> tuple[Run, MinuteDriver]:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a text that is not empty")
+        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
     if clock is not None and not isinstance(clock, VirtualClock):
         raise TypeError(f"clock={clock!r} must be a VirtualClock, or None for the wall clock")
     strategy = engine.strategies.get(strategy_name)
@@ -184,7 +186,9 @@ def _prepare(
         ),
     )
     if clock is None:
-        ticker = WallTicker(engine.config.step_delay_ms, lambda error: run.error("clock", error))
+        ticker = WallTicker(
+            engine.clock, engine.config.step_delay_ms, lambda error: run.error("clock", error)
+        )
         driver = MinuteDriver(run, ticker, engine.live, recorded=False)
     else:
         driver = MinuteDriver(run, VirtualTicker(clock), engine.live, recorded=True)

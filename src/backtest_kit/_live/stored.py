@@ -1,15 +1,13 @@
-"""Look at stored live state from outside, without a run and without changing it."""
+"""Read stored live state without a run, and delete the state of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._state.documents import (
-    PAGE,
     Heartbeat,
     LiveState,
     Page,
@@ -17,10 +15,11 @@ from backtest_kit._state.documents import (
     Transition,
     decode,
     encode,
-    page_key,
     run_key,
 )
-from backtest_kit._state.states import HEARTBEAT, SET_ASIDE
+from backtest_kit._state.heartbeats import HEARTBEAT
+from backtest_kit._state.journal import merge, page_keys
+from backtest_kit._state.storage import SET_ASIDE
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import StateError
 
@@ -28,8 +27,8 @@ from backtest_kit._values.errors import StateError
 class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
     """A live run as it is stored.
 
-    `at` is its newest step in milliseconds, `None` before the first. `damage` says why `state` or
-    some of `transitions` can't be read.
+    `at` is its newest step in milliseconds, `None` before the first. `damage` holds a message for
+    each document of it that can't be read; `state` is `None` if its own can't be.
     """
 
     key: RunKey
@@ -58,7 +57,7 @@ def stored_runs(adapter: Any) -> list[StoredRun]:
             found[key] = StoredRun(key=key, damage=tuple(x for x in (problem,) if x))
             continue
         transitions, problems = _history(adapter, state)
-        newest = (state.at, (beats.last(state) if beats else 0) or None)
+        newest = (state.at, (beats.last_step(state) if beats else 0) or None)
         found[key] = StoredRun(
             key=key,
             at=max((at for at in newest if at is not None), default=None),
@@ -70,7 +69,7 @@ def stored_runs(adapter: Any) -> list[StoredRun]:
 
 
 def stored_record(run: StoredRun, config: Config) -> RunRecord:
-    """Return what reports are made of; the costs are those that the run was made with.
+    """Return the record that reports are made of, with the costs that the run was made with.
 
     Raises:
         StateError: the run's document is damaged.
@@ -104,8 +103,8 @@ def forget(adapter: Any, run: StoredRun) -> None:
     adapter.acquire()
     try:
         adapter.delete("run", str(run.key))
-        for number in _pages(run.state) if run.state else ():
-            adapter.delete("journal", page_key(run.key, number))
+        for key in page_keys(run.state) if run.state else ():
+            adapter.delete("journal", key)
         beats, _ = _read(adapter, "heartbeat", HEARTBEAT, Heartbeat)
         if beats is not None and beats.at.pop(str(run.key), None) is not None:
             adapter.write("heartbeat", HEARTBEAT, encode(beats))
@@ -113,21 +112,9 @@ def forget(adapter: Any, run: StoredRun) -> None:
         adapter.release()
 
 
-def _pages(state: LiveState) -> Iterator[int]:
-    return iter(range(-(-state.sequence // PAGE)))
-
-
 def _history(adapter: Any, state: LiveState) -> tuple[list[Transition], list[str]]:
-    found = {entry.sequence: entry for entry in state.outbox}
-    problems = []
-    for number in _pages(state):
-        page, problem = _read(adapter, "journal", page_key(state.key, number), Page)
-        if problem:
-            problems.append(problem)
-        for entry in page.transitions if page else ():
-            if entry.sequence < state.sequence:
-                found[entry.sequence] = entry
-    return [found[i] for i in sorted(found)], problems
+    read = [_read(adapter, "journal", key, Page) for key in page_keys(state)]
+    return merge(state, [page for page, _ in read]), [problem for _, problem in read if problem]
 
 
 def _read(adapter: Any, kind: str, key: str, type_: type[Any]) -> tuple[Any, str]:

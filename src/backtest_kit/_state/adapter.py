@@ -1,4 +1,4 @@
-"""What a place for live state must do."""
+"""The protocol of persist adapters: where live state is stored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from backtest_kit._values.errors import RegistrationError
+from backtest_kit._values.user_code import call_once
 
 T = TypeVar("T")
 REQUIRED = ("read", "write", "delete", "list")
@@ -15,15 +16,15 @@ REQUIRED = ("read", "write", "delete", "list")
 
 @runtime_checkable
 class PersistAdapter(Protocol):
-    """A place for documents (bytes of UTF-8 JSON) by kind and key (any texts that are not empty).
+    """Stores documents (bytes of UTF-8 JSON) by kind and key (any non-empty strings).
 
     Methods may be sync (they run in worker threads, never two at once for one document) or async.
-    When `write` returns, the document is durable and whole; a crash before that leaves the
-    document there was. An adapter may also have
+    When `write` returns, the document is durable and whole; after a crash before that, the earlier
+    document is still there. An adapter may also have
 
-    - `acquire()`, which excludes other owners or raises `StateOwnedError` naming the one there is,
-      and `release()`; without them nobody guards against a second process;
-    - `where(kind, key)`, which returns a text that tells a person where the document lies.
+    - `acquire()`, which excludes other owners or raises `StateOwnedError` naming the present one,
+      and `release()`; without them nothing keeps a second process from using the same state;
+    - `where(kind, key)`, which returns a text that tells a person where the document is.
 
     `backtest_kit.testing.check_adapter` tests all of this.
     """
@@ -46,7 +47,7 @@ class PersistAdapter(Protocol):
 
 
 def check_adapter_shape(adapter: object) -> None:
-    """Refuse what can't be an adapter.
+    """Check that an object has the methods of an adapter.
 
     Raises:
         RegistrationError: a method is missing; the message names it.
@@ -62,5 +63,5 @@ def check_adapter_shape(adapter: object) -> None:
 async def call(function: Callable[..., Any], *arguments: object) -> Any:
     """Call an adapter's method, a sync one in a thread. A call once begun is finished."""
     if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
+        return await call_once(function, *arguments)
+    return await call_once(asyncio.to_thread, function, *arguments)

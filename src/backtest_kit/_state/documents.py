@@ -1,4 +1,4 @@
-"""The live state as documents: one per run, pages of transitions, versions, damage."""
+"""The documents of the live state: their fields, their keys and their versions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from backtest_kit._values.signal import SignalRow
 
 #: The version of the documents that this release writes.
 VERSION: Final = 1
-#: Transitions in one document of the journal.
-PAGE: Final = 256
 
 T = TypeVar("T")
 
@@ -40,7 +38,8 @@ def run_key(text: str) -> RunKey:
 class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A transition as the journal keeps it: a result or a milestone.
 
-    `sequence` counts the transitions of a run from 0; `id` is the same whenever it is told.
+    `sequence` counts the transitions of a run from 0; `id` stays the same when a transition is
+    told again.
     """
 
     sequence: int
@@ -59,11 +58,11 @@ def transition(event: Any, sequence: int) -> Transition:
 class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     """All that a live run must not forget; instants in milliseconds UTC.
 
-    `at` is the newest step whose outcome this is, `asked_at` that of the last call of the
-    strategy, `signal` what lives (waiting while its `pending_at` is `None`), `fired` the mask
-    of its milestones, `price` the average price when this was written. `outbox` holds the
-    transitions of which it is not certain that everybody has been told. The costs are those
-    of the process that wrote it.
+    `at` is the newest step whose outcome is stored here, `asked_at` the step of the last call of
+    the strategy, `signal` the open signal (waiting while its `pending_at` is `None`), `fired` the
+    bit mask of the milestones it has passed, `price` the average price when this was written.
+    `outbox` holds the transitions that listeners and the consumer may not have been told of yet.
+    The costs are those of the process that wrote the document.
     """
 
     exchange_name: str
@@ -95,24 +94,20 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """The newest step of each run by its key, also of steps that changed nothing.
+    """The newest step (ms) of each run by its key, also of steps that changed nothing.
 
-    `of` is the newest step in the document that each went on from.
+    `document_step` is the step of the stored document each heartbeat belongs to; a heartbeat for
+    another document is ignored.
     """
 
     at: dict[str, int]
-    of: dict[str, int] = {}
+    document_step: dict[str, int] = msgspec.field(default_factory=dict, name="of")
 
-    def last(self, state: LiveState) -> int:
-        """Return the newest step of a run, 0 where none was noted for this very document."""
+    def last_step(self, state: LiveState) -> int:
+        """Return the newest step (ms) of a run, 0 if there is none for this document."""
         key = str(state.key)
         # somebody may have put an older copy of the document back: then its own time counts
-        return self.at.get(key, 0) if self.of.get(key, state.at) == state.at else 0
-
-
-def page_key(key: RunKey, page: int) -> str:
-    """Return the key of a page of the journal."""
-    return f"{key}/{page:06d}"
+        return self.at.get(key, 0) if self.document_step.get(key, state.at) == state.at else 0
 
 
 class _Envelope(msgspec.Struct):

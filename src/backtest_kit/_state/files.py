@@ -1,4 +1,4 @@
-"""Documents as files, each written whole and durably: no server needed."""
+"""Documents as files, each written whole and durably."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class FileAdapter:
     key's harmless characters and a hash of the whole key, so that no key can leave the folder,
     collide with another (also where file names ignore case) or be too long.
 
-    A document is written to a temporary file, flushed to the disk and renamed over the old one, and
-    then the folder is flushed: a reader never sees half of it, and a crash leaves the old or
-    the new one.
+    A document is written to a temporary file, which is flushed to the disk and renamed over the old
+    one; then the folder is flushed. A reader never sees half a document, and after a crash the old
+    or the new one is there.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -71,7 +71,7 @@ class FileAdapter:
             _flush(path.parent)
 
     def list(self, kind: str) -> list[str]:
-        """Return the keys of a kind, sorted; a file that does not say its key is logged."""
+        """Return the keys of a kind, sorted; a file whose first line is damaged is logged."""
         folder = self._folder(kind)
         keys = []
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
@@ -90,7 +90,7 @@ class FileAdapter:
         return str(self._path(kind, key))
 
     def acquire(self) -> None:
-        """Become the owner of the folder, and tidy up what a killed owner left half written.
+        """Become the owner of the folder, and delete temporary files of an owner that was killed.
 
         Raises:
             StateOwnedError: another process has it.
@@ -110,7 +110,7 @@ class FileAdapter:
             self._lock = None
 
     def owner(self) -> Owner | None:
-        """Return who has noted that the folder is theirs; a killed process leaves its note."""
+        """Return the process that last took the folder and has not released it; it may be dead."""
         return OwnerLock(self.folder / "lock").owner()
 
     def _folder(self, kind: str) -> Path:

@@ -1,4 +1,4 @@
-"""One owner at a time, and a refusal that names the first."""
+"""A lock that one process at a time holds, and that names its holder to the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest_kit._values.time import iso
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Who holds a lock; `since` in milliseconds UTC."""
+    """The process that holds a lock; `since` in milliseconds UTC."""
 
     pid: int
     host: str
@@ -27,7 +27,7 @@ class Owner(msgspec.Struct, frozen=True):
         return f"process {self.pid} on {self.host} ({self.command}), since {iso(self.since)}"
 
     def alive(self) -> bool | None:
-        """Say whether the process still runs; `None` where that can't be told from here."""
+        """Return whether the process still runs, `None` if unknown (another host, Windows)."""
         if self.host != socket.gethostname() or os.name == "nt":
             return None
         try:
@@ -40,7 +40,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 def this_process() -> Owner:
-    """Return who we are."""
+    """Return this process as an owner."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else "python"
     return Owner(os.getpid(), socket.gethostname(), wall_ms() // 1000 * 1000, command[:200])
 
@@ -48,7 +48,7 @@ def this_process() -> Owner:
 class OwnerLock:
     """A lock that the operating system frees when its process dies, however it dies.
 
-    `path` is the lock's file; who holds it is told in a file beside it.
+    `path` is the lock's file; a file beside it names the holder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,7 +84,7 @@ class OwnerLock:
             self._lock.release()
 
     def owner(self) -> Owner | None:
-        """Return who wrote that they hold the lock; a killed process may have left its note."""
+        """Return the process that the file beside the lock names; it may be dead."""
         try:
             return msgspec.json.decode(self._note.read_bytes(), type=Owner)
         except (OSError, msgspec.MsgspecError):

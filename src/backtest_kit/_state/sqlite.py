@@ -49,7 +49,7 @@ class SqliteAdapter:
         return sorted(key for (key,) in rows)
 
     def where(self, kind: str, key: str) -> str:
-        """Return a text that tells where a document lies."""
+        """Return a text that tells where a document is."""
         return f"{self.path} (kind {kind!r}, key {key!r})"
 
     def acquire(self) -> None:
@@ -95,6 +95,6 @@ class SqliteAdapter:
             uri = f"{self.path.absolute().as_uri()}?mode=ro"
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 there = connection.execute("SELECT name FROM sqlite_master").fetchall()
-                if ("documents",) not in there:  # who made the file was killed before it was whole
+                if ("documents",) not in there:  # its maker was killed before the table was made
                     return []
                 return connection.execute(sql, arguments).fetchall()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 
 class CandlesNotLoaded(BaseException):
@@ -26,3 +29,19 @@ def of_user_code(error: BaseException) -> Exception:
     return RuntimeError(
         "raised CancelledError, though only a task that it waited for was cancelled"
     )
+
+
+async def call_once(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call user code, sync or async, and return its answer.
+
+    Raises:
+        Exception: whatever it raises; a `CancelledError` that is not the caller's own cancellation
+            comes as a `RuntimeError`.
+        CandlesNotLoaded: sync code has read candles that are not loaded.
+    """
+    try:
+        answer = function(*arguments)
+        # asking whether something is awaitable costs more than all the rest, and most answer None
+        return await answer if answer is not None and inspect.isawaitable(answer) else answer
+    except asyncio.CancelledError as error:
+        raise of_user_code(error) from error

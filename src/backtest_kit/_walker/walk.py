@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from backtest_kit._engine.ambient import ask
 from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._statistics.figures import metric
 from backtest_kit._statistics.ranking import WalkerData, rank
@@ -162,7 +162,7 @@ class Walk:
         if function is None:
             return
         try:
-            await ask(function, *arguments)
+            await call_user_code(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a walk
             self._engine.report(ErrorEvent(where=f"callback {name}", error=error))
 

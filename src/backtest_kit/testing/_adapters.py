@@ -1,11 +1,4 @@
-"""For those who test their own parts: checks every persist adapter must pass, and one in memory.
-
-With pytest::
-
-    @pytest.mark.parametrize("check", backtest_kit.testing.ADAPTER_CHECKS)
-    def test_my_adapter(check, tmp_path):
-        check(lambda: MyAdapter(tmp_path))
-"""
+"""Checks that every persist adapter must pass, and an adapter in memory."""
 
 from __future__ import annotations
 
@@ -16,8 +9,6 @@ from typing import Any, Final
 
 from backtest_kit._state.adapter import PersistAdapter, call, check_adapter_shape
 from backtest_kit._values.errors import StateOwnedError
-
-__all__ = ["ADAPTER_CHECKS", "HOSTILE_KEYS", "MemoryAdapter", "check_adapter"]
 
 Make = Callable[[], Any]
 #: Keys that must stay distinct, safe and recoverable.
