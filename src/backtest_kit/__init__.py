@@ -137,6 +137,7 @@ from backtest_kit._values.schemas import (
     WalkerSchema,
 )
 from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
 from backtest_kit._walker.search import Found, SearchResult, search
@@ -168,6 +169,7 @@ __all__ = [
     "FrameSchema",
     "GapError",
     "Heat",
+    "Interval",
     "Live",
     "LiveState",
     "MissedStepsError",

@@ -14,6 +14,7 @@ from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import Books, Desk
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import life
@@ -29,7 +30,7 @@ from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, TickClosed, TickIdle
-from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE, frames_before, iso
 
@@ -45,13 +46,16 @@ def prepare(
     exchange: ExchangeSchema,
     frame: FrameSchema,
     books: Books,
+    risks: Registry[RiskSchema] | None = None,
 ) -> FrameDriver:
     """Return the driver of a backtest; its record is in no registry yet.
+
+    `risks`: the risk profiles there are, where they are not those that are registered now.
 
     Raises:
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
-    risks = [engine.risks.get(name) for name in strategy.risk_names]
+    profiles = [(risks or engine.risks).get(name) for name in strategy.risk_names]
     timeline = frame.timeline
     record = RunRecord(
         symbol=symbol,
@@ -73,7 +77,7 @@ def prepare(
         frame_name=frame.name,
         view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
         record=record,
-        desk=Desk(books, risks),
+        desk=Desk(books, profiles),
     )
     return FrameDriver(run, timeline, frame.callback("on_timeframe"))
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 from backtest_kit._data.feed import Feed
 from backtest_kit._data.fetch import Quiet
@@ -19,7 +19,7 @@ from backtest_kit._engine.risk import Books
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.states import LiveStates
-from backtest_kit._values.config import Config, configure, from_environment
+from backtest_kit._values.config import Config, Settings, configure, from_environment
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import (
     ExchangeSchema,
@@ -79,7 +79,7 @@ class Engine:
         self.adapter: PersistAdapter | None = None
         self.live = LiveStates(self._adapter, self._state_failed)
 
-    def set_config(self, **changes: object) -> None:
+    def set_config(self, **changes: Unpack[Settings]) -> None:
         """Change settings, all of them or none; runs that have begun keep theirs.
 
         Raises:

@@ -160,14 +160,14 @@ class Desk:
         self, books: Books, schemas: Sequence[RiskSchema], patience: float | None = None
     ) -> None:
         self._all = books
-        self._schemas = schemas
+        self.schemas = schemas
         self._patience = patience
         self._books: dict[str, Book] = {}
         self._reserved: list[tuple[Book, _Held]] = []
 
     def enter(self, when: int) -> None:
         """Begin: from now on, runs that share a profile wait for this one, which is at `when`."""
-        self._books = self._all.enter(self, [schema.name for schema in self._schemas], when)
+        self._books = self._all.enter(self, [schema.name for schema in self.schemas], when)
 
     def restore(
         self,
@@ -215,7 +215,7 @@ class Desk:
         position = msgspec.structs.replace(position_of(row), opened_at=when)
         keep = False
         try:
-            for schema in self._schemas:
+            for schema in self.schemas:
                 book = self._books[schema.name]
                 active = book.active(when)
                 # reserved before the first await of a check, so that nobody can take the same slot

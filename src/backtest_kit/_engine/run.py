@@ -65,6 +65,8 @@ class Run:
         self.record = record
         self.desk = desk
         self.stopping = False
+        #: As they were when the run began: others may take their names.
+        self._risks = {schema.name: schema for schema in desk.schemas}
         self._last_error: tuple[str, type[BaseException]] | None = None
         self._last_metric: dict[str, int] = {}
 
@@ -134,7 +136,7 @@ class Run:
         self.record.risk_allowed += allowed
         for verdict in verdicts:
             refused = verdict.reason is not None
-            schema = self.engine.risks.get(verdict.risk_name)
+            schema = self._risks[verdict.risk_name]
             callback = schema.callback("on_rejected" if refused else "on_allowed")
             if not refused and callback is None:
                 continue

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, get_args
 
 import msgspec
 
 from backtest_kit._values.errors import RegistrationError, did_you_mean
-from backtest_kit._values.time import INTERVALS, MINUTE, to_ms
+from backtest_kit._values.signal import Signal
+from backtest_kit._values.time import INTERVALS, MINUTE, Interval, to_ms
 from backtest_kit._values.windows import Windows
 
 GetCandles = Callable[[str, str, int, int], Any]
-GetSignal = Callable[[str, datetime], Any]
+#: A proposal, as an object or a mapping of its fields.
+SignalLike = Signal | Mapping[str, object]
+GetSignal = Callable[[str, datetime], SignalLike | Awaitable[SignalLike | None] | None]
 Format = Callable[[str, float], str | Awaitable[str]]
 #: What a walker can compare by; all are figures of `Statistics`.
-METRICS: Final = (
+Metric = Literal[
     "sharpe_ratio",
     "annualized_sharpe_ratio",
     "win_rate",
@@ -25,9 +28,10 @@ METRICS: Final = (
     "total_pnl",
     "certainty_ratio",
     "expected_yearly_returns",
-)
-SIZING_METHODS: Final = ("fixed-percentage", "kelly-criterion", "atr-based")
+]
+METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 SizingMethod = Literal["fixed-percentage", "kelly-criterion", "atr-based"]
+SIZING_METHODS: Final[tuple[SizingMethod, ...]] = get_args(SizingMethod)
 
 
 class _Schema(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +63,8 @@ class _Schema(msgspec.Struct, frozen=True, kw_only=True):
         return getattr(getattr(self, "callbacks", None), name, None)
 
 
-class ExchangeSchema(_Schema, frozen=True, kw_only=True):
-    """Where candles come from.
+class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
+    """Where candles come from; two are equal if they are one, since candles are kept for each.
 
     `get_candles(symbol, interval, since, limit)` returns the candles whose open time lies in
     `[since, since + limit * interval)`, `since` in milliseconds UTC; sync (then it runs in a
@@ -113,7 +117,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     )
 
     strategy_name: str
-    interval: str
+    interval: Interval
     get_signal: GetSignal | None = None
     get_signals: Callable[[Any], Any] | None = None
     warmup: int = 200
@@ -152,7 +156,7 @@ class FrameSchema(_Schema, frozen=True, kw_only=True):
     CALLBACKS = ("on_timeframe",)
 
     frame_name: str
-    interval: str
+    interval: Interval
     start_date: datetime
     end_date: datetime
     callbacks: Any = None
@@ -290,7 +294,7 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
     exchange_name: str
     frame_name: str
     strategies: Sequence[str]
-    metric: str = "sharpe_ratio"
+    metric: Metric = "sharpe_ratio"
     windows: Windows | None = None
     callbacks: Any = None
     note: str = ""

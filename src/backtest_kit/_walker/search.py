@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -14,7 +14,7 @@ from backtest_kit._reports.table import markdown_table, number, plain
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._values.errors import RegistrationError, did_you_mean
-from backtest_kit._values.schemas import METRICS, StrategySchema, WalkerSchema
+from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
 from backtest_kit._walker.store import WalkStore
 from backtest_kit._walker.study import Study
 from backtest_kit._walker.walk import symbols_of
@@ -159,7 +159,7 @@ def _front(study: Study) -> tuple[Found, ...]:
     return tuple(front.values())
 
 
-def _metrics(given: str | Sequence[str]) -> tuple[str, ...]:
+def _metrics(given: str | Sequence[str]) -> tuple[Metric, ...]:
     names = (given,) if isinstance(given, str) else tuple(given)
     for name in names:
         if name not in METRICS:
@@ -168,4 +168,4 @@ def _metrics(given: str | Sequence[str]) -> tuple[str, ...]:
             )
     if not names or len(set(names)) < len(names):
         raise RegistrationError(f"search: metric={given!r} must be one or several, each once")
-    return names
+    return cast("tuple[Metric, ...]", names)

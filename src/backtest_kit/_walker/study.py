@@ -55,6 +55,7 @@ class Study:
         store: WalkStore | None,
     ) -> None:
         self._engine = engine
+        self._risks = engine.risks.copy()
         self._factory = factory
         self._symbols = symbols
         self._exchange = exchange
@@ -113,7 +114,7 @@ class Study:
         """Run trials until there are as many as wanted."""
         try:
             self._data = await digest_data(self._exchange)
-            risks = {risk.name: [*risk.validations] for risk in self._engine.risks.list()}
+            risks = {risk.name: [*risk.validations] for risk in self._risks.list()}
             self._code = digest(self._factory, risks)
             mark = self._mark()
         except (BacktestKitError, OSError) as error:
@@ -237,7 +238,7 @@ class Study:
             else:
                 line = self._frame.timeline
                 look = None if asked is None else _pruning(self._metrics[0], asked, line)
-                trial = await run_trial(*what, look)
+                trial = await run_trial(*what, look, self._risks)
         except _Pruned:
             if key is not None and self._store is not None:
                 await asyncio.to_thread(self._store.put, key, None)

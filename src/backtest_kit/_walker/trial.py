@@ -13,12 +13,13 @@ from backtest_kit._backtest.array_table import columns_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver, prepare
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import Books
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial import Trades, Trial
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import StrategyFailedError
-from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 
 #: Where an error of a strategy's call is counted, and the kind that a bad proposal is.
 ASKING, INVALID = "get_signal", "SignalError"
@@ -32,10 +33,12 @@ async def run_trial(
     exchange: ExchangeSchema,
     frame: FrameSchema,
     look: Look | None = None,
+    risks: Registry[RiskSchema] | None = None,
 ) -> Trial:
     """Backtest a strategy over symbols, side by side, with risk books of their own.
 
     `look` is called with the records so far after each close; what it raises ends the trial.
+    `risks` are as for `prepare`.
 
     Raises:
         StrategyFailedError: every call of the strategy raised.
@@ -43,7 +46,8 @@ async def run_trial(
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
     books = Books()
-    drivers = [prepare(engine, symbol, strategy, exchange, frame, books) for symbol in symbols]
+    rest = (strategy, exchange, frame, books, risks)
+    drivers = [prepare(engine, symbol, *rest) for symbol in symbols]
     records = [driver.run.record for driver in drivers]
     after = None if look is None else partial(look, records)
     tasks = [asyncio.ensure_future(_finish(driver, after)) for driver in drivers]

@@ -59,7 +59,7 @@ class Here:
     ) -> None:
         self._engine = engine
         self._strategies = strategies
-        self._rest = (symbols, exchange, frame)
+        self._rest = (symbols, exchange, frame, None, engine.risks.copy())
 
     async def open(self) -> None:
         """See `Trials`."""
