@@ -51,6 +51,16 @@ def check_price(price: float) -> str | None:
     return None
 
 
+class Made:
+    async def get_signal(self, symbol: str, when: datetime) -> bk.Signal | None:
+        return None
+
+
+class MadeOnce:
+    def get_signals(self, candles: bk.Candles) -> bk.Signals:
+        return get_signals(candles)
+
+
 async def as_it_should_be(interval: bk.Interval) -> None:
     bk.add_exchange(bk.exchanges.SyntheticExchange(seed=1), note="random", replace=True)
     bk.add_exchange(bk.exchanges.FrameExchange([]), replace=True)
@@ -60,6 +70,9 @@ async def as_it_should_be(interval: bk.Interval) -> None:
     bk.add_strategy(strategy_name="s", interval=interval, get_signal=get_signal_later)
     bk.add_strategy(strategy_name="s", interval=HOURLY, get_signal=lambda symbol, when: None)
     bk.add_strategy(strategy_name="s", interval="5m", get_signals=get_signals, warmup=10)
+    bk.add_strategy(strategy_name="s", interval="5m", make=Made)
+    bk.add_strategy(strategy_name="s", interval="5m", make=MadeOnce)
+    bk.add_strategy(strategy_name="s", interval="5m", make=lambda: get_signal)
     bk.add_strategy(
         bk.StrategySchema(strategy_name="s", interval="1m", get_signal=get_signal), replace=True
     )
@@ -75,6 +88,11 @@ async def as_it_should_be(interval: bk.Interval) -> None:
 @bk.strategy("decorated", interval="5m", risk_name=["a", "b"], note="", replace=True)
 async def decorated(symbol: str, when: datetime) -> bk.Signal | None:
     return None
+
+
+@bk.strategy("class", interval="5m", warmup=20)
+class Decorated(Made):
+    pass
 
 
 @bk.exchange("decorated", page_limit=100)
@@ -93,6 +111,8 @@ bk.add_strategy(strategy_name="s", interval="5m", get_signal="get_signal")  # er
 bk.add_strategy(strategy_name="s", interval="5m", get_signals=get_side)  # error
 bk.add_strategy(strategy_name="s", interval="5m", get_signal=get_signal, warmup="1d")  # error
 bk.add_strategy(strategy_name="s", interval="5m", get_signal=get_signal, replace="s")  # error
+bk.add_strategy(strategy_name="s", interval="5m", make=get_number)  # error
+bk.add_strategy(strategy_name="s", interval="5m", make=Made())  # error
 bk.add_strategy({"strategy_name": "s", "interval": "5m"})  # error
 bk.StrategySchema(strategy_name="s", interval="7m", get_signal=get_signal)  # error
 
@@ -110,6 +130,20 @@ def unknown_interval(symbol: str, when: datetime) -> None:
 @bk.strategy("s", interval="5m")  # error
 def wrong_answer(symbol: str, when: datetime) -> list[bk.Signal]:
     return []
+
+
+class Unasked:
+    def get_signl(self, symbol: str, when: datetime) -> None:
+        return None
+
+
+class WrongAnswer:
+    def get_signal(self, symbol: str, when: datetime) -> int:
+        return 1
+
+
+bk.strategy("s", interval="5m")(Unasked)  # error
+bk.strategy("s", interval="5m")(WrongAnswer)  # error
 
 
 @bk.exchange("e", limit=100)  # error

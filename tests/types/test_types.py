@@ -99,7 +99,7 @@ def test_the_decorators_take_the_other_fields():
         register.ExchangeOptions: ({"exchange_name", "get_candles"}, bk.ExchangeSchema),
     }
     for options, (named, schema) in given.items():
-        rest = {*schema.__struct_fields__} - named - {"get_signals"}
+        rest = {*schema.__struct_fields__} - named - {"get_signals", "make"}
         assert {*options.__annotations__} == rest | {"replace"}
 
 

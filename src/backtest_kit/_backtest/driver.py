@@ -13,6 +13,7 @@ from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, moment
 from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.fresh import begin
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import Books, Desk
@@ -54,6 +55,7 @@ def prepare(
 
     Raises:
         UnknownNameError: the strategy names a risk profile that is not registered.
+        StrategyFailedError, RegistrationError: its factory raised, or made what can't be asked.
     """
     profiles = [(risks or engine.risks).get(name) for name in strategy.risk_names]
     timeline = frame.timeline
@@ -72,7 +74,7 @@ def prepare(
         engine,
         mode="backtest",
         symbol=symbol,
-        strategy=strategy,
+        begun=begin(strategy),
         exchange=exchange,
         frame_name=frame.name,
         view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
@@ -105,9 +107,11 @@ class FrameDriver:
         if self._on_timeframe is not None:
             return False
         outside = moment.set(None)
+        self._run.begin()
         try:
             return await play_arrays(self._run, self._timeline, self._answers)
         finally:
+            self._run.end()
             moment.reset(outside)
 
     async def play(self) -> AsyncGenerator[TickClosed, None]:
@@ -116,6 +120,7 @@ class FrameDriver:
         began = stopwatch()
         cancelled = False
         run.desk.enter(self._timeline.start)
+        run.begin()
         try:
             if self._on_timeframe is not None:
                 await run.guarded("callback on_timeframe", self._on_timeframe, self._timeline)
@@ -129,6 +134,7 @@ class FrameDriver:
             cancelled = True
             raise
         finally:
+            run.end()
             run.desk.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])

@@ -76,6 +76,8 @@ class Engine:
         self.live_books = Books()
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
+        #: State of strategies that outlives runs, of which the log has told.
+        self.leftovers_told: set[tuple[str, str]] = set()
         self.adapter: PersistAdapter | None = None
         self.live = LiveStates(self._adapter, self._state_failed)
 

@@ -107,6 +107,8 @@ class RunRecord:
         self.risk_allowed = 0
         self.error_kinds: dict[tuple[str, str], ErrorKind] = {}
         self.error_count = 0
+        #: State of the strategy that earlier runs changed, and that this one began with.
+        self.left_behind: tuple[str, ...] = ()
         self.gaps: Sequence[SeriesGaps] = ()
         self.timings: dict[str, Timings] = {}
 

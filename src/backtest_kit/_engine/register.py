@@ -36,13 +36,31 @@ from backtest_kit._values.windows import Windows
 S = TypeVar(
     "S", ExchangeSchema, StrategySchema, FrameSchema, RiskSchema, SizingSchema, WalkerSchema
 )
-G = TypeVar("G", bound=GetSignal)
+G = TypeVar("G", bound="GetSignal | type[Asked] | type[AskedOnce]")
 C = TypeVar("C", bound=GetCandles)
 RiskAnswer = str | bool | None
 #: Agrees with `None` or `True`; refuses with a reason, with `False`, or by raising.
 Validation = Callable[[RiskCheck], RiskAnswer | Awaitable[RiskAnswer]]
 #: What a ready-made exchange may have beside its name and `get_candles`.
 _OWN = ("format_price", "format_quantity", "page_limit", "data_range", "close")
+
+
+class Asked(Protocol):
+    """An object with `get_signal`: what a factory may make, or a class under `strategy`."""
+
+    @property
+    def get_signal(self) -> GetSignal:
+        """See `StrategySchema`."""
+        ...
+
+
+class AskedOnce(Protocol):
+    """The same with `get_signals`."""
+
+    @property
+    def get_signals(self) -> Callable[[Candles], Signals]:
+        """See `StrategySchema`."""
+        ...
 
 
 class ReadyExchange(Protocol):
@@ -125,6 +143,7 @@ def add_strategy(
     interval: Interval,
     get_signal: GetSignal | None = None,
     get_signals: Callable[[Candles], Signals] | None = None,
+    make: Callable[[], GetSignal | Asked | AskedOnce] | None = None,
     warmup: int = 200,
     risk_name: str | Sequence[str] | None = None,
     callbacks: object = None,
@@ -244,10 +263,11 @@ class ExchangeOptions(TypedDict, total=False):
 def strategy(
     strategy_name: str, *, interval: Interval, **options: Unpack[StrategyOptions]
 ) -> Callable[[G], G]:
-    """Register the decorated `get_signal` under a name; see `add_strategy`."""
+    """Register the decorated `get_signal`, or a class that is made anew for each run (`make`)."""
 
     def register(function: G) -> G:
-        given: dict[str, Any] = {"interval": interval, "get_signal": function, **options}
+        way = "make" if isinstance(function, type) else "get_signal"
+        given: dict[str, Any] = {"interval": interval, way: function, **options}
         add_strategy(strategy_name=strategy_name, **given)
         return function
 

@@ -8,6 +8,8 @@ from typing import Any
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, ask, moment
 from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.fresh import Begun
+from backtest_kit._engine.leftovers import Leftovers
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Desk
 from backtest_kit._values.clock import wall_ms
@@ -23,7 +25,7 @@ from backtest_kit._values.events import (
     RiskEvent,
 )
 from backtest_kit._values.results import Tick
-from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
+from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.signal import SignalRow, complete
 
 _CALLBACK = {
@@ -46,7 +48,7 @@ class Run:
         *,
         mode: Mode,
         symbol: str,
-        strategy: StrategySchema,
+        begun: Begun,
         exchange: ExchangeSchema,
         frame_name: str | None,
         view: MarketView,
@@ -56,24 +58,49 @@ class Run:
         self.engine = engine
         self.mode: Mode = mode
         self.symbol = symbol
-        self.strategy = strategy
+        self.strategy, self.own = begun.strategy, begun.own
         self.exchange = exchange
-        self.strategy_name = strategy.name
+        self.strategy_name = self.strategy.name
         self.exchange_name = exchange.name
         self.frame_name = frame_name
         self.view = view
         self.record = record
         self.desk = desk
         self.stopping = False
+        #: Whether the strategy's object knows what is told now from the state that it has loaded.
+        self.own_knows = False
         #: As they were when the run began: others may take their names.
         self._risks = {schema.name: schema for schema in desk.schemas}
         self._last_error: tuple[str, type[BaseException]] | None = None
         self._last_metric: dict[str, int] = {}
+        self._made = begun.made
+        self._leftovers: Leftovers | None = None
 
     @property
     def config(self) -> Config:
         """The settings with which the run began."""
         return self.record.config
+
+    def begin(self) -> None:
+        """Look at what earlier runs have left in the strategy, and warn of it once."""
+        if self._leftovers is not None:
+            return
+        function: Any = self.strategy.get_signal or self.strategy.get_signals
+        self._leftovers = Leftovers(function, made=self._made)
+        self.record.left_behind = found = self._leftovers.found
+        untold = {(self.strategy_name, name) for name in found} - self.engine.leftovers_told
+        if untold:
+            self.engine.leftovers_told |= untold
+            self.engine.logger.warning(
+                "strategy %r on %s began with what an earlier run left behind: %s; with make=, "
+                "each run begins anew",
+                *(self.strategy_name, self.symbol, ", ".join(found)),
+            )
+
+    def end(self) -> None:
+        """Note what the run leaves in the strategy."""
+        if self._leftovers is not None:
+            self._leftovers.note()
 
     def wants(self, *callbacks: str) -> bool:
         """Say whether a listener of results, or one of these callbacks, waits for a result."""
@@ -103,6 +130,8 @@ class Run:
 
     async def _call_back(self, name: str, event: object) -> None:
         function = self.strategy.callback(name)
+        if self.own_knows and getattr(function, "__self__", None) is self.own:
+            return
         if function is not None:
             await self.guarded(f"callback {name}", function, event)
 

@@ -78,6 +78,7 @@ class MinuteDriver:
             ledger.state = await self._states.enter(ledger.key, self.stop)
             entered = True
             run.engine.records.add(run.record)
+            run.begin()
             self._at = await ledger.resume()
             while (batch := await self._advance()) is not None:
                 run.desk.park(True)
@@ -89,6 +90,7 @@ class MinuteDriver:
             cancelled = True
             raise
         finally:
+            run.end()
             run.record.gaps = run.view.gaps(run.record.until)
             if entered:
                 await ledger.leave(self._at, cancelled=cancelled)
@@ -168,6 +170,7 @@ class MinuteDriver:
         except StateError as error:
             if self._ledger.filled is None:
                 run.desk.give_back()  # what the step would have opened
+            self._ledger.undo()
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:

@@ -53,6 +53,7 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     end_of_data_closes: int
     error_count: int
     errors: tuple[ErrorCount, ...]
+    left_behind: tuple[str, ...]
     percent_fee: float
     percent_slippage: float
     exit_trigger: str
@@ -94,6 +95,7 @@ def backtest_data(record: RunRecord) -> BacktestData:
         end_of_data_closes=reasons["end_of_data"],
         error_count=record.error_count,
         errors=error_counts(record),
+        left_behind=record.left_behind,
         percent_fee=record.config.percent_fee,
         percent_slippage=record.config.percent_slippage,
         exit_trigger=record.config.exit_trigger,
@@ -148,7 +150,15 @@ def _trust(data: BacktestData) -> str:
         f"- Assumed costs: fee {data.percent_fee:g} % per side, "
         f"slippage {data.percent_slippage:g} % per side."
     )
+    lines += leftover_lines(data.left_behind)
     return "\n".join(lines + error_lines(data.error_count, data.errors))
+
+
+def leftover_lines(left_behind: Sequence[str]) -> list[str]:
+    """Return the lines of a list that tell of a strategy's state from earlier runs."""
+    if not left_behind:
+        return []
+    return [f"- **Began with what an earlier run left behind**: {plain(', '.join(left_behind))}."]
 
 
 def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:

@@ -13,6 +13,7 @@ from backtest_kit._reports.backtest import (
     ErrorCount,
     error_counts,
     error_lines,
+    leftover_lines,
     statistics_of,
     statistics_table,
     trades_table,
@@ -52,6 +53,7 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_closes: int
     error_count: int
     errors: tuple[ErrorCount, ...]
+    left_behind: tuple[str, ...]
     percent_fee: float
     percent_slippage: float
 
@@ -78,6 +80,7 @@ def live_data(record: RunRecord) -> LiveData:
         ambiguous_closes=sum(tick.ambiguous for tick in closed),
         error_count=record.error_count,
         errors=error_counts(record),
+        left_behind=record.left_behind,
         percent_fee=record.config.percent_fee,
         percent_slippage=record.config.percent_slippage,
     )
@@ -141,5 +144,6 @@ def _trust(data: LiveData) -> str:
         f"{number(data.percent_slippage, 3, ' %')} per side; no order was placed by this library."
     )
     if data.steps is not None:
+        lines += leftover_lines(data.left_behind)
         lines += error_lines(data.error_count, data.errors)
     return "\n".join(lines)

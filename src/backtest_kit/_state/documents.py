@@ -63,7 +63,8 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     strategy, `signal` what lives (waiting while its `pending_at` is `None`), `fired` the mask
     of its milestones, `price` the average price when this was written. `outbox` holds the
     transitions of which it is not certain that everybody has been told. The costs are those
-    of the process that wrote it.
+    of the process that wrote it. `own` is what the strategy's `save` returned, in which it knows of
+    the transitions before `own_sequence`.
     """
 
     exchange_name: str
@@ -81,6 +82,8 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     percent_fee: float | None = None
     percent_slippage: float | None = None
     outbox: tuple[Transition, ...] = ()
+    own: Any = None
+    own_sequence: int = 0
 
     @property
     def key(self) -> RunKey:

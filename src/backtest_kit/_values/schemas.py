@@ -99,7 +99,10 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     """A strategy: `get_signal(symbol, when)`, asked at most once per `interval`.
 
     Or `get_signals(candles) -> Signals` over whole arrays, which sees `warmup` candles of
-    `interval`. `risk_name` is one risk profile or several, all of which must agree.
+    `interval`. Or `make()`, called at the start of each run of each symbol, which returns the
+    function of that run, or an object with `get_signal` or `get_signals`, with callbacks as
+    methods where it likes, and with `save` and `load` where a live run is to keep its own state.
+    `risk_name` is one risk profile or several, all of which must agree.
     """
 
     NAME = "strategy_name"
@@ -120,6 +123,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     interval: Interval
     get_signal: GetSignal | None = None
     get_signals: Callable[[Any], Any] | None = None
+    make: Callable[[], Any] | None = None
     warmup: int = 200
     risk_name: str | Sequence[str] | None = None
     callbacks: Any = None
@@ -127,11 +131,15 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
 
     def _check(self, me: str) -> None:
         _interval(me, self.interval)
-        if (self.get_signal is None) == (self.get_signals is None):
-            raise RegistrationError(f"{me}: give either get_signal or get_signals")
-        for field in ("get_signal", "get_signals"):
-            if getattr(self, field) is not None:
-                _function(me, field, getattr(self, field))
+        ways = ("get_signal", "get_signals", "make")
+        given = [field for field in ways if getattr(self, field) is not None]
+        if len(given) != 1:
+            raise RegistrationError(f"{me}: give either get_signal, get_signals or make")
+        _function(me, given[0], getattr(self, given[0]))
+        if isinstance(self.get_signal, type):
+            raise RegistrationError(f"{me}: get_signal is a class; give it as make")
+        if hasattr(self.make, "manage"):
+            raise RegistrationError(f"{me}: manage is not supported yet")
         if not isinstance(self.warmup, int) or self.warmup < 1:
             raise RegistrationError(
                 f"{me}: warmup={self.warmup!r} must be a whole number, 1 or more"

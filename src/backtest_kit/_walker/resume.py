@@ -125,7 +125,8 @@ async def keys(
     found: list[TrialKey | None] = []
     for strategy in strategies:
         risks = [engine.risks.get(name).validations for name in strategy.risk_names]
-        asked = (strategy.get_signal, strategy.get_signals, [[*checks] for checks in risks])
+        ways = (strategy.get_signal, strategy.get_signals, strategy.make)
+        asked = (*ways, [[*checks] for checks in risks])
         plain = (strategy.interval, strategy.warmup, strategy.risk_names)
         try:
             variant = digest(settings(engine), plain, asked)
