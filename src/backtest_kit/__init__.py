@@ -86,6 +86,7 @@ from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
     BacktestKitError,
     BadCandlesError,
+    BeforeDataError,
     ClockError,
     ConfigError,
     ContextError,
@@ -148,6 +149,7 @@ __all__ = [
     "Backtest",
     "BacktestKitError",
     "BadCandlesError",
+    "BeforeDataError",
     "Candle",
     "Candles",
     "ClockError",

@@ -15,12 +15,12 @@ from backtest_kit._arrays.peeking import verify
 from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._data.series import Segment
 from backtest_kit._engine.ambient import Moment, moment
-from backtest_kit._engine.asking import question
+from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.fast_forward import Tape
 from backtest_kit._values.candles import Candles
-from backtest_kit._values.errors import PeekingError
+from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
 from backtest_kit._values.user_code import CandlesNotLoaded, of_user_code
 
@@ -72,6 +72,25 @@ class Answers:
         self._step = INTERVALS[run.strategy.interval]
         self._chunk: Chunk | None = None
         self._looked = False
+        #: Calls that raised, of those in `ask`.
+        self._failed = 0
+
+    async def _warmed_up(self, when: int) -> bool:
+        moment.set(Moment(self._run, when))
+        try:
+            if await has_warmup(self._run, when):
+                return True
+            self._run.warming()
+        except DataError as error:
+            self._run.error("get_signal", error)
+        return False
+
+    def _fail(self, error: BaseException, before: int, first: int, hop: int) -> None:
+        """Tell of a call that raised, of which there were `before` since `first`."""
+        if before > self._failed:
+            self._run.warm(first + self._failed * hop)
+        self._failed += 1
+        self._run.call_failed(of_user_code(error))
 
     async def ask(self, when: int, stop: int, hop: int, tape: Tape) -> tuple[int, Any]:
         """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None.
@@ -81,8 +100,15 @@ class Answers:
         """
         chunk = self.chunk(when)
         if chunk is None:
-            return await self._one_by_one(when, stop, hop)
+            if not self._run.is_warm and not await self._warmed_up(when):
+                return when, None
+            self._failed = 0
+            at, answer = await self._one_by_one(when, stop, hop)
+            if (at - when) // hop >= self._failed:
+                self._run.warm(when + self._failed * hop)
+            return at, answer
         at, row = chunk.first(when, stop, hop)
+        self._run.warm(when)
         moment.set(Moment(self._run, at))
         price = float(tape.price[tape.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
@@ -155,11 +181,15 @@ class Answers:
                     if answer is not None:
                         return at, answer
             except CandlesNotLoaded as need:
-                answer = await self._again(need, date)
+                try:
+                    answer = await self._again(need, date)
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                    self._fail(error, (at - when) // hop, when, hop)
+                    answer = None
                 if answer is not None:
                     return at, answer
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                run.error("get_signal", of_user_code(error))  # it never ends a run
+                self._fail(error, (at - when) // hop, when, hop)  # it never ends a run
             date += hop_delta
         return at, None
 
@@ -173,6 +203,3 @@ class Answers:
                 return await answer if isawaitable(answer) else answer
             except CandlesNotLoaded as more:
                 need = more
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-                run.error("get_signal", of_user_code(error))
-                return None

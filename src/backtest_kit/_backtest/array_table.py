@@ -16,7 +16,7 @@ from backtest_kit._engine.run import Run
 from backtest_kit._rules.fast_forward import Tape
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import DataError, SignalError
-from backtest_kit._values.time import MINUTE, iso
+from backtest_kit._values.time import INTERVALS, MINUTE, iso
 
 if TYPE_CHECKING:
     from backtest_kit._arrays.kernel_run import Stage
@@ -46,15 +46,19 @@ async def play_arrays(run: Run, timeline: range, answers: Answers) -> bool:
         run.view = run.view.afresh()
         return False
     table, record = stage.table(), run.record
-    counts = {True: table.invalid, False: table.unanswered}
     for when, error in errors:
         moment.set(Moment(run, when))
         run.error("get_signal", error)
-        more = counts[isinstance(error, SignalError)] - 1
+        more = table.invalid - 1
         record.error_count += more
         record.error_kinds["get_signal", type(error).__name__].count += more
     record.table = table
     record.calls, record.frames, record.complete = table.calls, len(timeline), True
+    run.warming(table.unanswered)
+    if record.calls:
+        interval = INTERVALS[run.strategy.interval]
+        hop = -(-interval // timeline.step) * timeline.step
+        run.warm(timeline[0] + table.unanswered * hop)
     record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
     record.gaps = run.view.gaps(record.until)
     return True
@@ -69,7 +73,7 @@ async def _played(
 ) -> bool:
     """Play the whole timeline, as much at a time as is loaded; false where that can't be.
 
-    `errors` gets the first call without candles, and the first invalid signal.
+    `errors` gets the first invalid signal.
     """
     from backtest_kit._arrays.kernel_run import Play
 
@@ -81,9 +85,7 @@ async def _played(
         stretch = await next_stretch(run, timeline, answers, frame)
         if stretch is None:
             return False
-        chunk, tape, until, late = stretch
-        if late is not None:
-            errors.append((timeline[frame], late))
+        chunk, tape, until, _ = stretch
         valid = not stage.invalid
         play = Play(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
         stage.play(tape, play, until)

@@ -10,7 +10,7 @@ from backtest_kit._backtest.answers import Answers
 from backtest_kit._backtest.array_results import Ahead
 from backtest_kit._backtest.array_table import play_arrays
 from backtest_kit._data.market import MarketView
-from backtest_kit._engine.ambient import Moment, moment
+from backtest_kit._engine.ambient import moment
 from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fresh import begin
@@ -28,12 +28,11 @@ from backtest_kit._rules.fast_forward import (
 from backtest_kit._rules.life import Close
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._values.clock import stopwatch
-from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, TickClosed, TickIdle
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 from backtest_kit._values.signal import SignalRow
-from backtest_kit._values.time import INTERVALS, MINUTE, frames_before, iso
+from backtest_kit._values.time import INTERVALS, MINUTE, frames_before
 
 #: The run lets others work after about this many milliseconds.
 BREATH: Final = 10.0
@@ -172,8 +171,11 @@ class FrameDriver:
     def _from_ahead(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with what the kernel has found."""
         record, began = self._run.record, stopwatch()
+        due = max(self._index, frames_before(self._timeline, self._next_ask))
         calls, tick, frame, self._next_ask = self._ahead.take()
         record.calls += calls
+        if calls:
+            self._run.warm(self._timeline[due])
         self._go_to(frame)
         if tick is None:
             return None
@@ -208,15 +210,7 @@ class FrameDriver:
         idle = run.wants("on_tick", "on_idle")
         price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
         if price != price:
-            moment.set(Moment(run, when))
-            count = run.config.avg_price_candles_count
-            run.error(
-                "step",
-                DataRangeError(
-                    f"no average price of {run.symbol} at {iso(when)}: it takes {count} closed 1m "
-                    f"candles, and the data begin at {iso(tape.first - MINUTE)}"
-                ),
-            )
+            run.warming(asked=False)
             self._go_to(self._index + 1)
             return None
         if idle or run.engine.bus.wanted("performance"):

@@ -68,7 +68,8 @@ def begin(strategy: StrategySchema) -> Begun:
 
 
 def _filled(strategy: StrategySchema, **fields: Any) -> StrategySchema:
-    return msgspec.structs.replace(strategy, make=None, **fields)
+    warmup = strategy.warmup or None  # what is made says whether it is over arrays
+    return msgspec.structs.replace(strategy, make=None, warmup=warmup, **fields)
 
 
 def _callbacks(me: str, strategy: StrategySchema, made: object) -> Any:

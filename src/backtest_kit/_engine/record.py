@@ -96,6 +96,9 @@ class RunRecord:
         self.frames = 0
         self.calls = 0
         self.missed = 0
+        #: Steps at which the strategy could not be asked yet, and the first at which it could.
+        self.warming = 0
+        self.warm_at: int | None = None
         self.complete = False
         self.data_ended_at: int | None = None
         self.living: SignalRow | None = None

@@ -144,7 +144,7 @@ def add_strategy(
     get_signal: GetSignal | None = None,
     get_signals: Callable[[Candles], Signals] | None = None,
     make: Callable[[], GetSignal | Asked | AskedOnce] | None = None,
-    warmup: int = 200,
+    warmup: int | None = None,
     risk_name: str | Sequence[str] | None = None,
     callbacks: object = None,
     note: str = "",
@@ -240,7 +240,7 @@ def add_walker(
 class StrategyOptions(TypedDict, total=False):
     """What `strategy` takes beside the name and the interval."""
 
-    warmup: int
+    warmup: int | None
     risk_name: str | Sequence[str] | None
     callbacks: object
     note: str

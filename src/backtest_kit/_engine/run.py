@@ -14,6 +14,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import Desk
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.config import Config
+from backtest_kit._values.errors import BeforeDataError
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
@@ -27,6 +28,7 @@ from backtest_kit._values.events import (
 from backtest_kit._values.results import Tick
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.signal import SignalRow, complete
+from backtest_kit._values.time import iso
 
 _CALLBACK = {
     "idle": "on_idle",
@@ -141,6 +143,34 @@ class Run:
             await ask(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a run
             self.error(where, error)
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the strategy has been asked, and got the candles that it wanted."""
+        return self.record.warm_at is not None
+
+    def warming(self, count: int = 1, *, asked: bool = True) -> None:
+        """Count steps at which the data don't reach back far enough; calls made there are void."""
+        self.record.warming += count
+        self.record.calls -= count * asked
+
+    def warm(self, when: int) -> None:
+        """Note that the strategy was asked at `when`, and got its candles: errors count."""
+        if self.is_warm:
+            return
+        self.record.warm_at = when
+        if self.record.warming:
+            self.engine.logger.info(
+                "%s on %s: warming up: %d steps, until %s",
+                *(self.strategy_name, self.symbol, self.record.warming, iso(when)),
+            )
+
+    def call_failed(self, error: Exception) -> None:
+        """Count, emit and log what a call of the strategy raised; before the data: warming up."""
+        if isinstance(error, BeforeDataError) and not self.is_warm:
+            self.warming()
+        else:
+            self.error("get_signal", error)
 
     def error(self, where: str, error: Exception) -> None:
         """Count, emit and log an error of user code or of one step."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
 from backtest_kit._engine.ambient import Moment, ask, moment
-from backtest_kit._engine.asking import question
+from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.bus import HIGH_WATER
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import WOKEN, Ticker
@@ -20,6 +20,7 @@ from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._state.states import LiveStates
 from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import (
+    BeforeDataError,
     DataError,
     DataRangeError,
     ExchangeRefusedError,
@@ -208,7 +209,7 @@ class MinuteDriver:
                 if price == price:
                     await self._step(tape.bar(t), on_time=on_time)
                 else:
-                    self._no_price(tape, t)
+                    self._run.warming(asked=False)
             except BaseException:
                 if not on_time:  # it will be done again
                     self._miss(missed, t, t - MINUTE, -1)
@@ -232,16 +233,6 @@ class MinuteDriver:
             MissedStepsError(
                 f"{steps} missed, {iso(missed.first)} to {iso(missed.last)}: what lived was "
                 "followed through them, the strategy was not asked"
-            ),
-        )
-
-    def _no_price(self, tape: Tape, when: int) -> None:
-        count = self._run.config.avg_price_candles_count
-        self._run.error(
-            "step",
-            DataRangeError(
-                f"no average price of {self._run.symbol} at {iso(when)}: it takes {count} closed "
-                f"1m candles, and the data begin at {iso(tape.first - MINUTE)}"
             ),
         )
 
@@ -272,9 +263,15 @@ class MinuteDriver:
         try:
             if not self._recorded:
                 await run.view.prefetch(when)
-            answer = await ask(self._ask_strategy, run.symbol, to_datetime(when))
+            if await has_warmup(run, when):
+                answer = await ask(self._ask_strategy, run.symbol, to_datetime(when))
+                run.warm(when)
+            else:
+                run.warming()
             if answer is not None:
                 row = self._accept(answer, bar)
+        except BeforeDataError as error:
+            run.call_failed(error)
         except Exception as error:  # noqa: BLE001 - an error of one step never ends a run
             run.error("get_signal", error)
         run.record.calls += 1

@@ -32,7 +32,11 @@ class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a backtest has found; times in milliseconds UTC."""
+    """All that a backtest has found; times in milliseconds UTC.
+
+    `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
+    `warm_at` is the first at which they did, `None` where there was none.
+    """
 
     symbol: str
     strategy_name: str
@@ -43,6 +47,8 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     total_frames: int
     frames: int
     calls: int
+    warming: int
+    warm_at: int | None
     complete: bool
     data_ended_at: int | None
     statistics: Statistics
@@ -85,6 +91,8 @@ def backtest_data(record: RunRecord) -> BacktestData:
         total_frames=record.total_frames,
         frames=record.frames,
         calls=record.calls,
+        warming=record.warming,
+        warm_at=record.warm_at,
         complete=record.complete,
         data_ended_at=record.data_ended_at,
         statistics=statistics_of(closed, span),
@@ -131,6 +139,7 @@ def _what(data: BacktestData) -> str:
         f"- Exchange {data.exchange_name}, frame {data.frame_name}: {span(data.since, data.until)}",
         f"- {data.frames:,} of {data.total_frames:,} frames, {data.calls:,} calls of the strategy",
     ]
+    lines += warming_lines(data.warming, data.warm_at)
     if data.data_ended_at is not None:
         lines.append(f"- **The data ended before the frame did**, at {iso(data.data_ended_at)}.")
     elif not data.complete:
@@ -152,6 +161,15 @@ def _trust(data: BacktestData) -> str:
     )
     lines += leftover_lines(data.left_behind)
     return "\n".join(lines + error_lines(data.error_count, data.errors))
+
+
+def warming_lines(count: int, until: int | None) -> list[str]:
+    """Return the lines of a list that tell of steps at which a strategy could not be asked yet."""
+    if not count:
+        return []
+    steps = "step" if count == 1 else "steps"
+    end = "to the end: the data never reached back far enough"
+    return [f"- Warming up: {count:,} {steps}, {end if until is None else f'until {iso(until)}'}."]
 
 
 def leftover_lines(left_behind: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from backtest_kit._reports.backtest import (
     statistics_of,
     statistics_table,
     trades_table,
+    warming_lines,
 )
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
 from backtest_kit._statistics.figures import Statistics
@@ -44,6 +45,8 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None
     missed: int
     calls: int | None
+    warming: int
+    warm_at: int | None
     signal: SignalRow | None
     statistics: Statistics
     signals: tuple[TickClosed, ...]
@@ -71,6 +74,8 @@ def live_data(record: RunRecord) -> LiveData:
         steps=record.frames,
         missed=record.missed,
         calls=record.calls,
+        warming=record.warming,
+        warm_at=record.warm_at,
         signal=record.living,
         statistics=statistics_of(closed, covered),
         signals=closed,
@@ -144,6 +149,7 @@ def _trust(data: LiveData) -> str:
         f"{number(data.percent_slippage, 3, ' %')} per side; no order was placed by this library."
     )
     if data.steps is not None:
+        lines += warming_lines(data.warming, data.warm_at)
         lines += leftover_lines(data.left_behind)
         lines += error_lines(data.error_count, data.errors)
     return "\n".join(lines)

@@ -54,7 +54,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What is left of the backtest of one strategy over some symbols; times in milliseconds UTC.
 
     `statistics` are of all symbols together, `by_symbol` of each, in order. `error` says why the
-    strategy failed; then there are no figures.
+    strategy failed; then there are no figures. `warming` counts the steps at which it could not be
+    asked yet.
     """
 
     strategy_name: str
@@ -67,6 +68,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     calls: int = 0
     error_count: int = 0
     first_error: str | None = None
+    warming: int = 0
     gaps_filled: int = 0
     ambiguous_closes: int = 0
     end_of_data_closes: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, cast, get_args
 
 import msgspec
 
@@ -32,6 +32,9 @@ Metric = Literal[
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 SizingMethod = Literal["fixed-percentage", "kelly-criterion", "atr-based"]
 SIZING_METHODS: Final[tuple[SizingMethod, ...]] = get_args(SizingMethod)
+
+#: Candles that an array strategy sees where nothing else is said.
+ARRAY_WARMUP: Final = 200
 
 
 class _Schema(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,10 +101,12 @@ class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
 class StrategySchema(_Schema, frozen=True, kw_only=True):
     """A strategy: `get_signal(symbol, when)`, asked at most once per `interval`.
 
-    Or `get_signals(candles) -> Signals` over whole arrays, which sees `warmup` candles of
-    `interval`. Or `make()`, called at the start of each run of each symbol, which returns the
-    function of that run, or an object with `get_signal` or `get_signals`, with callbacks as
-    methods where it likes, and with `save` and `load` where a live run is to keep its own state.
+    It is not asked before `warmup` candles of `interval` have closed within the data; 0: from the
+    start. Or `get_signals(candles) -> Signals` over whole arrays, which sees the last `warmup`
+    candles (`None`: 200). Or `make()`, called at the start of each run of each symbol, which
+    returns the function of that run, or an object with `get_signal` or `get_signals`, with
+    callbacks as methods where it likes, and with `save` and `load` where a live run is to keep its
+    own state.
     `risk_name` is one risk profile or several, all of which must agree.
     """
 
@@ -124,7 +129,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     get_signal: GetSignal | None = None
     get_signals: Callable[[Any], Any] | None = None
     make: Callable[[], Any] | None = None
-    warmup: int = 200
+    warmup: int = cast("int", None)  # a number once it is checked
     risk_name: str | Sequence[str] | None = None
     callbacks: Any = None
     note: str = ""
@@ -134,15 +139,19 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         ways = ("get_signal", "get_signals", "make")
         given = [field for field in ways if getattr(self, field) is not None]
         if len(given) != 1:
-            raise RegistrationError(f"{me}: give either get_signal, get_signals or make")
+            raise RegistrationError(f"{me}: give either get_signal or get_signals, or make")
         _function(me, given[0], getattr(self, given[0]))
         if isinstance(self.get_signal, type):
             raise RegistrationError(f"{me}: get_signal is a class; give it as make")
         if hasattr(self.make, "manage"):
             raise RegistrationError(f"{me}: manage is not supported yet")
-        if not isinstance(self.warmup, int) or self.warmup < 1:
+        arrays = self.get_signals is not None
+        if self.warmup is None:
+            msgspec.structs.force_setattr(self, "warmup", ARRAY_WARMUP if arrays else 0)
+        whole = isinstance(self.warmup, int) and not isinstance(self.warmup, bool)
+        if not whole or self.warmup < arrays:
             raise RegistrationError(
-                f"{me}: warmup={self.warmup!r} must be a whole number, 1 or more"
+                f"{me}: warmup={self.warmup!r} must be a whole number, {arrays:d} or more"
             )
         if any(not isinstance(name, str) or not name for name in self.risk_names):
             raise RegistrationError(f"{me}: risk_name={self.risk_name!r} must be names")

@@ -93,6 +93,7 @@ def trial_of(records: Sequence[RunRecord]) -> Trial:
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.message,
+        warming=sum(record.warming for record in records),
         gaps_filled=sum(series.filled for record in records for series in record.gaps),
         ambiguous_closes=sum(counted[0] for counted in counts),
         end_of_data_closes=sum(counted[1] for counted in counts),
