@@ -86,6 +86,7 @@ from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
     BacktestKitError,
     BadCandlesError,
+    BeforeDataError,
     ClockError,
     ConfigError,
     ContextError,
@@ -137,6 +138,7 @@ from backtest_kit._values.schemas import (
     WalkerSchema,
 )
 from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
 from backtest_kit._walker.search import SearchResult, SearchTrial, search
@@ -147,6 +149,7 @@ __all__ = [
     "Backtest",
     "BacktestKitError",
     "BadCandlesError",
+    "BeforeDataError",
     "Candle",
     "Candles",
     "ClockError",
@@ -167,6 +170,7 @@ __all__ = [
     "FrameSchema",
     "GapError",
     "Heat",
+    "Interval",
     "Live",
     "LiveState",
     "MissedStepsError",

@@ -232,10 +232,9 @@ def compare(case, more, **how):
     errors = {kind: (seen.count, seen.when) for kind, seen in record.error_kinds.items()}
     invalid = errors.pop(("get_signal", "SignalError"), (0, -1))
     assert (table.invalid, table.first_invalid) == invalid
-    assert table.unanswered == errors.pop(("get_signal", "DataRangeError"), (0, None))[0]
-    assert table.unpriced == errors.pop(("step", "DataRangeError"), (0, None))[0]
     assert not errors
-    assert table.calls == record.calls
+    assert table.unanswered + table.unpriced == record.warming
+    assert table.calls == record.calls + table.unanswered
     # where the data end inside the frame, a jump over throttled frames may go on behind them
     if tape.stop > play.timeline[-1] or "listen" not in how:
         assert (table.frames == len(play.timeline)) == record.complete
@@ -347,7 +346,7 @@ def backtest(case, more, rows, play, *, stepped, most=None, after=None):
 
 KEPT = {
     *("closed", "waited", "partials", "calls", "frames", "since", "until", "complete"),
-    *("data_ended_at", "gaps", "error_count", "rejections"),
+    *("data_ended_at", "gaps", "error_count", "rejections", "warming", "warm_at"),
 }
 take = ArrayResults.take
 

@@ -15,13 +15,13 @@ from backtest_kit._arrays.peeking import verify
 from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._data.series import Segment
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import question
+from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.guard import retry_user_code
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Candles
-from backtest_kit._values.errors import PeekingError
+from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
 from backtest_kit._values.user_code import CandlesNotLoaded
 
@@ -73,6 +73,25 @@ class Answers:
         self._step = INTERVALS[run.strategy.interval]
         self._chunk: Chunk | None = None
         self._looked = False
+        #: Calls that raised, of those in `ask`.
+        self._failed = 0
+
+    async def _warmed_up(self, when: int) -> bool:
+        current_moment.set(Moment(self._run, when))
+        try:
+            if await has_warmup(self._run, when):
+                return True
+            self._run.warming()
+        except DataError as error:
+            self._run.error("get_signal", error)
+        return False
+
+    def _fail(self, error: Exception, before: int, first: int, hop: int) -> None:
+        """Tell of a call that raised, of which there were `before` since `first`."""
+        if before > self._failed:
+            self._run.warm(first + self._failed * hop)
+        self._failed += 1
+        self._run.call_failed(error)
 
     async def ask(self, when: int, stop: int, hop: int, tape: Tape) -> tuple[int, Any]:
         """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None.
@@ -82,8 +101,15 @@ class Answers:
         """
         chunk = self.chunk(when)
         if chunk is None:
-            return await self._one_by_one(when, stop, hop)
+            if not self._run.is_warm and not await self._warmed_up(when):
+                return when, None
+            self._failed = 0
+            at, answer = await self._one_by_one(when, stop, hop)
+            if (at - when) // hop >= self._failed:
+                self._run.warm(when + self._failed * hop)
+            return at, answer
         at, row = chunk.first(when, stop, hop)
+        self._run.warm(when)
         current_moment.set(Moment(self._run, at))
         price = float(tape.fill[tape.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
@@ -156,16 +182,18 @@ class Answers:
                     if answer is not None:
                         return at, answer
             except (Exception, asyncio.CancelledError, CandlesNotLoaded) as failure:  # noqa: BLE001
-                answer = await self._retry(failure, date)
+                answer = await self._retry(failure, date, (at - when) // hop, when, hop)
                 if answer is not None:
                     return at, answer
             date += hop_delta
         return at, None
 
-    async def _retry(self, failure: BaseException, date: Any) -> Any:
+    async def _retry(
+        self, failure: BaseException, date: Any, before: int, first: int, hop: int
+    ) -> Any:
         """Load what a sync strategy found missing and ask it again, or report what it raised."""
         try:
             return await retry_user_code(failure, self._ask, self._run.symbol, date)
         except Exception as error:  # noqa: BLE001 - it never ends a run
-            self._run.error("get_signal", error)
+            self._fail(error, before, first, hop)
             return None

@@ -53,8 +53,6 @@ async def play_table(
             span = await session.advance(frame, asks_from)
             if span is None:
                 break
-            if span.late is not None:
-                errors.append((timeline[stride.first(frame, asks_from)], span.late))
             if span.table.invalid and not any(table.invalid for table in tables):
                 errors.append(_invalid(run, span))
             frame, asks_from = span.frame, span.asks_from
@@ -69,16 +67,18 @@ async def play_table(
         run.view = run.view.afresh()
         return False
     table, record = joined(tables), run.record
-    counts = {True: table.invalid, False: table.unanswered}
     for when, error in errors:
         current_moment.set(Moment(run, when))
         run.error("get_signal", error)
-        more = counts[isinstance(error, SignalError)] - 1
+        more = table.invalid - 1
         record.error_count += more
         record.error_kinds["get_signal", type(error).__name__].count += more
     record.table = table
     record.partials += found
     record.calls, record.frames, record.complete = table.calls, len(timeline), True
+    run.warming(table.unanswered)
+    if record.calls:
+        run.warm(timeline[stride.first(0, 0) + table.unanswered * stride.hop])
     record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
     record.gaps = run.view.gaps(record.until)
     return True

@@ -10,7 +10,7 @@ from backtest_kit._backtest.answers import Answers
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, load_kernel
 from backtest_kit._backtest.array_table import can_be_a_table, play_table
-from backtest_kit._engine.ambient import Moment, current_moment
+from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions as step
@@ -20,11 +20,10 @@ from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
 from backtest_kit._rules.tape import Tape
 from backtest_kit._values.clock import stopwatch, yield_to_others
-from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, CloseReason, TickClosed, TickIdle
 from backtest_kit._values.signal import SignalRow
-from backtest_kit._values.time import MINUTE, frames_before, iso
+from backtest_kit._values.time import MINUTE, frames_before
 
 _MOST_FRAMES: Final = 4096
 
@@ -65,12 +64,14 @@ class FrameDriver:
         else:
             load_kernel(run.engine)
         began, outside = stopwatch(), current_moment.set(None)
+        run.begin()
         try:
             if not await play_table(
                 run, self._timeline, self._stride, self._session, milestones=milestones
             ):
                 return False
         finally:
+            run.end()
             current_moment.reset(outside)
         took = stopwatch() - began
         run.timed("backtest_timeframe", took, max(run.record.calls, 1))
@@ -83,6 +84,7 @@ class FrameDriver:
         began = stopwatch()
         cancelled = False
         run.risk_gate.join(self._timeline.start)
+        run.begin()
         try:
             if self._on_timeframe is not None:
                 await run.guarded("callback on_timeframe", self._on_timeframe, self._timeline)
@@ -96,6 +98,7 @@ class FrameDriver:
             cancelled = True
             raise
         finally:
+            run.end()
             run.risk_gate.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
@@ -133,8 +136,11 @@ class FrameDriver:
     def _from_arrays(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with what was found over arrays."""
         record, began = self._run.record, stopwatch()
+        due = self._stride.first(self._index, self._asks_from)
         calls, tick, frame, self._asks_from = self._results.take()
         record.calls += calls
+        if calls:
+            self._run.warm(self._timeline[due])
         self._go_to(frame)
         if tick is None:
             return None
@@ -167,15 +173,7 @@ class FrameDriver:
         idle = run.wants("on_tick", "on_idle")
         price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
         if price != price:
-            current_moment.set(Moment(run, when))
-            count = run.config.avg_price_candles_count
-            run.error(
-                "step",
-                DataRangeError(
-                    f"no average price of {run.symbol} at {iso(when)}: it takes {count} closed 1m "
-                    f"candles, and the data begin at {iso(tape.first - MINUTE)}"
-                ),
-            )
+            run.warming(asked=False)
             self._go_to(self._index + 1)
             return None
         if idle or run.engine.bus.wanted("performance"):

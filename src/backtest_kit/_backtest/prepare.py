@@ -5,12 +5,14 @@ from __future__ import annotations
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.fresh import begin
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import RiskGate, SharedBooks
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.asking import Stride, stride
 from backtest_kit._values.errors import ConfigError
-from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 from backtest_kit._values.time import INTERVALS, iso
 
 
@@ -21,15 +23,19 @@ def prepare(
     exchange: ExchangeSchema,
     frame: FrameSchema,
     books: SharedBooks,
+    risks: Registry[RiskSchema] | None = None,
 ) -> FrameDriver:
     """Return the driver of a backtest; its record is in no registry yet.
 
+    `risks`: the risk profiles there are, where they are not those that are registered now.
+
     Raises:
         UnknownNameError: the strategy names a risk profile that is not registered.
+        StrategyFailedError, RegistrationError: its factory raised, or made what can't be asked.
         ConfigError: the frame has no instant at which the strategy is asked.
     """
     asked = _stride(engine, strategy, frame)
-    risks = [engine.risks.get(name) for name in strategy.risk_names]
+    profiles = [(risks or engine.risks).get(name) for name in strategy.risk_names]
     timeline = frame.timeline
     record = RunRecord(
         symbol=symbol,
@@ -46,12 +52,12 @@ def prepare(
         engine,
         mode="backtest",
         symbol=symbol,
-        strategy=strategy,
+        begun=begin(strategy),
         exchange=exchange,
         frame_name=frame.name,
         view=MarketView(engine.store, exchange, engine.config, timeline[-1]),
         record=record,
-        risk_gate=RiskGate(books, risks, (symbol, strategy.name, exchange.name), engine.logger),
+        risk_gate=RiskGate(books, profiles, (symbol, strategy.name, exchange.name), engine.logger),
     )
     return FrameDriver(run, timeline, asked, frame.callback("on_timeframe"))
 

@@ -57,7 +57,7 @@ class Feed(Store):
             BadCandlesError, GapError, FetchError: as the exchange gave cause, also after waiting.
             DataRangeError: there is no candle at all in the range.
         """
-        key = (exchange.exchange_name, symbol, interval)
+        key = (exchange, symbol, interval)
         step = interval_ms(interval)
         asked, since, until = until, since // step * step, until // step * step
         async with self._lock(key):

@@ -16,6 +16,8 @@ from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    BeforeDataError,
+    DataError,
     DataRangeError,
 )
 from backtest_kit._values.schemas import ExchangeSchema
@@ -155,13 +157,25 @@ class MarketView:
             final = reach >= self.horizon
             try:
                 segment = await self._load(key, since, reach)
-            except DataRangeError:
+            except DataRangeError as error:
                 if final:
-                    raise
+                    raise await self._no_candle(symbol, interval, since, when, error) from None
             else:
                 if segment.stop >= last or final:
                     return segment
             reach = min(self.horizon, reach + chunk)
+
+    async def _no_candle(
+        self, symbol: str, interval: str, since: int, when: int, error: DataRangeError
+    ) -> DataRangeError:
+        """Return why a series has not one candle: its first has not closed, or `error`."""
+        if interval == "1m":
+            return error
+        try:
+            base = await self._store.load(self._exchange, symbol, "1m", since, when, self._config)
+        except DataError:
+            return error
+        return BeforeDataError(str(error)) if base.begins and base.first > since else error
 
     async def prefetch(self, when: int) -> None:
         """Fetch what closes by `when` of the series that were asked for earlier, all at once.
@@ -226,7 +240,7 @@ class MarketView:
         since = (when // step - limit) * step
         name = f"{symbol} {interval} of exchange {self._exchange.exchange_name!r}"
         if since < segment.first and segment.begins:
-            raise DataRangeError(
+            raise BeforeDataError(
                 f"{limit} candles of {name} at {iso(when)} would begin at {iso(since)}, but the "
                 f"data begin at {iso(segment.first)}"
             )

@@ -27,7 +27,8 @@ from backtest_kit._values.time import interval_ms, iso
 if TYPE_CHECKING:
     from logging import Logger
 
-Key = tuple[str, str, str]
+#: The exchange itself: another one may take its name (`replace=True`).
+Key = tuple[ExchangeSchema, str, str]
 Part = tuple[Columns, npt.NDArray[np.bool_]]
 #: How many candles to look back or ahead, where a range begins or ends inside a gap.
 LOOK_AROUND: Final = 10_000
@@ -71,7 +72,7 @@ class Store:
             BadCandlesError, GapError, FetchError: as the exchange gave cause.
             DataRangeError: there is no candle at all in the range.
         """
-        key = (exchange.exchange_name, symbol, interval)
+        key = (exchange, symbol, interval)
         step = interval_ms(interval)
         since = since // step * step
         closed = min(until, self.now()) // step * step

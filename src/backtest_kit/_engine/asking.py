@@ -8,8 +8,29 @@ from typing import Any
 
 from backtest_kit._arrays.signals import evaluate
 from backtest_kit._engine.ambient import candles, fill_price
+from backtest_kit._engine.run import Run
+from backtest_kit._values.errors import BeforeDataError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import Signal
+
+
+async def has_warmup(run: Run, when: int) -> bool:
+    """Say whether a strategy's `warmup` candles have closed by `when`, within the data.
+
+    One over arrays finds out by asking for them, and so does one without a warm-up.
+
+    Raises:
+        DataError: the candles can't be had.
+    """
+    strategy = run.strategy
+    if run.is_warm or strategy.get_signal is None or not strategy.warmup:
+        return True
+    try:
+        await run.view.window_async(run.symbol, strategy.interval, strategy.warmup, when)
+    except BeforeDataError:
+        return False
+    run.warm(when)
+    return True
 
 
 def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:

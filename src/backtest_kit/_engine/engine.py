@@ -6,7 +6,7 @@ import logging
 import threading
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 from backtest_kit._data.feed import Feed
 from backtest_kit._data.fetch import Cooldown
@@ -20,7 +20,7 @@ from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import Clock
-from backtest_kit._values.config import Config, configure, from_environment
+from backtest_kit._values.config import Config, Settings, configure, from_environment
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import (
     ExchangeSchema,
@@ -80,10 +80,12 @@ class Engine:
         self.live_books = SharedBooks()
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
+        #: State of strategies that outlives runs, of which the log has told.
+        self.leftovers_told: set[tuple[str, str]] = set()
         self.adapter: PersistAdapter | None = None
         self.live = StateOwner(self._adapter, self._state_failed, clock)
 
-    def set_config(self, **changes: object) -> None:
+    def set_config(self, **changes: Unpack[Settings]) -> None:
         """Change settings, all of them or none; runs that have begun keep theirs.
 
         Raises:

@@ -97,6 +97,9 @@ class RunRecord:
         self.frames = 0
         self.calls = 0
         self.missed = 0
+        #: Steps at which the strategy could not be asked yet, and the first at which it could.
+        self.warming = 0
+        self.warm_at: int | None = None
         self.complete = False
         self.data_ended_at: int | None = None
         self.living: SignalRow | None = None
@@ -109,6 +112,8 @@ class RunRecord:
         self.risk_allowed = 0
         self.error_kinds: dict[tuple[str, str], ErrorKind] = {}
         self.error_count = 0
+        #: State of the strategy that earlier runs changed, and that this one began with.
+        self.left_behind: tuple[str, ...] = ()
         self.gaps: Sequence[SeriesGaps] = ()
         self.timings: dict[str, Timings] = {}
 

@@ -1,27 +1,80 @@
-"""`add_*`, the decorators, `list_*` and the settings, on the current engine."""
+"""`add_*`, the decorators, `list_*` and the settings, on the current engine.
+
+The overloads are what a type checker and an editor see; the functions behind them take any keyword,
+so that an unknown one is told with the names there are. A test holds both against the schemas.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from backtest_kit._arrays.signals import Signals
 from backtest_kit._engine.engine import current_engine
-from backtest_kit._values.config import Config
+from backtest_kit._engine.risk import RiskCheck
+from backtest_kit._values.candles import Candles
+from backtest_kit._values.config import Config, Settings
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.schemas import (
     ExchangeSchema,
+    Format,
     FrameSchema,
+    GetCandles,
+    GetSignal,
+    Metric,
     RiskSchema,
+    SizingMethod,
     SizingSchema,
     StrategySchema,
     WalkerSchema,
 )
+from backtest_kit._values.time import Interval
+from backtest_kit._values.windows import Windows
 
 S = TypeVar(
     "S", ExchangeSchema, StrategySchema, FrameSchema, RiskSchema, SizingSchema, WalkerSchema
 )
-F = TypeVar("F", bound=Callable[..., Any])
+G = TypeVar("G", bound="GetSignal | type[Asked] | type[AskedOnce]")
+C = TypeVar("C", bound=GetCandles)
+RiskAnswer = str | bool | None
+#: Agrees with `None` or `True`; refuses with a reason, with `False`, or by raising.
+Validation = Callable[[RiskCheck], RiskAnswer | Awaitable[RiskAnswer]]
+#: What a ready-made exchange may have beside its name and `get_candles`.
+_OWN = ("format_price", "format_quantity", "page_limit", "data_range", "close")
+
+
+class Asked(Protocol):
+    """An object with `get_signal`: what a factory may make, or a class under `strategy`."""
+
+    @property
+    def get_signal(self) -> GetSignal:
+        """See `StrategySchema`."""
+        ...
+
+
+class AskedOnce(Protocol):
+    """The same with `get_signals`."""
+
+    @property
+    def get_signals(self) -> Callable[[Candles], Signals]:
+        """See `StrategySchema`."""
+        ...
+
+
+class ReadyExchange(Protocol):
+    """An exchange as an object, such as those of `backtest_kit.exchanges`."""
+
+    @property
+    def exchange_name(self) -> str:
+        """The name under which it is registered."""
+        ...
+
+    @property
+    def get_candles(self) -> GetCandles:
+        """See `ExchangeSchema`."""
+        ...
 
 
 def _make(schema: type[S], given: object, fields: dict[str, Any]) -> S:
@@ -43,65 +96,189 @@ def _make(schema: type[S], given: object, fields: dict[str, Any]) -> S:
         raise RegistrationError(f"{schema.__name__}: {error}") from None
 
 
-def add_exchange(exchange: object = None, /, **fields: Any) -> None:
+@overload
+def add_exchange(exchange: ExchangeSchema, /, *, replace: bool = False) -> None: ...
+@overload
+def add_exchange(
+    exchange: ReadyExchange, /, *, callbacks: object = None, note: str = "", replace: bool = False
+) -> None: ...
+@overload
+def add_exchange(
+    *,
+    exchange_name: str,
+    get_candles: GetCandles,
+    format_price: Format | None = None,
+    format_quantity: Format | None = None,
+    page_limit: int | None = None,
+    data_range: Callable[[str], tuple[int, int] | None] | None = None,
+    close: Callable[[], object] | None = None,
+    callbacks: object = None,
+    note: str = "",
+    replace: bool = False,
+) -> None: ...
+def add_exchange(exchange: object = None, /, *, replace: bool = False, **fields: Any) -> None:
     """Register an exchange: the fields of `ExchangeSchema`, one such, or a ready-made exchange.
+
+    `replace`: in the place of what has the name. A run that is under way keeps what it began with.
 
     Raises:
         RegistrationError: a field is missing or malformed, or the name is taken.
     """
-    if (
-        exchange is not None
-        and hasattr(exchange, "get_candles")
-        and not isinstance(exchange, ExchangeSchema)
-    ):
-        optional = ("format_price", "format_quantity", "page_limit", "data_range", "close")
-        given: Any = exchange
-        fields |= {name: getattr(given, name, None) for name in optional}
-        fields |= {"exchange_name": given.exchange_name, "get_candles": given.get_candles}
+    if hasattr(exchange, "get_candles") and not isinstance(exchange, ExchangeSchema):
+        own = ("exchange_name", "get_candles", *_OWN)
+        for name in fields:
+            if name in own:
+                raise RegistrationError(f"{exchange!r} has a {name} of its own")
+        fields |= {name: getattr(exchange, name, None) for name in own}
         exchange = None
-    current_engine().exchanges.add(_make(ExchangeSchema, exchange, fields))
+    current_engine().exchanges.add(_make(ExchangeSchema, exchange, fields), replace=replace)
 
 
-def add_strategy(strategy: StrategySchema | None = None, /, **fields: Any) -> None:
-    """Register a strategy: the fields of `StrategySchema`, or one; raises as `add_exchange`."""
-    current_engine().strategies.add(_make(StrategySchema, strategy, fields))
+@overload
+def add_strategy(strategy: StrategySchema, /, *, replace: bool = False) -> None: ...
+@overload
+def add_strategy(
+    *,
+    strategy_name: str,
+    interval: Interval,
+    get_signal: GetSignal | None = None,
+    get_signals: Callable[[Candles], Signals] | None = None,
+    make: Callable[[], GetSignal | Asked | AskedOnce] | None = None,
+    warmup: int | None = None,
+    risk_name: str | Sequence[str] | None = None,
+    callbacks: object = None,
+    note: str = "",
+    replace: bool = False,
+) -> None: ...
+def add_strategy(
+    strategy: StrategySchema | None = None, /, *, replace: bool = False, **fields: Any
+) -> None:
+    """Register a strategy: the fields of `StrategySchema`, or one; see `add_exchange`."""
+    current_engine().strategies.add(_make(StrategySchema, strategy, fields), replace=replace)
 
 
-def add_frame(frame: FrameSchema | None = None, /, **fields: Any) -> None:
-    """Register a frame: the fields of `FrameSchema`, or one such; raises as `add_exchange`."""
-    current_engine().frames.add(_make(FrameSchema, frame, fields))
+@overload
+def add_frame(frame: FrameSchema, /, *, replace: bool = False) -> None: ...
+@overload
+def add_frame(
+    *,
+    frame_name: str,
+    interval: Interval,
+    start_date: datetime,
+    end_date: datetime,
+    callbacks: object = None,
+    note: str = "",
+    replace: bool = False,
+) -> None: ...
+def add_frame(frame: FrameSchema | None = None, /, *, replace: bool = False, **fields: Any) -> None:
+    """Register a frame: the fields of `FrameSchema`, or one such; see `add_exchange`."""
+    current_engine().frames.add(_make(FrameSchema, frame, fields), replace=replace)
 
 
-def add_risk(risk: RiskSchema | None = None, /, **fields: Any) -> None:
-    """Register a risk profile: the fields of `RiskSchema`, or one; raises as `add_exchange`."""
-    current_engine().risks.add(_make(RiskSchema, risk, fields))
+@overload
+def add_risk(risk: RiskSchema, /, *, replace: bool = False) -> None: ...
+@overload
+def add_risk(
+    *,
+    risk_name: str,
+    validations: Sequence[Validation],
+    callbacks: object = None,
+    note: str = "",
+    replace: bool = False,
+) -> None: ...
+def add_risk(risk: RiskSchema | None = None, /, *, replace: bool = False, **fields: Any) -> None:
+    """Register a risk profile: the fields of `RiskSchema`, or one; see `add_exchange`."""
+    current_engine().risks.add(_make(RiskSchema, risk, fields), replace=replace)
 
 
-def add_sizing(sizing: SizingSchema | None = None, /, **fields: Any) -> None:
-    """Register a sizing: the fields of `SizingSchema`, or one such; raises as `add_exchange`."""
-    current_engine().sizings.add(_make(SizingSchema, sizing, fields))
+@overload
+def add_sizing(sizing: SizingSchema, /, *, replace: bool = False) -> None: ...
+@overload
+def add_sizing(
+    *,
+    sizing_name: str,
+    method: SizingMethod,
+    risk_percentage: float = 1.0,
+    kelly_multiplier: float = 0.25,
+    atr_multiplier: float = 2.0,
+    min_position_size: float | None = None,
+    max_position_size: float | None = None,
+    max_position_percentage: float | None = None,
+    callbacks: object = None,
+    note: str = "",
+    replace: bool = False,
+) -> None: ...
+def add_sizing(
+    sizing: SizingSchema | None = None, /, *, replace: bool = False, **fields: Any
+) -> None:
+    """Register a sizing: the fields of `SizingSchema`, or one such; see `add_exchange`."""
+    current_engine().sizings.add(_make(SizingSchema, sizing, fields), replace=replace)
 
 
-def add_walker(walker: WalkerSchema | None = None, /, **fields: Any) -> None:
-    """Register a walker: the fields of `WalkerSchema`, or one such; raises as `add_exchange`."""
-    current_engine().walkers.add(_make(WalkerSchema, walker, fields))
+@overload
+def add_walker(walker: WalkerSchema, /, *, replace: bool = False) -> None: ...
+@overload
+def add_walker(
+    *,
+    walker_name: str,
+    exchange_name: str,
+    frame_name: str,
+    strategies: Sequence[str],
+    metric: Metric = "sharpe_ratio",
+    windows: Windows | None = None,
+    callbacks: object = None,
+    note: str = "",
+    replace: bool = False,
+) -> None: ...
+def add_walker(
+    walker: WalkerSchema | None = None, /, *, replace: bool = False, **fields: Any
+) -> None:
+    """Register a walker: the fields of `WalkerSchema`, or one such; see `add_exchange`."""
+    current_engine().walkers.add(_make(WalkerSchema, walker, fields), replace=replace)
 
 
-def strategy(strategy_name: str, *, interval: str, **fields: Any) -> Callable[[F], F]:
-    """Register the decorated `get_signal` under a name; raises as `add_exchange`."""
+class StrategyOptions(TypedDict, total=False):
+    """What `strategy` takes beside the name and the interval."""
 
-    def register(function: F) -> F:
-        add_strategy(strategy_name=strategy_name, interval=interval, get_signal=function, **fields)
+    warmup: int | None
+    risk_name: str | Sequence[str] | None
+    callbacks: object
+    note: str
+    replace: bool
+
+
+class ExchangeOptions(TypedDict, total=False):
+    """What `exchange` takes beside the name."""
+
+    format_price: Format | None
+    format_quantity: Format | None
+    page_limit: int | None
+    data_range: Callable[[str], tuple[int, int] | None] | None
+    close: Callable[[], object] | None
+    callbacks: object
+    note: str
+    replace: bool
+
+
+def strategy(
+    strategy_name: str, *, interval: Interval, **options: Unpack[StrategyOptions]
+) -> Callable[[G], G]:
+    """Register the decorated `get_signal`, or a class that is made anew for each run (`make`)."""
+
+    def register(function: G) -> G:
+        way = "make" if isinstance(function, type) else "get_signal"
+        given: dict[str, Any] = {"interval": interval, way: function, **options}
+        add_strategy(strategy_name=strategy_name, **given)
         return function
 
     return register
 
 
-def exchange(exchange_name: str, **fields: Any) -> Callable[[F], F]:
-    """Register the decorated `get_candles` under a name; raises as `add_exchange`."""
+def exchange(exchange_name: str, **options: Unpack[ExchangeOptions]) -> Callable[[C], C]:
+    """Register the decorated `get_candles` under a name; see `add_exchange`."""
 
-    def register(function: F) -> F:
-        add_exchange(exchange_name=exchange_name, get_candles=function, **fields)
+    def register(function: C) -> C:
+        add_exchange(exchange_name=exchange_name, get_candles=function, **options)
         return function
 
     return register
@@ -137,7 +314,7 @@ def list_walkers() -> list[WalkerSchema]:
     return current_engine().walkers.list()
 
 
-def set_config(**changes: object) -> None:
+def set_config(**changes: Unpack[Settings]) -> None:
     """Change settings of the current engine, all or none; runs that have begun keep theirs.
 
     Raises:

@@ -22,17 +22,17 @@ class Registry(Generic[T]):
         self._kind = kind
         self._records: dict[str, T] = {}
 
-    def add(self, record: T) -> None:
-        """Add a record that is already checked.
+    def add(self, record: T, *, replace: bool = False) -> None:
+        """Add a record that is already checked; `replace`: in the place of what has its name.
 
         Raises:
             RegistrationError: the name is taken.
         """
-        if record.name in self._records:
+        if record.name in self._records and not replace:
             known = ", ".join(sorted(self._records))
             raise RegistrationError(
-                f"{self._kind} {record.name!r} already exists; choose another name "
-                f"(there are: {known})"
+                f"{self._kind} {record.name!r} already exists; choose another name, or give "
+                f"replace=True (there are: {known})"
             )
         self._records[record.name] = record
 
@@ -48,6 +48,12 @@ class Registry(Generic[T]):
             raise UnknownNameError(
                 f"unknown {self._kind} {name!r}{did_you_mean(str(name), self._records)}"
             ) from None
+
+    def copy(self) -> Registry[T]:
+        """Return the records as they are now: what is replaced later stays as it was."""
+        copied: Registry[T] = Registry(self._kind)
+        copied._records = {**self._records}
+        return copied
 
     def list(self) -> list[T]:
         """Return all records in the order in which they were added."""

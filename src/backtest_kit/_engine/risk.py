@@ -165,7 +165,7 @@ class RiskGate:
         patience: float | None = None,
     ) -> None:
         self._shared = shared
-        self._schemas = schemas
+        self.schemas = schemas
         self._logger = logger
         self._patience = patience
         self._warned = patience is not None  # nobody expects the wall clock to repeat itself
@@ -180,7 +180,7 @@ class RiskGate:
 
         `None`: a live run, which learns where it is from its state and its clock.
         """
-        self._shared.join(self, [schema.name for schema in self._schemas], start)
+        self._shared.join(self, [schema.name for schema in self.schemas], start)
 
     def restore(
         self,
@@ -236,7 +236,7 @@ class RiskGate:
         self.history.open(msgspec.structs.replace(position_of(row), opened_at=when))
         keep = False
         try:
-            for schema in self._schemas:
+            for schema in self.schemas:
                 answers.append(await self._ask(schema, row, price, when, until))
                 if answers[-1].reason is not None:
                     break

@@ -8,11 +8,14 @@ from typing import Any
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.fresh import Begun
 from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.leftovers import Leftovers
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._rules.proposal import Quote, complete
 from backtest_kit._values.config import Config
+from backtest_kit._values.errors import BeforeDataError
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
@@ -24,8 +27,9 @@ from backtest_kit._values.events import (
     RiskEvent,
 )
 from backtest_kit._values.results import Tick
-from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
+from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import iso
 
 _CALLBACK = {
     "idle": "on_idle",
@@ -47,7 +51,7 @@ class Run:
         *,
         mode: Mode,
         symbol: str,
-        strategy: StrategySchema,
+        begun: Begun,
         exchange: ExchangeSchema,
         frame_name: str | None,
         view: MarketView,
@@ -57,22 +61,49 @@ class Run:
         self.engine = engine
         self.mode: Mode = mode
         self.symbol = symbol
-        self.strategy = strategy
+        self.strategy, self.own = begun.strategy, begun.own
         self.exchange = exchange
-        self.strategy_name = strategy.name
+        self.strategy_name = self.strategy.name
         self.exchange_name = exchange.name
         self.frame_name = frame_name
         self.view = view
         self.record = record
         self.risk_gate = risk_gate
         self.stopping = False
+        #: Whether the strategy's object knows what is told now from the state that it has loaded.
+        self.own_knows = False
+        #: As they were when the run began: others may take their names.
+        self._risks = {schema.name: schema for schema in risk_gate.schemas}
         self._last_error: tuple[str, type[BaseException]] | None = None
         self._last_metric: dict[str, int] = {}
+        self._made = begun.made
+        self._leftovers: Leftovers | None = None
 
     @property
     def config(self) -> Config:
         """The settings with which the run began."""
         return self.record.config
+
+    def begin(self) -> None:
+        """Look at what earlier runs have left in the strategy, and warn of it once."""
+        if self._leftovers is not None:
+            return
+        function: Any = self.strategy.get_signal or self.strategy.get_signals
+        self._leftovers = Leftovers(function, made=self._made)
+        self.record.left_behind = found = self._leftovers.found
+        untold = {(self.strategy_name, name) for name in found} - self.engine.leftovers_told
+        if untold:
+            self.engine.leftovers_told |= untold
+            self.engine.logger.warning(
+                "strategy %r on %s began with what an earlier run left behind: %s; with make=, "
+                "each run begins anew",
+                *(self.strategy_name, self.symbol, ", ".join(found)),
+            )
+
+    def end(self) -> None:
+        """Note what the run leaves in the strategy."""
+        if self._leftovers is not None:
+            self._leftovers.note()
 
     def wants(self, *callbacks: str) -> bool:
         """Say whether a listener of results, or one of these callbacks, waits for a result."""
@@ -102,6 +133,8 @@ class Run:
 
     async def _call_back(self, name: str, event: object) -> None:
         function = self.strategy.callback(name)
+        if self.own_knows and getattr(function, "__self__", None) is self.own:
+            return
         if function is not None:
             await self.guarded(f"callback {name}", function, event)
 
@@ -111,6 +144,34 @@ class Run:
             await call_user_code(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a run
             self.error(where, error)
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the strategy has been asked, and got the candles that it wanted."""
+        return self.record.warm_at is not None
+
+    def warming(self, count: int = 1, *, asked: bool = True) -> None:
+        """Count steps at which the data don't reach back far enough; calls made there are void."""
+        self.record.warming += count
+        self.record.calls -= count * asked
+
+    def warm(self, when: int) -> None:
+        """Note that the strategy was asked at `when`, and got its candles: errors count."""
+        if self.is_warm:
+            return
+        self.record.warm_at = when
+        if self.record.warming:
+            self.engine.logger.info(
+                "%s on %s: warming up: %d steps, until %s",
+                *(self.strategy_name, self.symbol, self.record.warming, iso(when)),
+            )
+
+    def call_failed(self, error: Exception) -> None:
+        """Count, emit and log what a call of the strategy raised; before the data: warming up."""
+        if isinstance(error, BeforeDataError) and not self.is_warm:
+            self.warming()
+        else:
+            self.error("get_signal", error)
 
     def error(self, where: str, error: Exception) -> None:
         """Count, emit and log an error of user code or of one step."""
@@ -135,7 +196,7 @@ class Run:
         self.record.risk_allowed += allowed
         for answer in answers:
             refused = answer.reason is not None
-            schema = self.engine.risks.get(answer.risk_name)
+            schema = self._risks[answer.risk_name]
             callback = schema.callback("on_rejected" if refused else "on_allowed")
             if not refused and callback is None:
                 continue

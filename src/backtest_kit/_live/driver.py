@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import question
+from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
@@ -22,6 +22,7 @@ from backtest_kit._rules.tape import Bar, Tape
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.errors import (
+    BeforeDataError,
     DataError,
     DataRangeError,
     ExchangeRefusedError,
@@ -67,6 +68,7 @@ class MinuteDriver:
             await ledger.enter(self.stop)
             entered = True
             run.engine.records.add(run.record)
+            run.begin()
             self._at = await ledger.resume()
             while (batch := await self._advance()) is not None:
                 run.risk_gate.pause()
@@ -78,6 +80,7 @@ class MinuteDriver:
             cancelled = True
             raise
         finally:
+            run.end()
             run.record.gaps = run.view.gaps(run.record.until)
             if entered:
                 await ledger.leave(self._at, cancelled=cancelled)
@@ -153,6 +156,7 @@ class MinuteDriver:
         except StateError as error:
             if self._ledger.filled is None:
                 run.risk_gate.cancel_reservation()  # what the step would have opened
+            self._ledger.undo()
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
@@ -197,7 +201,7 @@ class MinuteDriver:
         if current_price == current_price:
             await self._step(tape.bar(when), on_time=on_time)
         else:
-            self._no_price(tape, when)
+            self._run.warming(asked=False)
         self._run.record.frames += on_time
 
     def _tell_missed(self, missed: range) -> None:
@@ -208,16 +212,6 @@ class MinuteDriver:
             MissedStepsError(
                 f"{steps} missed, {iso(missed[0])} to {iso(missed[-1])}: an open signal was "
                 "followed through them, the strategy was not asked"
-            ),
-        )
-
-    def _no_price(self, tape: Tape, when: int) -> None:
-        count = self._run.config.avg_price_candles_count
-        self._run.error(
-            "step",
-            DataRangeError(
-                f"no average price of {self._run.symbol} at {iso(when)}: it takes {count} closed "
-                f"1m candles, and the data begin at {iso(tape.first - MINUTE)}"
             ),
         )
 
@@ -260,9 +254,15 @@ class MinuteDriver:
         try:
             if not self._recorded:
                 await run.view.prefetch(when)
-            answer = await call_user_code(self._ask_strategy, run.symbol, to_datetime(when))
+            if await has_warmup(run, when):
+                answer = await call_user_code(self._ask_strategy, run.symbol, to_datetime(when))
+                run.warm(when)
+            else:
+                run.warming()
             if answer is not None:
                 row = self._accept(answer, bar)
+        except BeforeDataError as error:
+            run.call_failed(error)
         except Exception as error:  # noqa: BLE001 - an error of one step never ends a run
             run.error("get_signal", error)
         run.record.calls += 1

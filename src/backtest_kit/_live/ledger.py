@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from backtest_kit._engine.ambient import current_moment
+from backtest_kit._engine.engine import describe
 from backtest_kit._engine.run import Run
 from backtest_kit._state.documents import LiveState, RunKey, Transition, transition
 from backtest_kit._state.owner import StateOwner
@@ -48,6 +49,8 @@ class Ledger:
         self.batch: list[tuple[int, LiveTick]] = []
         #: The consumer has received all transitions before this sequence.
         self.heard = 0
+        #: The strategy's own state, and the sequence before which it knows of all transitions.
+        self._own: tuple[Any, int] = (None, 0)
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
@@ -88,14 +91,21 @@ class Ledger:
             ],
         )
         run.record.living, run.record.missed = state.signal, state.missed
+        self._own = (state.own, state.own_sequence)
+        self._load_own()
+        self._own = (self._saved_own(), state.own_sequence)
         # written at once, so that a state that can't be written is found before trading starts
         await self._write(
             risk_names=run.strategy.risk_names,
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
+            own=self._own[0],
         )
         for entry in state.outbox:
+            run.own_knows = run.own is not None and entry.sequence < state.own_sequence
             await self._tell(entry)
+        run.own_knows = False
+        self._know_own()
         current_moment.set(None)
         if state.at is None or state.began_at is None:
             return None
@@ -127,14 +137,18 @@ class Ledger:
         async with self._writing:
             number = self.state.sequence
             new = [transition(event, number + i) for i, event in enumerate(events)]
+            own = self._saved_own()
             await self._write(
                 at=when,
                 price=price,
                 missed=self._run.record.missed,
                 sequence=number + len(new),
                 outbox=(*self.state.outbox, *new),
+                own=own,
+                own_sequence=number,
                 **changes,
             )
+            self._own = (own, number)
         for event in events:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
@@ -143,6 +157,11 @@ class Ledger:
         for entry in new:
             self._run.record.add(entry.tick or entry.milestone)
             await self._tell(entry)
+        self._know_own()
+
+    def undo(self) -> None:
+        """Let the strategy forget what it did in a step that could not be written."""
+        self._load_own()
 
     async def note(self, at: int | None) -> None:
         """Store the newest step, and how many steps were missed.
@@ -204,7 +223,39 @@ class Ledger:
         await self._run.engine.bus.drain()
         async with self._writing:
             left = tuple(entry for entry in self.state.outbox if entry.sequence >= heard)
-            await self._write(outbox=left)
+            own, sequence = self._own
+            await self._write(outbox=left, own=own, own_sequence=sequence)
+
+    def _know_own(self) -> None:
+        """Note the strategy's own state when it has been told of all transitions.
+
+        What is written is never the state within a callback, and says what the strategy knows of:
+        a transition that is told again after a crash does not change that state a second time.
+        """
+        self._own = (self._saved_own(), self.state.sequence)
+
+    def _saved_own(self) -> Any:
+        """Return the strategy's own state as it will be read back; the last one if that fails."""
+        own, known = self._run.own, self._own[0]
+        if own is None:
+            return known
+        try:
+            return msgspec.json.decode(msgspec.json.encode(own.save()))
+        except Exception as error:  # noqa: BLE001 - user code
+            self._run.error("save", error)
+            return known
+
+    def _load_own(self) -> None:
+        own, value = self._run.own, self._own[0]
+        if own is None or value is None:
+            return
+        try:
+            own.load(value)
+        except Exception as error:
+            raise StateError(
+                f"strategy {self.key.strategy_name!r} can't load its own state: "
+                f"{describe(error)}; mend its load, or delete the run's state"
+            ) from error
 
     async def _write(self, **changes: Any) -> None:
         state = msgspec.structs.replace(self.state, **changes)

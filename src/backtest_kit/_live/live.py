@@ -7,6 +7,7 @@ from pathlib import Path
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import current_engine
+from backtest_kit._engine.fresh import begin
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._engine.run import Run
@@ -167,7 +168,7 @@ def _prepare(
         engine,
         mode="live",
         symbol=symbol,
-        strategy=strategy,
+        begun=begin(strategy),
         exchange=exchange,
         frame_name=None,
         view=MarketView(

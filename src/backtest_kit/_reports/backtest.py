@@ -32,7 +32,11 @@ class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a backtest has found; times in milliseconds UTC."""
+    """All that a backtest has found; times in milliseconds UTC.
+
+    `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
+    `warm_at` is the first at which they did, `None` where there was none.
+    """
 
     symbol: str
     strategy_name: str
@@ -43,6 +47,8 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     total_frames: int
     frames: int
     calls: int
+    warming: int
+    warm_at: int | None
     complete: bool
     data_ended_at: int | None
     statistics: Statistics
@@ -53,6 +59,7 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     end_of_data_closes: int
     error_count: int
     errors: tuple[ErrorCount, ...]
+    left_behind: tuple[str, ...]
     percent_fee: float
     percent_slippage: float
     exit_trigger: str
@@ -84,6 +91,8 @@ def backtest_data(record: RunRecord) -> BacktestData:
         total_frames=record.total_frames,
         frames=record.frames,
         calls=record.calls,
+        warming=record.warming,
+        warm_at=record.warm_at,
         complete=record.complete,
         data_ended_at=record.data_ended_at,
         statistics=statistics_of(closed, span),
@@ -94,6 +103,7 @@ def backtest_data(record: RunRecord) -> BacktestData:
         end_of_data_closes=reasons["end_of_data"],
         error_count=record.error_count,
         errors=error_counts(record),
+        left_behind=record.left_behind,
         percent_fee=record.config.percent_fee,
         percent_slippage=record.config.percent_slippage,
         exit_trigger=record.config.exit_trigger,
@@ -129,6 +139,7 @@ def _what(data: BacktestData) -> str:
         f"- Exchange {data.exchange_name}, frame {data.frame_name}: {span(data.since, data.until)}",
         f"- {data.frames:,} of {data.total_frames:,} frames, {data.calls:,} calls of the strategy",
     ]
+    lines += warming_lines(data.warming, data.warm_at)
     if data.data_ended_at is not None:
         lines.append(f"- **The data ended before the frame did**, at {iso(data.data_ended_at)}.")
     elif not data.complete:
@@ -148,7 +159,24 @@ def _trust(data: BacktestData) -> str:
         f"- Assumed costs: fee {data.percent_fee:g} % per side, "
         f"slippage {data.percent_slippage:g} % per side."
     )
+    lines += leftover_lines(data.left_behind)
     return "\n".join(lines + error_lines(data.error_count, data.errors))
+
+
+def warming_lines(count: int, until: int | None) -> list[str]:
+    """Return the lines of a list that tell of steps at which a strategy could not be asked yet."""
+    if not count:
+        return []
+    steps = "step" if count == 1 else "steps"
+    end = "to the end: the data never reached back far enough"
+    return [f"- Warming up: {count:,} {steps}, {end if until is None else f'until {iso(until)}'}."]
+
+
+def leftover_lines(left_behind: Sequence[str]) -> list[str]:
+    """Return the lines of a list that tell of a strategy's state from earlier runs."""
+    if not left_behind:
+        return []
+    return [f"- **Began with what an earlier run left behind**: {plain(', '.join(left_behind))}."]
 
 
 def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:

@@ -13,9 +13,11 @@ from backtest_kit._reports.backtest import (
     ErrorCount,
     error_counts,
     error_lines,
+    leftover_lines,
     statistics_of,
     statistics_table,
     trades_table,
+    warming_lines,
 )
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
 from backtest_kit._statistics.figures import Statistics
@@ -43,6 +45,8 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None
     missed: int
     calls: int | None
+    warming: int
+    warm_at: int | None
     signal: SignalRow | None
     statistics: Statistics
     signals: tuple[TickClosed, ...]
@@ -52,6 +56,7 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_closes: int
     error_count: int
     errors: tuple[ErrorCount, ...]
+    left_behind: tuple[str, ...]
     percent_fee: float
     percent_slippage: float
 
@@ -69,6 +74,8 @@ def live_data(record: RunRecord) -> LiveData:
         steps=record.frames,
         missed=record.missed,
         calls=record.calls,
+        warming=record.warming,
+        warm_at=record.warm_at,
         signal=record.living,
         statistics=statistics_of(closed, covered),
         signals=closed,
@@ -78,6 +85,7 @@ def live_data(record: RunRecord) -> LiveData:
         ambiguous_closes=sum(tick.ambiguous for tick in closed),
         error_count=record.error_count,
         errors=error_counts(record),
+        left_behind=record.left_behind,
         percent_fee=record.config.percent_fee,
         percent_slippage=record.config.percent_slippage,
     )
@@ -141,5 +149,7 @@ def _trust(data: LiveData) -> str:
         f"{number(data.percent_slippage, 3, ' %')} per side; no order was placed by this library."
     )
     if data.steps is not None:
+        lines += warming_lines(data.warming, data.warm_at)
+        lines += leftover_lines(data.left_behind)
         lines += error_lines(data.error_count, data.errors)
     return "\n".join(lines)

@@ -62,7 +62,8 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     the strategy, `signal` the open signal (waiting while its `pending_at` is `None`), `fired` the
     bit mask of the milestones it has passed, `price` the average price when this was written.
     `outbox` holds the transitions that listeners and the consumer may not have been told of yet.
-    The costs are those of the process that wrote the document.
+    The costs are those of the process that wrote the document. `own` is what the strategy's `save`
+    returned, in which it knows of the transitions before `own_sequence`.
     """
 
     exchange_name: str
@@ -80,6 +81,8 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     percent_fee: float | None = None
     percent_slippage: float | None = None
     outbox: tuple[Transition, ...] = ()
+    own: Any = None
+    own_sequence: int = 0
 
     @property
     def key(self) -> RunKey:

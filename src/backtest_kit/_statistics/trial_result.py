@@ -54,7 +54,8 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one strategy's backtest over some symbols; times in milliseconds UTC.
 
     `statistics` are over all symbols together, `by_symbol` for each one, in order. `error` says why
-    the strategy failed; then there are no figures.
+    the strategy failed; then there are no figures. `warming` counts the steps at which it could
+    not be asked yet.
     """
 
     strategy_name: str
@@ -67,6 +68,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     calls: int = 0
     error_count: int = 0
     first_error: str | None = None
+    warming: int = 0
     gaps_filled: int = 0
     ambiguous_closes: int = 0
     end_of_data_closes: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypedDict, cast
 
 import msgspec
 from msgspec import Meta
@@ -100,6 +100,34 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = False
 
 
+class Settings(TypedDict, total=False):
+    """Some of the settings, as `set_config` takes them: the fields of `Config`, for type checkers.
+
+    A test holds both together.
+    """
+
+    schedule_await_minutes: int
+    avg_price_candles_count: int
+    min_take_profit_distance_percent: float
+    min_stop_loss_distance_percent: float
+    max_stop_loss_distance_percent: float
+    max_signal_lifetime_minutes: int
+    percent_slippage: float
+    percent_fee: float
+    exit_trigger: Literal["vwap", "wick"]
+    ambiguous_candle: Literal["stop_loss_first", "take_profit_first"]
+    gap_policy: Literal["fill", "raise"]
+    get_candles_retry_count: int
+    get_candles_retry_delay_ms: int
+    get_candles_timeout_ms: int
+    max_candles_per_request: int
+    candles_per_chunk: int
+    step_delay_ms: int
+    feed_wait_ms: int
+    state_dir: str
+    paper: bool
+
+
 def configure(current: Config, changes: Mapping[str, object]) -> Config:
     """Return `current` with `changes` made, all of them or none.
 
@@ -139,7 +167,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
     return configure(Config(), changes)
 
 
-def parse_settings(pairs: Mapping[str, str]) -> dict[str, object]:
+def parse_settings(pairs: Mapping[str, str]) -> Settings:
     """Return settings given as text (a command line's) with their own types.
 
     Raises:
@@ -151,7 +179,7 @@ def parse_settings(pairs: Mapping[str, str]) -> dict[str, object]:
                 f"unknown setting {key!r}{did_you_mean(key, Config.__struct_fields__)}"
             )
     config = _convert(pairs, strict=False)
-    return {key: getattr(config, key) for key in pairs}
+    return cast("Settings", {key: getattr(config, key) for key in pairs})
 
 
 def _convert(values: Mapping[str, object], *, strict: bool) -> Config:

@@ -112,6 +112,10 @@ class DataRangeError(DataError):
     """Candles were asked for where there are none: before the data begin or after they end."""
 
 
+class BeforeDataError(DataRangeError):
+    """Candles were asked for from before the data begin; at the start of a run: warming up."""
+
+
 class GapError(DataError):
     """A candle is missing and `gap_policy` is "raise"."""
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast, get_args
 
 import msgspec
 
 from backtest_kit._values.errors import RegistrationError, did_you_mean
-from backtest_kit._values.time import INTERVALS, MINUTE, to_ms
+from backtest_kit._values.signal import Signal
+from backtest_kit._values.time import INTERVALS, MINUTE, Interval, to_ms
 from backtest_kit._values.windows import Windows
 
 GetCandles = Callable[[str, str, int, int], Any]
-GetSignal = Callable[[str, datetime], Any]
+#: A proposal, as an object or a mapping of its fields.
+SignalLike = Signal | Mapping[str, object]
+GetSignal = Callable[[str, datetime], SignalLike | Awaitable[SignalLike | None] | None]
 Format = Callable[[str, float], str | Awaitable[str]]
 #: What a walker can compare by; all are figures of `Statistics`.
-METRICS: Final = (
+Metric = Literal[
     "sharpe_ratio",
     "annualized_sharpe_ratio",
     "win_rate",
@@ -25,9 +28,13 @@ METRICS: Final = (
     "total_pnl",
     "certainty_ratio",
     "expected_yearly_returns",
-)
-SIZING_METHODS: Final = ("fixed-percentage", "kelly-criterion", "atr-based")
+]
+METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 SizingMethod = Literal["fixed-percentage", "kelly-criterion", "atr-based"]
+SIZING_METHODS: Final[tuple[SizingMethod, ...]] = get_args(SizingMethod)
+
+#: Candles that an array strategy sees where nothing else is said.
+ARRAY_WARMUP: Final = 200
 
 
 class _Schema(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +66,8 @@ class _Schema(msgspec.Struct, frozen=True, kw_only=True):
         return getattr(getattr(self, "callbacks", None), name, None)
 
 
-class ExchangeSchema(_Schema, frozen=True, kw_only=True):
-    """Where candles come from.
+class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
+    """Where candles come from; two are equal if they are one, since candles are kept for each.
 
     `get_candles(symbol, interval, since, limit)` returns the candles whose open time lies in
     `[since, since + limit * interval)`, `since` in milliseconds UTC; sync (then it runs in a
@@ -94,8 +101,13 @@ class ExchangeSchema(_Schema, frozen=True, kw_only=True):
 class StrategySchema(_Schema, frozen=True, kw_only=True):
     """A strategy: `get_signal(symbol, when)`, asked at most once per `interval`.
 
-    Or `get_signals(candles) -> Signals` over whole arrays, which sees `warmup` candles of
-    `interval`. `risk_name` is one risk profile or several, all of which must agree.
+    It is not asked before `warmup` candles of `interval` have closed within the data; 0: from the
+    start. Or `get_signals(candles) -> Signals` over whole arrays, which sees the last `warmup`
+    candles (`None`: 200). Or `make()`, called at the start of each run of each symbol, which
+    returns the function of that run, or an object with `get_signal` or `get_signals`, with
+    callbacks as methods where it likes, and with `save` and `load` where a live run is to keep its
+    own state.
+    `risk_name` is one risk profile or several, all of which must agree.
     """
 
     NAME = "strategy_name"
@@ -113,24 +125,33 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     )
 
     strategy_name: str
-    interval: str
+    interval: Interval
     get_signal: GetSignal | None = None
     get_signals: Callable[[Any], Any] | None = None
-    warmup: int = 200
+    make: Callable[[], Any] | None = None
+    warmup: int = cast("int", None)  # a number once it is checked
     risk_name: str | Sequence[str] | None = None
     callbacks: Any = None
     note: str = ""
 
     def _check(self, me: str) -> None:
         _interval(me, self.interval)
-        if (self.get_signal is None) == (self.get_signals is None):
-            raise RegistrationError(f"{me}: give either get_signal or get_signals")
-        for field in ("get_signal", "get_signals"):
-            if getattr(self, field) is not None:
-                _function(me, field, getattr(self, field))
-        if not isinstance(self.warmup, int) or self.warmup < 1:
+        ways = ("get_signal", "get_signals", "make")
+        given = [field for field in ways if getattr(self, field) is not None]
+        if len(given) != 1:
+            raise RegistrationError(f"{me}: give either get_signal or get_signals, or make")
+        _function(me, given[0], getattr(self, given[0]))
+        if isinstance(self.get_signal, type):
+            raise RegistrationError(f"{me}: get_signal is a class; give it as make")
+        if hasattr(self.make, "manage"):
+            raise RegistrationError(f"{me}: manage is not supported yet")
+        arrays = self.get_signals is not None
+        if self.warmup is None:
+            msgspec.structs.force_setattr(self, "warmup", ARRAY_WARMUP if arrays else 0)
+        whole = isinstance(self.warmup, int) and not isinstance(self.warmup, bool)
+        if not whole or self.warmup < arrays:
             raise RegistrationError(
-                f"{me}: warmup={self.warmup!r} must be a whole number, 1 or more"
+                f"{me}: warmup={self.warmup!r} must be a whole number, {arrays:d} or more"
             )
         if any(not isinstance(name, str) or not name for name in self.risk_names):
             raise RegistrationError(f"{me}: risk_name={self.risk_name!r} must be names")
@@ -152,7 +173,7 @@ class FrameSchema(_Schema, frozen=True, kw_only=True):
     CALLBACKS = ("on_timeframe",)
 
     frame_name: str
-    interval: str
+    interval: Interval
     start_date: datetime
     end_date: datetime
     callbacks: Any = None
@@ -290,7 +311,7 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
     exchange_name: str
     frame_name: str
     strategies: Sequence[str]
-    metric: str = "sharpe_ratio"
+    metric: Metric = "sharpe_ratio"
     windows: Windows | None = None
     callbacks: Any = None
     note: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,7 +15,7 @@ from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import RegistrationError, did_you_mean
-from backtest_kit._values.schemas import METRICS, StrategySchema, WalkerSchema
+from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
 from backtest_kit._walker.store import WalkStore
 from backtest_kit._walker.study import Study
 from backtest_kit._walker.trial import TrialSetup
@@ -121,6 +121,7 @@ def search(
         symbols_of(symbol),
         engine.exchanges.get(exchange_name),
         engine.frames.get(frame_name),
+        engine.risks.copy(),
     )
     metrics = _metrics(metric)
     name = study_name or str(getattr(strategy_factory, "__name__", "search"))
@@ -149,7 +150,7 @@ def search(
 
 
 def _ranked(
-    setup: TrialSetup, name: str, metric: str, results: Sequence[TrialResult], variants: int
+    setup: TrialSetup, name: str, metric: Metric, results: Sequence[TrialResult], variants: int
 ) -> WalkerData:
     """Return the results of a search ranked as those of a walk, each strategy once."""
     distinct = [*{result.strategy_name: result for result in results}.values()]
@@ -175,7 +176,7 @@ def _front(study: Study) -> tuple[SearchTrial, ...]:
     return tuple(front.values())
 
 
-def _metrics(given: str | Sequence[str]) -> tuple[str, ...]:
+def _metrics(given: str | Sequence[str]) -> tuple[Metric, ...]:
     names = (given,) if isinstance(given, str) else tuple(given)
     for name in names:
         if name not in METRICS:
@@ -184,4 +185,4 @@ def _metrics(given: str | Sequence[str]) -> tuple[str, ...]:
             )
     if not names or len(set(names)) < len(names):
         raise RegistrationError(f"search: metric={given!r} must be one or several, each once")
-    return names
+    return cast("tuple[Metric, ...]", names)

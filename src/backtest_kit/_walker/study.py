@@ -124,7 +124,10 @@ class Study:
         """
         try:
             self._data = await data_fingerprint(self._setup.exchange)
-            risks = {risk.name: [*risk.validations] for risk in self._engine.risks.list()}
+            risks = {
+                risk.name: [*risk.validations]
+                for risk in (self._setup.risks or self._engine.risks).list()
+            }
             self._code = fingerprint(self._factory, risks)
             whole = self._fingerprint()
         except (BacktestKitError, OSError) as error:

@@ -15,12 +15,13 @@ from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import StrategyFailedError
-from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
+from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 
 #: Where an error of a strategy's call is counted, and the kind of error that an invalid signal is.
 ASKING, INVALID = "get_signal", "SignalError"
@@ -35,6 +36,7 @@ class TrialSetup(msgspec.Struct, frozen=True):
     symbols: tuple[str, ...]
     exchange: ExchangeSchema
     frame: FrameSchema
+    risks: Registry[RiskSchema] | None = None
 
 
 async def run_trial(
@@ -51,7 +53,7 @@ async def run_trial(
     """
     books = SharedBooks()
     drivers = [
-        prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books)
+        prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
         for symbol in setup.symbols
     ]
     records = [driver.run.record for driver in drivers]
@@ -99,6 +101,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.message,
+        warming=sum(record.warming for record in records),
         gaps_filled=sum(series.filled for record in records for series in record.gaps),
         ambiguous_closes=sum(ambiguous for ambiguous, _ in doubts),
         end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),

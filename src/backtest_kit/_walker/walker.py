@@ -178,7 +178,7 @@ def prepare_walk(
             f'executor={executor!r} must be "processes", a concurrent.futures.Executor, or None'
         )
 
-    setup = TrialSetup(engine, symbols, exchange, frame)
+    setup = TrialSetup(engine, symbols, exchange, frame, engine.risks.copy())
 
     def make_runner(some: Sequence[StrategySchema]) -> TrialRunner:
         if executor is None:

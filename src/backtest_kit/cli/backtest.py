@@ -19,7 +19,7 @@ from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
 from backtest_kit._values.errors import DataError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._values.time import iso
+from backtest_kit._values.time import Interval, iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
@@ -53,7 +53,7 @@ def backtest(
     frame_name: str | None,
     start: str | None,
     end: str | None,
-    interval: str,
+    interval: Interval,
     settings: tuple[str, ...],
     output: Path,
     as_json: bool,
@@ -179,7 +179,7 @@ def choose_frame(
     name: str | None,
     start: str | None,
     end: str | None,
-    interval: str,
+    interval: Interval,
 ) -> FrameSchema:
     """Return the frame to use: a registered one, or one made of a range of time."""
     if name is not None:

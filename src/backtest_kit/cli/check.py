@@ -14,6 +14,7 @@ from rich.table import Table
 
 from backtest_kit._arrays.check import ArrayCheck, Found, check_cuts, check_rows
 from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.fresh import begin
 from backtest_kit._engine.task import hang_up
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import DataRangeError, PeekingError
@@ -65,7 +66,8 @@ def check(
         engine.set_config(**choose_settings(settings))
         exchange = choose_exchange(engine, exchange_name, source)
         chosen = [engine.strategies.get(name) for name in dict.fromkeys(names)]
-        strategies = [s for s in chosen or engine.strategies.list() if s.get_signals is not None]
+        begun = [begin(strategy).strategy for strategy in chosen or engine.strategies.list()]
+        strategies = [strategy for strategy in begun if strategy.get_signals is not None]
         if not strategies:
             raise click.UsageError(f"{file} has no such strategy with get_signals")
         span = [to_ms(moment) for moment in choose_range(engine, exchange, symbol, start, end)]

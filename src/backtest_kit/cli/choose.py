@@ -11,7 +11,7 @@ import click
 from backtest_kit import exchanges
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_exchange
-from backtest_kit._values.config import parse_settings
+from backtest_kit._values.config import Settings, parse_settings
 from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import MINUTE, to_datetime
@@ -77,7 +77,7 @@ def choose_windows(
     )
 
 
-def choose_settings(pairs: tuple[str, ...]) -> dict[str, object]:
+def choose_settings(pairs: tuple[str, ...]) -> Settings:
     """Return settings given as KEY=VALUE."""
     given: dict[str, str] = {}
     for pair in pairs:

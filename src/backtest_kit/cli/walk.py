@@ -33,7 +33,8 @@ from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._reports.walker import rank_cells, walker_report
 from backtest_kit._statistics.ranking import WalkerData
-from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, WalkerSchema
+from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
+from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.walk import Walk
 from backtest_kit._walker.walker import prepare_walk
@@ -93,11 +94,11 @@ def walk(
     exchange_name: str | None,
     walker_name: str | None,
     strategy_names: tuple[str, ...],
-    metric: str | None,
+    metric: Metric | None,
     frame_name: str | None,
     start: str | None,
     end: str | None,
-    interval: str,
+    interval: Interval,
     train: str | None,
     test: str | None,
     embargo: str,
@@ -167,7 +168,7 @@ def _add_walker(
     exchange: ExchangeSchema,
     frame: FrameSchema,
     strategy_names: Sequence[str],
-    metric: str | None,
+    metric: Metric | None,
     windows: Windows | None,
 ) -> WalkerSchema:
     """Register a walker over the chosen strategies, by default all of the file, and return it."""
