@@ -17,6 +17,7 @@ RUN = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
 
 
 def setting(minutes=600):
+    bk.set_config(fill_price="average")  # distances are measured from it
     bk.add_exchange(bk.exchanges.FrameExchange(market(3, minutes, gaps=False)))
     bk.add_frame(
         frame_name="f",

@@ -270,7 +270,7 @@ def test_a_run_begun_a_moment_later_does_not_overbook_and_says_so_once(caplog):
     plans = [BUSY, BUSY._replace(seed=4)]
     runs = Runs(plans, {"p": 1}, delays=1)
     with caplog.at_level(logging.WARNING, "backtest_kit"):
-        late = begun_late(plans, 1, 0.02)
+        late = begun_late(plans, 1, 0.05)
         assert all(late), "both have traded"
         assert runs.most(late, "p") == 1
         (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]

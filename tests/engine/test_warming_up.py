@@ -56,8 +56,8 @@ def from_arrays(limit):
     return get_signals
 
 
-def setting(engine, interval="1m", shift=0, frame="1m", rows=300, **strategy):
-    engine.set_config(max_signal_lifetime_minutes=100)
+def setting(engine, interval="1m", shift=0, frame="1m", rows=300, ask_at="close", **strategy):
+    engine.set_config(max_signal_lifetime_minutes=100, fill_price="average", ask_at=ask_at)
     bk.add_exchange(bk.exchanges.FrameExchange(market(4, rows, gaps=False)))
     bk.add_frame(
         frame_name="f",
@@ -180,10 +180,13 @@ def test_a_strategy_with_a_warmup_is_not_asked_before_it():
     st.integers(1, 25),
     st.integers(1, 40),
     st.sampled_from(["1m", "5m"]),
+    st.sampled_from(["close", "elapsed"]),
 )
-def test_all_ways_to_ask_warm_up_alike(interval, limit, shift, frame):
+def test_all_ways_to_ask_warm_up_alike(interval, limit, shift, frame, ask_at):
     """Steps with a sync, an async and an array strategy; with and without `warmup`; live."""
-    how = {"interval": interval, "shift": shift, "frame": frame}
+    how = {"interval": interval, "shift": shift, "frame": frame, "ask_at": ask_at}
+    if frame != "1m":  # its frames may meet no close
+        how["ask_at"] = "elapsed"
     ways = [
         {"get_signal": asking(limit, interval)},
         {"get_signal": async_asking(limit, interval)},
@@ -212,7 +215,7 @@ def test_a_walk_counts_the_same():
         bk.add_walker(walker_name="w", exchange_name="frame", frame_name="f", strategies=["s", "t"])
         arrays, steps = bk.Walker.run_sync("X", walker_name="w")
         assert arrays.statistics.total_signals == steps.statistics.total_signals > 0
-        trials = engine.walks["w", ("X",)].found
+        trials = engine.walks["w", ("X",)].results
         # candles of five minutes: the 20th closes at minute 100; asked at 10, 15, ... 95
         assert [(trial.warming, trial.error_count) for trial in trials] == [(18, 0), (18, 0)]
 

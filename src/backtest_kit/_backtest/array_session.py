@@ -86,7 +86,7 @@ class ArraySession:
         if until <= due:  # the frame ends, or the data: trades go on behind what is loaded
             until = frames_before(timeline, min(chunk.stop, when + span))
             last = timeline[until - 1]
-            tape = await view.tape(symbol, when, last + longest)
+            tape = await view.tape(symbol, begin, last + longest)
             if until <= due or tape.stop <= last:
                 return None
         simulation = Simulation(frame, asks_from)

@@ -84,9 +84,13 @@ class SharedBook:
         return sorted({t for other in others for t in other.opened_between(after, before)})
 
     def add_absent(self, position: ActivePosition, until: int) -> None:
-        """Count a position of a run that is not in this process, until an instant."""
+        """Count a position of a run that is not in this process, until an instant.
+
+        A run that has joined, and is about to read its own state, keeps its history.
+        """
         names = (position.symbol, position.strategy_name, position.exchange_name)
-        self.forget(names)
+        here = next((m.history for m in self.members if m.history.names == names), None)
+        self.forget(names, but=here)
         history = PositionHistory(names)
         history.open(position, until)
         self.histories.append(history)
