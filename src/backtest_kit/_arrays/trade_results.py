@@ -104,10 +104,13 @@ class ClosedResults(Sequence[TickClosed]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __repr__(self) -> str:
-        return repr(self._all())
+    def __repr__(self) -> str:  # of a task's result, asyncio makes one
+        symbol, strategy, _ = self._names
+        return f"<{len(self):,} closed results of {strategy} on {symbol}>"
 
     def _all(self) -> list[TickClosed]:
-        if self._made is None:
-            self._made = [*results_of(self._closed, self._names)]  # type: ignore[list-item]
-        return self._made
+        made = self._made
+        if made is None:
+            ticks = results_of(self._closed, self._names)
+            made = self._made = [tick for tick in ticks if isinstance(tick, TickClosed)]
+        return made
