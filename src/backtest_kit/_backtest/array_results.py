@@ -19,7 +19,7 @@ from backtest_kit._values.time import frames_before
 
 #: Calls in all backtests of an engine from which on it pays to load Numba (which takes as long as
 #: playing this many in Python does).
-_WORTHWHILE: Final = 10_000_000
+_WORTHWHILE: Final = 6_000_000
 
 
 class NextResult(NamedTuple):
