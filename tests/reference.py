@@ -1,4 +1,4 @@
-"""The semantics once more: slow and obvious, a step a minute, written from the specification.
+"""The semantics once more: slow and obvious, a step a candle, written from the specification.
 
 The oracle of the property tests. It shares no code with the engine: plain floats and lists.
 """
@@ -18,13 +18,13 @@ def average(rows, count):
     return closes / count if weight == 0 else price / weight
 
 
-def fill_gaps(rows):
-    """Missing minutes become flat candles at the previous close."""
+def fill_gaps(rows, base=MINUTE):
+    """Missing candles become flat ones at the previous close."""
     whole = [rows[0]]
     for row in rows[1:]:
-        while whole[-1][0] + MINUTE < row[0]:
+        while whole[-1][0] + base < row[0]:
             close = whole[-1][4]
-            whole.append((whole[-1][0] + MINUTE, close, close, close, close, 0.0))
+            whole.append((whole[-1][0] + base, close, close, close, close, 0.0))
         whole.append(row)
     return whole
 
@@ -120,15 +120,16 @@ def pending(sig, t, p, market, row, config):
     return ("time_expired", market, False) if expired else None
 
 
-def backtest(rows, start, end, frame_step, interval, script, config):
-    """Return the transitions as tuples, in order."""
+def backtest(rows, start, end, frame_step, interval, script, config, base=MINUTE, closed_at=None):
+    """Return the transitions as tuples, in order; nothing happens when a closed candle closes."""
     count = config["avg_price_candles_count"]
     at_close = config["ask_at"] == "close"
-    rows = fill_gaps(rows)
+    rows = fill_gaps(rows, base)
+    is_open = [closed_at is None or not closed_at(row[0]) for row in rows]
     out, sig, last_call, last_close = [], None, None, None
     for k in range(len(rows)):
-        t = rows[k][0] + MINUTE
-        if t < start:
+        t = rows[k][0] + base
+        if t < start or not is_open[k]:
             continue
         if k + 1 < count:
             continue
@@ -174,7 +175,8 @@ def backtest(rows, start, end, frame_step, interval, script, config):
         sig["entry"] = market if now else entry
         out.append(("opened" if now else "scheduled", t, sig["entry"]))
     if sig is not None:
-        t = rows[-1][0] + MINUTE
+        rows = rows[: max(k for k in range(len(rows)) if is_open[k]) + 1]
+        t = rows[-1][0] + base
         if sig["pending_at"] is None:
             out.append(("cancelled", t, "end_of_data"))
         else:

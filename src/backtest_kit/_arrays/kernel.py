@@ -75,10 +75,15 @@ def _named_after_sources() -> str:
 
 @_compiled
 def next_signal(
-    rules: Rules, side: npt.NDArray[np.int8], k: int, steps: int
+    rules: Rules, side: npt.NDArray[np.int8], k: int, steps: int, next_open: Ints
 ) -> tuple[int, int, int]:
     """Ask from step k on; return how often, how often in vain, and the row found (or -1)."""
     end = min(rules.start + rules.until * rules.step, steps)
+    if len(next_open):
+        at = k
+        while at < end and next_open[at] == at:
+            at += rules.hop * rules.step
+        end = min(at, end)
     row = (rules.epoch + k) // rules.interval - rules.base
     rest = (rules.epoch + k) % rules.interval
     asked = missing = 0
@@ -123,6 +128,7 @@ simulate: Callable[[Columns, Rules, Ints, Ints, Floats], int] = _compiled(
         _named_after_sources(),
         {
             "next_signal": next_signal,
+            "first_open_frame": _inlined(plain.first_open_frame),
             "first_touch": first_touch,
             "next_due": _inlined(asking.next_due),
             "opens_now": _opens_now,

@@ -48,7 +48,8 @@ class Rules(NamedTuple):
     Frame i is step `start + i * step`; `until` bounds the frames to play. Asked at every `hop`-th
     (see `Stride`), the row moves on by `rows` and `rest` steps. The row at step k is
     `(epoch + k) // interval - base`, `epoch` being the step that step 0 is since the epoch.
-    `free` is 1 where the step of a close is not asked, else 0.
+    `free` is 1 where the step of a close is not asked, else 0. `last` is the last step at which the
+    market is open.
     """
 
     relative: bool
@@ -70,12 +71,15 @@ class Rules(NamedTuple):
     wait: int
     minutes: int
     limits: Limits
+    last: int
 
 
 class Columns(NamedTuple):
     """The market and the signals; a column of length 1 holds for all rows.
 
-    Trigger "vwap" sees flat candles at the average price.
+    Trigger "vwap" sees flat candles at the average price. `touch_low` and `touch_high` are what a
+    search compares with levels: lows and highs, beyond every level where the market is closed.
+    `next_open` is as in `Tape`, empty where the market never closes.
     """
 
     price: Floats
@@ -88,16 +92,37 @@ class Columns(NamedTuple):
     stop: Floats
     minutes: Floats
     entry: Floats
+    touch_low: Floats
+    touch_high: Floats
+    next_open: Ints
+
+
+def first_open_frame(rules: Rules, next_open: Ints, frame: int) -> int:
+    """Return the first frame from `frame` on at whose step the market is open."""
+    while frame < rules.until:
+        k = rules.start + frame * rules.step
+        if k < 0 or k >= len(next_open) or next_open[k] == k:
+            break
+        frame = -((rules.start - next_open[k]) // rules.step)
+    return frame
 
 
 def next_signal(
-    rules: Rules, side: npt.NDArray[np.int8], k: int, steps: int
+    rules: Rules, side: npt.NDArray[np.int8], k: int, steps: int, next_open: Ints
 ) -> tuple[int, int, int]:
-    """Ask from step k on; return how often, how often in vain, and the row found (or -1)."""
+    """Ask from step k on; return how often, how often in vain, and the row found (or -1).
+
+    It ends before the first step at which the market is closed; it is open at step k.
+    """
     end = min(rules.start + rules.until * rules.step, steps)
     hop, asked, missing, window = rules.hop * rules.step, 0, 0, _FIRST_WINDOW
     while k < end:
         at = np.arange(k, min(end, k + window * hop), hop)
+        if len(next_open):
+            closed = next_open[at] != at
+            at, end = (at[: closed.argmax()], 0) if closed.any() else (at, end)
+            if not len(at):
+                break
         rows = (rules.epoch + at) // rules.interval - rules.base
         known = (rows >= rules.first_row) & (rows < len(side))
         hits = np.zeros(len(at), dtype=np.bool_)
@@ -131,17 +156,25 @@ def simulate(columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Flo
 
     `state`, `whole` and `real` are laid out as the constants above say.
     """
-    averages, fills, opens, highs, lows, sides, goals, stops, lives, entries = columns
+    averages, fills, opens = columns.price, columns.fill, columns.open
+    highs, lows = columns.high, columns.low
+    sides, goals, stops = columns.side, columns.goal, columns.stop
+    lives, entries, next_open = columns.minutes, columns.entry, columns.next_open
+    touch_low, touch_high = columns.touch_low, columns.touch_high
+    closes = len(next_open) > 0
     written, frame, asks_from, steps = 0, state[FRAME], state[ASKS_FROM], len(fills)
     wick, limits = rules.wick, rules.limits
     while frame < rules.until and written < whole.shape[1]:
         if rules.start + frame * rules.step >= steps:
             break
         due = next_due(max(frame, asks_from), rules.hop, rules.phase)
+        if closes:
+            due = max(due, first_open_frame(rules, next_open, due))
         if frame < due:
             frame = min(due, rules.frames)
             continue
-        asked, missing, row = next_signal(rules, sides, rules.start + frame * rules.step, steps)
+        k = rules.start + frame * rules.step
+        asked, missing, row = next_signal(rules, sides, k, steps, next_open)
         last = frame + (asked - 1) * rules.hop
         frame, asks_from, k = last + 1, last + rules.hop, rules.start + last * rules.step
         state[CALLS] += asked
@@ -160,9 +193,12 @@ def simulate(columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Flo
         at, filled, entry, close, ambiguous, reason = k, k, fill, stop, False, UNCHANGED
         if not opens_now(side, limit, fill):
             lower, upper = (limit, np.inf) if side > 0 else (-np.inf, limit)
-            at = first_touch(lows, highs, k, k + rules.wait, lower, upper)
+            last = k + rules.wait
+            if closes and last < steps:
+                last = next_open[last]
+            at = first_touch(touch_low, touch_high, k, last, lower, upper)
             if at < 0:
-                at, reason, entry = max(steps - 1, k), CANCELLED_END_OF_DATA, limit
+                at, reason, entry = max(rules.last, k), CANCELLED_END_OF_DATA, limit
             else:
                 expired = at - k >= rules.wait
                 reason, entry = scheduled_step(
@@ -186,9 +222,12 @@ def simulate(columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Flo
         if reason == UNCHANGED:
             lower, upper = (stop, goal) if side > 0 else (goal, stop)
             lasts = -(-int(minutes) // rules.minutes)
-            at = first_touch(lows, highs, filled, filled + lasts, lower, upper)
+            last = filled + lasts
+            if closes and last < steps:
+                last = next_open[last]
+            at = first_touch(touch_low, touch_high, filled, last, lower, upper)
             if at < 0:
-                at, reason = max(steps - 1, filled), END_OF_DATA
+                at, reason = max(rules.last, filled), END_OF_DATA
                 close = fills[at]
             else:
                 expired = at - filled >= lasts

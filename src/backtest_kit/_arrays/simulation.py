@@ -29,6 +29,7 @@ from backtest_kit._values.time import MINUTE, interval_ms
 #: Trades after which `simulate` comes back with them.
 _ROOM: Final = 8192
 _FOREVER: Final = 2**53
+_NEVER_CLOSED: Final = np.empty(0, dtype=np.int64)
 _lock = threading.Lock()
 Simulate = Callable[[plain.Columns, plain.Rules, Ints, Ints, Floats], int]
 
@@ -245,10 +246,15 @@ def _job(tape: Tape, rows: SignalRows, until: int) -> tuple[plain.Columns, plain
     asked, wick = rows.stride, config.exit_trigger == "wick"
     hop, phase = (0, 0) if asked is None else (asked.hop, asked.phase)
     flat = tape.price, tape.price, tape.price
+    low, high = (tape.low, tape.high) if wick else (tape.price, tape.price)
+    next_open = _NEVER_CLOSED if tape.next_open is None else tape.next_open
+    if tape.next_open is not None:
+        closed = next_open != np.arange(len(next_open))
+        low, high = np.where(closed, np.inf, low), np.where(closed, -np.inf, high)
     columns: tuple[npt.NDArray[Any], ...] = (
         *(tape.price, tape.fill, *((tape.open, tape.high, tape.low) if wick else flat)),
         *(signals.side, signals.price_take_profit, signals.price_stop_loss),
-        *(signals.minute_estimated_time, signals.price_open),
+        *(signals.minute_estimated_time, signals.price_open, low, high, next_open),
     )
     rules = plain.Rules(
         relative=signals.relative,
@@ -270,6 +276,7 @@ def _job(tape: Tape, rows: SignalRows, until: int) -> tuple[plain.Columns, plain
         wait=-(-min(config.schedule_await_minutes, _FOREVER) * MINUTE // base),
         minutes=base // MINUTE,
         limits=limits_of(config),
+        last=tape.last_row,
     )
     return plain.Columns(*map(_column, columns)), rules
 

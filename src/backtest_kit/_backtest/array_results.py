@@ -66,6 +66,12 @@ class ArrayResults:
             self._span = None if watched(self._run.engine) else span  # by now, perhaps
         return self._span is not None
 
+    def first_call(self, frame: int, asks_from: int) -> int:
+        """Return the first frame from `frame` on at which the strategy is asked."""
+        assert self._span is not None
+        due = self._stride.first(frame, asks_from)
+        return self._session.first_open(self._span.tape, due)
+
     def take(self) -> NextResult:
         """Return what comes next, and put it into the record of the run."""
         span = self._span
@@ -115,6 +121,7 @@ class _SpanResults:
 
     def __init__(self, span: Span, run: Run) -> None:
         self._span = span
+        self.tape = span.tape
         self._results = results_of(span.table, run.record.names)
         self._asked = 0
         self._calls = iter(span.table.asked.tolist())

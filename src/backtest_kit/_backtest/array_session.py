@@ -19,7 +19,7 @@ from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError, DataRangeError
 from backtest_kit._values.schemas import StrategySchema
-from backtest_kit._values.time import MINUTE, frames_before
+from backtest_kit._values.time import INTERVALS, MINUTE, frames_before
 
 #: Where the results of steps are told; where someone listens, a run is stepped through.
 TOLD: Final[tuple[Channel, ...]] = (
@@ -65,10 +65,15 @@ class ArraySession:
         due = self._stride.first(frame, asks_from)
         if due >= len(timeline):
             return None
-        span = config.candles_per_chunk * MINUTE
+        span = config.candles_per_chunk * INTERVALS[config.base_interval]
         begin, when = timeline[frame], timeline[due]
-        asked, late = when, None
         tape = await view.tape(symbol, begin, min(timeline[-1], when + span))
+        while (opened := self.first_open(tape, due)) != due:
+            if opened >= len(timeline):
+                return None
+            due, when = opened, timeline[opened]
+            tape = await view.tape(symbol, begin, min(timeline[-1], when + span))
+        asked, late = when, None
         if begin < tape.first + (config.avg_price_candles_count - 1) * tape.step:
             return None  # there is no average price yet
         try:
@@ -82,11 +87,15 @@ class ArraySession:
         if chunk is None:
             return None
         longest = _longest(chunk, config) * MINUTE
-        until = frames_before(timeline, min(chunk.stop, tape.stop - longest))
+        # what ends in closed time goes on to the next open step: a wait for a fill, then a trade
+        reach = tape.last + tape.step - longest - tape.longest_rest
+        until = frames_before(timeline, min(chunk.stop, reach))
         if until <= due:  # the frame ends, or the data: trades go on behind what is loaded
             until = frames_before(timeline, min(chunk.stop, when + span))
-            last = timeline[until - 1]
-            tape = await view.tape(symbol, begin, last + longest)
+            last, rest = timeline[until - 1], -1
+            while rest < tape.longest_rest:
+                rest = tape.longest_rest
+                tape = await view.tape(symbol, begin, last + longest + rest)
             if until <= due or tape.stop <= last:
                 return None
         simulation = Simulation(frame, asks_from)
@@ -94,6 +103,23 @@ class ArraySession:
         simulation.play(tape, rows, until)
         self._asked = True
         return Span(simulation.table(), tape, chunk, *simulation.place, late)
+
+    def call(self, tape: Tape, number: int) -> int:
+        """Return the frame of a call, counted from 0, where nothing is open before it."""
+        due = self.first_open(tape, self._stride.first(0, 0))
+        for _ in range(number):
+            due = self.first_open(tape, self._stride.first(due + 1, due + self._stride.hop))
+        return due
+
+    def first_open(self, tape: Tape, due: int) -> int:
+        """Return the first frame from `due` on that is due while the market is open."""
+        timeline = self._timeline
+        while due < len(timeline) and tape.first <= timeline[due] < tape.stop:
+            opens = tape.opens(timeline[due])
+            if opens == timeline[due]:
+                break
+            due = self._stride.first(frames_before(timeline, opens), due)
+        return due
 
 
 def playable(strategy: StrategySchema) -> bool:

@@ -17,6 +17,7 @@ from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride
 from backtest_kit._rules.profit import MILESTONES
+from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
@@ -47,6 +48,7 @@ async def play_table(
     tables: list[TradeTable] = []
     errors: list[tuple[int, Exception]] = []
     found: list[PartialEvent] = []
+    begin: Tape | None = None
     frame = asks_from = 0
     try:
         while stride.first(frame, asks_from) < len(timeline):
@@ -55,6 +57,7 @@ async def play_table(
                 break
             if span.table.invalid and not any(table.invalid for table in tables):
                 errors.append(_invalid(run, span))
+            begin = begin or span.tape
             frame, asks_from = span.frame, span.asks_from
             tables.append(span.table)
             if milestones:
@@ -78,7 +81,8 @@ async def play_table(
     record.calls, record.frames, record.complete = table.calls, len(timeline), True
     run.warming(table.unanswered)
     if record.calls:
-        run.warm(timeline[stride.first(0, 0) + table.unanswered * stride.hop])
+        assert begin is not None
+        run.warm(timeline[session.call(begin, table.unanswered)])
     record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
     record.gaps = run.view.gaps(record.until)
     return True

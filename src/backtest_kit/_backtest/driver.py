@@ -22,7 +22,7 @@ from backtest_kit._rules.tape import Tape
 from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, CloseReason, TickClosed, TickIdle
-from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.signal import SignalRow, expires_at
 from backtest_kit._values.time import MINUTE, frames_before
 
 _MOST_FRAMES: Final = 4096
@@ -136,7 +136,7 @@ class FrameDriver:
     def _from_arrays(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with what was found over arrays."""
         record, began = self._run.record, stopwatch()
-        due = self._stride.first(self._index, self._asks_from)
+        due = self._results.first_call(self._index, self._asks_from)
         calls, tick, frame, self._asks_from = self._results.take()
         record.calls += calls
         if calls:
@@ -170,6 +170,9 @@ class FrameDriver:
         run, timeline = self._run, self._timeline
         when = timeline[self._index]
         run.risk_gate.advance_to(when)
+        if when >= tape.first and (opens := tape.opens(when)) > when:
+            self._go_to(frames_before(timeline, opens))
+            return None
         idle = run.wants("on_tick", "on_idle")
         price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
         if price != price:
@@ -191,7 +194,7 @@ class FrameDriver:
             return None
         began, hop = stopwatch(), self._stride.hop
         last = min(due + (frames - 1) * hop + 1, len(timeline))
-        stop = min(timeline[last - 1] + 1, tape.stop)
+        stop = tape.closes(when, min(timeline[last - 1] + 1, tape.stop), hop * timeline.step)
         at, answer = await self._answers.ask(when, stop, hop * timeline.step, tape)
         asked = (at - when) // (hop * timeline.step) + 1
         run.record.calls += asked
@@ -255,6 +258,8 @@ class FrameDriver:
         opened = step.opened(filled, when, float(tape.price[tape.row(when)]))
         run.record.add(opened)
         await run.tell(opened)
+        if tape.next_open is not None:  # the wait may have gone on through closed times
+            self._tape = tape = await run.view.tape(run.symbol, when, expires_at(filled))
         if outcome.close is not None:
             return await self._close(filled, tape, when, outcome.close)
         return await self._pending(filled, tape)
@@ -263,7 +268,7 @@ class FrameDriver:
         self, row: SignalRow, tape: Tape
     ) -> tuple[int, Activation | Cancel] | None:
         """Do what `scheduled_until` does step by step, for those who want every result."""
-        for when in range(row.scheduled_at + tape.step, tape.stop, tape.step):
+        for when in tape.steps_after(row.scheduled_at):
             bar = tape.bar(when)
             outcome = scheduled_step(row, bar, self._run.config)
             if outcome is not None:
@@ -292,7 +297,7 @@ class FrameDriver:
         """Do what `pending_until` does step by step, for those who want every result."""
         assert row.pending_at is not None
         run, fired = self._run, 0
-        for when in range(row.pending_at + tape.step, tape.stop, tape.step):
+        for when in tape.steps_after(row.pending_at):
             bar = tape.bar(when)
             close = pending_step(row, bar, run.config)
             if close is not None:

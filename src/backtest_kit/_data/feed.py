@@ -9,7 +9,7 @@ from typing import Final
 
 from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._data.series import Segment
-from backtest_kit._data.store import Key, Store
+from backtest_kit._data.store import Key, Store, closed_times
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
@@ -71,7 +71,8 @@ class Feed(Store):
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
             fetch = self._fetch(exchange, symbol, interval, config)
-            segment = await self._extend(fetch, name, old, begin, until, config)
+            times = closed_times(exchange, step)
+            segment = await self._extend(fetch, name, old, begin, until, config, times)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(begin)} to {iso(until)}")
             self._series[key] = segment

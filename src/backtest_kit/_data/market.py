@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import operator
-from typing import SupportsIndex
+from typing import Final, SupportsIndex
 
 import msgspec
 import numpy as np
@@ -21,8 +21,10 @@ from backtest_kit._values.errors import (
     DataRangeError,
 )
 from backtest_kit._values.schemas import ExchangeSchema
-from backtest_kit._values.time import MINUTE, interval_ms, iso
+from backtest_kit._values.time import INTERVALS, interval_ms, iso
 from backtest_kit._values.user_code import CandlesNotLoaded
+
+_WEEK: Final = 7 * INTERVALS["1d"]
 
 
 class GapCount:
@@ -30,48 +32,66 @@ class GapCount:
 
     def __init__(self) -> None:
         self._since = self._stop = 0
-        self._step = MINUTE
+        self._step = 1
         self._gaps: list[Gap] = []
+        self._rests: list[Gap] = []
 
     def add(self, segment: Segment) -> None:
         """Count what this segment covers and none before did."""
         self._step = segment.step
         if self._since == self._stop:
-            new = segment.gaps(segment.first, segment.stop)
-            self._since, self._stop = segment.first, segment.stop
-        else:
-            new = segment.gaps(segment.first, self._since)
-            new += segment.gaps(max(segment.first, self._stop), segment.stop)
-            self._since = min(self._since, segment.first)
-            self._stop = max(self._stop, segment.stop)
+            self._since = self._stop = segment.first
+        before, after = self._since, max(segment.first, self._stop)
+        gaps = segment.gaps(segment.first, before) + segment.gaps(after, segment.stop)
+        rests = segment.rests(segment.first, before) + segment.rests(after, segment.stop)
+        self._since = min(before, segment.first)
+        self._stop = max(self._stop, segment.stop)
+        self._gaps = self._joined(self._gaps + gaps)
+        self._rests = self._joined(self._rests + rests)
+
+    def _joined(self, runs: list[Gap]) -> list[Gap]:
         joined: list[Gap] = []
-        for gap in sorted(self._gaps + new):
+        for gap in sorted(runs):
             if joined and joined[-1].start + joined[-1].count * self._step == gap.start:
                 joined[-1] = Gap(joined[-1].start, joined[-1].count + gap.count)
             else:
                 joined.append(gap)
-        self._gaps = joined
+        return joined
 
     def until(self, until: int) -> tuple[Gap, ...]:
         """Return the gaps that begin before `until`, cut there."""
+        return self._before(self._gaps, until)
+
+    def closed_until(self, until: int) -> int:
+        """Return how many candles before `until` were filled in closed times."""
+        return sum(rest.count for rest in self._before(self._rests, until))
+
+    def _before(self, runs: list[Gap], until: int) -> tuple[Gap, ...]:
         return tuple(
             Gap(gap.start, min(gap.count, -((gap.start - until) // self._step)))
-            for gap in self._gaps
+            for gap in runs
             if gap.start < until
         )
 
 
 class SeriesGaps(msgspec.Struct, frozen=True):
-    """Missing candles of one series that a run has read as filled."""
+    """Missing candles of one series that a run has read as filled.
+
+    `filled` of them in `gaps`, and `closed` while the market was closed, which are no gaps.
+    """
 
     symbol: str
     interval: str
     filled: int
     gaps: tuple[Gap, ...]
+    closed: int = 0
 
 
 class MarketView:
-    """The market as one run sees it. Windows end at "now"; what lies behind is not reachable."""
+    """The market as one run sees it. Windows end at "now"; what lies behind is not reachable.
+
+    `config` is that of a run, resolved: its `base_interval` is a name, which prices are made of.
+    """
 
     def __init__(
         self, store: Store, exchange: ExchangeSchema, config: Config, horizon: int
@@ -79,6 +99,7 @@ class MarketView:
         self._store = store
         self._exchange = exchange
         self._config = config
+        self._base = config.base_interval
         #: No candle that closes later is asked for; a live run moves it on.
         self.horizon = horizon
         self._segments: dict[tuple[str, str], Segment] = {}
@@ -120,18 +141,18 @@ class MarketView:
     def average_price(self, symbol: str, when: int) -> float:
         """Return the average price of `symbol` at `when`; raises as `window`."""
         count = self._config.avg_price_candles_count
-        _, _, high, low, close, volume = self.window(symbol, "1m", count, when).columns()
+        _, _, high, low, close, volume = self.window(symbol, self._base, count, when).columns()
         return float(average_prices(high, low, close, volume, count)[-1])
 
     def fill_price(self, symbol: str, when: int) -> float:
         """Return the price at which a fill can be had at `when`; raises as `window`."""
         if self._config.fill_price == "average":
             return self.average_price(symbol, when)
-        return float(self.window(symbol, "1m", 1, when).close[-1])
+        return float(self.window(symbol, self._base, 1, when).close[-1])
 
     async def average_price_async(self, symbol: str, when: int) -> float:
         """Return the same as `average_price`, fetching what is not there."""
-        await self.window_async(symbol, "1m", self._config.avg_price_candles_count, when)
+        await self.window_async(symbol, self._base, self._config.avg_price_candles_count, when)
         return self.average_price(symbol, when)
 
     async def format(self, what: str, symbol: str, value: float) -> str:
@@ -197,35 +218,51 @@ class MarketView:
         return segment
 
     async def tape(self, symbol: str, when: int, until: int) -> Tape:
-        """Return the 1m market from `when` to `until` at least, or to where the data end.
+        """Return the market from `when` to `until` at least, or to where the data end.
 
         The tape's first step is `when` or, where the data begin later, the first candle's close.
+        Where the market is closed at `until`, the tape goes on to the next open step.
         """
+        base = interval_ms(self._base)
+        until = -(-until // base) * base
+        while True:
+            segment = await self._base_candles(symbol, when, until)
+            if segment.next_open is None or segment.stop < until:
+                break
+            row = -((segment.first + segment.step - until) // segment.step)
+            if row < segment.rows and segment.next_open[max(row, 0)] < segment.rows:
+                break
+            until = segment.stop + max(_WEEK, segment.step)
+        average = segment.average(self._config.avg_price_candles_count)
+        _, open_, high, low, close, _ = segment.columns
+        fill = close if self._config.fill_price == "market" else average
+        first, step = segment.first + segment.step, segment.step
+        return Tape(first, average, fill, open_, high, low, step, segment.next_open)
+
+    async def _base_candles(self, symbol: str, when: int, until: int) -> Segment:
         count = self._config.avg_price_candles_count
-        segment = self._segments.get((symbol, "1m"))
+        segment = self._segments.get((symbol, self._base))
         known = 0 if segment is None else max(segment.stop, segment.asked)
         if segment is None or segment.stop < when or known < until:
             try:
-                segment = await self.provide(symbol, "1m", count, when, until)
+                segment = await self.provide(symbol, self._base, count, when, until)
             except DataRangeError:  # not one candle more: the data end with those that are there
                 if segment is None:
                     raise
-        average = segment.average(count)
-        _, open_, high, low, close, _ = segment.columns
-        fill = close if self._config.fill_price == "market" else average
-        return Tape(segment.first + MINUTE, average, fill, open_, high, low)
+        return segment
 
     def loaded(self, symbol: str, interval: str) -> Segment | None:
         """Return the candles of a series that are there; `None` before it was asked for."""
         return self._segments.get((symbol, interval))
 
     def gaps(self, until: int) -> tuple[SeriesGaps, ...]:
-        """Return the candles filled up to `until`, per series that has any."""
+        """Return the candles filled up to `until`, per series that has any, closed times apart."""
         found = []
         for (symbol, interval), counted in self._gaps.items():
-            cut = counted.until(until)
-            if cut:
-                found.append(SeriesGaps(symbol, interval, sum(gap.count for gap in cut), cut))
+            cut, closed = counted.until(until), counted.closed_until(until)
+            if cut or closed:
+                filled = sum(gap.count for gap in cut)
+                found.append(SeriesGaps(symbol, interval, filled, cut, closed))
         return tuple(found)
 
     def _check(

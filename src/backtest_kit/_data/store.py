@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
+from backtest_kit._data.calendar import closed_candles
 from backtest_kit._data.fetch import Cooldown, Fetch
-from backtest_kit._data.series import Segment, fill
+from backtest_kit._data.series import Closed, Mask, Segment, fill
 from backtest_kit._values.candles import Candles, Columns
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: The exchange itself: another one may take its name (`replace=True`).
 Key = tuple[ExchangeSchema, str, str]
-Part = tuple[Columns, npt.NDArray[np.bool_]]
+Part = tuple[Columns, Mask]
 #: How many candles to look back or ahead, where a range begins or ends inside a gap.
 LOOK_AROUND: Final = 10_000
 #: Candles kept in memory for later runs over the same data (about 60 bytes each).
@@ -71,6 +71,7 @@ class Store:
         Raises:
             BadCandlesError, GapError, FetchError: as the exchange gave cause.
             DataRangeError: there is no candle at all in the range.
+            DataError: the exchange's calendar can't be had.
         """
         key = (exchange, symbol, interval)
         step = interval_ms(interval)
@@ -82,7 +83,8 @@ class Store:
                 return old
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
             fetch = self._fetch(exchange, symbol, interval, config)
-            segment = await self._extend(fetch, name, old, since, closed, config)
+            times = closed_times(exchange, step)
+            segment = await self._extend(fetch, name, old, since, closed, config, times)
             if segment is None:
                 raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")
             self._keep(key, segment)
@@ -125,16 +127,20 @@ class Store:
         since: int,
         until: int,
         config: Config,
+        closed: Closed | None,
     ) -> Segment | None:
         """Return what is known of [since, until): `old` with its missing ends fetched."""
-        join = functools.partial(fill, step=fetch.step, policy=config.gap_policy, name=name)
+        join = functools.partial(
+            fill, step=fetch.step, policy=config.gap_policy, name=name, closed=closed
+        )
+        whole_of = functools.partial(_segment, step=fetch.step, since=since, closed=closed)
         if old is None:
             pages, asked = await self._onward(fetch, since, until, config)
             begins, before = await self._before(fetch, pages, since)
             part = join(pages, before=before)
             if part is None:
                 return None
-            return _segment([part], fetch.step, since, begins=begins, asked=asked)
+            return whole_of([part], begins=begins, asked=asked)
         parts: list[Part] = [(old.columns, old.filled)]
         begins, asked = old.begins, old.asked
         if since < old.first and not begins:
@@ -149,7 +155,7 @@ class Store:
             part = join(pages, before=last)
             if part is not None:
                 parts.append(part)
-        return _segment(parts, fetch.step, since, begins=begins, asked=asked)
+        return whole_of(parts, begins=begins, asked=asked)
 
     async def _onward(
         self, fetch: Fetch, since: int, until: int, config: Config
@@ -204,7 +210,23 @@ def _cut(columns: Columns, start: int, stop: int | None) -> Columns:
     return tuple(column[start:stop] for column in columns)  # type: ignore[return-value]
 
 
-def _segment(parts: list[Part], step: int, since: int, *, begins: bool, asked: int) -> Segment:
+def closed_times(exchange: ExchangeSchema, step: int) -> Closed | None:
+    """Return what says when an exchange is closed, by candles of `step`; `None`: never."""
+    calendar = exchange.calendar
+    if calendar is None:
+        return None
+    return lambda first, filled: closed_candles(calendar, first, step, filled)
+
+
+def _segment(
+    parts: list[Part],
+    step: int,
+    since: int,
+    *,
+    begins: bool,
+    asked: int,
+    closed: Closed | None,
+) -> Segment:
     """Join parts that follow each other, and leave out what lies before `since`.
 
     The last candle stays in any case: the next part must be joined to it.
@@ -221,4 +243,6 @@ def _segment(parts: list[Part], step: int, since: int, *, begins: bool, asked: i
         np.concatenate(pieces) for pieces in zip(*(part[0] for part in kept), strict=True)
     )
     filled, begins = np.concatenate([part[1] for part in kept]), begins and not skip
-    return Segment(columns, filled, step, int(columns[0][0]), begins=begins, asked=asked)
+    first = int(columns[0][0])
+    times = None if closed is None else closed(first, filled)
+    return Segment(columns, filled, step, first, begins=begins, asked=asked, closed=times)

@@ -41,8 +41,18 @@ C = TypeVar("C", bound=GetCandles)
 RiskAnswer = str | bool | None
 #: Agrees with `None` or `True`; refuses with a reason, with `False`, or by raising.
 Validation = Callable[[RiskCheck], RiskAnswer | Awaitable[RiskAnswer]]
+#: The intervals that an exchange has, or a function of the symbol that returns them.
+Intervals = Sequence[Interval] | Callable[[str], Sequence[str] | None]
 #: What a ready-made exchange may have beside its name and `get_candles`.
-_OWN = ("format_price", "format_quantity", "page_limit", "data_range", "close")
+_OWN = (
+    "format_price",
+    "format_quantity",
+    "page_limit",
+    "data_range",
+    "close",
+    "intervals",
+    "calendar",
+)
 
 
 class Asked(Protocol):
@@ -112,6 +122,8 @@ def add_exchange(
     page_limit: int | None = None,
     data_range: Callable[[str], tuple[int, int] | None] | None = None,
     close: Callable[[], object] | None = None,
+    intervals: Intervals | None = None,
+    calendar: str | None = None,
     callbacks: object = None,
     note: str = "",
     replace: bool = False,
@@ -255,6 +267,8 @@ class ExchangeOptions(TypedDict, total=False):
     page_limit: int | None
     data_range: Callable[[str], tuple[int, int] | None] | None
     close: Callable[[], object] | None
+    intervals: Intervals | None
+    calendar: str | None
     callbacks: object
     note: str
     replace: bool

@@ -29,21 +29,29 @@ class Ticker(Protocol):
         ...
 
     def over(self, when: int) -> bool:
-        """Say whether the minute that begins with step `when` is over."""
+        """Say whether the minute that begins with step `when` is over: too late to act on it."""
         ...
 
 
 class WallTicker:
-    """Steps by the wall clock, `delay_ms` after each full minute.
+    """Steps by the wall clock, `delay_ms` after each end of a candle of `base` milliseconds.
 
     Every step is computed from the wall clock, so nothing drifts. If the clock goes back, the
-    ticker waits until it has passed the last step again, so that no minute is stepped twice, and
-    calls `report` once.
+    ticker waits until it has passed the last step again, so that no step is done twice, and
+    calls `report` once. A step that failed is due again after a minute.
     """
 
-    def __init__(self, clock: Clock, delay_ms: int, report: Callable[[ClockError], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        delay_ms: int,
+        report: Callable[[ClockError], None],
+        base: int = MINUTE,
+    ) -> None:
         self._clock = clock
         self._delay = delay_ms
+        self._base = base
+        self._tried_at = 0
         self._report = report
         self._told = False
 
@@ -51,11 +59,12 @@ class WallTicker:
         """See `Ticker`."""
         while True:
             now = self._clock.wall_ms() - self._delay
-            due = now // MINUTE * MINUTE
-            if (done is None or due > done) and due != tried:
-                self._told = False
+            due = now // self._base * self._base
+            again = now >= self._tried_at + MINUTE or now < self._tried_at
+            if (done is None or due > done) and (due != tried or again):
+                self._told, self._tried_at = False, now
                 return due
-            if done is not None and due < done - MINUTE and not self._told:
+            if done is not None and due < done - self._base and not self._told:
                 self._told = True
                 self._report(
                     ClockError(
@@ -64,7 +73,7 @@ class WallTicker:
                         f"{iso(done)} by this clock"
                     )
                 )
-            left = max(due, done or 0) + MINUTE - now
+            left = max(due, done or 0) + self._base - now
             try:
                 async with asyncio.timeout(min(left, _GLANCE_MS) / 1000):
                     await wake.wait()
@@ -80,9 +89,9 @@ class WallTicker:
 class VirtualClock:
     """A clock for `Live.run(..., clock=...)`: a step at each minute from `start` to `end`.
 
-    Both are included, and must be aware. Steps follow each other as fast as they can be done or,
-    with `speed`, at most that many times as fast as in real time. The run ends at `end`; an open
-    position stays open.
+    With a longer base interval, at each end of its candles. Both are included, and must be aware.
+    Steps follow each other as fast as they can be done or, with `speed`, at most that many times as
+    fast as in real time. The run ends at `end`; an open position stays open.
 
     Raises:
         ValueError: a datetime is naive, `end` is before `start`, or `speed` is not above 0.
@@ -100,20 +109,22 @@ class VirtualClock:
 
 
 class VirtualTicker:
-    """Steps by a `VirtualClock`."""
+    """Steps by a `VirtualClock`, at the ends of candles of `base` milliseconds."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: VirtualClock, base: int = MINUTE) -> None:
         self._clock = clock
+        self._base = base
+        self._start = -(-clock.start // base) * base
         self._due = 0.0
 
     async def next(self, done: int | None, tried: int | None, wake: asyncio.Event) -> int | None:
         """See `Ticker`."""
         clock = self._clock
         newest = max(done or 0, tried or 0)
-        when = max(clock.start, newest + MINUTE) if newest else clock.start
+        when = max(self._start, newest + self._base) if newest else self._start
         if when > clock.end:
             return None
-        if clock.speed is not None and await self._paced(MINUTE / clock.speed, wake):
+        if clock.speed is not None and await self._paced(self._base / clock.speed, wake):
             return WOKEN
         return when
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from backtest_kit._data.calendar import closed_at
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.guard import call_user_code
@@ -47,6 +48,7 @@ class MinuteDriver:
         self._recorded = recorded
         self._ask_strategy = question(run.strategy)
         self._interval = INTERVALS[run.strategy.interval]
+        self._base = INTERVALS[run.config.base_interval]
         self._ledger = Ledger(run, owner)
         self._wake = asyncio.Event()
         self._at: int | None = None
@@ -69,7 +71,8 @@ class MinuteDriver:
             entered = True
             run.engine.records.add(run.record)
             run.begin()
-            self._at = await ledger.resume()
+            at = await ledger.resume()
+            self._at = None if at is None else at // self._base * self._base
             while (batch := await self._advance()) is not None:
                 run.risk_gate.pause()
                 for number, tick in batch:
@@ -124,28 +127,36 @@ class MinuteDriver:
         run, began = self._run, stopwatch()
         self._tried = when
         if self._at is None:
-            self._at = when - MINUTE
+            # a start in the middle of a long candle has missed no step
+            begun = self._base > MINUTE and self._ticker.over(when)
+            self._at = when if begun else when - self._base
             self._ledger.begin(when)
-        since = self._at + MINUTE if self._ledger.signal is not None else when
         current_moment.set(Moment(run, when))
+        newest = self._newest_open(when)
+        if newest <= self._at:
+            self._rest(when)
+            return
+        follows = self._ledger.signal is not None or run.exchange.calendar is not None
+        since = self._at + self._base if follows else newest
         try:
             if not self._recorded:
                 run.view.horizon = when
-            tape = await run.view.tape(run.symbol, since, when)
-            reached = min(when, tape.stop - MINUTE)
-            if reached < when:
+            tape = await run.view.tape(run.symbol, since, newest)
+            reached = min(newest, tape.stop - tape.step)
+            if reached < newest and run.exchange.calendar != "data":
                 late = DataRangeError(
-                    f"the candle of {run.symbol} that closed at {iso(when)} is not there; the "
+                    f"the candle of {run.symbol} that closed at {iso(newest)} is not there; the "
                     f"newest closed at {iso(tape.stop)}"
                 )
                 if self._recorded:
                     raise late
                 run.error("feed", late)
             await self._catch_up(tape, reached, when)
-            if reached < when:
+            if reached < newest:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
             else:
                 run.risk_gate.resume()
+                self._rest(when)
         except ExchangeRefusedError:
             raise
         except DataError as error:
@@ -165,33 +176,38 @@ class MinuteDriver:
     async def _catch_up(self, tape: Tape, reached: int, when: int) -> None:
         """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
         assert self._at is not None
-        record, known, first = self._run.record, self._run.record.missed, self._at + MINUTE
-        missed = range(first, first, MINUTE)
+        record, base = self._run.record, self._base
+        known, first = record.missed, self._at + base
+        missed = range(first, first, base)
         try:
             while self._at < reached:
                 # planned anew after each step: it may close the signal, and it takes time
                 on_time = reached == when and not self._ticker.over(when)
                 lives = self._ledger.signal is not None
-                steps, skipped = plan(self._at, reached, on_time=on_time, lives=lives)
+                steps, skipped = plan(self._at, reached, base, on_time=on_time, lives=lives)
                 if skipped:
                     self._at = skipped[-1]
-                    missed = range(first, skipped.stop, MINUTE)
+                    missed = range(first, skipped.stop, base)
                     self._run.risk_gate.advance_to(self._at + 1)
                     continue
                 t = steps[0]
+                if not tape.open_steps(steps[:1]):
+                    self._at = t
+                    continue
                 on_time = on_time and t == when
-                after = missed if on_time else range(first, t + MINUTE, MINUTE)
-                record.missed = known + len(after)  # stored with the step's outcome
+                after = missed if on_time else range(first, t + base, base)
+                record.missed = known + tape.open_steps(after)  # stored with the step's outcome
                 await self._do(tape, t, on_time=on_time)
                 self._at, missed = t, after
                 if self._pacer.due:
                     await self._pacer.yield_now()
         finally:
-            record.missed = known + len(missed)  # a step that failed will be done again
+            count = tape.open_steps(missed)
+            record.missed = known + count  # a step that failed will be done again
             record.until = self._at or 0
-            if missed:
-                self._tell_missed(missed)
-        if missed:
+            if count:
+                self._tell_missed(missed, count)
+        if count:
             await self._ledger.note(self._at)
 
     async def _do(self, tape: Tape, when: int, *, on_time: bool) -> None:
@@ -204,8 +220,19 @@ class MinuteDriver:
             self._run.warming(asked=False)
         self._run.record.frames += on_time
 
-    def _tell_missed(self, missed: range) -> None:
-        count = len(missed)
+    def _newest_open(self, when: int) -> int:
+        """Return the newest step up to `when` at which the market may be open."""
+        calendar = self._run.exchange.calendar
+        while when > (self._at or 0) and closed_at(calendar, when, self._base):
+            when -= self._base
+        return when
+
+    def _rest(self, when: int) -> None:
+        """Pass over steps in closed times, up to `when`: nothing can happen there."""
+        self._at = self._run.record.until = when
+        self._run.risk_gate.advance_to(when + 1)
+
+    def _tell_missed(self, missed: range, count: int) -> None:
         steps = "1 step was" if count == 1 else f"{count} steps were"
         self._run.error(
             "missed steps",
@@ -245,7 +272,7 @@ class MinuteDriver:
         Where the strategy is still to be asked, that is the one before: a process that dies in
         between asks it when it starts again.
         """
-        return when - MINUTE if asks else when
+        return when - self._base if asks else when
 
     async def _ask(self, bar: Bar) -> None:
         """Ask the strategy; validate, ask the risk profiles, then open or schedule."""

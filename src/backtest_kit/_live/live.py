@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
+from backtest_kit._data.base import check_interval, run_config
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.fresh import begin
@@ -19,6 +21,7 @@ from backtest_kit._reports.live import LiveData, live_data, live_report
 from backtest_kit._reports.table import write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
 from backtest_kit._values.errors import RegistrationError, UnknownNameError
+from backtest_kit._values.time import INTERVALS
 
 #: Seconds that a run waits before a risk check for another run that is behind.
 PATIENCE = 10.0
@@ -153,13 +156,16 @@ def _prepare(
     strategy = engine.strategies.get(strategy_name)
     exchange = engine.exchanges.get(exchange_name)
     risks = [engine.risks.get(name) for name in strategy.risk_names]
+    config = run_config(engine.config, exchange, symbol)
+    check_interval(strategy, config)
+    base = INTERVALS[config.base_interval]
     record = RunRecord(
         symbol=symbol,
         strategy_name=strategy_name,
         exchange_name=exchange_name,
         frame_name=None,
         mode="live",
-        config=engine.config,
+        config=config,
         since=0,
         until=0,
     )
@@ -174,7 +180,7 @@ def _prepare(
         view=MarketView(
             engine.feed if clock is None else engine.store,
             exchange,
-            engine.config,
+            config,
             0 if clock is None else clock.end,
         ),
         record=record,
@@ -187,12 +193,11 @@ def _prepare(
         ),
     )
     if clock is None:
-        ticker = WallTicker(
-            engine.clock, engine.config.step_delay_ms, lambda error: run.error("clock", error)
-        )
+        clock_error = partial(run.error, "clock")
+        ticker = WallTicker(engine.clock, config.step_delay_ms, clock_error, base)
         driver = MinuteDriver(run, ticker, engine.live, recorded=False)
     else:
-        driver = MinuteDriver(run, VirtualTicker(clock), engine.live, recorded=True)
+        driver = MinuteDriver(run, VirtualTicker(clock, base), engine.live, recorded=True)
     return run, driver
 
 

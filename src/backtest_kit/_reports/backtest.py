@@ -64,6 +64,8 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     percent_slippage: float
     exit_trigger: str
     ambiguous_candle: str
+    base_interval: str = "1m"
+    closed_candles: int = 0
 
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
@@ -108,6 +110,8 @@ def backtest_data(record: RunRecord) -> BacktestData:
         percent_slippage=record.config.percent_slippage,
         exit_trigger=record.config.exit_trigger,
         ambiguous_candle=record.config.ambiguous_candle,
+        base_interval=record.config.base_interval,
+        closed_candles=sum(series.closed for series in record.gaps),
     )
 
 
@@ -138,6 +142,7 @@ def _what(data: BacktestData) -> str:
     lines = [
         f"- Exchange {data.exchange_name}, frame {data.frame_name}: {span(data.since, data.until)}",
         f"- {data.frames:,} of {data.total_frames:,} frames, {data.calls:,} calls of the strategy",
+        f"- Base interval: {data.base_interval}; everything happens when such a candle closes",
     ]
     lines += warming_lines(data.warming, data.warm_at)
     if data.data_ended_at is not None:
@@ -152,7 +157,14 @@ def _trust(data: BacktestData) -> str:
     lines = []
     if n < FEW_TRADES:
         lines.append(f"- **Too few trades** to say anything about the strategy: {n}.")
-    lines += [_gap_line(series) for series in data.gaps] or ["- Gaps filled: none."]
+    filled = [_gap_line(series) for series in data.gaps if series.filled]
+    lines += filled or ["- Gaps filled: none."]
+    lines += [
+        f"- Market closed: {series.symbol} {series.interval}, {series.closed:,} candles, "
+        "which are no gaps; nothing happens then."
+        for series in data.gaps
+        if series.closed
+    ]
     lines.append(f"- Fills: {_trigger(data)}; ambiguous closes: {data.ambiguous_closes}.")
     lines.append(f"- Signals closed because the data ended: {data.end_of_data_closes}.")
     lines.append(
@@ -194,7 +206,8 @@ def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:
 
 def _trigger(data: BacktestData) -> str:
     if data.exit_trigger == "vwap":
-        return "levels are compared with the average price of each minute"
+        candle = "minute" if data.base_interval == "1m" else f"{data.base_interval} candle"
+        return f"levels are compared with the average price of each {candle}"
     return f"levels are compared with each candle's low and high, {data.ambiguous_candle}"
 
 

@@ -10,7 +10,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from backtest_kit._data.series import Gap
+from backtest_kit._data.calendar import check_calendar, closed_candles
+from backtest_kit._data.series import Gap, runs
 from backtest_kit._values.candle_rules import check_series
 from backtest_kit._values.candles import COLUMNS, Candles
 from backtest_kit._values.errors import BadCandlesError, DataError
@@ -51,6 +52,7 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int
     out_of_order: int
     zero_volumes: int
+    closed: int
     invalid: str | None
     suspicions: tuple[Suspicion, ...]
 
@@ -77,18 +79,24 @@ def read_file(path: Path) -> Candles:
     raise DataError(f"{path}: expected a .parquet, .csv, .csv.gz or .zip file")
 
 
-def inspect(path: Path, interval: str | None = None) -> DataReport:
+def inspect(path: Path, interval: str | None = None, calendar: str | None = None) -> DataReport:
     """Return what a file holds and what is wrong with it; raises as `read_file`.
 
     `interval` is found from the candles where it is not given (their smallest distance).
+    `calendar`, as in `ExchangeSchema`: candles that are missing while the market is closed are no
+    gaps, and counted as `closed`.
 
     Raises:
         ValueError: the interval is unknown.
+        BacktestKitError: the calendar is unknown, or needs what is not installed.
     """
-    return _report(path, read_file(path), interval)
+    check_calendar(calendar)
+    return _report(path, read_file(path), interval, calendar)
 
 
-def _report(path: Path, candles: Candles, interval: str | None) -> DataReport:
+def _report(
+    path: Path, candles: Candles, interval: str | None, calendar: str | None = None
+) -> DataReport:
     t = candles.timestamp
     distances = np.diff(t)
     ahead = distances[distances > 0]
@@ -101,6 +109,11 @@ def _report(path: Path, candles: Candles, interval: str | None) -> DataReport:
     gaps = [
         Gap(int(ordered[i]) + step, int(ordered[i + 1] - ordered[i]) // step - 1) for i in holes
     ]
+    closed = 0
+    if calendar is not None:
+        missing = sum(gap.count for gap in gaps)
+        gaps = [part for gap in gaps for part in _open_parts(gap, step, calendar)]
+        closed = missing - sum(gap.count for gap in gaps)
     invalid = None
     if interval is not None:
         try:
@@ -120,9 +133,16 @@ def _report(path: Path, candles: Candles, interval: str | None) -> DataReport:
         duplicates=len(t) - len(ordered),
         out_of_order=int((distances < 0).sum()),
         zero_volumes=int((candles.volume == 0).sum()),
+        closed=closed,
         invalid=invalid,
         suspicions=tuple(_suspicions(candles)),
     )
+
+
+def _open_parts(gap: Gap, step: int, calendar: str) -> list[Gap]:
+    """Return the parts of a gap in which the market was open."""
+    open_ = ~closed_candles(calendar, gap.start, step, np.ones(gap.count, dtype=np.bool_))
+    return [Gap(gap.start + a * step, b - a) for a, b in runs(open_)]
 
 
 def _suspicions(candles: Candles) -> list[Suspicion]:

@@ -59,6 +59,8 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     left_behind: tuple[str, ...]
     percent_fee: float
     percent_slippage: float
+    base_interval: str = "1m"
+    closed_candles: int | None = None
 
 
 def live_data(record: RunRecord) -> LiveData:
@@ -88,6 +90,8 @@ def live_data(record: RunRecord) -> LiveData:
         left_behind=record.left_behind,
         percent_fee=record.config.percent_fee,
         percent_slippage=record.config.percent_slippage,
+        base_interval=record.config.base_interval,
+        closed_candles=sum(series.closed for series in record.gaps),
     )
 
 
@@ -114,7 +118,10 @@ def live_report(data: LiveData) -> str:
 
 
 def _what(data: LiveData) -> str:
-    lines = [f"- Exchange {plain(data.exchange_name)}: {span(data.since, data.until)}"]
+    lines = [
+        f"- Exchange {plain(data.exchange_name)}: {span(data.since, data.until)}",
+        f"- Base interval: {data.base_interval}; a step is taken when such a candle closes.",
+    ]
     row = data.signal
     if row is None:
         lines.append("- Nothing lives now.")
@@ -143,6 +150,8 @@ def _trust(data: LiveData) -> str:
     )
     if data.gaps_filled is not None:
         lines.append(f"- Missing candles filled: {data.gaps_filled}.")
+    if data.closed_candles:
+        lines.append(f"- Candles in closed times, which are no gaps: {data.closed_candles:,}.")
     lines.append(f"- Ambiguous closes: {data.ambiguous_closes}.")
     lines.append(
         f"- Assumed costs: fee {number(data.percent_fee, 3, ' %')} per side, slippage "

@@ -80,7 +80,7 @@ def _first(
 ) -> int | None:
     """Return the first step with `s * low <= floor` or `s * high >= ceiling`, or the expiry."""
     begin = tape.row(after) + 1
-    last = max(-((tape.first - expiry) // tape.step), begin)
+    last = tape.open_row(max(-((tape.first - expiry) // tape.step), begin))
     end = min(last + 1, len(tape.price))
     window = _FIRST_WINDOW
     while begin < end:
@@ -88,6 +88,8 @@ def _first(
         hit = _at_most(low[begin:stop], s, floor)
         if ceiling is not None:
             hit |= _at_most(ceiling[0][begin:stop], -s, -ceiling[1])
+        if tape.next_open is not None:
+            hit &= tape.next_open[begin:stop] == np.arange(begin, stop)
         i = int(hit.argmax())
         if hit[i]:
             return tape.first + (begin + i) * tape.step
@@ -109,7 +111,13 @@ def milestones_until(
     begin, end = tape.row(after) + 1, min(tape.row(before), len(tape.price))
     if begin >= end:
         return [], fired
-    revenue = revenue_percent(row.position, row.price_open, tape.price[begin:end])
+    prices, open_ = tape.price[begin:end], None
+    if tape.next_open is not None:
+        open_ = np.flatnonzero(tape.next_open[begin:end] == np.arange(begin, end))
+        prices = prices[open_]
+        if not len(prices):
+            return [], fired
+    revenue = revenue_percent(row.position, row.price_open, prices)
     found: list[tuple[int, int]] = []
     if revenue.max() < MILESTONES[0] and revenue.min() > -MILESTONES[0]:
         return found, fired
@@ -118,5 +126,6 @@ def milestones_until(
     news = (np.diff(highs, prepend=-np.inf) > 0) | (np.diff(lows, prepend=np.inf) < 0)
     for i in np.flatnonzero(news & (np.abs(revenue) >= MILESTONES[0])):
         levels, fired = crossed(float(revenue[i]), fired)
-        found += [(tape.first + (begin + int(i)) * tape.step, level) for level in levels]
+        place = begin + int(i if open_ is None else open_[i])
+        found += [(tape.first + place * tape.step, level) for level in levels]
     return found, fired

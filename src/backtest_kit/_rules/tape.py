@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
+import numpy as np
 
 from backtest_kit._rules.proposal import Quote
-from backtest_kit._values.candles import Floats
+from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.time import MINUTE
 
 
@@ -33,7 +36,8 @@ class Tape(msgspec.Struct, frozen=True, eq=False):
 
     `price` is the average price at the step (NaN before there are enough candles), `fill` the price
     at which a fill can be had, the others are the candle that closed at it. All float64 of one
-    length.
+    length. `next_open` is, for each row, the first from it on whose candle is not in closed times,
+    the number of rows where there is none; `None`: the market never closes.
     """
 
     first: int
@@ -43,6 +47,7 @@ class Tape(msgspec.Struct, frozen=True, eq=False):
     high: Floats
     low: Floats
     step: int = MINUTE
+    next_open: Ints | None = None
 
     @property
     def stop(self) -> int:
@@ -50,13 +55,65 @@ class Tape(msgspec.Struct, frozen=True, eq=False):
         return self.first + len(self.price) * self.step
 
     @property
+    def last_row(self) -> int:
+        """The last row at which the market is open; the last one where none is."""
+        rows = len(self.price)
+        if self.next_open is None:
+            return rows - 1
+        # rows from which on there is none come last
+        ended = int(np.searchsorted(self.next_open, rows))
+        return ended - 1 if ended else rows - 1
+
+    @property
     def last(self) -> int:
-        """The instant of the last step, in milliseconds."""
-        return self.stop - self.step
+        """The instant of the last step at which the market is open, in milliseconds."""
+        return self.first + self.last_row * self.step
+
+    @property
+    def longest_rest(self) -> int:
+        """How long the market is closed at a time, at most, in milliseconds."""
+        if self.next_open is None or not len(self.next_open):
+            return 0
+        return int((self.next_open - np.arange(len(self.next_open))).max()) * self.step
+
+    def open_row(self, row: int) -> int:
+        """Return the first row from `row` on at which the market is open; it may lie outside."""
+        if self.next_open is None or row >= len(self.next_open):
+            return row
+        return int(self.next_open[row])
+
+    def trades_at(self, when: int) -> bool:
+        """Say whether the market is open at the step `when`, which the tape has."""
+        row = self.row(when)
+        return self.next_open is None or int(self.next_open[row]) == row
+
+    def opens(self, when: int) -> int:
+        """Return the first step from `when` on at which the market is open, else `stop`."""
+        return self.first + self.open_row(self.row(when)) * self.step
 
     def row(self, when: int) -> int:
         """Return the row of the step at `when`; it may lie outside."""
         return (when - self.first) // self.step
+
+    def closes(self, when: int, stop: int, hop: int) -> int:
+        """Return the first closed one of `when`, `when + hop` ... before `stop`, else `stop`."""
+        if self.next_open is None:
+            return stop
+        rows = np.arange(self.row(when), self.row(stop - 1) + 1, hop // self.step)
+        closed = self.next_open[rows] != rows
+        return self.first + int(rows[closed.argmax()]) * self.step if closed.any() else stop
+
+    def open_steps(self, steps: range) -> int:
+        """Return at how many steps the market is open; outside of the tape it is taken to be."""
+        if self.next_open is None:
+            return len(steps)
+        rows = np.arange(self.row(steps.start), self.row(steps.stop))
+        there = rows[(rows >= 0) & (rows < len(self.next_open))]
+        return len(rows) - int((self.next_open[there] != there).sum())
+
+    def steps_after(self, when: int) -> Iterator[int]:
+        """Yield the steps later than `when` at which the market is open."""
+        return (t for t in range(when + self.step, self.stop, self.step) if self.trades_at(t))
 
     def bar(self, when: int) -> Bar:
         """Return the market at the step `when`."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from backtest_kit._values.errors import ConfigError, did_you_mean
+from backtest_kit._values.time import INTERVALS, MINUTE, Interval
 
 ENVIRONMENT_PREFIX: Final = "CC_"
 
@@ -19,12 +20,24 @@ Percent = Annotated[float, Meta(ge=0, lt=100)]
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of an engine. A run keeps those it began with."""
 
+    base_interval: Annotated[
+        Literal["auto", Interval],
+        Meta(
+            description="The candle by which everything steps; auto: 1m where the exchange has it, "
+            "else the finest that it has."
+        ),
+    ] = "auto"
     schedule_await_minutes: Annotated[
         int, Meta(ge=1, description="Minutes a scheduled signal waits for its entry price.")
     ] = 120
     avg_price_candles_count: Annotated[
-        int, Meta(ge=1, le=1000, description="Closed 1m candles in the average price.")
-    ] = 5
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="Closed base candles in the average price; 0: 5 of 1m, 1 of a longer base.",
+        ),
+    ] = 0
     min_take_profit_distance_percent: Annotated[
         Percent, Meta(description="Least distance of the take-profit, percent; 0: no check.")
     ] = 0.5
@@ -53,9 +66,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ] = "close"
     exit_trigger: Annotated[
-        Literal["vwap", "wick"],
-        Meta(description="What touches a level: the average price, or the candle's low and high."),
-    ] = "vwap"
+        Literal["auto", "vwap", "wick"],
+        Meta(
+            description="What touches a level: the average price, or the candle's low and high; "
+            "auto: vwap with a base of 1m, wick with a longer one."
+        ),
+    ] = "auto"
     ambiguous_candle: Annotated[
         Literal["stop_loss_first", "take_profit_first"],
         Meta(description="What a candle that reaches both levels is taken for (wick)."),
@@ -106,6 +122,7 @@ class Settings(TypedDict, total=False):
     A test holds both together.
     """
 
+    base_interval: Literal["auto", Interval]
     schedule_await_minutes: int
     avg_price_candles_count: int
     min_take_profit_distance_percent: float
@@ -114,7 +131,9 @@ class Settings(TypedDict, total=False):
     max_signal_lifetime_minutes: int
     percent_slippage: float
     percent_fee: float
-    exit_trigger: Literal["vwap", "wick"]
+    fill_price: Literal["market", "average"]
+    ask_at: Literal["close", "elapsed"]
+    exit_trigger: Literal["auto", "vwap", "wick"]
     ambiguous_candle: Literal["stop_loss_first", "take_profit_first"]
     gap_policy: Literal["fill", "raise"]
     get_candles_retry_count: int
@@ -126,6 +145,18 @@ class Settings(TypedDict, total=False):
     feed_wait_ms: int
     state_dir: str
     paper: bool
+
+
+def resolved(config: Config, base: str) -> Config:
+    """Return the settings of a run on candles of `base`, with nothing left to be found out."""
+    minutes = INTERVALS[base] == MINUTE
+    trigger: Literal["vwap", "wick"] = "vwap" if minutes else "wick"
+    return msgspec.structs.replace(
+        config,
+        base_interval=base,
+        avg_price_candles_count=config.avg_price_candles_count or (5 if minutes else 1),
+        exit_trigger=trigger if config.exit_trigger == "auto" else config.exit_trigger,
+    )
 
 
 def configure(current: Config, changes: Mapping[str, object]) -> Config:

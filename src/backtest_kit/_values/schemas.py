@@ -74,6 +74,11 @@ class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
     worker thread, so that a hanging call can be given up) or async. `page_limit` is how many one
     call may ask for, where it is not `max_candles_per_request`. `data_range(symbol)` returns the
     first open time and the end in milliseconds, where that is known.
+
+    `intervals` are those it has, for all symbols or as a function of one; not given, it is taken
+    to have 1m. `calendar` says when the market is closed: "weekdays" (open Monday to Friday, UTC),
+    "data" (closed where there is no candle), or a name that the package `exchange-calendars` knows,
+    such as "XNYS"; without one it never is.
     """
 
     NAME = "exchange_name"
@@ -86,11 +91,25 @@ class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
     page_limit: int | None = None
     data_range: Callable[[str], tuple[int, int] | None] | None = None
     close: Callable[[], Any] | None = None
+    intervals: Sequence[str] | Callable[[str], Sequence[str] | None] | None = None
+    calendar: str | None = None
     callbacks: Any = None
     note: str = ""
 
     def _check(self, me: str) -> None:
         _function(me, "get_candles", self.get_candles)
+        if self.intervals is not None and not callable(self.intervals):
+            if isinstance(self.intervals, str) or not self.intervals:
+                raise RegistrationError(
+                    f"{me}: intervals={self.intervals!r} must be a list of intervals, or a function"
+                )
+            for interval in self.intervals:
+                _interval(me, interval)
+        if self.calendar is not None and (not isinstance(self.calendar, str) or not self.calendar):
+            raise RegistrationError(
+                f'{me}: calendar={self.calendar!r} must be "weekdays", "data", or a name that '
+                "exchange-calendars knows"
+            )
         for field in ("format_price", "format_quantity", "data_range", "close"):
             if getattr(self, field) is not None:
                 _function(me, field, getattr(self, field))

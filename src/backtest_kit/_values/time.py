@@ -11,6 +11,7 @@ _UNIT = {"m": MINUTE, "h": 60 * MINUTE, "d": 1440 * MINUTE}
 INTERVALS: Final[dict[str, int]] = {
     name: int(name[:-1]) * _UNIT[name[-1]] for name in get_args(Interval)
 }
+_NAMES: Final = {ms: name for name, ms in INTERVALS.items()}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -26,6 +27,11 @@ def interval_ms(interval: str) -> int:
     except (KeyError, TypeError):
         known = " ".join(INTERVALS)
         raise ValueError(f"unknown interval {interval!r}; use one of: {known}") from None
+
+
+def interval_name(ms: int) -> str:
+    """Return the name of an interval of `ms` milliseconds, such as `1h`; `KeyError` for others."""
+    return _NAMES[ms]
 
 
 def to_ms(moment: datetime, name: str = "datetime") -> int:

@@ -23,6 +23,7 @@ from backtest_kit._values.time import Interval, iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
+    calendar_option,
     data_option,
     exchange_option,
     frame_options,
@@ -38,6 +39,7 @@ from backtest_kit.cli.terminal import progress_bars, show
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat for several.")
 @data_option
+@calendar_option
 @exchange_option
 @strategies_option
 @frame_options
@@ -48,6 +50,7 @@ def backtest(
     file: Path,
     symbols: tuple[str, ...],
     source: Path | None,
+    calendar: str | None,
     exchange_name: str | None,
     strategy_names: tuple[str, ...],
     frame_name: str | None,
@@ -70,7 +73,7 @@ def backtest(
     with Engine() as engine:
         load(file)
         engine.set_config(**choose_settings(settings))
-        exchange = choose_exchange(engine, exchange_name, source)
+        exchange = choose_exchange(engine, exchange_name, source, calendar)
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs: list[tuple[str, StrategySchema, FrameSchema]] = []
         for symbol in dict.fromkeys(symbols):
@@ -158,6 +161,8 @@ def _remarks(data: BacktestData, console: Console) -> None:
     lines = []
     if data.gaps_filled:
         lines.append(f"{data.gaps_filled} missing candles were filled")
+    if data.base_interval != "1m":
+        lines.append(f"the base interval is {data.base_interval}, that of the candles there are")
     if data.ambiguous_closes:
         lines.append(f"{data.ambiguous_closes} closes were ambiguous")
     if data.end_of_data_closes:

@@ -23,6 +23,7 @@ from backtest_kit._values.time import INTERVALS, iso, to_ms
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.options import (
+    calendar_option,
     data_option,
     exchange_option,
     from_option,
@@ -36,6 +37,7 @@ from backtest_kit.cli.strategy_file import load
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--symbol", required=True, help="Whose candles.")
 @data_option
+@calendar_option
 @exchange_option
 @click.option("--strategy", "names", multiple=True, help="Default: all array strategies in FILE.")
 @from_option
@@ -46,6 +48,7 @@ def check(
     file: Path,
     symbol: str,
     source: Path | None,
+    calendar: str | None,
     exchange_name: str | None,
     names: tuple[str, ...],
     start: str | None,
@@ -64,7 +67,7 @@ def check(
     with Engine() as engine:
         load(file)
         engine.set_config(**choose_settings(settings))
-        exchange = choose_exchange(engine, exchange_name, source)
+        exchange = choose_exchange(engine, exchange_name, source, calendar)
         chosen = [engine.strategies.get(name) for name in dict.fromkeys(names)]
         begun = [begin(strategy).strategy for strategy in chosen or engine.strategies.list()]
         strategies = [strategy for strategy in begun if strategy.get_signals is not None]

@@ -9,27 +9,37 @@ from typing import Any
 import click
 
 from backtest_kit import exchanges
+from backtest_kit._data.base import run_config
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_exchange
 from backtest_kit._values.config import Settings, parse_settings
 from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.schemas import ExchangeSchema
-from backtest_kit._values.time import MINUTE, to_datetime
+from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._values.windows import Windows
 
 
 def choose_exchange(
-    engine: Engine, name: str | None, source: Path | None, *, option: str = "--data", **keys: str
+    engine: Engine,
+    name: str | None,
+    source: Path | None,
+    calendar: str | None = None,
+    *,
+    option: str = "--data",
+    **keys: str,
 ) -> ExchangeSchema:
     """Return the exchange to use: a file's, a registered one, or one that ccxt knows.
 
-    `option` is what named the file `source`; `keys` are for an exchange of ccxt.
+    `option` is what named the file `source`, `calendar` is the file's; `keys` are for an exchange
+    of ccxt.
     """
+    if calendar is not None and source is None:
+        raise click.UsageError(f"--calendar is for {option} FILE; an exchange has its own")
     if source is not None:
         if not source.exists():
             raise click.UsageError(f"{option} {source} does not exist")
         kind = _kind(source)
-        add_exchange(kind(source, exchange_name=name or "data"))
+        add_exchange(kind(source, exchange_name=name or "data", calendar=calendar))
         return engine.exchanges.get(name or "data")
     registered = engine.exchanges.list()
     if name is None:
@@ -54,7 +64,9 @@ def choose_range(
             f"exchange {exchange.name!r} does not tell its range: give --from and --to"
         )
     # by default the first step is the first that has an average price
-    first = known and known[0] + engine.config.avg_price_candles_count * MINUTE
+    config = run_config(engine.config, exchange, symbol)
+    warm_up = config.avg_price_candles_count * INTERVALS[config.base_interval]
+    first = known and known[0] + warm_up
     return (
         _moment("--from", start) if start else to_datetime(first or 0),
         _moment("--to", end) if end else to_datetime(known[1] if known else 0),

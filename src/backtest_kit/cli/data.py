@@ -12,6 +12,7 @@ from rich.table import Table
 
 from backtest_kit._reports.data_check import DataReport, convert, inspect
 from backtest_kit._values.time import iso
+from backtest_kit.cli.options import calendar_option
 
 _SHOWN = 5
 
@@ -23,16 +24,18 @@ def data() -> None:
 
 @data.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@calendar_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(file: Path, as_json: bool) -> int:
+def check(file: Path, calendar: str | None, as_json: bool) -> int:
     """Report rows, range, gaps, duplicates and prices that are hard to believe.
 
     Exit code 1 where something is wrong or suspicious; gaps alone are not.
 
     \b
         backtest-kit data check BTCUSDT-1m-2023.parquet
+        backtest-kit data check SPY.csv --calendar XNYS
     """
-    report = inspect(file)
+    report = inspect(file, calendar=calendar)
     if as_json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     else:
@@ -52,6 +55,8 @@ def _show(report: DataReport) -> None:
     shown = "".join(f"\n  {iso(gap.start)}: {gap.count:,}" for gap in largest)
     more = f"\n  and {len(report.gaps) - _SHOWN} more" if len(report.gaps) > _SHOWN else ""
     table.add_row("Gaps", f"{len(report.gaps)}, {report.missing:,} candles missing{shown}{more}")
+    if report.closed:
+        table.add_row("Market closed", f"{report.closed:,} candles, which are no gaps")
     table.add_row("Zero volumes", f"{report.zero_volumes:,}")
     table.add_row("Duplicates", f"{report.duplicates:,}")
     table.add_row("Out of order", f"{report.out_of_order:,}")

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import click
 
+from backtest_kit._data.base import run_config
 from backtest_kit._engine.engine import Engine
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.stored import forget, stored_runs
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.schemas import ExchangeSchema
-from backtest_kit._values.time import MINUTE, iso
+from backtest_kit._values.time import INTERVALS, iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.live_session import Job, play
 from backtest_kit.cli.options import (
+    calendar_option,
     exchange_option,
     output_option,
     settings_option,
@@ -46,6 +48,7 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
     type=click.Path(path_type=Path),
     help="Run over recorded candles (Parquet, CSV); the state is kept apart.",
 )
+@calendar_option
 @click.option("--speed", default="1000x", show_default=True, help="Of a replay; or: max.")
 @click.option("--from", "start", help="Begin the replay here (ISO 8601; without a zone: UTC).")
 @click.option("--to", "end", help="End the replay here, included.")
@@ -60,6 +63,7 @@ def live(
     state_dir: Path | None,
     paper: bool,
     source: Path | None,
+    calendar: str | None,
     speed: str,
     start: str | None,
     end: str | None,
@@ -96,15 +100,19 @@ def live(
             state /= "paper" if source is None else "replay"
             engine.adapter = FileAdapter(state)
         engine.set_config(state_dir=str(state), paper=rehearsal)
-        keys = {} if paper else _keys(exchange_name)
-        exchange = choose_exchange(engine, exchange_name, source, option="--replay", **keys)
+        secrets = {} if paper else _keys(exchange_name)
+        exchange = choose_exchange(
+            engine, exchange_name, source, calendar, option="--replay", **secrets
+        )
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs = []
         for symbol in dict.fromkeys(symbols):
             clock = None if source is None else _clock(engine, exchange, symbol, start, end, factor)
             names = [s.name for s in strategies or engine.strategies.list()]
             if clock is not None:
-                _begin_anew(state, {(exchange.name, name, symbol) for name in names}, clock)
+                base = run_config(engine.config, exchange, symbol).base_interval
+                keys = {(exchange.name, name, symbol) for name in names}
+                _begin_anew(state, keys, clock, INTERVALS[base])
             jobs += [Job(symbol, name, clock) for name in names]
         return play(engine, exchange, jobs, output, as_json=as_json)
 
@@ -131,16 +139,18 @@ def _clock(
         raise click.UsageError(f"--from and --to: {error}") from None
 
 
-def _begin_anew(folder: Path, keys: set[tuple[str, str, str]], clock: VirtualClock) -> None:
+def _begin_anew(
+    folder: Path, keys: set[tuple[str, str, str]], clock: VirtualClock, base: int
+) -> None:
     """Forget replays that had come to their end; one that was stopped on the way goes on."""
     adapter = FileAdapter(folder)
     for run in stored_runs(adapter):
         key = (run.key.exchange_name, run.key.strategy_name, run.key.symbol)
         if key not in keys or run.at is None:
             continue
-        if run.at == clock.end:
+        if clock.end - base < run.at <= clock.end:
             forget(adapter, run)
-        elif not clock.start - MINUTE <= run.at < clock.end:
+        elif not clock.start - base <= run.at < clock.end:
             raise click.UsageError(
                 f"the replay of {run.key.strategy_name} on {run.key.symbol} in {folder} stands at "
                 f"{iso(run.at)}, outside of this one's range: delete the folder, or give --state"

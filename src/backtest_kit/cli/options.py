@@ -18,6 +18,11 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     help="A Parquet, CSV or Binance Vision file (or a folder of them).",
 )
+calendar_option = click.option(
+    "--calendar",
+    help="When the market of the file is closed: weekdays, data, or a name such as XNYS (extra "
+    "calendars).",
+)
 exchange_option = click.option(
     "--exchange", "exchange_name", help="A registered exchange, or one that ccxt knows."
 )
@@ -35,7 +40,8 @@ def frame_options(function: F) -> F:
         default="1m",
         show_default=True,
         type=click.Choice([*INTERVALS]),
-        help="Step of a frame given by --from and --to, or by the data.",
+        help="Step of a frame given by --from and --to, or by the data; never shorter than the "
+        "base interval, that of the candles there are.",
     )
     frame = click.option("--frame", "frame_name", help="A frame that the file registers.")
     return frame(from_option(to_option(interval(function))))

@@ -87,7 +87,9 @@ def _read(file: Path) -> tuple[BacktestData | LiveData | WalkerData, str]:
 
 def _stored(data: LiveData) -> LiveData:
     """Leave out what only the process of the run knows."""
-    return msgspec.structs.replace(data, steps=None, calls=None, gaps_filled=None)
+    return msgspec.structs.replace(
+        data, steps=None, calls=None, gaps_filled=None, closed_candles=None
+    )
 
 
 def _print(content: bytes, text: str, *, as_json: bool) -> None:

@@ -42,6 +42,7 @@ from backtest_kit.cli.backtest import choose_frame
 from backtest_kit.cli.choose import choose_exchange, choose_settings, choose_windows
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
+    calendar_option,
     data_option,
     exchange_option,
     frame_options,
@@ -60,6 +61,7 @@ _SHOWN = 15
     "--symbol", "symbols", multiple=True, required=True, help="Repeat it to run over several."
 )
 @data_option
+@calendar_option
 @exchange_option
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
@@ -91,6 +93,7 @@ def walk(
     file: Path,
     symbols: tuple[str, ...],
     source: Path | None,
+    calendar: str | None,
     exchange_name: str | None,
     walker_name: str | None,
     strategy_names: tuple[str, ...],
@@ -129,11 +132,13 @@ def walk(
         symbols = tuple(dict.fromkeys(symbols))
         schema = _registered(engine, walker_name)
         if schema is None:
-            exchange = choose_exchange(engine, exchange_name, source)
+            exchange = choose_exchange(engine, exchange_name, source, calendar)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
             windows = choose_windows(train, test, embargo, anchored=anchored)
             schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
-        elif any((source, exchange_name, strategy_names, metric, frame_name, start, end, train)):
+        elif any(
+            (source, calendar, exchange_name, strategy_names, metric, frame_name, start, end, train)
+        ):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
                 "--exchange, --strategy, --metric, --frame, --from, --to and --train"

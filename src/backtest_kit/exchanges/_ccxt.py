@@ -18,7 +18,7 @@ from backtest_kit._values.errors import (
     TryLaterError,
     did_you_mean,
 )
-from backtest_kit._values.time import interval_ms, to_ms
+from backtest_kit._values.time import INTERVALS, interval_ms, to_ms
 
 #: What the engine asks for by default; a larger page would gain little.
 _USUAL: Final = 1000
@@ -47,6 +47,7 @@ class CcxtExchange:
     """
 
     page_limit: int | None
+    intervals: tuple[str, ...] | None
 
     def __init__(self, name: str, exchange_name: str | None = None, **options: Any) -> None:
         try:
@@ -73,7 +74,10 @@ class CcxtExchange:
         self._bad_request, self._bad_symbol = ccxt.BadRequest, ccxt.BadSymbol
         self._any = ccxt.BaseError
         self._make = functools.partial(getattr(ccxt, name), {"enableRateLimit": True, **options})
-        self.page_limit = _page_limit(self._make())
+        client = self._make()
+        self.page_limit = _page_limit(client)
+        frames = client.timeframes or {}
+        self.intervals = tuple(name for name in INTERVALS if name in frames) or None
         # a client belongs to the event loop in which it was first used
         self._clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -27,6 +28,8 @@ SUFFIXES: Final = (".csv", ".csv.gz", ".zip")
 _TIME_NAMES: Final = ("timestamp", "open_time", "opentime", "time", "date", "datetime", "ts")
 #: From this many on, a time since the epoch is in microseconds (in ms it would be the year 5138).
 _MICROSECONDS: Final = 10**14
+#: A date as its midnight in some zone, as yfinance writes the time of a daily candle.
+_MIDNIGHT: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]00:00:00[+-]\d\d:?\d\d")
 
 
 class CsvExchange(Recording):
@@ -36,11 +39,17 @@ class CsvExchange(Recording):
     left alone (the layout of the Binance Vision archive). With one, they are found by name in any
     order. Times are seconds, milliseconds or microseconds since the epoch, or ISO 8601 (without a
     zone: UTC). `path` is one file, which serves any symbol, or a folder of files named after
-    symbols; several of one symbol are joined.
+    symbols; several of one symbol are joined. `calendar` is that of `ExchangeSchema`.
+
+    Yahoo's files are known too, as downloaded or as yfinance writes them. Open, high, low and close
+    are taken as they stand there, and `Adj Close` is left alone: a close that is adjusted for
+    dividends does not belong to an open, high and low that are not.
     """
 
-    def __init__(self, path: str | Path, exchange_name: str = "csv") -> None:
-        super().__init__(exchange_name)
+    def __init__(
+        self, path: str | Path, exchange_name: str = "csv", *, calendar: str | None = None
+    ) -> None:
+        super().__init__(exchange_name, calendar)
         self._path = Path(path)
 
     def open(self, symbol: str) -> Series:
@@ -64,14 +73,20 @@ def read_csv(path: Path) -> Candles:
     from pyarrow import csv
 
     data = _bytes(path)
-    head = data.split(b"\n", 1)[0].decode(errors="replace").strip().lstrip("\ufeff")
-    cells = [cell.strip().strip('"') for cell in head.split(",")]
+    lines = [line.decode(errors="replace").strip() for line in data.split(b"\n", 4)[:4]]
+    head = lines[0].lstrip("\ufeff")
+    cells = _cells(head)
     if len(cells) < 6:
         raise BadCandlesError(
             f"{path}: the first line has {len(cells)} columns; expected 6: {head!r}"
         )
-    headed = not _is_number(cells[1])
+    headed = int(not _is_number(cells[1]))
+    if len(lines) > 2 and _cells(lines[1])[0] == "Ticker":
+        headed, cells = 3, _yfinance(path, cells, *map(_cells, lines[1:3]))
     places = _places(path, cells) if headed else range(6)
+    # read as text first, where the first row's time is a midnight somewhere
+    first = _cells(lines[headed]) if len(lines) > headed else []
+    local = len(first) == len(cells) and bool(_MIDNIGHT.fullmatch(first[places[0]]))
     # columns go by their place, so that blanks around a name in the header do no harm
     names = [f"f{i}" for i in places]
 
@@ -80,12 +95,13 @@ def read_csv(path: Path) -> Candles:
             io.BytesIO(data),
             read_options=csv.ReadOptions(
                 use_threads=threads,
-                skip_rows=int(headed),
+                skip_rows=headed,
                 column_names=[f"f{i}" for i in range(len(cells))],
             ),
             convert_options=csv.ConvertOptions(
                 include_columns=names,
-                column_types=dict.fromkeys(names[1:], pa.float64()),
+                column_types=dict.fromkeys(names[1:], pa.float64())
+                | dict.fromkeys(names[:1] if local else (), pa.string()),
                 timestamp_parsers=[csv.ISO8601],
             ),
         )
@@ -97,8 +113,49 @@ def read_csv(path: Path) -> Candles:
             table = read(threads=False)  # only a reader without threads can tell the row
         except pa.ArrowInvalid as error:
             raise BadCandlesError(f"{path}: {error}") from None
-    times = _times(path, table.column(names[0]))
+    if table.num_rows and table.column(names[1]).null_count:
+        table = _without_empty(table, names[1:])
+    column = table.column(names[0])
+    times = _times(path, _dates(column) if local else column)
     return Candles(times, *(table.column(name).to_numpy() for name in names[1:]))
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip().strip('"') for cell in line.split(",")]
+
+
+def _yfinance(path: Path, kinds: list[str], tickers: list[str], third: list[str]) -> list[str]:
+    """Return the names of the columns under the three lines of a header by yfinance."""
+    symbols = sorted({*tickers[1:]})
+    if len(symbols) > 1:
+        raise BadCandlesError(
+            f"{path} holds the candles of {', '.join(symbols)}; give each a file of its own"
+        )
+    return [third[0], *kinds[1:]]
+
+
+def _dates(column: Any) -> Any:
+    """Return texts as times; where all are midnights somewhere, those of their dates in UTC.
+
+    A daily candle is that of a date, whatever the hour at which its day began in UTC.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    local = pc.all(pc.match_substring_regex(column, f"^{_MIDNIGHT.pattern}$")).as_py()
+    if local:
+        return pc.utf8_slice_codeunits(column, 0, 10).cast(pa.date32())
+    return column.cast(pa.timestamp("ms", "UTC"))
+
+
+def _without_empty(table: Any, names: list[str]) -> Any:
+    """Leave out rows without any value, which is how Yahoo writes that there is no candle."""
+    import pyarrow.compute as pc
+
+    empty = pc.is_null(table.column(names[0]))
+    for name in names[1:]:
+        empty = pc.and_(empty, pc.is_null(table.column(name)))
+    return table.filter(pc.invert(empty))
 
 
 def _bytes(path: Path) -> bytes:

@@ -13,14 +13,17 @@ from backtest_kit.exchanges._recorded import Loaded, Recording, Series
 class FrameExchange(Recording):
     """Candles of a pandas or polars frame, or of anything else that `get_candles` may return.
 
-    Give one, which serves any symbol, or a mapping from symbols to several.
+    Give one, which serves any symbol, or a mapping from symbols to several. `calendar` is that of
+    `ExchangeSchema`.
 
     Raises:
         BadCandlesError: a frame has the wrong shape, or breaks a rule of the data plane.
     """
 
-    def __init__(self, frame: object, exchange_name: str = "frame") -> None:
-        super().__init__(exchange_name)
+    def __init__(
+        self, frame: object, exchange_name: str = "frame", *, calendar: str | None = None
+    ) -> None:
+        super().__init__(exchange_name, calendar)
         self._frames = frame if isinstance(frame, Mapping) else None
         if self._frames is None:
             self._all = Loaded(read_candles(frame), f"the frame of {exchange_name!r}")

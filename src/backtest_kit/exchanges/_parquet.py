@@ -39,11 +39,13 @@ class ParquetExchange(Recording):
     (`BTCUSDT.parquet`, `BTCUSDT-1m-2023.parquet`); several of one symbol are joined, those of
     coarser intervals than the finest left out. Times are
     integer milliseconds or Arrow timestamps (without a zone: UTC). Files are read by row group, so
-    that a long history does not have to fit into memory.
+    that a long history does not have to fit into memory. `calendar` is that of `ExchangeSchema`.
     """
 
-    def __init__(self, path: str | Path, exchange_name: str = "parquet") -> None:
-        super().__init__(exchange_name)
+    def __init__(
+        self, path: str | Path, exchange_name: str = "parquet", *, calendar: str | None = None
+    ) -> None:
+        super().__init__(exchange_name, calendar)
         self._path = Path(path)
 
     def open(self, symbol: str) -> Series:

@@ -13,7 +13,7 @@ from backtest_kit._values.candle_rules import check_series
 from backtest_kit._values.candles import Candles, Columns, regroup, spacing
 from backtest_kit._values.content import digest_files
 from backtest_kit._values.errors import BadCandlesError, DataError, DataRangeError
-from backtest_kit._values.time import INTERVALS, interval_ms
+from backtest_kit._values.time import INTERVALS, interval_ms, interval_name
 
 #: Candles that one call may ask for: they are in memory or on this machine's disk.
 PAGE = 100_000
@@ -81,7 +81,7 @@ async def answer(series: Series, name: str, interval: str, since: int, limit: in
     if step == series.step:
         return series.read(since, since + limit * step)
     if step % series.step:
-        own = next(key for key, value in INTERVALS.items() if value == series.step)
+        own = interval_name(series.step)
         raise DataError(f"{name} has {own} candles, of which {interval} can't be made")
     # a bucket is complete where the recording reaches its end
     first = -(-since // step) * step
@@ -148,8 +148,9 @@ class Recording:
 
     page_limit: int | None = PAGE
 
-    def __init__(self, exchange_name: str) -> None:
+    def __init__(self, exchange_name: str, calendar: str | None = None) -> None:
         self.exchange_name = exchange_name
+        self.calendar = calendar
         self._series: dict[str, Series] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -178,6 +179,11 @@ class Recording:
     def content_digest(self) -> str:
         """Return a digest of all that this can answer with; raises OSError."""
         raise NotImplementedError
+
+    def intervals(self, symbol: str) -> list[str]:
+        """Return the interval of a symbol's candles, and those that can be made of them."""
+        own = self.series(symbol).step
+        return [name for name, step in INTERVALS.items() if step % own == 0]
 
     def data_range(self, symbol: str) -> tuple[int, int] | None:
         """Return the first open time and the end of the data in milliseconds."""

@@ -12,7 +12,7 @@ import numpy as np
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.content import digest
 from backtest_kit._values.errors import DataRangeError
-from backtest_kit._values.time import MINUTE, interval_ms
+from backtest_kit._values.time import INTERVALS, MINUTE, interval_ms
 from backtest_kit.exchanges._recorded import PAGE, concatenate, resampled
 
 _MINUTES: Final = 1440
@@ -41,6 +41,7 @@ class SyntheticExchange:
     """
 
     page_limit: int | None = PAGE
+    intervals = tuple(INTERVALS)
 
     def __init__(
         self, seed: int = 0, exchange_name: str = "synthetic", price: float = 30_000.0

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import msgspec
 
+from backtest_kit._data.base import run_config
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.engine import Engine, current_engine
@@ -70,8 +71,12 @@ def moment(
     instant = milliseconds(when)
     exchange = FrameExchange(candles, "candles")
     engine = Engine()
-    schema = ExchangeSchema(exchange_name="candles", get_candles=exchange.get_candles)
-    config = current_engine().config
+    schema = ExchangeSchema(
+        exchange_name="candles",
+        get_candles=exchange.get_candles,
+        intervals=exchange.intervals,
+    )
+    config = run_config(current_engine().config, schema, symbol)
     view = _LoadedView(engine.store, schema, config, instant)
     run = _Run(view, engine, config, symbol, mode, strategy_name, exchange.exchange_name)
     outside = current_moment.set(Moment(run, instant))
