@@ -1,5 +1,6 @@
 """The public surface: names, layers, import time's causes, examples, docs in step with the code."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,11 @@ def test_readme_code_runs(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_picture_of_the_packages_shows_the_imports():
+    pytest.importorskip("grimp", reason="needs the lint group")
+    spec = importlib.util.spec_from_file_location("packages", ROOT / "docs" / "packages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PICTURE.read_text() == module.svg(), "run: python docs/packages.py"
