@@ -12,7 +12,24 @@ import grimp
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "packages.svg"
-BOX, GAP, ROW, MARGIN = (150, 34), 40, 74, 20
+BOX, GAP, ROW, MARGIN = (120, 34), 30, 74, 20
+#: Columns in which no arrow crosses a box; the rows are the layers.
+COLUMNS = {
+    "cli": 2.5,
+    "testing": 0,
+    "_walker": 2,
+    "_backtest": 2,
+    "_live": 3,
+    "_reports": 2,
+    "_engine": 1,
+    "_data": 2.6,
+    "_state": 0.5,
+    "_statistics": 3.5,
+    "_arrays": 1.85,
+    "_rules": 2.45,
+    "exchanges": 0,
+    "_values": 2,
+}
 
 
 def layers() -> list[list[str]]:
@@ -54,11 +71,10 @@ def svg() -> str:
     """Return the picture."""
     rows = layers()
     place = {}
-    width = max(len(row) for row in rows) * (BOX[0] + GAP) - GAP + 2 * MARGIN
+    width = (max(COLUMNS.values()) + 1) * (BOX[0] + GAP) - GAP + 2 * MARGIN
     for y, row in enumerate(rows):
-        left = (width - len(row) * (BOX[0] + GAP) + GAP) / 2
-        for x, name in enumerate(row):
-            place[name] = (left + x * (BOX[0] + GAP), MARGIN + y * ROW)
+        for name in row:
+            place[name] = (MARGIN + COLUMNS[name] * (BOX[0] + GAP), MARGIN + y * ROW)
     height = MARGIN * 2 + (len(rows) - 1) * ROW + BOX[1]
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
