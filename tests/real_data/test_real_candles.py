@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 import backtest_kit as bk
@@ -122,9 +123,7 @@ def test_a_real_week_equals_the_reference(real_data):
             closed = bk.Backtest.run_sync(
                 "X", strategy_name="s", exchange_name="frame", frame_name="f"
             )
-            config = {
-                name: getattr(bk.get_config(), name) for name in bk.get_config().__struct_fields__
-            }
+            config = msgspec.structs.asdict(engine.records.select(mode="backtest")[0].config)
         expected = reference.backtest(
             rows,
             first + 10 * MINUTE,
