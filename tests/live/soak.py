@@ -70,6 +70,9 @@ def memory():
     return pages * resource.getpagesize() / 1e6, len([*Path("/proc/self/fd").iterdir()])
 
 
+UNEVENTFUL = ("idle", "waiting", "active")
+
+
 class Soak:
     def __init__(self, days, symbols, seed, folder):
         self.rng = random.Random(seed)
@@ -83,15 +86,22 @@ class Soak:
         self.answers = {name: script(seed + i, 0.2) for i, name in enumerate(self.symbols)}
         # one byte a minute, so that what grows is not the test's own
         self.steps = {name: bytearray(days * 1440 + 60) for name in self.symbols}
-        self.asked, self.doubled, self.late, self.late_trades = {}, 0, set(), 0
+        self.asked, self.ended, self.late = {}, {}, set()
+        self.doubled = self.late_trades = 0
         self.restarts = 0
 
     def told(self, tick):
-        """Every step tells at least one result; idle, waiting and active are told alone."""
+        """Every step tells at least one result; idle, waiting and active are told alone.
+
+        But for the step of an end, at which the strategy is asked again: it may have no answer.
+        """
         done = self.steps[tick.symbol]
         i = (tick.timestamp - BEGIN) // MINUTE
-        self.doubled += done[i] and tick.action in ("idle", "waiting", "active")
+        alone = ("waiting", "active") if self.ended.get(tick.symbol) == i else UNEVENTFUL
+        self.doubled += done[i] and tick.action in alone
         done[i] = 1
+        if tick.action in ("closed", "cancelled"):
+            self.ended[tick.symbol] = i
         self.late_trades += tick.action == "opened" and (tick.symbol, tick.timestamp) in self.late
 
     def get_signal(self, symbol, when):

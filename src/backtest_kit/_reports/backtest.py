@@ -47,8 +47,8 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     total_frames: int
     frames: int
     calls: int
-    warming: int
-    warm_at: int | None
+    warming: int = 0
+    warm_at: int | None = None
     complete: bool
     data_ended_at: int | None
     statistics: Statistics
@@ -59,7 +59,7 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     end_of_data_closes: int
     error_count: int
     errors: tuple[ErrorCount, ...]
-    left_behind: tuple[str, ...]
+    left_behind: tuple[str, ...] = ()
     percent_fee: float
     percent_slippage: float
     exit_trigger: str

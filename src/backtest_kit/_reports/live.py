@@ -45,8 +45,8 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None
     missed: int
     calls: int | None
-    warming: int
-    warm_at: int | None
+    warming: int = 0
+    warm_at: int | None = None
     signal: SignalRow | None
     statistics: Statistics
     signals: tuple[TickClosed, ...]
@@ -56,7 +56,7 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_closes: int
     error_count: int
     errors: tuple[ErrorCount, ...]
-    left_behind: tuple[str, ...]
+    left_behind: tuple[str, ...] = ()
     percent_fee: float
     percent_slippage: float
     base_interval: str = "1m"
