@@ -1,6 +1,7 @@
 """Candles filled in closed times are counted apart from gaps, however they were loaded."""
 
 import asyncio
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import backtest_kit as bk
 from backtest_kit._data.market import GapCount, MarketView
 from backtest_kit._values.config import resolved
 from backtest_kit._values.schemas import ExchangeSchema
-from backtest_kit._values.time import INTERVALS
+from backtest_kit._values.time import INTERVALS, MINUTE, to_datetime
 
 HOUR, DAY = INTERVALS["1h"], INTERVALS["1d"]
 MONDAY = 1_704_067_200_000  # 2024-01-01
@@ -119,3 +120,25 @@ def test_longer_candles_know_closed_times_too(engine):
 
 def test_nothing_is_counted_before_anything_is_loaded():
     assert (GapCount().until(MONDAY), GapCount().closed_until(MONDAY)) == ((), 0)
+
+
+def test_a_strategy_that_is_due_in_closed_times_only_is_told_so():
+    """Days end at midnight UTC, when the market of New York is closed."""
+    pytest.importorskip("exchange_calendars", reason="needs the extra calendars")
+    start = to_datetime(MONDAY)
+    rows = [row(MONDAY + i * MINUTE) for i in range(4 * 1440)]
+    with bk.Engine():
+        errors = []
+        bk.listen_error(lambda event: errors.append(str(event.error)))
+        bk.add_exchange(bk.exchanges.FrameExchange(rows), calendar="XNYS")
+        bk.add_frame(
+            frame_name="f",
+            interval="1m",
+            start_date=start + timedelta(minutes=10),
+            end_date=start + timedelta(days=3),
+        )
+        bk.add_strategy(strategy_name="s", interval="1d", get_signal=lambda symbol, when: None)
+        bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
+    (error,) = errors
+    assert "strategy 's' was never asked" in error
+    assert "calendar 'XNYS'" in error

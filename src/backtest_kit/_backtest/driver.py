@@ -20,6 +20,7 @@ from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
 from backtest_kit._rules.tape import Tape
 from backtest_kit._values.clock import stopwatch, yield_to_others
+from backtest_kit._values.errors import ConfigError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, CloseReason, TickClosed, TickIdle
 from backtest_kit._values.signal import SignalRow, expires_at
@@ -94,6 +95,8 @@ class FrameDriver:
                 yield closed
                 run.risk_gate.resume()
             run.record.complete = self._index >= len(self._timeline)
+            if run.record.complete and not run.record.calls and not run.record.warming:
+                run.error("frame", self._never_asked())
         except asyncio.CancelledError:
             cancelled = True
             raise
@@ -148,6 +151,15 @@ class FrameDriver:
         record.until = max(record.until, tick.close_timestamp)
         self._run.timed("backtest_signal", stopwatch() - began)
         return tick if isinstance(tick, TickClosed) else None
+
+    def _never_asked(self) -> ConfigError:
+        """Return why a whole frame passed without a call: all were due in closed times."""
+        run, calendar = self._run, self._run.exchange.calendar
+        return ConfigError(
+            f"strategy {run.strategy_name!r} was never asked: each candle of its interval "
+            f"{run.strategy.interval} closes when the market is closed (calendar {calendar!r} of "
+            f"exchange {run.exchange_name!r}); set ask_at='elapsed', or take another interval"
+        )
 
     async def _reach(self, when: int) -> Tape | None:
         """Return a tape that reaches the step `when`; `None`: the data end before it."""

@@ -110,7 +110,13 @@ def _make(schema: type[S], given: object, fields: dict[str, Any]) -> S:
 def add_exchange(exchange: ExchangeSchema, /, *, replace: bool = False) -> None: ...
 @overload
 def add_exchange(
-    exchange: ReadyExchange, /, *, callbacks: object = None, note: str = "", replace: bool = False
+    exchange: ReadyExchange,
+    /,
+    *,
+    calendar: str | None = None,
+    callbacks: object = None,
+    note: str = "",
+    replace: bool = False,
 ) -> None: ...
 @overload
 def add_exchange(
@@ -138,10 +144,11 @@ def add_exchange(exchange: object = None, /, *, replace: bool = False, **fields:
     """
     if hasattr(exchange, "get_candles") and not isinstance(exchange, ExchangeSchema):
         own = ("exchange_name", "get_candles", *_OWN)
+        has = {name: getattr(exchange, name, None) for name in own}
         for name in fields:
-            if name in own:
+            if name in own and not (name == "calendar" and has[name] is None):
                 raise RegistrationError(f"{exchange!r} has a {name} of its own")
-        fields |= {name: getattr(exchange, name, None) for name in own}
+        fields = has | fields
         exchange = None
     current_engine().exchanges.add(_make(ExchangeSchema, exchange, fields), replace=replace)
 
