@@ -1,7 +1,9 @@
 """The compiled kernel trades as the engine does, to the last bit: signals, markets and settings."""
 
 import asyncio
+import importlib
 from contextlib import aclosing
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -407,3 +409,13 @@ def test_results_come_from_the_kernel_with_milestones_and_waiting_signals():
             break
     else:
         raise AssertionError("the kernel was not used in any of these markets")
+
+
+def test_what_is_kept_of_the_kernel_is_named_after_the_rules():
+    """Numba sees no change in the modules of the rules: another name is what it can't mistake."""
+    kernel.compile_kernel()
+    compiled = importlib.import_module("backtest_kit._arrays.kernel")
+    folder = compiled.simulate.stats.cache_path
+    if folder is None:
+        pytest.skip("there is no folder to keep it in")
+    assert [*Path(folder).glob(f"simulate.{compiled._named_after_sources()}-*.nbi")]

@@ -57,8 +57,10 @@ def _inlined(function: F, **compiled: Callable[..., Any]) -> F:
 
 
 def _with(function: Any, name: str, replaced: dict[str, Callable[..., Any]]) -> Any:
-    """Return a function whose globals are `replaced`."""
-    return FunctionType(function.__code__, {**function.__globals__, **replaced}, name)
+    """Return a function whose globals are `replaced`; Numba keeps code by its qualified name."""
+    made = FunctionType(function.__code__, {**function.__globals__, **replaced}, name)
+    made.__qualname__ = name  # a new function takes that of its code
+    return made
 
 
 def _named_after_sources() -> str:
