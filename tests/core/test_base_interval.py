@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ import backtest_kit as bk
 from backtest_kit._data.base import base_interval, check_interval, run_config, timeline_of
 from backtest_kit._values.config import Config, resolved
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._values.time import INTERVALS, interval_name
+from backtest_kit._values.time import INTERVALS, interval_name, to_datetime
 from markets import MINUTE, START, market
 
 names = st.sampled_from([*INTERVALS])
@@ -144,3 +145,37 @@ def test_ready_made_exchanges_without_files():
 @given(names)
 def test_names_of_intervals_are_found_by_their_length(name):
     assert interval_name(INTERVALS[name]) == name
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+@pytest.mark.parametrize(("base", "wait", "life"), [("1h", 90, 90), ("4h", 120, 300)])
+def test_a_wait_and_a_life_off_the_base_grid_are_followed_to_their_end(base, wait, life, arrays):
+    step = INTERVALS[base]
+    waits, lives = (-(-minutes * MINUTE // step) for minutes in (wait, life))
+    asked = START + 20 * step  # the last instant of the frame: what follows lies behind it
+    rows = [[START + i * step, 100.0, 100.2, 99.9, 100.0, 1.0] for i in range(40)]
+    rows[19 + waits][3] = 98.9  # the candle that closes when the order times out reaches it
+
+    async def get_candles(symbol, interval, since, limit):
+        begin = max(0, -(-(since - START) // step))
+        return rows[begin : begin + limit]
+
+    bk.set_config(schedule_await_minutes=wait)
+    bk.add_exchange(exchange_name="x", get_candles=get_candles, intervals=[base])
+    span = (to_datetime(START + 10 * step), to_datetime(asked))
+    bk.add_frame(frame_name="f", interval=base, start_date=span[0], end_date=span[1])
+    levels = {"price_open": 99.0, "price_take_profit": 110.0, "price_stop_loss": 90.0}
+    proposal = levels | {"minute_estimated_time": life}
+
+    def get_signals(candles):
+        return bk.Signals(np.where(candles.timestamp + step == asked, 1, 0), **proposal)
+
+    def get_signal(symbol, when):
+        return {"position": "long", **proposal} if when == span[1] else None
+
+    asks = {"get_signals": get_signals, "warmup": 2} if arrays else {"get_signal": get_signal}
+    bk.add_strategy(strategy_name="s", interval=base, **asks)
+    [tick] = bk.Backtest.run_sync("X", strategy_name="s", exchange_name="x", frame_name="f")
+    assert tick.signal.pending_at == asked + waits * step
+    assert tick.close_reason == "time_expired"
+    assert tick.close_timestamp == asked + (waits + lives) * step

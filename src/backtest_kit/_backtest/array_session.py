@@ -86,7 +86,7 @@ class ArraySession:
         chunk = self._answers.chunk(asked, furthest=True)
         if chunk is None:
             return None
-        longest = _longest(chunk, config) * MINUTE
+        longest = _longest(chunk, config, tape.step)
         # what ends in closed time goes on to the next open step: a wait for a fill, then a trade
         reach = tape.last + tape.step - longest - tape.longest_rest
         until = frames_before(timeline, min(chunk.stop, reach))
@@ -146,12 +146,16 @@ def watched(engine: Engine) -> bool:
     return engine.bus.wanted(*TOLD)
 
 
-def _longest(chunk: Chunk, config: Config) -> int:
-    """Return how many minutes at most pass from an answer to the end of its trade."""
+def _longest(chunk: Chunk, config: Config, step: int) -> int:
+    """Return how many ms at most pass from an answer to the end of its trade, in open times.
+
+    A wait for a fill and a trade both end at the first step (`step` ms apart) at or after them.
+    """
     signals = chunk.signals
     busy = signals.busy()
     minutes = signals.minute_estimated_time[busy]
     limit = limits_of(config).most_minutes
     lives = minutes[(minutes >= 1) & (minutes <= limit)]
     waits = not np.isnan(signals.price_open[busy]).all()
-    return int(lives.max(initial=1)) + waits * config.schedule_await_minutes
+    whole = int(lives.max(initial=1)), waits * config.schedule_await_minutes
+    return sum(-(-length * MINUTE // step) * step for length in whole)

@@ -242,7 +242,9 @@ class FrameDriver:
         if not await run.risk_allows(row, quote.fill, when, reserve=not waits):
             return None
         minutes = row.minute_estimated_time + waits * run.config.schedule_await_minutes
-        self._tape = tape = await run.view.tape(run.symbol, when, when + minutes * MINUTE)
+        # a wait and a life are each rounded up to a step
+        until = when + minutes * MINUTE + waits * tape.step
+        self._tape = tape = await run.view.tape(run.symbol, when, until)
         if waits:
             await run.tell(step.scheduled(row, when, price))
             return await self._scheduled(row, tape)
