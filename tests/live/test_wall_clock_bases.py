@@ -112,3 +112,34 @@ def test_nobody_is_asked_in_closed_times_and_nothing_is_missed(calendar, engine)
     quiet = [minute for *_, minute in stage.venue.requests]
     saturday = (friday + DAY) // MINUTE + 5
     assert not [m for m in quiet if saturday <= m < saturday + 2 * 1440 - 10]
+
+
+def test_a_calendar_that_does_not_reach_so_far_ends_no_run(engine, monkeypatch):
+    friday = START + 4 * DAY
+    ends, known_again = friday + 18 * HOUR, friday + 20 * HOUR
+
+    def bounded(calendar, when, step):
+        if ends <= when < known_again:
+            raise bk.DataError("the calendar is recorded to this year")
+        return False
+
+    monkeypatch.setattr("backtest_kit._live.driver.closed_at", bounded)
+    stage = Stage(
+        flat(9 * 1440),
+        base_interval="1h",
+        interval="1h",
+        start=friday + 15 * HOUR,
+        answer=lambda t, price: always(t, price) | {"minute_estimated_time": 4 * 60},
+    )
+    old = engine.exchanges.get("venue")
+    closing = ExchangeSchema(
+        exchange_name="closing", get_candles=old.get_candles, calendar="weekdays"
+    )
+    bk.add_exchange(closing)
+    stage.task = lambda: bk.Live.background("X", strategy_name="s", exchange_name="closing")
+    stage.play(known_again + MINUTE)
+    assert [(t.action, t.timestamp) for t in stage.transitions()][:2] == [
+        ("opened", friday + 15 * HOUR),
+        ("closed", friday + 19 * HOUR),
+    ]
+    assert stage.error_texts("feed")

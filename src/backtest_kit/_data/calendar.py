@@ -46,7 +46,7 @@ def closed_candles(calendar: str, first: int, step: int, filled: Mask) -> Mask:
         weekday = (begin // _DAY + _THURSDAY) % 7
         return (weekday >= 5) & (weekday * _DAY + begin % _DAY + step <= 7 * _DAY)
     end = begin + step
-    years = to_datetime(first).year, to_datetime(int(end[-1]) if len(end) else first).year
+    years = to_datetime(first).year, to_datetime(int(end[-1]) - 1 if len(end) else first).year
     sessions = _sessions(calendar, *years)
     opens, closes = sessions.opens, sessions.closes
     if step >= _DAY:

@@ -132,13 +132,13 @@ class MinuteDriver:
             self._at = when if begun else when - self._base
             self._ledger.begin(when)
         current_moment.set(Moment(run, when))
-        newest = self._newest_open(when)
-        if newest <= self._at:
-            self._rest(when)
-            return
         follows = self._ledger.signal is not None or run.exchange.calendar is not None
-        since = self._at + self._base if follows else newest
         try:
+            newest = self._newest_open(when)
+            if newest <= self._at:
+                self._rest(when)
+                return
+            since = self._at + self._base if follows else newest
             if not self._recorded:
                 run.view.horizon = when
             tape = await run.view.tape(run.symbol, since, newest)
