@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._values.time import to_datetime
+from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit.testing import MemoryAdapter
 from markets import MINUTE, START, market
 
 NAMES = {"strategy_name": "s", "exchange_name": "frame"}
+HOUR = INTERVALS["1h"]
 
 
 def above_mean(candles):
@@ -224,3 +225,25 @@ def test_a_walk_counts_the_same():
 def test_a_warmup_is_a_whole_number(warmup):
     with pytest.raises(bk.RegistrationError, match="warmup"):
         bk.add_strategy(strategy_name="s", interval="1m", get_signal=print, warmup=warmup)
+
+
+@pytest.mark.parametrize("base", ["1m", "1h"])
+def test_before_the_first_long_candle_has_closed_it_is_warming_up_on_any_base(base):
+    step, listed = INTERVALS[base], START + 15 * HOUR
+    rows = [[t, 100.0, 100.2, 99.9, 100.0, 1.0] for t in range(listed, listed + 9 * HOUR, step)]
+
+    async def get_candles(symbol, interval, since, limit):
+        there = rows if interval == base else []  # no day has closed yet
+        return [row for row in there if row[0] >= since][:limit]
+
+    bk.add_exchange(exchange_name="x", get_candles=get_candles, intervals=[base, "1d"])
+    bk.add_frame(
+        frame_name="f",
+        interval="1h",
+        start_date=to_datetime(listed + HOUR),
+        end_date=to_datetime(listed + 7 * HOUR),
+    )
+    bk.add_strategy(strategy_name="s", interval="1h", get_signal=asking(3, "1d"))
+    bk.Backtest.run_sync("X", strategy_name="s", exchange_name="x", frame_name="f")
+    data = bk.Backtest.get_data("X", strategy_name="s")
+    assert (data.warming, data.error_count) == (7, 0)

@@ -190,10 +190,12 @@ class MarketView:
         self, symbol: str, interval: str, since: int, when: int, error: DataRangeError
     ) -> DataRangeError:
         """Return why a series has not one candle: its first has not closed, or `error`."""
-        if interval == "1m":
+        if interval == self._base:
             return error
         try:
-            base = await self._store.load(self._exchange, symbol, "1m", since, when, self._config)
+            base = await self._store.load(
+                self._exchange, symbol, self._base, since, when, self._config
+            )
         except DataError:
             return error
         return BeforeDataError(str(error)) if base.begins and base.first > since else error
