@@ -109,5 +109,6 @@ class ClosedResults(Sequence[TickClosed]):
 
     def _all(self) -> list[TickClosed]:
         if self._made is None:
-            self._made = [*results_of(self._closed, self._names)]  # type: ignore[list-item]
+            results = results_of(self._closed, self._names)
+            self._made = [tick for tick in results if isinstance(tick, TickClosed)]
         return self._made
