@@ -189,6 +189,8 @@ def test_a_run_cancelled_inside_a_check_takes_no_slot_with_it():
 
 
 def test_asking_a_paced_replay_to_stop_again_and_again_does_not_hold_it_up():
+    told, asked = [], []
+    bk.listen_signal_live(told.append)
     bk.use_persist_adapter(MemoryAdapter())
     bk.add_exchange(bk.exchanges.FrameExchange(flat(300)))
     bk.add_strategy(
@@ -201,14 +203,19 @@ def test_asking_a_paced_replay_to_stop_again_and_again_does_not_hold_it_up():
         task = bk.Live.background(
             "X", strategy_name="s", exchange_name="frame", clock=clock(50, 250, speed=300)
         )
-        await asyncio.sleep(0.5)
-        async with asyncio.timeout(10):
+        while not any(tick.action == "opened" for tick in told):
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):  # ten minutes of the signal are two seconds
             while task.status in ("running", "stopping"):
                 task.stop()
+                asked.append(task.status)
                 await asyncio.sleep(0.1)
         await task
 
     asyncio.run(main())
+    assert asked.count("stopping") > 5
+    (closed,) = (tick for tick in told if tick.action == "closed")
+    assert closed.close_timestamp - closed.signal.pending_at == 10 * MINUTE
 
 
 def test_errors_of_on_candle_data_are_events():
@@ -584,6 +591,7 @@ def test_a_kill_while_catching_up_loses_no_missed_step():
 
     whole, states = stage.world.run(main())
     assert whole >= 54
+    assert states
     for documents in states:  # as if killed right after each write
         with bk.Engine():
             again = Stage(flat(), start=T0 + 61 * MINUTE)
