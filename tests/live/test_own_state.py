@@ -82,7 +82,7 @@ def live(documents, make=Counting, until=60, failing=()):
     """Run on to a minute; return trades, the state that is stored, and errors."""
     errors, found = [], []
     with bk.Engine():
-        bk.set_config(fill_price="average")  # the market of the tests leaps
+        bk.set_config(fill_price="average")  # distances are measured from it
         bk.use_persist_adapter(Faulty(documents, failing))
         bk.listen_error(lambda event: errors.append(event.where))
         bk.add_exchange(bk.exchanges.FrameExchange(market(2, 120, gaps=False)))
