@@ -5,36 +5,15 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from command import COMMAND, one_line, run, run_here
+
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "first_backtest.py"
-COMMAND = [sys.executable, "-m", "backtest_kit"]
-
-
-def run(*arguments, cwd, **environment):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | environment,
-        check=False,
-    )
-
-
-def one_line(result, *words, code=2):
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    for word in words:
-        assert word in lines[0]
 
 
 def test_demo_prints_trades_and_statistics_and_writes_a_report(tmp_path):
@@ -103,6 +82,9 @@ def write(path, text):
 
 
 def test_mistakes_are_one_clear_line(tmp_path):
+    def here(*arguments):
+        return run_here(*arguments, cwd=tmp_path)
+
     def strategy(text):
         return write(tmp_path / "s.py", text)
 
@@ -112,11 +94,12 @@ def test_mistakes_are_one_clear_line(tmp_path):
 
     def backtest(text, *more):
         strategy(text)
-        return run(*go, *more, cwd=tmp_path)
+        return here(*go, *more)
 
-    one_line(run("backtest", "none.py", "--symbol", "X", cwd=tmp_path), "none.py is not a file")
-    one_line(run("backtest", "none.py", cwd=tmp_path), "--symbol")
-    one_line(run("bactest", cwd=tmp_path), "No such command 'bactest'")
+    one_line(here("backtest", "none.py", "--symbol", "X"), "none.py is not a file")
+    one_line(here("backtest", "none.py"), "--symbol")
+    one_line(run("bactest", cwd=tmp_path), "No such command 'bactest'")  # as in a process
+    one_line(here("bactest"), "No such command 'bactest'")
     one_line(backtest("def broken(:\n"), "s.py:1", "invalid syntax")
     one_line(backtest("x = 1\n\nx.y\n"), "s.py:3", "AttributeError")
     one_line(backtest("x = 1\n"), "registers no strategy", "@backtest_kit.strategy")
@@ -137,13 +120,13 @@ def test_mistakes_are_one_clear_line(tmp_path):
         run("backtest", EXAMPLE, "--symbol", "X", cwd=tmp_path, CC_PERCENT_FEE="x"),
         "CC_PERCENT_FEE",
     )
-    one_line(run("data", "check", "none.parquet", cwd=tmp_path), "is not a file", code=1)
+    one_line(here("data", "check", "none.parquet"), "is not a file", code=1)
     write(tmp_path / "bad.parquet", "hello")
-    one_line(run("data", "check", "bad.parquet", cwd=tmp_path), "can't be read as Parquet", code=1)
+    one_line(here("data", "check", "bad.parquet"), "can't be read as Parquet", code=1)
     write(tmp_path / "bad.csv", "a,b,c\n1,2,3\n")
-    one_line(run("data", "check", "bad.csv", cwd=tmp_path), "3 columns; expected 6", code=1)
+    one_line(here("data", "check", "bad.csv"), "3 columns; expected 6", code=1)
     empty = write(tmp_path / "r.json", "{}")
-    one_line(run("report", empty, cwd=tmp_path), "is not the JSON file of a backtest")
+    one_line(here("report", empty), "is not the JSON file of a backtest")
 
 
 def test_a_strategy_that_raises_in_the_middle_still_ends_with_a_report(tmp_path):
@@ -190,7 +173,7 @@ def s(symbol, when):
     ],
 )
 def test_every_help_shows_an_example(arguments, tmp_path):
-    result = run(*arguments, "--help", cwd=tmp_path)
+    result = run_here(*arguments, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert f"backtest-kit {' '.join(arguments)}".strip() in result.stdout
     assert "\\b" not in result.stdout

@@ -6,15 +6,14 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import time
 
 import pytest
 
+from command import COMMAND, one_line, run, run_here
 from markets import market
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
-COMMAND = [sys.executable, "-m", "backtest_kit"]
 STRATEGY = """
 import backtest_kit as bk
 
@@ -38,17 +37,6 @@ def place(tmp_path):
     rows = market(5, 1500, gaps=False)
     (tmp_path / "x.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
     return tmp_path
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -77,14 +65,6 @@ def start(place):
 
 def replay(*more):
     return ("live", "s.py", "--symbol", "X", "--replay", "x.csv", *more)
-
-
-def one_line(result, *words, code=2):
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    (line,) = result.stderr.strip().splitlines()
-    for word in words:
-        assert word in line
 
 
 def files(folder):
@@ -309,11 +289,16 @@ def test_an_exchange_that_ccxt_does_not_know(place):
 
 
 def test_mistakes_are_one_clear_line(place):
-    def live(*more):
-        return run("live", "s.py", "--symbol", "X", *more, cwd=place)
+    def here(*arguments):
+        return run_here(*arguments, cwd=place)
 
-    one_line(run("live", "s.py", cwd=place), "--symbol")
+    def live(*more):
+        return here("live", "s.py", "--symbol", "X", *more)
+
+    one_line(here("live", "s.py"), "--symbol")
     one_line(live(), "which candles?", "--replay FILE")
+    process = run("live", "s.py", "--symbol", "X", cwd=place)
+    one_line(process, "which candles?", "--replay FILE")
     one_line(live("--from", "2024-01-01", "--exchange", "binance"), "are for --replay")
     one_line(live("--replay", "none.csv"), "--replay none.csv does not exist")
     one_line(live("--replay", "x.csv", "--speed", "fast"), "--speed 'fast'", "1000x, or max")
@@ -321,8 +306,8 @@ def test_mistakes_are_one_clear_line(place):
     one_line(live("--replay", "x.csv", "--from", "2024-02-01"), "is before")
     one_line(live("--replay", "x.csv", "--strategy", "t"), "unknown strategy 't'")
     one_line(live("--replay", "x.csv", "--set", "step_delay_ms=x"), "step_delay_ms")
-    one_line(run("state", "--state", "none", cwd=place), "there is no state folder none")
-    one_line(run("report", "live", "--state", "none", cwd=place), "there is no state folder none")
-    one_line(run("report", "x.csv", "--symbol", "X", cwd=place), "are for: report live")
+    one_line(here("state", "--state", "none"), "there is no state folder none")
+    one_line(here("report", "live", "--state", "none"), "there is no state folder none")
+    one_line(here("report", "x.csv", "--symbol", "X"), "are for: report live")
     (place / "state").write_text("mine")
     one_line(live("--replay", "x.csv"), "state/replay", code=1)

@@ -6,15 +6,14 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import time
 
 import pytest
 
+from command import COMMAND, run, run_here
 from markets import market
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
-COMMAND = [sys.executable, "-m", "backtest_kit", "walk"]
 STRATEGIES = """
 import time
 import backtest_kit as bk
@@ -52,18 +51,16 @@ def place(tmp_path):
     return tmp_path
 
 
-def run(*arguments, cwd):
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=100, check=False
-    )
+def walk(*arguments, cwd):
+    return run("walk", *arguments, cwd=cwd)
 
 
 def test_workers_change_nothing_that_is_reported(place):
     arguments = ("many.py", "--symbol", "X", "--data", "x.csv", "--metric", "avg_pnl")
-    alone = run(*arguments, "--json", cwd=place)
+    alone = walk(*arguments, "--json", cwd=place)
     assert alone.returncode == 0, alone.stderr
     report = (place / "dump" / "walker" / "X-walk.md").read_text()
-    parallel = run(*arguments, "--json", "--workers", "2", "--store", "other", cwd=place)
+    parallel = walk(*arguments, "--json", "--workers", "2", "--store", "other", cwd=place)
     assert parallel.returncode == 0, parallel.stderr
     assert parallel.stdout == alone.stdout
     assert (place / "dump" / "walker" / "X-walk.md").read_text() == report
@@ -71,13 +68,8 @@ def test_workers_change_nothing_that_is_reported(place):
     assert [row["rank"] for row in data["ranking"]] == [1, 2, 3, None]
     assert "ValueError: not today" in data["ranking"][3]["error"]
     assert data["verdict"]["sentence"] in report
-    shown = subprocess.run(
-        [*COMMAND[:-1], "report", "dump/walker/X-walk.json"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    shown = run("report", "dump/walker/X-walk.json", cwd=place)
+    assert shown.returncode == 0, shown.stderr
     assert shown.stdout == report
     assert alone.stderr.count("walker of broken") == 1
 
@@ -92,7 +84,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(place):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
     process = subprocess.Popen(
-        [*COMMAND, "many.py", "--symbol", "X", "--data", "x.csv"],
+        [*COMMAND, "walk", "many.py", "--symbol", "X", "--data", "x.csv"],
         cwd=place,
         stdin=slave,
         stdout=slave,
@@ -134,24 +126,25 @@ def test_a_walker_of_the_file_says_what_is_compared(place):
         ' strategies=["hold 5", "hold 60"], metric="win_rate")\n'
     )
     (place / "many.py").write_text(text)
-    done = run("many.py", "--symbol", "X", "--symbol", "Y", cwd=place)
+    done = walk("many.py", "--symbol", "X", "--symbol", "Y", cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no bar in a pipe"
     assert "win_rate" in done.stdout
     assert "hold 20" not in done.stdout
     assert "## By symbol" in (place / "dump" / "walker" / "X-Y-two.md").read_text()
-    refused = run("many.py", "--symbol", "X", "--metric", "avg_pnl", cwd=place)
+    refused = walk("many.py", "--symbol", "X", "--metric", "avg_pnl", cwd=place)
     assert refused.returncode == 2
     assert "walker 'two' says what to compare over what" in refused.stderr
 
 
 def test_mistakes_are_one_clear_line(place):
-    def mistake(*more, code=2):
-        done = run("many.py", "--symbol", "X", *more, cwd=place)
-        assert done.returncode == code, done.stderr
+    def mistake(*more, run=run_here):
+        done = run("walk", "many.py", "--symbol", "X", *more, cwd=place)
+        assert done.returncode == 2, done.stderr
         (line,) = done.stderr.strip().splitlines()
         return line
 
+    assert "which candles?" in mistake(run=run)
     assert "which candles?" in mistake()
     assert "unknown strategy 'z'" in mistake("--data", "x.csv", "--strategy", "z")
     assert "unknown walker 'w'" in mistake("--data", "x.csv", "--walker", "w")
@@ -165,7 +158,7 @@ def test_mistakes_are_one_clear_line(place):
         "import threading\nimport backtest_kit as bk\nlock = threading.Lock()\n"
         '@bk.strategy("locked", interval="5m")\ndef locked(symbol, when):\n    lock.acquire()\n'
     )
-    done = run("many.py", "--symbol", "X", "--data", "x.csv", "--workers", "2", cwd=place)
+    done = walk("many.py", "--symbol", "X", "--data", "x.csv", "--workers", "2", cwd=place)
     assert done.returncode == 2
     warning, line = done.stderr.strip().splitlines()
     assert "strategy 'locked' is not kept, and runs each time" in warning
@@ -174,13 +167,13 @@ def test_mistakes_are_one_clear_line(place):
 
 def test_windows_are_in_the_report(place):
     more = ("--train", "10h", "--test", "5h", "--embargo", "30m", "--anchored")
-    done = run("many.py", "--symbol", "X", "--data", "x.csv", *more, cwd=place)
+    done = walk("many.py", "--symbol", "X", "--data", "x.csv", *more, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "windows chose" in (place / "dump" / "walker" / "X-walk.md").read_text()
 
 
 def test_strategies_that_all_fail_are_a_report_and_exit_code_1(place):
-    done = run("many.py", "--symbol", "X", "--data", "x.csv", "--strategy", "broken", cwd=place)
+    done = walk("many.py", "--symbol", "X", "--data", "x.csv", "--strategy", "broken", cwd=place)
     assert done.returncode == 1
     assert "Too few trades to say anything" in done.stdout
     assert "failed" in done.stdout

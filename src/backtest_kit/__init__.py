@@ -1,5 +1,7 @@
 """Backtest, run live and compare trading strategies, each written once as a function."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from backtest_kit import exchanges
 from backtest_kit._arrays.signals import Signals, trailing_mean
 from backtest_kit._backtest.backtest import Backtest
@@ -95,6 +97,7 @@ from backtest_kit._values.errors import (
     DataRangeError,
     ExchangeRefusedError,
     FetchError,
+    FingerprintError,
     GapError,
     MissedStepsError,
     PeekingError,
@@ -167,6 +170,7 @@ __all__ = [
     "ExchangeSchema",
     "FetchError",
     "FileAdapter",
+    "FingerprintError",
     "FrameSchema",
     "GapError",
     "Heat",
@@ -288,3 +292,26 @@ __all__ = [
     "trailing_mean",
     "use_persist_adapter",
 ]
+
+# Told by the name under which it is imported: a traceback ends with backtest_kit.FetchError.
+# Structs and functions keep their modules: msgspec looks up there what annotations name, and
+# typing.get_overloads finds signatures by them.
+for _name in __all__:
+    _value = globals()[_name]
+    if isinstance(_value, type) and not hasattr(_value, "__struct_fields__"):
+        _value.__module__ = __name__
+
+if _TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Return `__version__`, which is looked up only when someone asks."""
+        from importlib import metadata
+
+        if name == "__version__":
+            try:
+                return metadata.version("backtest-kit")
+            except metadata.PackageNotFoundError:  # run from its source, never installed
+                pass
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """Fingerprints: equal for equal code, parameters and data; another for anything that may matter."""
 
 import contextlib
+import copy
 import functools
 import importlib.util
 import os
@@ -184,6 +185,11 @@ values = st.recursive(
         | st.frozensets(st.integers())
     ),
 )
+
+
+@given(values)
+def test_a_copy_has_the_fingerprint_of_the_original(value):
+    assert fingerprint(copy.deepcopy(value)) == fingerprint(value)
 
 
 @given(values, values)

@@ -120,6 +120,7 @@ async def test_one_run_after_another_starts_clean():
     await play(SYMBOLS[:1], NAMES)
     checks.clear()
     await play(SYMBOLS[1:2], NAMES)
+    assert checks
     assert all(check.active_count == 0 for check in checks)
 
 

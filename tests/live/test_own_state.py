@@ -161,12 +161,11 @@ def test_a_run_whose_state_can_not_be_loaded_does_not_begin_without_it():
 def test_a_state_written_before_there_were_own_states_is_read():
     documents = {}
     live(documents, until=25, make=lambda: Counting().get_signal)
-    for key, document in documents.items():
-        if key[0] == "run":
-            whole = json.loads(document)
-            assert whole["data"].pop("own") is None
-            whole["data"].pop("own_sequence")
-            documents[key] = json.dumps(whole).encode()
+    (key,) = (key for key in documents if key[0] == "run")
+    whole = json.loads(documents[key])
+    assert whole["data"].pop("own") is None
+    whole["data"].pop("own_sequence")
+    documents[key] = json.dumps(whole).encode()
     _, state, errors = live(documents)
     assert not errors
     assert state.own["calls"] > 5

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import backtest_kit as bk
+from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import FaultyExchange, MemoryAdapter, SimulatedTime
 from markets import MINUTE, START
 
@@ -21,6 +22,16 @@ async def running(*tasks):
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+BRACKET = {"position": "long", "price_take_profit": 110.0, "price_stop_loss": 90.0}
+
+
+def clock(since, until, **options):
+    """A virtual clock between two minutes after the start of the markets."""
+    return bk.VirtualClock(
+        to_datetime(START + since * MINUTE), to_datetime(START + until * MINUTE), **options
+    )
 
 
 def flat(minutes=600, price=100.0):
@@ -88,15 +99,40 @@ class Stage:
 
 def once(at, **proposal):
     """Answer at one instant."""
-    defaults = {
-        "position": "long",
-        "price_take_profit": 110.0,
-        "price_stop_loss": 90.0,
-        "minute_estimated_time": 5,
-    }
+    defaults = BRACKET | {"minute_estimated_time": 5}
     return lambda when, price: defaults | proposal if when == at else None
 
 
 def always(at, price):
     """Answer whenever asked."""
     return once(at, minute_estimated_time=10)(at, price)
+
+
+class Plain:
+    """State in a dict, with sync methods, which are called in threads."""
+
+    def __init__(self):
+        self.documents = {}
+
+    def read(self, kind, key):
+        return self.documents.get((kind, key))
+
+    def write(self, kind, key, document):
+        self.documents[kind, key] = document
+
+    def delete(self, kind, key):
+        self.documents.pop((kind, key), None)
+
+    def list(self, kind):
+        return sorted(key for own, key in self.documents if own == kind)
+
+
+class Full(MemoryAdapter):
+    """A disk that is full at times."""
+
+    full = False
+
+    async def write(self, kind, key, document):
+        if self.full and kind == "run":
+            raise OSError(28, "No space left on device")
+        await super().write(kind, key, document)

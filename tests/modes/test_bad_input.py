@@ -61,7 +61,9 @@ def test_a_duplicate_name_keeps_the_first():
 def test_a_failed_registration_does_not_poison_the_name():
     with pytest.raises(bk.RegistrationError, match="unknown interval '7m'"):
         bk.add_strategy(strategy_name="s", interval="7m", get_signal=lambda s, w: None)
+    assert bk.list_strategies() == []
     bk.add_strategy(strategy_name="s", interval="5m", get_signal=lambda s, w: None)
+    assert [schema.interval for schema in bk.list_strategies()] == ["5m"]
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,9 @@ def test_what_was_pruned_was_seen_to_be_worse_and_counts(tmp_path):
     assert result.finished + result.pruned + result.failed == 20
     assert result.data.strategies_tested <= result.finished
     assert result.data.trials >= result.finished + result.pruned - 1
-    for trial in result.study.trials:
-        if trial.state == optuna.trial.TrialState.PRUNED:
-            assert trial.intermediate_values
+    pruned = [t for t in result.study.trials if t.state == optuna.trial.TrialState.PRUNED]
+    assert len(pruned) == result.pruned
+    assert all(trial.intermediate_values for trial in pruned)
 
 
 def test_several_metrics_give_the_front_that_nothing_beats():

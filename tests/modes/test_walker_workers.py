@@ -423,4 +423,5 @@ def test_workers_that_die_while_strategies_are_still_sent_are_replaced(monkeypat
     with BreaksEarly(3) as given:
         contracts = walk(given)[0]
     assert contracts[:3] == alone[0][:3]
+    assert len(contracts) == len(alone[0]) > 3
     assert all("give a new one" in contract.error for contract in contracts[3:])

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 pytest.importorskip("numba", reason="the kernel needs Numba: pip install 'backtest-kit[numba]'")
@@ -76,6 +76,11 @@ def trial(case, strategy, timeline, symbols, chunk):
 def test_a_trial_from_arrays_is_the_one_stepped_through(
     case, warmup, bracket, broken, shift, length, symbols, chunk
 ):
+    fast_and_slow(case, warmup, bracket, broken, shift, length, symbols, chunk)
+
+
+def fast_and_slow(case, warmup, bracket, broken, shift, length, symbols, chunk):
+    """Assert that both ways find the same; return for each symbol if arrays served, and it."""
     strategy = strategy_of(case, warmup, bracket, broken)
     start = START + shift * MINUTE
     end = start + max(int(case.minutes * length) - shift, 0) * MINUTE
@@ -104,5 +109,19 @@ def test_a_trial_from_arrays_is_the_one_stepped_through(
         # use for all candles; where it takes over, candles are in the store already
         slow = msgspec.structs.replace(slow, gaps_filled=fast.gaps_filled)
     assert fast == slow
-    if isinstance(slow, TrialResult) and length < 1 and shift > 35 * INTERVALS[case.interval]:
-        assert all(used)
+    return used, slow
+
+
+@given(
+    cases.filter(lambda case: case.interval in ("1m", "3m", "5m")),
+    st.integers(1, 30),
+    st.booleans(),
+    st.sampled_from([0.3, 0.9]),
+)
+def test_arrays_serve_a_warm_trial_from_its_first_frame_to_its_last(case, warmup, bracket, length):
+    shift = 36 * INTERVALS[case.interval] // MINUTE
+    assume(shift < length * case.minutes)  # the data go on behind the frame
+    used, slow = fast_and_slow(case, warmup, bracket, 0.0, shift, length, ("X",), 131_072)
+    assume(isinstance(slow, TrialResult))
+    assert used
+    assert all(used)

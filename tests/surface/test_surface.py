@@ -1,13 +1,20 @@
 """The public surface: names, layers, import time's causes, examples, docs in step with the code."""
 
+import importlib.metadata
 import importlib.util
+import inspect
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import backtest_kit as bk
+from backtest_kit import testing
+from backtest_kit._values import errors
 from backtest_kit._values.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +28,90 @@ def test_all_is_sorted_and_complete():
     assert bk.__all__ == sorted(bk.__all__)
 
 
+def test_the_names_of_exchanges_and_testing():
+    """Which are public too: taking one away is a change that users notice."""
+    assert bk.exchanges.__all__ == [
+        "CcxtExchange",
+        "CsvExchange",
+        "FrameExchange",
+        "ParquetExchange",
+        "SyntheticExchange",
+    ]
+    assert testing.__all__ == [
+        "ADAPTER_CHECKS",
+        "EXCHANGE_CHECKS",
+        "HOSTILE_KEYS",
+        "FaultyExchange",
+        "LeapingEventLoop",
+        "MemoryAdapter",
+        "SimulatedTime",
+        "check_adapter",
+        "check_exchange",
+        "moment",
+    ]
+    for module in (bk.exchanges, testing):
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_the_version_is_that_of_the_package():
+    assert bk.__version__ == importlib.metadata.version("backtest-kit")
+    with pytest.raises(AttributeError, match="has no attribute 'version'"):
+        bk.version  # noqa: B018
+
+
+def test_a_traceback_names_what_users_import():
+    public = [getattr(bk, name) for name in bk.__all__]
+    named = [v for v in public if inspect.isfunction(v) or inspect.isclass(v)]
+    plain = [v for v in named if inspect.isclass(v) and not isinstance(v, msgspec.StructMeta)]
+    assert len(plain) > 30
+    assert {value.__module__ for value in plain} == {"backtest_kit"}
+    for value in named:
+        assert pickle.loads(pickle.dumps(value)) is value
+    assert repr(pickle.loads(pickle.dumps(bk.FetchError("gone")))) == "FetchError('gone')"
+    done = subprocess.run(
+        [sys.executable, "-c", "import backtest_kit as bk; raise bk.FetchError('gone')"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == "backtest_kit.FetchError: gone"
+
+
+def test_what_structs_refer_to_is_found():
+    """As msgspec does when it encodes or decodes: in the module that a struct names."""
+    structs = [v for v in vars(bk).values() if isinstance(v, msgspec.StructMeta)]
+    assert len(structs) > 20
+    for struct in structs:
+        assert msgspec.inspect.type_info(struct)
+
+
+def tree_of_errors(text):
+    """Return name and base of each error of a tree that is drawn with two spaces a level."""
+    above, found = [], {}
+    for indent, name in re.findall(r"^( *)(\w+Error)\b", text, re.MULTILINE):
+        above = [*above[: len(indent) // 2], name]
+        found[name] = above[-2] if len(above) > 1 else "Exception"
+    return found
+
+
+def test_the_trees_of_errors_are_the_classes():
+    classes = [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, errors.BacktestKitError)
+    ]
+    bases = {value.__name__: value.__base__.__name__ for value in classes}
+    drawn = inspect.cleandoc(errors.__doc__).partition("::\n\n")[2]
+    assert tree_of_errors(re.sub("^    ", "", drawn, flags=re.MULTILINE)) == bases
+    page = (ROOT / "docs" / "reference.md").read_text()
+    assert tree_of_errors(page.split("## Errors")[1].split("```")[1]) == bases
+    assert bases.keys() == {name for name in bk.__all__ if name.endswith("Error")}
+
+
 def test_the_core_does_no_io():
-    for path in (*(PACKAGE / "_rules").glob("*.py"), *(PACKAGE / "_statistics").glob("*.py")):
+    paths = [*(PACKAGE / "_rules").glob("*.py"), *(PACKAGE / "_statistics").glob("*.py")]
+    assert len(paths) > 15
+    for path in paths:
         text = path.read_text()
         for word in ("async ", "await ", "open(", "_values.clock", "contextvars", "logging"):
             assert word not in text, f"{path} has {word}"
@@ -39,7 +128,9 @@ def test_heavy_libraries_are_imported_only_when_used():
 
 
 def test_no_module_is_long():
-    for path in PACKAGE.rglob("*.py"):
+    paths = [*PACKAGE.rglob("*.py")]
+    assert len(paths) > 100
+    for path in paths:
         assert len(path.read_text().splitlines()) <= 400, path.name
 
 
@@ -64,10 +155,22 @@ def test_every_setting_is_documented_with_its_default():
         assert f"| `{name}` | `{getattr(Config(), name)!r}` |" in text, name
 
 
+def missing(names, module, pages):
+    """Return names that no page has as code: `name`, `name(...)`, `@bk.name` or module.name."""
+    return [
+        name for name in names if not re.search(rf"(`@?|\b{module}\.){re.escape(name)}\b", pages)
+    ]
+
+
 def test_every_public_name_is_documented():
-    pages = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
-    for name in bk.__all__:
-        assert name.removesuffix("_once") in pages, name
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    once = "_once"  # is documented for all of them in one sentence
+    names = [name.removesuffix(once) for name in bk.__all__ if not name.endswith("Error")]
+    assert missing(names, "bk", pages) == []  # the errors are in the tree
+    assert f"`{once}`" in pages
+    assert missing(bk.exchanges.__all__, "exchanges", pages) == []
+    assert missing(testing.__all__, "testing", pages) == []
+    assert missing(["Backtes", "andle", "risk"], "bk", pages) == ["Backtes", "andle", "risk"]
 
 
 def test_readme_code_runs(tmp_path):

@@ -109,8 +109,7 @@ class ClosedResults(Sequence[TickClosed]):
         return f"<{len(self):,} closed results of {strategy} on {symbol}>"
 
     def _all(self) -> list[TickClosed]:
-        made = self._made
-        if made is None:
-            ticks = results_of(self._closed, self._names)
-            made = self._made = [tick for tick in ticks if isinstance(tick, TickClosed)]
-        return made
+        if self._made is None:
+            results = results_of(self._closed, self._names)
+            self._made = [tick for tick in results if isinstance(tick, TickClosed)]
+        return self._made

@@ -148,8 +148,9 @@ class Fetch:
         owner = exchange.exchange_name
         name = f"exchange {owner!r}: {self._symbol} {self._interval} from {iso(since)}"
         attempts = config.get_candles_retry_count + 1
-        pause = 0.0
-        for attempt in range(1, attempts + 1):
+        attempt, pause = 0, 0.0
+        while True:
+            attempt += 1
             await self._cooldown.wait(owner, name, pause)
             try:
                 async with asyncio.timeout(config.get_candles_timeout_ms / 1000):

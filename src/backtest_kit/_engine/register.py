@@ -287,7 +287,8 @@ def strategy(
     """Register the decorated `get_signal`, or a class that is made anew for each run (`make`)."""
 
     def register(function: G) -> G:
-        way = "make" if isinstance(function, type) else "get_signal"
+        checked: object = function  # to narrow `function` itself would lose its type
+        way = "make" if isinstance(checked, type) else "get_signal"
         given: dict[str, Any] = {"interval": interval, way: function, **options}
         add_strategy(strategy_name=strategy_name, **given)
         return function

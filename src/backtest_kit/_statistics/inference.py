@@ -173,10 +173,10 @@ def period_returns(
     """
     rows = [checked(r, name) for name, r in trades.items()]
     parts, count = periods(rows, [closed_at[name] for name in trades], span)
-    columns = [
-        np.bincount(at, weights=r, minlength=count) for r, at in zip(rows, parts, strict=True)
-    ]
-    return np.stack(columns, axis=1) if columns else np.empty((count, 0))
+    matrix = np.zeros((count, len(rows)))
+    for column, r, at in zip(matrix.T, rows, parts, strict=True):
+        column[:] = np.bincount(at, weights=r, minlength=count)
+    return matrix
 
 
 def resampled_metrics(

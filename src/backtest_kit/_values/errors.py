@@ -12,6 +12,7 @@ Named by what the reader does next::
       StrategyFileError      a strategy file can't be loaded
       StrategyFailedError    a strategy of a walk raised whenever it was asked
       WorkerError            a trial can't be sent to a worker, or its worker is gone
+      FingerprintError       whether a trial is the same as an earlier one can't be told
       StateError             live state can't be read or written
         StateOwnedError      another process runs on the same state
         CorruptStateError    a document of the state is damaged; it was set aside
@@ -20,6 +21,7 @@ Named by what the reader does next::
       DataError
         BadCandlesError      candles break a rule; asking again would not help
         DataRangeError       asked for candles before the data begin or after they end
+          BeforeDataError      before they begin; at the start of a run: warming up
         GapError             a candle is missing and gap_policy is "raise"
         FetchError           an exchange kept failing after all retries
         TryLaterError        an exchange says when to ask again; raised by `get_candles`

@@ -64,7 +64,7 @@ class PoolRunner:
     when they die.
     """
 
-    already_known: Final = 0
+    already_known: int = 0
 
     def __init__(
         self,

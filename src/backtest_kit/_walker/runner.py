@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.schemas import StrategySchema
@@ -38,7 +38,7 @@ class TrialRunner(Protocol):
 class InProcessRunner:
     """Runs trials in this process, each when it is asked for."""
 
-    already_known: Final = 0
+    already_known: int = 0
 
     def __init__(self, setup: TrialSetup, strategies: Sequence[StrategySchema]) -> None:
         self._setup = setup

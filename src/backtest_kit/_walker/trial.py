@@ -117,8 +117,10 @@ def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Int
     columns = [columns_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
         return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64)
-    r, opened, closed = (np.concatenate([part[i] for part in columns]) for i in range(3))
-    symbol = np.concatenate([np.full(len(part[0]), i) for i, part in enumerate(columns)])
+    r = np.concatenate([part[0] for part in columns])
+    opened = np.concatenate([part[1] for part in columns])
+    closed = np.concatenate([part[2] for part in columns])
+    symbol = np.repeat(np.arange(len(columns), dtype=np.int64), [len(part[0]) for part in columns])
     order = np.lexsort((symbol, closed))
     return r[order], opened[order], closed[order], symbol[order]
 

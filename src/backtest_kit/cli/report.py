@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 import msgspec
@@ -20,6 +21,8 @@ from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import from_environment
 from backtest_kit._values.errors import BacktestKitError
 from backtest_kit.cli.state import read_state
+
+D = TypeVar("D", BacktestData, LiveData, WalkerData)
 
 
 @click.command()
@@ -67,22 +70,25 @@ def report(
 
 def _read(file: Path) -> tuple[BacktestData | LiveData | WalkerData, str]:
     content = file.read_bytes()
-    kinds: tuple[tuple[type[Any], Callable[[Any], str]], ...] = (
-        (BacktestData, backtest_report),
-        (LiveData, live_report),
-        (WalkerData, walker_report),
+    readers: tuple[Callable[[bytes], tuple[BacktestData | LiveData | WalkerData, str]], ...] = (
+        partial(_decoded, BacktestData, backtest_report),
+        partial(_decoded, LiveData, live_report),
+        partial(_decoded, WalkerData, walker_report),
     )
     problems = []
-    for kind, text in kinds:
+    for read in readers:
         try:
-            data = msgspec.json.decode(content, type=kind)
+            return read(content)
         except msgspec.MsgspecError as error:
             problems.append(str(error))
-        else:
-            return data, text(data)
     raise BacktestKitError(
         f"{file} is not the JSON file of a backtest, a live run or a walk: {problems[0]}"
     )
+
+
+def _decoded(kind: type[D], text: Callable[[D], str], content: bytes) -> tuple[D, str]:
+    data = msgspec.json.decode(content, type=kind)
+    return data, text(data)
 
 
 def _stored(data: LiveData) -> LiveData:
