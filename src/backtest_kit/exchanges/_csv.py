@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import re
 import zipfile
@@ -140,8 +141,8 @@ def _dates(column: Any) -> Any:
     A daily candle is that of a date, whatever the hour at which its day began in UTC.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc: Any = importlib.import_module("pyarrow.compute")  # which makes its functions at run time
     local = pc.all(pc.match_substring_regex(column, f"^{_MIDNIGHT.pattern}$")).as_py()
     if local:
         return pc.utf8_slice_codeunits(column, 0, 10).cast(pa.date32())
@@ -150,8 +151,7 @@ def _dates(column: Any) -> Any:
 
 def _without_empty(table: Any, names: list[str]) -> Any:
     """Leave out rows without any value, which is how Yahoo writes that there is no candle."""
-    import pyarrow.compute as pc
-
+    pc: Any = importlib.import_module("pyarrow.compute")
     empty = pc.is_null(table.column(names[0]))
     for name in names[1:]:
         empty = pc.and_(empty, pc.is_null(table.column(name)))
