@@ -20,6 +20,7 @@ import numpy.typing as npt
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.simulate import Columns, Rules
 from backtest_kit._rules import asking, life, proposal
+from backtest_kit._values import results
 from backtest_kit._values.candles import Floats, Ints
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,7 +70,7 @@ def _named_after_sources() -> str:
     It looks for changes in the file of that function alone, and the rules are in others.
     """
     whole = hashlib.blake2b(digest_size=8)
-    for module in (life, proposal, asking, plain):
+    for module in (life, proposal, asking, plain, results):
         whole.update(Path(module.__file__ or "").read_bytes())
     whole.update(Path(__file__).read_bytes())
     return f"simulate_{whole.hexdigest()}"

@@ -77,15 +77,16 @@ def _result(row: tuple[Any, ...], names: RunNames) -> TickClosed | TickCancelled
 class ClosedResults(Sequence[TickClosed]):
     """The closed results of a run in order, made from columns when they are looked at."""
 
-    __slots__ = ("_closed", "_made", "_names")
+    __slots__ = ("_length", "_made", "_names", "_table")
 
     def __init__(self, table: TradeTable, names: RunNames) -> None:
-        self._closed = table.closed()
+        self._table = table
+        self._length = int((table.reason < CANCELLED).sum())
         self._names = names
         self._made: list[TickClosed] | None = None
 
     def __len__(self) -> int:
-        return len(self._closed)
+        return self._length
 
     @overload
     def __getitem__(self, index: int) -> TickClosed: ...
@@ -102,6 +103,12 @@ class ClosedResults(Sequence[TickClosed]):
             return NotImplemented
         return [*self] == [*other]
 
+    def __add__(self, other: Sequence[Any]) -> list[Any]:
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[Any]) -> list[Any]:
+        return [*other, *self]
+
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:  # of a task's result, asyncio makes one
@@ -110,6 +117,6 @@ class ClosedResults(Sequence[TickClosed]):
 
     def _all(self) -> list[TickClosed]:
         if self._made is None:
-            results = results_of(self._closed, self._names)
+            results = results_of(self._table, self._names)
             self._made = [tick for tick in results if isinstance(tick, TickClosed)]
         return self._made

@@ -61,6 +61,8 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def closed(self) -> TradeTable:
         """Return the filled ones alone, as statistics want them."""
         keep = self.reason < CANCELLED
+        if keep.all():
+            return self
         fields = msgspec.structs.asdict(self)
         columns = {n: v[keep] for n, v in fields.items() if not isinstance(v, int)}
         return msgspec.structs.replace(self, **columns)

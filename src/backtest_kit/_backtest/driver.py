@@ -95,7 +95,8 @@ class FrameDriver:
                 yield closed
                 run.risk_gate.resume()
             run.record.complete = self._index >= len(self._timeline)
-            if run.record.complete and not run.record.calls and not run.record.warming:
+            over = run.record.complete or run.record.data_ended_at is not None
+            if over and run.exchange.calendar and not (run.record.calls or run.record.warming):
                 run.error("frame", self._never_asked())
         except asyncio.CancelledError:
             cancelled = True
@@ -154,11 +155,12 @@ class FrameDriver:
 
     def _never_asked(self) -> ConfigError:
         """Return why a whole frame passed without a call: all were due in closed times."""
-        run, calendar = self._run, self._run.exchange.calendar
+        run = self._run
+        remedy = "or set ask_at='elapsed'" if run.config.ask_at == "close" else "or another frame"
         return ConfigError(
-            f"strategy {run.strategy_name!r} was never asked: each candle of its interval "
-            f"{run.strategy.interval} closes when the market is closed (calendar {calendar!r} of "
-            f"exchange {run.exchange_name!r}); set ask_at='elapsed', or take another interval"
+            f"strategy {run.strategy_name!r} was never asked: whenever it is due, by its interval "
+            f"{run.strategy.interval}, the market is closed (calendar {run.exchange.calendar!r} of "
+            f"exchange {run.exchange_name!r}); take another interval, {remedy}"
         )
 
     async def _reach(self, when: int) -> Tape | None:

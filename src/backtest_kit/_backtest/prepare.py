@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._data.base import run_config, stride_of, timeline_of
+from backtest_kit._data.base import run_config, step_at, stride_of, timeline_of
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fresh import begin
@@ -57,6 +57,12 @@ def prepare(
         frame_name=frame.name,
         view=MarketView(engine.store, exchange, config, timeline[-1]),
         record=record,
-        risk_gate=RiskGate(books, profiles, (symbol, strategy.name, exchange.name), engine.logger),
+        risk_gate=RiskGate(
+            books,
+            profiles,
+            (symbol, strategy.name, exchange.name),
+            engine.logger,
+            step_at=step_at(exchange, config),
+        ),
     )
     return FrameDriver(run, timeline, asked, frame.callback("on_timeframe"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from backtest_kit._data.calendar import check_calendar
+from collections.abc import Callable
+from functools import partial
+
+from backtest_kit._data.calendar import check_calendar, open_step
 from backtest_kit._rules.asking import Stride, stride
 from backtest_kit._values.config import Config, resolved
 from backtest_kit._values.errors import ConfigError, DataError, RegistrationError
@@ -49,6 +52,11 @@ def run_config(config: Config, exchange: ExchangeSchema, symbol: str) -> Config:
     """
     check_calendar(exchange.calendar)
     return resolved(config, base_interval(exchange, symbol, config))
+
+
+def step_at(exchange: ExchangeSchema, config: Config) -> Callable[[int], int]:
+    """Return a function for the first step of a run at or after an instant (ms)."""
+    return partial(open_step, exchange.calendar, step=INTERVALS[config.base_interval])
 
 
 def check_interval(strategy: StrategySchema, config: Config) -> None:

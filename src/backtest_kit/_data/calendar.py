@@ -16,6 +16,8 @@ from backtest_kit._values.time import INTERVALS, to_datetime
 Mask = npt.NDArray[np.bool_]
 
 _DAY: Final = INTERVALS["1d"]
+#: No exchange has been closed for longer since its calendar was written down.
+_LONGEST_REST: Final = 16 * _DAY
 #: 1 January 1970 was a Thursday; days of the week count from Monday.
 _THURSDAY: Final = 3
 _OWN: Final = ("weekdays", "data")
@@ -63,6 +65,23 @@ def closed_at(calendar: str | None, when: int, step: int) -> bool:
     if calendar is None or calendar == "data":
         return False
     return bool(closed_candles(calendar, when - step, step, np.ones(1, dtype=np.bool_))[0])
+
+
+def open_step(calendar: str | None, when: int, step: int) -> int:
+    """Return the first step at or after `when` (ms) at which the market may be open.
+
+    By what the calendar knows beforehand: "data" closes nothing before its candles have come, and
+    no market rests for longer than `_LONGEST_REST`.
+    """
+    first = -(-when // step) * step
+    if calendar is None or calendar == "data":
+        return first
+    ahead = np.ones(_LONGEST_REST // step + 1, dtype=np.bool_)
+    try:
+        closed = closed_candles(calendar, first - step, step, ahead)
+    except DataError:  # it does not reach so far: each step that gets there says so
+        return first
+    return first + int(closed.argmin()) * step
 
 
 def check_calendar(calendar: str | None) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -156,7 +156,8 @@ class RiskGate:
     """What one run has to do with its risk profiles: it is checked, and its position is counted.
 
     `names`: symbol, strategy and exchange of the run. `patience`: for how many seconds the run
-    waits for another one that is behind; `None` is for ever, as simulated time needs.
+    waits for another one that is behind; `None` is for ever, as simulated time needs. `step_at`
+    returns the run's first step at or after an instant (ms): there a lifetime ends.
     """
 
     def __init__(
@@ -167,7 +168,9 @@ class RiskGate:
         logger: logging.Logger,
         *,
         patience: float | None = None,
+        step_at: Callable[[int], int] = lambda when: when,
     ) -> None:
+        self._step_at = step_at
         self._shared = shared
         self.schemas = schemas
         self._logger = logger
@@ -205,7 +208,7 @@ class RiskGate:
             self.history.open(position, until)
         if own is not None:
             self.history.open(position_of(own))
-            self._expires_at = expires_at(own)
+            self._expires_at = self._step_at(expires_at(own))
 
     def advance_to(self, when: int) -> None:
         """Say that this run will not act before `when`."""
@@ -234,7 +237,7 @@ class RiskGate:
         for book in self.books.values():
             latest = book.answered.get(self.group, (when, self.order))
             book.answered[self.group] = max(latest, (when, self.order))
-        until = expires_at(row) if reserve else when
+        until = self._step_at(expires_at(row)) if reserve else when
         answers: list[RiskAnswer] = []
         # counted before the first await of a check, so that nobody can take the same slot
         self.history.open(msgspec.structs.replace(position_of(row), opened_at=when))

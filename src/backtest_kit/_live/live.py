@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 
-from backtest_kit._data.base import check_interval, run_config
+from backtest_kit._data.base import check_interval, run_config, step_at
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.fresh import begin
@@ -190,6 +190,7 @@ def _prepare(
             (symbol, strategy_name, exchange_name),
             engine.logger,
             patience=None if recorded else PATIENCE,
+            step_at=step_at(exchange, config),
         ),
     )
     if clock is None:
