@@ -19,7 +19,7 @@ from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.guard import retry_user_code
 from backtest_kit._engine.run import Run
-from backtest_kit._rules.tape import Tape
+from backtest_kit._rules.bars import Bars
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
@@ -93,7 +93,7 @@ class Answers:
         self._failed += 1
         self._run.call_failed(error)
 
-    async def ask(self, when: int, stop: int, hop: int, tape: Tape) -> tuple[int, Any]:
+    async def ask(self, when: int, stop: int, hop: int, bars: Bars) -> tuple[int, Any]:
         """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None.
 
         Raises:
@@ -111,7 +111,7 @@ class Answers:
         at, row = chunk.first(when, stop, hop)
         self._run.warm(when)
         current_moment.set(Moment(self._run, at))
-        price = float(tape.fill[tape.row(at)])
+        price = float(bars.fill[bars.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
     def chunk(self, when: int, *, furthest: bool = False) -> Chunk | None:

@@ -70,7 +70,7 @@ class ArrayResults:
         """Return the first frame from `frame` on at which the strategy is asked."""
         assert self._span is not None
         due = self._stride.first(frame, asks_from)
-        return self._session.first_open(self._span.tape, due)
+        return self._session.first_open(self._span.bars, due)
 
     def take(self) -> NextResult:
         """Return what comes next, and put it into the record of the run."""
@@ -102,10 +102,10 @@ class ArrayResults:
     async def _has_no_price(self, frame: int) -> bool:
         run, when = self._run, self._timeline[frame]
         try:
-            tape = await run.view.tape(run.symbol, when, when)
+            bars = await run.view.bars(run.symbol, when, when)
         except DataError:
             return False
-        return when < tape.first + (run.config.avg_price_candles_count - 1) * tape.step
+        return when < bars.first + (run.config.avg_price_candles_count - 1) * bars.step
 
 
 def load_kernel_where_it_pays(run: Run, calls: int) -> None:
@@ -121,7 +121,7 @@ class _SpanResults:
 
     def __init__(self, span: Span, run: Run) -> None:
         self._span = span
-        self.tape = span.tape
+        self.bars = span.bars
         self._results = results_of(span.table, run.record.names)
         self._asked = 0
         self._calls = iter(span.table.asked.tolist())
@@ -139,7 +139,7 @@ class _SpanResults:
         if isinstance(tick, TickClosed):
             assert row.pending_at is not None
             if row.pending_at != row.scheduled_at:
-                opened_at = float(span.tape.price[span.tape.row(row.pending_at)])
+                opened_at = float(span.bars.price[span.bars.row(row.pending_at)])
                 run.record.add(transitions.opened(row, row.pending_at, opened_at))
             for event in self._milestones.pop(row.id, ()):
                 run.record.add(event)

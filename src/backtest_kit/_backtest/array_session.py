@@ -14,8 +14,8 @@ from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.asking import Stride
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.proposal import limits_of
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError, DataRangeError
 from backtest_kit._values.schemas import StrategySchema
@@ -35,7 +35,7 @@ class Span(NamedTuple):
     """
 
     table: TradeTable
-    tape: Tape
+    bars: Bars
     chunk: Chunk
     frame: int
     asks_from: int
@@ -67,14 +67,14 @@ class ArraySession:
             return None
         span = config.candles_per_chunk * INTERVALS[config.base_interval]
         begin, when = timeline[frame], timeline[due]
-        tape = await view.tape(symbol, begin, min(timeline[-1], when + span))
-        while (opened := self.first_open(tape, due)) != due:
+        bars = await view.bars(symbol, begin, min(timeline[-1], when + span))
+        while (opened := self.first_open(bars, due)) != due:
             if opened >= len(timeline):
                 return None
             due, when = opened, timeline[opened]
-            tape = await view.tape(symbol, begin, min(timeline[-1], when + span))
+            bars = await view.bars(symbol, begin, min(timeline[-1], when + span))
         asked, late = when, None
-        if begin < tape.first + (config.avg_price_candles_count - 1) * tape.step:
+        if begin < bars.first + (config.avg_price_candles_count - 1) * bars.step:
             return None  # there is no average price yet
         try:
             await view.window_async(symbol, interval, warmup, when)
@@ -86,36 +86,36 @@ class ArraySession:
         chunk = self._answers.chunk(asked, furthest=True)
         if chunk is None:
             return None
-        longest = _longest(chunk, config, tape.step)
+        longest = _longest(chunk, config, bars.step)
         # what ends in closed time goes on to the next open step: a wait for a fill, then a trade
-        reach = tape.last + tape.step - longest - tape.longest_rest
+        reach = bars.last + bars.step - longest - bars.longest_rest
         until = frames_before(timeline, min(chunk.stop, reach))
         if until <= due:  # the frame ends, or the data: trades go on behind what is loaded
             until = frames_before(timeline, min(chunk.stop, when + span))
             last, rest = timeline[until - 1], -1
-            while rest < tape.longest_rest:
-                rest = tape.longest_rest
-                tape = await view.tape(symbol, begin, last + longest + rest)
-            if until <= due or tape.stop <= last:
+            while rest < bars.longest_rest:
+                rest = bars.longest_rest
+                bars = await view.bars(symbol, begin, last + longest + rest)
+            if until <= due or bars.stop <= last:
                 return None
         simulation = Simulation(frame, asks_from)
         rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        simulation.play(tape, rows, until)
+        simulation.play(bars, rows, until)
         self._asked = True
-        return Span(simulation.table(), tape, chunk, *simulation.place, late)
+        return Span(simulation.table(), bars, chunk, *simulation.place, late)
 
-    def call(self, tape: Tape, number: int) -> int:
+    def call(self, bars: Bars, number: int) -> int:
         """Return the frame of a call, counted from 0, where nothing is open before it."""
-        due = self.first_open(tape, self._stride.first(0, 0))
+        due = self.first_open(bars, self._stride.first(0, 0))
         for _ in range(number):
-            due = self.first_open(tape, self._stride.first(due + 1, due + self._stride.hop))
+            due = self.first_open(bars, self._stride.first(due + 1, due + self._stride.hop))
         return due
 
-    def first_open(self, tape: Tape, due: int) -> int:
+    def first_open(self, bars: Bars, due: int) -> int:
         """Return the first frame from `due` on that is due while the market is open."""
         timeline = self._timeline
-        while due < len(timeline) and tape.first <= timeline[due] < tape.stop:
-            opens = tape.opens(timeline[due])
+        while due < len(timeline) and bars.first <= timeline[due] < bars.stop:
+            opens = bars.opens(timeline[due])
             if opens == timeline[due]:
                 break
             due = self._stride.first(frames_before(timeline, opens), due)

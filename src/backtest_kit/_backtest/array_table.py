@@ -16,8 +16,8 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import MILESTONES
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
@@ -48,7 +48,7 @@ async def play_table(
     tables: list[TradeTable] = []
     errors: list[tuple[int, Exception]] = []
     found: list[PartialEvent] = []
-    begin: Tape | None = None
+    begin: Bars | None = None
     frame = asks_from = 0
     try:
         while stride.first(frame, asks_from) < len(timeline):
@@ -57,7 +57,7 @@ async def play_table(
                 break
             if span.table.invalid and not any(table.invalid for table in tables):
                 errors.append(_invalid(run, span))
-            begin = begin or span.tape
+            begin = begin or span.bars
             frame, asks_from = span.frame, span.asks_from
             tables.append(span.table)
             if milestones:
@@ -90,14 +90,14 @@ async def play_table(
 
 def milestones_of(run: Run, span: Span) -> list[PartialEvent]:
     """Return the milestones of the trades of a span, in order."""
-    far = np.flatnonzero(reached(span.tape, span.table, MILESTONES[0]))
+    far = np.flatnonzero(reached(span.bars, span.table, MILESTONES[0]))
     found: list[PartialEvent] = []
     for i in far.tolist():
         tick = next(results_of(span.table, run.record.names, i))
         assert isinstance(tick, TickClosed)
         before = tick.close_timestamp
-        before += (tick.close_reason == "end_of_data") * span.tape.step
-        found += transitions.milestones(tick.signal, run.mode, span.tape, before)
+        before += (tick.close_reason == "end_of_data") * span.bars.step
+        found += transitions.milestones(tick.signal, run.mode, span.bars, before)
     return found
 
 
@@ -128,7 +128,7 @@ def doubts_of(record: RunRecord) -> tuple[int, int]:
 def _invalid(run: Run, span: Span) -> tuple[int, Exception]:
     """Return the error of the first invalid signal of a span, and when it was."""
     when, chunk = span.table.first_invalid, span.chunk
-    quote = span.tape.bar(when).quote
+    quote = span.bars.bar(when).quote
     try:
         run.accept(chunk.signals.row(chunk.row(when), quote.fill), quote, when)
     except SignalError as error:
