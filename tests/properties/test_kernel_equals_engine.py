@@ -292,7 +292,7 @@ def test_plain_python_finds_the_same_table(case, more):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel, "simulator", lambda: simulate)
         simulation = kernel.Simulation()
-        simulation.play(bars, play)
+        simulation.run(bars, play)
     for name in TradeTable.__struct_fields__:
         one, other = getattr(compiled, name), getattr(simulation.table(), name)
         assert np.array_equal(one, other, equal_nan=name.startswith(("price", "pnl", "average")))

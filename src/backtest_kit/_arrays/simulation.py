@@ -73,7 +73,7 @@ class Simulation:
         """The index of the next frame, and of the first at which the strategy may be asked."""
         return int(self._state[plain.FRAME]), int(self._state[plain.ASKS_FROM])
 
-    def play(self, bars: Bars, rows: SignalRows, until: int | None = None) -> None:
+    def run(self, bars: Bars, rows: SignalRows, until: int | None = None) -> None:
         """Go on up to frame `until` (all of them); the bars reach to the end of the last trade.
 
         The first bars reach back to the start of the frame, with the candles of the average
@@ -233,7 +233,7 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
 
 def _run(bars: Bars, rows: SignalRows) -> TradeTable:
     simulation = Simulation()
-    simulation.play(bars, rows)
+    simulation.run(bars, rows)
     return simulation.table()
 
 

@@ -6,7 +6,13 @@ from typing import Final, NamedTuple
 
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.trade_results import results_of
-from backtest_kit._backtest.array_session import ArraySession, Span, load_kernel, playable, watched
+from backtest_kit._backtest.array_session import (
+    ArraySession,
+    Span,
+    can_be_simulated,
+    has_result_listeners,
+    load_kernel,
+)
 from backtest_kit._backtest.array_table import milestones_of
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions
@@ -48,7 +54,7 @@ class ArrayResults:
         self._stride = stride
         self._session = session
         self._span: _SpanResults | None = None
-        self._stepped_until = 0 if playable(run.strategy) else len(timeline)
+        self._stepped_until = 0 if can_be_simulated(run.strategy) else len(timeline)
 
     async def ready(self, frame: int, asks_from: int) -> bool:
         """Say whether there is something to take at `frame`, `asks_from` being as in `NextResult`.
@@ -58,12 +64,13 @@ class ArrayResults:
         """
         if frame < self._stepped_until:
             return False
-        if watched(self._run.engine):
+        if has_result_listeners(self._run.engine):
             self._span = None
             return False
         if self._span is None:
             span = await self._play(frame, asks_from)
-            self._span = None if watched(self._run.engine) else span  # by now, perhaps
+            # a listener may have been added during the await
+            self._span = None if has_result_listeners(self._run.engine) else span
         return self._span is not None
 
     def first_call(self, frame: int, asks_from: int) -> int:

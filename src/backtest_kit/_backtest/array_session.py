@@ -9,7 +9,7 @@ import numpy as np
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.simulation import SignalRows, Simulation, compile_kernel
 from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._backtest.answers import Answers, Chunk
+from backtest_kit._backtest.strategy_caller import SignalChunk, StrategyCaller
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.run import Run
@@ -21,8 +21,8 @@ from backtest_kit._values.errors import BacktestKitError, DataRangeError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.time import INTERVALS, MINUTE, frames_before
 
-#: Where the results of steps are told; where someone listens, a run is stepped through.
-TOLD: Final[tuple[Channel, ...]] = (
+#: The channels of the results of steps; a run with listeners to one is stepped through.
+RESULT_CHANNELS: Final[tuple[Channel, ...]] = (
     *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk", "performance"),
 )
 
@@ -36,7 +36,7 @@ class Span(NamedTuple):
 
     table: TradeTable
     bars: Bars
-    chunk: Chunk
+    chunk: SignalChunk
     frame: int
     asks_from: int
     late: DataRangeError | None
@@ -45,11 +45,11 @@ class Span(NamedTuple):
 class ArraySession:
     """Plays a run's frames, as many at a time as candles are loaded for."""
 
-    def __init__(self, run: Run, timeline: range, stride: Stride, answers: Answers) -> None:
+    def __init__(self, run: Run, timeline: range, stride: Stride, caller: StrategyCaller) -> None:
         self._run = run
         self._timeline = timeline
         self._stride = stride
-        self._answers = answers
+        self._caller = caller
         self._asked = False
 
     async def advance(self, frame: int, asks_from: int) -> Span | None:
@@ -83,7 +83,7 @@ class ArraySession:
             if self._asked or segment is None or not segment.begins:
                 return None
             late, asked = error, (segment.first_index + warmup) * segment.step
-        chunk = self._answers.chunk(asked, furthest=True)
+        chunk = self._caller.chunk(asked, furthest=True)
         if chunk is None:
             return None
         longest = _longest(chunk, config, bars.step)
@@ -100,7 +100,7 @@ class ArraySession:
                 return None
         simulation = Simulation(frame, asks_from)
         rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        simulation.play(bars, rows, until)
+        simulation.run(bars, rows, until)
         self._asked = True
         return Span(simulation.table(), bars, chunk, *simulation.place, late)
 
@@ -122,15 +122,15 @@ class ArraySession:
         return due
 
 
-def playable(strategy: StrategySchema) -> bool:
-    """Say whether arrays say all that there is to know of a strategy."""
+def can_be_simulated(strategy: StrategySchema) -> bool:
+    """Say whether a strategy's arrays are enough: it has no risk profile and no callbacks."""
     return (
         strategy.get_signals is not None and not strategy.risk_names and strategy.callbacks is None
     )
 
 
 def load_kernel(engine: Engine) -> None:
-    """Load the compiled kernel, if Numba is there; the log is told where that fails."""
+    """Load the compiled kernel, if Numba is there; a failure is logged."""
     if kernel_ready.is_set():
         return
     try:
@@ -141,12 +141,12 @@ def load_kernel(engine: Engine) -> None:
         engine.logger.info("the kernel can't be used, Python is exact but slower: %s", error)
 
 
-def watched(engine: Engine) -> bool:
-    """Say whether someone waits for the results of single steps."""
-    return engine.bus.wanted(*TOLD)
+def has_result_listeners(engine: Engine) -> bool:
+    """Say whether there are listeners to the results of single steps."""
+    return engine.bus.wanted(*RESULT_CHANNELS)
 
 
-def _longest(chunk: Chunk, config: Config, step: int) -> int:
+def _longest(chunk: SignalChunk, config: Config, step: int) -> int:
     """Return how many ms at most pass from an answer to the end of its trade, in open times.
 
     A wait for a fill and a trade both end at the first step (`step` ms apart) at or after them.

@@ -9,7 +9,12 @@ import numpy as np
 from backtest_kit._arrays.simulation import reached
 from backtest_kit._arrays.trade_results import results_of
 from backtest_kit._arrays.trade_table import TradeTable, joined
-from backtest_kit._backtest.array_session import ArraySession, Span, playable, watched
+from backtest_kit._backtest.array_session import (
+    ArraySession,
+    Span,
+    can_be_simulated,
+    has_result_listeners,
+)
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.record import RunRecord
@@ -25,17 +30,18 @@ from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
 
-#: What a run tells beside the results of its steps; a table can't.
-_TOLD: Final[tuple[Channel, ...]] = ("error", "backtest_progress", "done_backtest")
+#: What a run reports beside the results of its steps; a table can't.
+_OTHER_CHANNELS: Final[tuple[Channel, ...]] = ("error", "backtest_progress", "done_backtest")
 
 
-def can_be_a_table(run: Run) -> bool:
-    """Say whether a table is all that anybody wants of the run."""
-    engine = run.engine
-    return playable(run.strategy) and not watched(engine) and not engine.bus.wanted(*_TOLD)
+def can_be_tabulated(run: Run) -> bool:
+    """Say whether a table of trades is all that the run has to give: no listeners, no callbacks."""
+    if not can_be_simulated(run.strategy) or has_result_listeners(run.engine):
+        return False
+    return not run.engine.bus.wanted(*_OTHER_CHANNELS)
 
 
-async def play_table(
+async def tabulate(
     run: Run, timeline: range, stride: Stride, session: ArraySession, *, milestones: bool
 ) -> bool:
     """Fill in the record of a run from one table; false: it has to be stepped through.

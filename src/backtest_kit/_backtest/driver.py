@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
-from backtest_kit._backtest.answers import Answers
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, load_kernel
-from backtest_kit._backtest.array_table import can_be_a_table, play_table
+from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
+from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
@@ -30,7 +30,7 @@ _MOST_FRAMES: Final = 4096
 
 
 class FrameDriver:
-    """The driver of one backtest, `run`; `play` may be iterated once."""
+    """The driver of one backtest, `run`; `results` may be iterated once."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class FrameDriver:
         self._timeline = timeline
         self._on_timeframe = on_timeframe
         self._stride = stride
-        self._answers = Answers(run)
-        self._session = ArraySession(run, timeline, stride, self._answers)
+        self._caller = StrategyCaller(run)
+        self._session = ArraySession(run, timeline, stride, self._caller)
         self._results = ArrayResults(run, timeline, stride, self._session)
         self._index = self._asks_from = 0
         self._ended_at = -1
@@ -52,13 +52,13 @@ class FrameDriver:
         self._block = 16
         self._pacer = Pacer(run.engine.bus)
 
-    async def play_table(self, *, milestones: bool) -> bool:
-        """Do what `play` does, over arrays and for nobody; false where `play` has to.
+    async def tabulate(self, *, milestones: bool) -> bool:
+        """Do what `results` does in one pass over arrays; `False` if that can't be done.
 
         `milestones`: they go into the record too, as all of it does where this is no trial.
         """
         run = self._run
-        if self._on_timeframe is not None or not can_be_a_table(run):
+        if self._on_timeframe is not None or not can_be_tabulated(run):
             return False
         if milestones:
             load_kernel_where_it_pays(run, len(self._timeline) // self._stride.hop)
@@ -67,7 +67,7 @@ class FrameDriver:
         began, outside = stopwatch(), current_moment.set(None)
         run.begin()
         try:
-            if not await play_table(
+            if not await tabulate(
                 run, self._timeline, self._stride, self._session, milestones=milestones
             ):
                 return False
@@ -79,7 +79,7 @@ class FrameDriver:
         run.timed("backtest_total", took)
         return True
 
-    async def play(self) -> AsyncGenerator[TickClosed, None]:
+    async def results(self) -> AsyncGenerator[TickClosed, None]:
         """Yield the closed results in order; listeners and callbacks are told of the rest."""
         run = self._run
         began = stopwatch()
@@ -199,7 +199,7 @@ class FrameDriver:
         if self._index < due:
             if idle:
                 if when != self._ended_at:
-                    await run.tell(self._idle(bars, when))
+                    await run.publish(self._idle(bars, when))
                 self._go_to(self._index + 1)
             else:
                 self._go_to(due)
@@ -207,7 +207,7 @@ class FrameDriver:
         began, hop = stopwatch(), self._stride.hop
         last = min(due + (frames - 1) * hop + 1, len(timeline))
         stop = bars.closes(when, min(timeline[last - 1] + 1, bars.stop), hop * timeline.step)
-        at, answer = await self._answers.ask(when, stop, hop * timeline.step, bars)
+        at, answer = await self._caller.ask(when, stop, hop * timeline.step, bars)
         asked = (at - when) // (hop * timeline.step) + 1
         run.record.calls += asked
         took = stopwatch() - began
@@ -225,7 +225,7 @@ class FrameDriver:
             run.timed("backtest_signal", stopwatch() - signal_began + took / asked)
             return closed
         if idle:
-            await run.tell(self._idle(bars, at))
+            await run.publish(self._idle(bars, at))
         return None
 
     async def _take(self, answer: Any, bars: Bars, when: int) -> TickClosed | None:
@@ -246,9 +246,9 @@ class FrameDriver:
         until = when + minutes * MINUTE + waits * bars.step
         self._bars = bars = await run.view.bars(run.symbol, when, until)
         if waits:
-            await run.tell(step.scheduled(row, when, price))
+            await run.publish(step.scheduled(row, when, price))
             return await self._scheduled(row, bars)
-        await run.tell(step.opened(row, when, price))
+        await run.publish(step.opened(row, when, price))
         return await self._pending(row, bars)
 
     async def _scheduled(self, row: SignalRow, bars: Bars) -> TickClosed | None:
@@ -271,7 +271,7 @@ class FrameDriver:
             return None
         opened = step.opened(filled, when, float(bars.price[bars.row(when)]))
         run.record.add(opened)
-        await run.tell(opened)
+        await run.publish(opened)
         if bars.next_open is not None:  # the wait may have gone on through closed times
             self._bars = bars = await run.view.bars(run.symbol, when, expires_at(filled))
         if outcome.close is not None:
@@ -287,7 +287,7 @@ class FrameDriver:
             outcome = scheduled_step(row, bar, self._run.config)
             if outcome is not None:
                 return when, outcome
-            await self._run.tell(step.waiting(row, when, bar.price))
+            await self._run.publish(step.waiting(row, when, bar.price))
             await self._pace()
         return None
 
@@ -317,7 +317,7 @@ class FrameDriver:
             if close is not None:
                 return when, close
             revenue = revenue_percent(row.position, row.price_open, bar.price)
-            await run.tell(step.active(row, when, bar.price, revenue))
+            await run.publish(step.active(row, when, bar.price, revenue))
             levels, fired = crossed(revenue, fired)
             for level in levels:
                 event = step.milestone(row, run.mode, when, bar.price, level, revenue)
@@ -327,7 +327,7 @@ class FrameDriver:
 
     async def _milestone(self, event: PartialEvent) -> None:
         self._run.record.add(event)
-        await self._run.tell_milestone(event)
+        await self._run.publish_milestone(event)
 
     async def _close(self, row: SignalRow, bars: Bars, when: int, close: Close) -> TickClosed:
         run = self._run
@@ -335,7 +335,7 @@ class FrameDriver:
         run.record.add(tick)
         run.risk_gate.close_position(when)
         self._after(when, close.reason)
-        await run.tell(tick)
+        await run.publish(tick)
         return tick
 
     async def _cancel(self, row: SignalRow, bars: Bars, when: int, reason: CancelReason) -> None:
@@ -344,7 +344,7 @@ class FrameDriver:
         tick = step.cancelled(row, when, float(bars.price[bars.row(when)]), reason)
         run.record.add(tick)
         self._after(when, reason)
-        await run.tell(tick)
+        await run.publish(tick)
 
     def _after(self, when: int, reason: CloseReason | CancelReason) -> None:
         """Skip the frames while a signal was there: the strategy may be asked at its end again."""

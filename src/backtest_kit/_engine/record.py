@@ -102,7 +102,8 @@ class RunRecord:
         self.warm_at: int | None = None
         self.complete = False
         self.data_ended_at: int | None = None
-        self.living: SignalRow | None = None
+        #: The scheduled or open signal of a live run.
+        self.signal: SignalRow | None = None
         self._closed: list[TickClosed] = []
         self._waited: list[Waited] = []
         self._table: TradeTable | None = None

@@ -112,7 +112,7 @@ class Run:
             self.strategy.callback(name) is not None for name in callbacks
         )
 
-    async def tell(self, tick: Tick) -> None:
+    async def publish(self, tick: Tick) -> None:
         """Tell listeners and callbacks of a result, in the moment of its step."""
         current_moment.set(Moment(self, tick.timestamp))
         channel: Any = f"signal_{self.mode}"
@@ -123,7 +123,7 @@ class Run:
         if name is not None:
             await self._call_back(name, tick)
 
-    async def tell_milestone(self, event: PartialEvent) -> None:
+    async def publish_milestone(self, event: PartialEvent) -> None:
         """Tell listeners and callbacks of a milestone."""
         current_moment.set(Moment(self, event.timestamp))
         profit = event.level > 0

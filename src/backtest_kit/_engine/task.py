@@ -61,7 +61,7 @@ async def exhaust(results: AsyncGenerator[object, None]) -> None:
             pass
 
 
-async def hang_up(exchange: ExchangeSchema) -> None:
+async def close_exchange(exchange: ExchangeSchema) -> None:
     """Close the connections of an exchange, where it has any."""
     if exchange.close is not None:
         await call_user_code(exchange.close)

@@ -36,7 +36,7 @@ from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
 
 
 class MinuteDriver:
-    """The driver of one live run; `play` may be iterated once.
+    """The driver of one live run; `results` may be iterated once.
 
     `recorded`: all candles exist already (a virtual clock), so that a missing one is not late but
     the end of the data.
@@ -60,7 +60,7 @@ class MinuteDriver:
         self._run.stopping = True
         self._wake.set()
 
-    async def play(self) -> AsyncGenerator[LiveTick, None]:
+    async def results(self) -> AsyncGenerator[LiveTick, None]:
         """Yield opened, closed and cancelled signals; listeners are told of the other results."""
         run, ledger = self._run, self._ledger
         entered = cancelled = False
@@ -255,7 +255,7 @@ class MinuteDriver:
             run.risk_gate.advance_to(bar.when)
             await self._ask(bar)
         elif row is None and run.wants("on_tick", "on_idle"):
-            await run.tell(self._idle(bar))
+            await run.publish(self._idle(bar))
         run.risk_gate.advance_to(bar.when + 1)
 
     def _is_due(self, when: int) -> bool:
@@ -308,7 +308,7 @@ class MinuteDriver:
                 return
         await self._ledger.commit(when, bar.price, asked_at=when)
         if answer is None and run.wants("on_tick", "on_idle"):
-            await run.tell(self._idle(bar))
+            await run.publish(self._idle(bar))
 
     def _accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer that came in time."""
@@ -325,7 +325,7 @@ class MinuteDriver:
         outcome = scheduled_step(row, bar, run.config)
         if outcome is None:
             if run.wants("on_tick"):
-                await run.tell(step.waiting(row, when, price))
+                await run.publish(step.waiting(row, when, price))
             return False
         if isinstance(outcome, Cancel):
             cancelled = step.cancelled(row, when, price, outcome.reason)
@@ -363,7 +363,7 @@ class MinuteDriver:
         if run.wants("on_tick", "on_active"):
             active = step.active(row, when, bar.price, revenue)
             if not events:
-                await run.tell(active)
+                await run.publish(active)
                 return False
             await self._ledger.commit(when, bar.price, events, fired=fired, first=active)
         elif events:

@@ -78,7 +78,7 @@ def live_data(record: RunRecord) -> LiveData:
         calls=record.calls,
         warming=record.warming,
         warm_at=record.warm_at,
-        signal=record.living,
+        signal=record.signal,
         statistics=statistics_of(closed, covered),
         signals=closed,
         cancelled=tuple(w.cancelled for w in record.waited if w.cancelled is not None),

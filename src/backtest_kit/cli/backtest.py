@@ -13,7 +13,7 @@ from rich.console import Console
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_frame
-from backtest_kit._engine.task import exhaust, hang_up
+from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
@@ -104,7 +104,7 @@ def run_jobs(
         try:
             await asyncio.gather(*(one(*job) for job in jobs))
         finally:
-            await hang_up(exchange)
+            await close_exchange(exchange)
 
     interrupted = False
     try:

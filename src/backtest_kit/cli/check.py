@@ -15,7 +15,7 @@ from rich.table import Table
 from backtest_kit._arrays.check import ArrayCheck, Found, check_cuts, check_rows
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fresh import begin
-from backtest_kit._engine.task import hang_up
+from backtest_kit._engine.task import close_exchange
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import DataRangeError, PeekingError
 from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
@@ -137,7 +137,7 @@ async def _candles(
     try:
         segment = await engine.store.load(exchange, symbol, interval, since, span[1], engine.config)
     finally:
-        await hang_up(exchange)
+        await close_exchange(exchange)
     begin = max((since - segment.first) // segment.step, 0)
     end = min((span[1] - segment.first) // segment.step, segment.rows)
     return Candles.view(segment.columns, begin, end)

@@ -18,7 +18,7 @@ from rich.live import Live as LiveDisplay
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.task import exhaust, hang_up
+from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live
 from backtest_kit._reports.live import live_data, live_report
@@ -42,7 +42,7 @@ class Job(NamedTuple):
     clock: VirtualClock | None
 
 
-def play(
+def run_session(
     engine: Engine, exchange: ExchangeSchema, jobs: list[Job], output: Path, *, as_json: bool
 ) -> int:
     """Run jobs side by side until they end or are stopped; return the exit code."""
@@ -96,7 +96,7 @@ class _Session:
             with _handlers(self._on_signal), self._display() as refresh:
                 outcome = await self._wait(refresh)
         finally:
-            await hang_up(self._exchange)
+            await close_exchange(self._exchange)
         return self._end(outcome)
 
     async def _one(self, job: Job) -> None:
@@ -145,8 +145,8 @@ class _Session:
         for text, who in failures.items():
             _say(text if len(failures) == 1 and sum(failed) > 1 else f"{who}: {text}")
         if len(self._signals) > 1:
-            alive = sum(record.living is not None for record in self.records())
-            _say(f"stopped at once; the state is safe, {_count(alive, 'signal')} will be followed")
+            active = sum(record.signal is not None for record in self.records())
+            _say(f"stopped at once; the state is safe, {_count(active, 'signal')} will be followed")
             return 128 + self._signals[1]
         if any(failed):
             return FAILED
@@ -166,7 +166,7 @@ class _Session:
         open_ = [
             f"{record.strategy_name} {record.symbol}"
             for record in self.records()
-            if record.living is not None and record.living.pending_at is not None
+            if record.signal is not None and record.signal.pending_at is not None
         ]
         waits = f"waiting for {', '.join(open_)} to close" if open_ else "nothing is open"
         text = f"stopping: {waits}; once more stops at once"

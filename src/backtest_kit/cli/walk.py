@@ -28,7 +28,7 @@ from rich.text import Text
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
-from backtest_kit._engine.task import hang_up
+from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._reports.walker import rank_cells, walker_report
@@ -205,7 +205,7 @@ def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bo
                     async for contract in contracts:
                         show(contract)
         finally:
-            await hang_up(exchange)
+            await close_exchange(exchange)
 
     asyncio.run(work())
     return interrupted

@@ -30,7 +30,7 @@ _FIRST_LOOK, _LATER_LOOK = 6, 1
 _SAME: Final = "it is asked step by step, which is exact but slow"
 
 
-class Chunk(msgspec.Struct, frozen=True, eq=False):
+class SignalChunk(msgspec.Struct, frozen=True, eq=False):
     """Signals over contiguous candles of length `step`, the first of which opens at `opens`."""
 
     signals: Signals
@@ -63,7 +63,7 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
         return (int(times[i]), int(rows[i])) if hits[i] else (int(times[-1]), -1)
 
 
-class Answers:
+class StrategyCaller:
     """The answers of one run's strategy."""
 
     def __init__(self, run: Run) -> None:
@@ -71,7 +71,7 @@ class Answers:
         self._ask = question(run.strategy)
         self._function = run.strategy.get_signals
         self._step = INTERVALS[run.strategy.interval]
-        self._chunk: Chunk | None = None
+        self._chunk: SignalChunk | None = None
         self._looked = False
         #: Calls that raised, of those in `ask`.
         self._failed = 0
@@ -114,7 +114,7 @@ class Answers:
         price = float(bars.fill[bars.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
-    def chunk(self, when: int, *, furthest: bool = False) -> Chunk | None:
+    def chunk(self, when: int, *, furthest: bool = False) -> SignalChunk | None:
         """Return signals that have an answer for `when`, from the candles that are loaded.
 
         `furthest`: they go on up to the last of these.
@@ -135,7 +135,7 @@ class Answers:
             self._chunk = self._computed(segment, when)
         return self._chunk
 
-    def _computed(self, segment: Segment, when: int) -> Chunk | None:
+    def _computed(self, segment: Segment, when: int) -> SignalChunk | None:
         """Compute signals for `when` and all later candles, with the warm-up before them."""
         run, warmup, function = self._run, self._run.strategy.warmup, self._function
         assert function is not None
@@ -162,7 +162,7 @@ class Answers:
                 *(name, warmup, iso(int(candles.timestamp[row])), _SAME),
             )
             return None
-        return Chunk(signals, int(candles.timestamp[0]), self._step, warmup - 1)
+        return SignalChunk(signals, int(candles.timestamp[0]), self._step, warmup - 1)
 
     def _give_up(self, text: str, *values: object) -> None:
         self._function = None
