@@ -138,7 +138,7 @@ class Backtest:
 def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: str) -> FrameDriver:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a text that is not empty")
+        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
     driver = prepare(
         engine,
         symbol,

@@ -145,7 +145,7 @@ def _trust(data: LiveData) -> str:
     if n < FEW_TRADES:
         lines.append(f"- **Too few trades** to say anything about the strategy: {n}.")
     lines.append(
-        f"- Minutes missed: {data.missed} (what lived was followed through them, the strategy was "
+        f"- Minutes missed: {data.missed} (an open signal was followed through them, the strategy was "
         "not asked)."
     )
     if data.gaps_filled is not None:
