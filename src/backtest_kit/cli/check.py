@@ -72,9 +72,7 @@ def check(
         begun = [begin(strategy).strategy for strategy in chosen or engine.strategies.list()]
         strategies = [strategy for strategy in begun if strategy.get_signals is not None]
         if not strategies:
-            raise click.UsageError(
-                f"{file} registers no array strategy (one with get_signals): nothing to check"
-            )
+            raise click.UsageError(f"{file} registers no array strategy, one with get_signals")
         span = [to_ms(moment) for moment in choose_range(engine, exchange, symbol, start, end)]
         found = [_check(engine, exchange, s, symbol, (span[0], span[1])) for s in strategies]
     if as_json:
