@@ -82,7 +82,7 @@ class Simulation:
         frames, state = len(rows.timeline), self._state
         columns, rules = _job(bars, rows, frames if until is None else min(until, frames))
         self._config, self._step = rows.config, bars.step
-        if not state[plain.CALLS]:  # before there is an average price, nobody is asked
+        if not state[plain.CALLS]:  # no calls before there is an average price
             known = min(rows.config.avg_price_candles_count - 1, len(bars.price))
             priced = min(max(-((rules.start - known) // rules.step), self._begin), frames)
             self._unpriced, state[plain.FRAME] = priced - self._begin, priced
@@ -199,7 +199,7 @@ def simulator() -> Simulate:
 
 
 def compile_kernel(logger: logging.Logger | None = None) -> None:
-    """Make the kernel ready, once a process; the log is told what takes so long.
+    """Make the kernel ready, once a process; what takes long is logged.
 
     Raises:
         BacktestKitError: Numba is missing.

@@ -1,4 +1,4 @@
-"""A backtest over arrays that nobody listens to: one table of trades for the whole frame."""
+"""A backtest over arrays without listeners: one table of trades for the whole frame."""
 
 from __future__ import annotations
 

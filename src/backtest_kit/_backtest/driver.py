@@ -1,4 +1,4 @@
-"""The driver of a backtest: a step per timestamp of the frame, fast-forward through each life."""
+"""The driver of a backtest: a step per timestamp of the frame, fast-forward through each signal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FrameDriver:
     async def tabulate(self, *, milestones: bool) -> bool:
         """Do what `results` does in one pass over arrays; `False` if that can't be done.
 
-        `milestones`: they go into the record too, as all of it does where this is no trial.
+        `milestones`: enter them into the record too, as for any run that is not a trial.
         """
         run = self._run
         if self._on_timeframe is not None or not can_be_tabulated(run):
@@ -80,7 +80,7 @@ class FrameDriver:
         return True
 
     async def results(self) -> AsyncGenerator[TickClosed, None]:
-        """Yield the closed results in order; listeners and callbacks are told of the rest."""
+        """Yield the closed results in order; the other results go to listeners and callbacks."""
         run = self._run
         began = stopwatch()
         cancelled = False
@@ -137,7 +137,7 @@ class FrameDriver:
             current_moment.reset(outside)
 
     def _from_arrays(self) -> TickClosed | None:
-        """Do what `_block_of_frames` does, with what was found over arrays."""
+        """Do what `_block_of_frames` does, with the results found over arrays."""
         record, began = self._run.record, stopwatch()
         due = self._results.first_call(self._index, self._asks_from)
         calls, tick, frame, self._asks_from = self._results.take()
@@ -172,7 +172,7 @@ class FrameDriver:
         return bars
 
     async def _pace(self) -> None:
-        """Tell of the progress and yield, where that is due."""
+        """Emit the progress and yield to other tasks, if that is due."""
         if self._pacer.due:
             self._run.progress(self._index)
             await self._pacer.yield_now()
@@ -281,7 +281,7 @@ class FrameDriver:
     async def _walk_scheduled(
         self, row: SignalRow, bars: Bars
     ) -> tuple[int, Activation | Cancel] | None:
-        """Do what `scheduled_until` does step by step, for those who want every result."""
+        """Do what `scheduled_until` does step by step, because every result has a listener."""
         for when in bars.steps_after(row.scheduled_at):
             bar = bars.bar(when)
             outcome = scheduled_step(row, bar, self._run.config)
@@ -308,7 +308,7 @@ class FrameDriver:
         return await self._close(row, bars, last, Close("end_of_data", bars.bar(last).fill))
 
     async def _walk_pending(self, row: SignalRow, bars: Bars) -> tuple[int, Close] | None:
-        """Do what `pending_until` does step by step, for those who want every result."""
+        """Do what `pending_until` does step by step, because every result has a listener."""
         assert row.pending_at is not None
         run, fired = self._run, 0
         for when in bars.steps_after(row.pending_at):
@@ -347,7 +347,7 @@ class FrameDriver:
         await run.publish(tick)
 
     def _after(self, when: int, reason: CloseReason | CancelReason) -> None:
-        """Skip the frames while a signal was there: the strategy may be asked at its end again."""
+        """Skip the frames of the signal; the strategy may be called again at its last step."""
         run = self._run
         run.record.until = max(run.record.until, when)
         self._ended_at = when

@@ -1,4 +1,4 @@
-"""What a strategy says at the frames of a backtest: asked one by one, or looked up in arrays."""
+"""Calls of a strategy at the frames of a backtest: one by one, or looked up in its arrays."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class SignalChunk(msgspec.Struct, frozen=True, eq=False):
         return self.opens + (len(self.signals) + 1) * self.step
 
     def first(self, when: int, stop: int, hop: int) -> tuple[int, int]:
-        """Return the first of `when`, `when + hop` ... before `stop` with a side, and its row.
+        """Return the first call time with a signal and its row; `(last call time, -1)` if none.
 
-        The last of them and -1 where none has.
+        Calls are at `when`, `when + hop`, ... before `stop`.
         """
         times = np.arange(when, min(stop, self.stop), hop, dtype=np.int64)
         rows = times // self.step - (self.opens // self.step + 1)
@@ -64,7 +64,7 @@ class SignalChunk(msgspec.Struct, frozen=True, eq=False):
 
 
 class StrategyCaller:
-    """The answers of one run's strategy."""
+    """Calls the strategy of one run, or looks its answers up."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -87,14 +87,14 @@ class StrategyCaller:
         return False
 
     def _fail(self, error: Exception, before: int, first: int, hop: int) -> None:
-        """Tell of a call that raised, of which there were `before` since `first`."""
+        """Report a call that raised, after `before` calls since `first`."""
         if before > self._failed:
             self._run.warm(first + self._failed * hop)
         self._failed += 1
         self._run.call_failed(error)
 
     async def ask(self, when: int, stop: int, hop: int, bars: Bars) -> tuple[int, Any]:
-        """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None.
+        """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is not `None`.
 
         Raises:
             PeekingError: signals over arrays look into the future.
@@ -117,10 +117,10 @@ class StrategyCaller:
     def chunk(self, when: int, *, furthest: bool = False) -> SignalChunk | None:
         """Return signals that have an answer for `when`, from the candles that are loaded.
 
-        `furthest`: they go on up to the last of these.
+        `furthest`: up to the last candle that is loaded.
 
-        `None`: ask step by step; the strategy has no arrays, there are no candles yet, or windows
-        say something else.
+        `None`: call it step by step; the strategy has no arrays, there are no candles yet, or
+        its signals differ when computed from windows.
 
         Raises:
             PeekingError: as `ask`.
@@ -143,7 +143,7 @@ class StrategyCaller:
         if not warmup <= closed <= segment.rows:
             return None
         candles = Candles.view(segment.columns, closed - warmup, segment.rows)
-        current_moment.set(None)  # a strategy that asks for "now" has none here
+        current_moment.set(None)  # there is no current step here
         name, most = run.strategy_name, _LATER_LOOK if self._looked else _FIRST_LOOK
         try:
             signals = evaluate(function, candles)
@@ -152,7 +152,7 @@ class StrategyCaller:
         except PeekingError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-            # it may be right step by step, or tell there why not
+            # it may succeed step by step, or report the error there
             self._give_up("strategy %r fails over arrays (%s): %s", name, describe(error), _SAME)
             return None
         if row is not None:

@@ -23,7 +23,7 @@ class RunTask(Generic[T]):
         self._stop = stop
         self._stopping = False
         self._task = asyncio.get_running_loop().create_task(work)
-        # an error has gone to the exit channel as well: asyncio need not log it if nobody awaits
+        # the error was emitted on the exit channel: asyncio need not log it again
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def __await__(self) -> Generator[Any, None, T]:

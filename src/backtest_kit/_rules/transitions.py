@@ -40,7 +40,7 @@ def opened(row: SignalRow, when: int, price: float) -> TickOpened:
 
 
 def active(row: SignalRow, when: int, price: float, revenue: float) -> TickActive:
-    """Return that the filled signal lives on, with `revenue` percent of open profit."""
+    """Return that the filled signal stays open, with `revenue` percent of open profit."""
     return TickActive(signal=row, revenue_percent=revenue, **_place(row, when, price))
 
 

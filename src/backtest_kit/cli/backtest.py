@@ -140,18 +140,18 @@ def _write(data: BacktestData, output: Path) -> Path:
 
 
 def _look_back(engine: Engine, output: Path) -> list[Path]:
-    """Write the other reports that have something to tell, and return their paths."""
+    """Write the other reports that are not empty, and return their paths."""
     records = engine.records.select(mode="backtest")
     paths = []
     for name in dict.fromkeys(record.strategy_name for record in records):
         own = [record for record in records if record.strategy_name == name]
-        for kind, report, tells in (
+        for kind, report, has_content in (
             ("heat", Heat, len(own) > 1),
             ("schedule", Schedule, any(record.waited for record in own)),
             ("partial", Partial, any(record.partials for record in own)),
             ("risk", Risk, any(record.rejections for record in own)),
         ):
-            if tells:
+            if has_content:
                 paths.append(report.dump(strategy_name=name, path=output / kind))
     return paths
 

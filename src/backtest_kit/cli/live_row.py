@@ -32,7 +32,7 @@ class Row:
     revenue: float | None = None
     trades: int = 0
     pnl: float = 0.0
-    told: Tick | None = None
+    reported: Tick | None = None
     last_step: int | None = None
     missed: int = 0
     errors: int = 0

@@ -121,7 +121,7 @@ class _Session:
         return gathered.result()
 
     def _tell_failures(self) -> None:
-        """Say which runs have failed while others go on: nobody should believe they run."""
+        """Print which runs have failed while others go on."""
         for job, task in zip(self._jobs, self._tasks, strict=True):
             if (
                 task.done()
@@ -193,7 +193,7 @@ class _Session:
             self._print(transition_line(event))
 
     def _print(self, line: str) -> None:
-        """Print a line; where nobody reads any more, say so once and go on."""
+        """Print a line; if the output is closed, say so once and go on."""
         if self._unread:
             return
         try:
@@ -201,10 +201,10 @@ class _Session:
         except BrokenPipeError:
             self._unread = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            _say("nobody reads the output any more; the runs go on without it")
+            _say("the output is closed; the runs go on without it")
 
     def _now(self) -> int:
-        """Return the time that the table tells; a replay's is that of its newest step."""
+        """Return the time that the table shows; in a replay, that of its newest step."""
         if not self._recorded:
             return wall_ms()
         begun = [record.until for record in self.records() if record.until]
@@ -240,14 +240,14 @@ class _Session:
 
 
 @contextmanager
-def _handlers(told: Callable[[int], None]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to `told`, in the event loop."""
+def _handlers(received: Callable[[int], None]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM to `received`, in the event loop."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         # not loop.add_signal_handler, which Windows has not
-        signal.signal(number, lambda got, _: loop.call_soon_threadsafe(told, got))
+        signal.signal(number, lambda got, _: loop.call_soon_threadsafe(received, got))
     try:
         yield
     finally:

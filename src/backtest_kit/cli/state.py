@@ -84,7 +84,7 @@ def _owner(folder: Path) -> str:
         return "no process runs on it"
     alive = owner.alive()
     if alive is None:
-        return f"in use by {owner}, as far as can be told from here"
+        return f"in use by {owner}, as far as can be seen from here"
     return f"in use by {owner}" if alive else f"left by {owner}, which runs no more"
 
 
@@ -129,7 +129,7 @@ def _show(run: StoredRun, console: Console) -> None:
             )
         )
     if run.state.outbox:
-        console.print(f"{len(run.state.outbox)} transitions may have to be told again")
+        console.print(f"{len(run.state.outbox)} transitions may be reported again")
     for entry in run.transitions[-_SHOWN:]:
         console.print(Text(_line(entry.tick or entry.milestone)), soft_wrap=True)
     left = len(run.transitions) - _SHOWN
