@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.fast_forward import pending_until
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.signal import SignalRow
 
@@ -120,7 +120,7 @@ def fast_forward_nanoseconds():
     """The slope of `pending_until` over the length of a life, and its constant."""
     n = 200_000
     flat = np.full(n, 100.0)
-    tape = Tape(0, flat, flat, flat, flat, flat)
+    bars = Bars(0, flat, flat, flat, flat, flat)
 
     def life(minutes):
         row = SignalRow(
@@ -137,7 +137,7 @@ def fast_forward_nanoseconds():
             pending_at=0,
         )
         config = Config()
-        return best(lambda: [pending_until(row, tape, 0, config) for _ in range(20)])[0] / 20
+        return best(lambda: [pending_until(row, bars, 0, config) for _ in range(20)])[0] / 20
 
     short, long = life(1_000), life(150_000)
     slope = (long - short) / 149_000

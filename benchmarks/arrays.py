@@ -18,7 +18,7 @@ from rich.table import Table
 import backtest_kit as bk
 from backtest_kit._arrays.simulation import SignalRows, compile_kernel, run_kernel
 from backtest_kit._data.series import average_prices
-from backtest_kit._rules.tape import Tape
+from backtest_kit._rules.bars import Bars
 from backtest_kit._values.config import Config
 from backtest_kit._walker.trial import TrialSetup, run_trial
 
@@ -103,11 +103,11 @@ def strategy(fast=FAST, slow=SLOW, goal=GOAL, stop=STOP):
     return get_signals
 
 
-def by_hand(tape, side, config):
+def by_hand(bars, side, config):
     room = len(side) // 2 + 1
     opened, closed, profit = np.empty(room, int), np.empty(room, int), np.empty(room)
     costs = config.percent_fee, config.percent_slippage
-    n = loop_by_hand(tape.price, tape.fill, side, GOAL, STOP, LIFE, *costs, opened, closed, profit)
+    n = loop_by_hand(bars.price, bars.fill, side, GOAL, STOP, LIFE, *costs, opened, closed, profit)
     return opened[:n], closed[:n], profit[:n]
 
 
@@ -117,34 +117,34 @@ def market():
     return asyncio.run(source.get_candles("X", "1m", since, YEAR + 3 * 1440))
 
 
-def tape_of(candles):
+def bars_of(candles):
     t, o, h, low, c, v = candles.columns()
-    return Tape(int(t[0]) + 60_000, average_prices(h, low, c, v, 5), c, o, h, low)
+    return Bars(int(t[0]) + 60_000, average_prices(h, low, c, v, 5), c, o, h, low)
 
 
 def play_of(candles, signals, timeline):
     return SignalRows(signals, int(candles.timestamp[0]), "1m", timeline, Config())
 
 
-def kernel_rows(table, candles, tape):
+def kernel_rows(table, candles, bars):
     """The kernel alone, and a whole run, against the loop by hand."""
     config = Config()
-    timeline = range(tape.first + SLOW * 60_000, tape.stop, 60_000)
+    timeline = range(bars.first + SLOW * 60_000, bars.stop, 60_000)
     signals = strategy()(candles)
     play = play_of(candles, signals, timeline)
-    found = run_kernel(tape, play)
-    opened, closed, profit = by_hand(tape, signals.side, config)
-    assert (found.pending_at == tape.first + opened * 60_000).all()
-    assert (found.closed_at == tape.first + closed * 60_000).all()
+    found = run_kernel(bars, play)
+    opened, closed, profit = by_hand(bars, signals.side, config)
+    assert (found.pending_at == bars.first + opened * 60_000).all()
+    assert (found.closed_at == bars.first + closed * 60_000).all()
     assert (found.pnl == profit).all()
-    own, hand = best(lambda: run_kernel(tape, play), lambda: by_hand(tape, signals.side, config))
+    own, hand = best(lambda: run_kernel(bars, play), lambda: by_hand(bars, signals.side, config))
     name = f"kernel alone, {len(found):,} trades"
     table.add_row(name, f"{own * 1e3:.2f} ms", f"{hand / own:.2f} of the loop by hand", "0.3")
 
     engine = bk.Engine()
     with engine:
         bk.add_exchange(bk.exchanges.FrameExchange(candles))
-        begin = datetime.fromtimestamp((tape.first + 2 * SLOW * 60_000) / 1000, UTC)
+        begin = datetime.fromtimestamp((bars.first + 2 * SLOW * 60_000) / 1000, UTC)
         frame = bk.FrameSchema(
             frame_name="year",
             interval="1m",
@@ -177,7 +177,7 @@ def kernel_rows(table, candles, tape):
             )
 
     def whole(mean):
-        fresh = tape_of(candles)
+        fresh = bars_of(candles)
         return by_hand(fresh, crossing(mean, candles.close), config)
 
     began = time.perf_counter()
@@ -212,7 +212,7 @@ def main():
         table.add_column(column, justify="left" if column == "Measured" else "right")
     compile_kernel()
     candles = market()
-    kernel_rows(table, candles, tape_of(candles))
+    kernel_rows(table, candles, bars_of(candles))
     Console(width=140).print(table)
 
 

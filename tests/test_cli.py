@@ -215,7 +215,7 @@ def test_check_names_a_look_into_the_future_and_how_much_is_remembered(tmp_path)
     assert rows.pop(20) == found["signals"] > 100  # 30 candles are needed
     assert rows == {40: 0, 80: 0, 160: 0}
     (tmp_path / "plain.py").write_text(SLOW)
-    one_line(run("check", "plain.py", *span, cwd=tmp_path), "no such strategy with get_signals")
+    one_line(run("check", "plain.py", *span, cwd=tmp_path), "registers no array strategy")
     early = run("check", "arrays.py", "--symbol", "X", "--from", "1970-01-01", cwd=tmp_path)
     one_line(early, "--to")
 

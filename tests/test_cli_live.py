@@ -276,7 +276,7 @@ def test_a_pipe_that_nobody_reads_does_not_stop_the_runs(place, start):
     process.stdout.close()
     errors = process.stderr.read()
     assert process.wait(30) == 0
-    assert "nobody reads the output any more; the runs go on without it" in errors
+    assert "the output is closed; the runs go on without it" in errors
     report = run("report", "live", "--state", "state/replay", cwd=place)
     assert "## Trades" in report.stdout
     assert report.stdout.startswith("# Live run of often on X")

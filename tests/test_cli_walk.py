@@ -169,6 +169,7 @@ def test_windows_are_in_the_report(place):
     more = ("--train", "10h", "--test", "5h", "--embargo", "30m", "--anchored")
     done = walk("many.py", "--symbol", "X", "--data", "x.csv", *more, cwd=place)
     assert done.returncode == 0, done.stderr
+    assert "Walk-forward, out of sample: " in done.stdout
     assert "windows chose" in (place / "dump" / "walker" / "X-walk.md").read_text()
 
 

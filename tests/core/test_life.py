@@ -6,9 +6,9 @@ is played mirrored for a short as well.
 
 import pytest
 
+from backtest_kit._rules.bars import Bar
 from backtest_kit._rules.profit import crossed
 from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
-from backtest_kit._rules.tape import Bar
 from backtest_kit._values.config import Config, configure
 from backtest_kit._values.signal import SignalRow
 

@@ -74,7 +74,7 @@ def test_a_failed_registration_does_not_poison_the_name():
         ({"start_date": START + timedelta(seconds=1)}, "must be a whole minute"),
         ({"interval": "1w"}, "unknown interval '1w'"),
         ({"start_date": "2024-01-01"}, "must be a datetime"),
-        ({"frame_name": ""}, "frame_name must be a text"),
+        ({"frame_name": ""}, "frame_name must be a non-empty string"),
         ({"callbacks": {"on_frame": print}}, "unknown callback 'on_frame'"),
         ({"colour": 1}, "has no field 'colour'"),
     ],

@@ -340,7 +340,7 @@ def test_arrays_give_what_steps_give(compiled, run, warmup, bracket, chunk):
     run = run._replace(shift=run.shift + 10, length=min(run.length, run.candles))
     strategy, rows = array_strategy(run, warmup, bracket), run.rows()
     used = []
-    original = FrameDriver.play_table
+    original = FrameDriver.tabulate
 
     async def watched(driver, **how):
         if not compiled:
@@ -355,9 +355,9 @@ def test_arrays_give_what_steps_give(compiled, run, warmup, bracket, chunk):
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr("backtest_kit._backtest.driver.load_kernel", lambda engine: None)
-        patch.setattr(FrameDriver, "play_table", watched)
+        patch.setattr(FrameDriver, "tabulate", watched)
         fast = trial(run, strategy, rows, chunk)
-        patch.setattr(FrameDriver, "play_table", never)
+        patch.setattr(FrameDriver, "tabulate", never)
         slow = trial(run, strategy, rows, chunk)
     if ready:
         kernel_ready.set()

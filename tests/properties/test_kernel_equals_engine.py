@@ -21,7 +21,7 @@ from backtest_kit._arrays.simulate import simulate
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._backtest.array_results import ArrayResults
 from backtest_kit._data.series import average_prices
-from backtest_kit._rules.tape import Tape
+from backtest_kit._rules.bars import Bars
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import REASONS, ProfitLoss, TickCancelled, TickClosed
 from backtest_kit._values.signal import SignalRow
@@ -69,17 +69,17 @@ easy = st.builds(
 )
 
 
-def tape_of(rows, config):
+def bars_of(rows, config):
     """The 1m market without gaps, as the engine sees it."""
     t, o, h, low, c, v = (
         np.array(column) for column in zip(*reference.fill_gaps(rows), strict=True)
     )
     average = average_prices(h, low, c, v, config["avg_price_candles_count"])
     fill = average if config["fill_price"] == "average" else c
-    return Tape(int(t[0]) + MINUTE, average, fill, o, h, low)
+    return Bars(int(t[0]) + MINUTE, average, fill, o, h, low)
 
 
-def play_of(case, more, tape, rows):
+def play_of(case, more, bars, rows):
     """Random signals near the market, some of them invalid, asked for along a frame.
 
     There is one for each candle up to the last that has closed and is no gap.
@@ -91,8 +91,8 @@ def play_of(case, more, tape, rows):
     if (rows[-1][0] + MINUTE) % interval == 0:
         last = rows[-1][0]
     n = max(last // interval - opens // interval + 1, 0)
-    closes_at = np.clip(tape.row(opens + (np.arange(n) + 1) * interval), 0, len(tape.open) - 1)
-    near = tape.open[closes_at]
+    closes_at = np.clip(bars.row(opens + (np.arange(n) + 1) * interval), 0, len(bars.open) - 1)
+    near = bars.open[closes_at]
     side = np.where(rng.random(n) < 0.5, 1, -1) * (rng.random(n) < case.ask_rate)
     away = [0.0, 0.4, 0.6, 1.5, 4.0, 16.0]
     often = [0, 0, 0.1, 0.3, 0.2, 0.4] if more.easy else [0.02, 0.03, 0.35, 0.3, 0.15, 0.15]
@@ -180,7 +180,7 @@ async def live(play):
         pass
 
 
-def ticks(table, tape):
+def ticks(table, bars):
     """The rows of a table as the engine would tell them."""
     for i in range(len(table)):
         scheduled, filled, at = (
@@ -198,7 +198,7 @@ def ticks(table, tape):
             price_limit=None if np.isnan(limit := table.price_limit[i]) else float(limit),
             **WHERE,
         )
-        place = {**WHERE, "timestamp": at, "current_price": tape.bar(at).price, "signal": row}
+        place = {**WHERE, "timestamp": at, "current_price": bars.bar(at).price, "signal": row}
         reason = REASONS[table.reason[i]]
         if filled < 0:
             assert np.isnan(table.pnl[i])
@@ -217,9 +217,9 @@ def ticks(table, tape):
 
 def compare(case, more, **how):
     rows = market(case.seed, case.minutes, coarse=case.coarse)
-    tape = tape_of(rows, case.config)
-    play = play_of(case, more, tape, rows)
-    table = kernel.run_kernel(tape, play)
+    bars = bars_of(rows, case.config)
+    play = play_of(case, more, bars, rows)
+    table = kernel.run_kernel(bars, play)
     try:
         ended, record = by_the_engine(case, more, rows, play, **how)
     except bk.ConfigError:  # no frame is the close of a candle of the interval
@@ -228,9 +228,9 @@ def compare(case, more, **how):
         assert not table.calls
         return
     except bk.DataRangeError:  # a frame that begins where the data do, or goes on where they ended
-        assert table.unpriced == len(play.timeline) or tape.stop <= play.timeline[-1]
+        assert table.unpriced == len(play.timeline) or bars.stop <= play.timeline[-1]
         return
-    assert list(ticks(table, tape)) == ended
+    assert list(ticks(table, bars)) == ended
     errors = {kind: (seen.count, seen.when) for kind, seen in record.error_kinds.items()}
     invalid = errors.pop(("get_signal", "SignalError"), (0, -1))
     assert (table.invalid, table.first_invalid) == invalid
@@ -240,7 +240,7 @@ def compare(case, more, **how):
     assert table.unanswered + table.unpriced == record.warming + too_early
     assert table.calls == record.calls + table.unanswered - too_early
     # where the data end inside the frame, a jump over throttled frames may go on behind them
-    if tape.stop > play.timeline[-1] or "listen" not in how:
+    if bars.stop > play.timeline[-1] or "listen" not in how:
         assert (table.frames == len(play.timeline)) == record.complete
         assert table.frames == record.frames
     assert min(table.unpriced, table.held, table.throttled) >= 0
@@ -265,16 +265,16 @@ def test_the_kernel_equals_the_engine_that_tells_of_each_minute(case, more):
 def test_the_kernel_equals_a_live_run_on_a_virtual_clock(case, more):
     case = case._replace(frame="1m")
     rows = market(case.seed, case.minutes, coarse=case.coarse)
-    tape = tape_of(rows, case.config)
-    play = play_of(case, more, tape, rows)
-    timeline = range(tape.first + more.shift * MINUTE, tape.stop, MINUTE)
-    table = kernel.run_kernel(tape, msgspec.structs.replace(play, timeline=timeline))
+    bars = bars_of(rows, case.config)
+    play = play_of(case, more, bars, rows)
+    timeline = range(bars.first + more.shift * MINUTE, bars.stop, MINUTE)
+    table = kernel.run_kernel(bars, msgspec.structs.replace(play, timeline=timeline))
     ended = []
     with bk.Engine():
         bk.use_persist_adapter(MemoryAdapter())
         register(case, more, rows, play, ended)
         asyncio.run(live(msgspec.structs.replace(play, timeline=timeline)))
-    found = [*ticks(table, tape)]
+    found = [*ticks(table, bars)]
     while found and "end_of_data" in (
         getattr(found[-1], "reason", None),
         getattr(found[-1], "close_reason", None),
@@ -286,13 +286,13 @@ def test_the_kernel_equals_a_live_run_on_a_virtual_clock(case, more):
 @given(cases, mores)
 def test_plain_python_finds_the_same_table(case, more):
     rows = market(case.seed, case.minutes, coarse=case.coarse)
-    tape = tape_of(rows, case.config)
-    play = play_of(case, more, tape, rows)
-    compiled = kernel.run_kernel(tape, play)
+    bars = bars_of(rows, case.config)
+    play = play_of(case, more, bars, rows)
+    compiled = kernel.run_kernel(bars, play)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel, "simulator", lambda: simulate)
         simulation = kernel.Simulation()
-        simulation.play(tape, play)
+        simulation.run(bars, play)
     for name in TradeTable.__struct_fields__:
         one, other = getattr(compiled, name), getattr(simulation.table(), name)
         assert np.array_equal(one, other, equal_nan=name.startswith(("price", "pnl", "average")))
@@ -365,8 +365,8 @@ def compare_results(case, more, **how):
         if case.interval not in ("1m", "3m", "5m"):  # or there are no candles for the warm-up
             case = case._replace(interval="3m")
     rows = market(case.seed, case.minutes, coarse=case.coarse)
-    tape = tape_of(rows, case.config)
-    play = play_of(case, more, tape, rows)
+    bars = bars_of(rows, case.config)
+    play = play_of(case, more, bars, rows)
     from_kernel, looked = backtest(case, more, rows, play, stepped=False, **how)
     stepped, _ = backtest(case, more, rows, play, stepped=True, **how)
     for one, other in zip(from_kernel, stepped, strict=True):
@@ -403,7 +403,7 @@ def test_results_come_from_the_kernel_with_milestones_and_waiting_signals():
     for seed in range(40):
         case = Case(seed, 600, "1m", "3m", 0.3, False, config)
         rows = market(seed, 600)
-        play = play_of(case, more, tape_of(rows, config), rows)
+        play = play_of(case, more, bars_of(rows, config), rows)
         found, looked = backtest(case, more, rows, play, stepped=False)
         if found[1]["partials"] and found[1]["waited"] and len(looked) > len(found[0]) > 3:
             break

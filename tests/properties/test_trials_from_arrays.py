@@ -86,7 +86,7 @@ def fast_and_slow(case, warmup, bracket, broken, shift, length, symbols, chunk):
     end = start + max(int(case.minutes * length) - shift, 0) * MINUTE
     timeline = range(start, end + 1, INTERVALS[case.frame])
     used = []
-    original = FrameDriver.play_table
+    original = FrameDriver.tabulate
 
     async def watched(driver, **how):
         used.append(await original(driver, **how))
@@ -96,9 +96,9 @@ def fast_and_slow(case, warmup, bracket, broken, shift, length, symbols, chunk):
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FrameDriver, "play_table", watched)
+        patch.setattr(FrameDriver, "tabulate", watched)
         fast = trial(case, strategy, timeline, symbols, chunk)
-        patch.setattr(FrameDriver, "play_table", never)
+        patch.setattr(FrameDriver, "tabulate", never)
         slow = trial(case, strategy, timeline, symbols, chunk)
     if (
         isinstance(fast, TrialResult)

@@ -133,7 +133,7 @@ def _otherwise(
         column.flags.writeable = False
     try:
         there = evaluate(function, Candles.view(tuple(columns), 0, len(places)))  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001 - for whatever reason: windows alone will tell
+    except Exception:  # noqa: BLE001 - whatever the reason: single windows decide
         return [*rows]
     own = np.arange(warmup - 1, len(places), warmup)
     other = signals.side[ends] != there.side[own]

@@ -7,7 +7,7 @@ milestones, events.
 This is plain Python over NumPy's searches; the kernel is the same function, compiled by Numba
 together with the rules and with searches of its own (`kernel`).
 
-Time is counted in steps: step k of a tape is the instant at which its base candle k closes.
+Time is counted in steps: step k of the bars is the instant at which its base candle k closes.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Columns(NamedTuple):
 
     Trigger "vwap" sees flat candles at the average price. `touch_low` and `touch_high` are what a
     search compares with levels: lows and highs, beyond every level where the market is closed.
-    `next_open` is as in `Tape`, empty where the market never closes.
+    `next_open` is as in `Bars`, empty where the market never closes.
     """
 
     price: Floats

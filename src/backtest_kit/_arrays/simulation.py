@@ -17,9 +17,9 @@ from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.signals import Signals, read_only
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._rules.asking import Stride, stride
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import profit
 from backtest_kit._rules.proposal import limits_of
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError
@@ -73,17 +73,17 @@ class Simulation:
         """The index of the next frame, and of the first at which the strategy may be asked."""
         return int(self._state[plain.FRAME]), int(self._state[plain.ASKS_FROM])
 
-    def play(self, tape: Tape, rows: SignalRows, until: int | None = None) -> None:
-        """Go on up to frame `until` (all of them); the tape reaches to the end of the last trade.
+    def run(self, bars: Bars, rows: SignalRows, until: int | None = None) -> None:
+        """Go on up to frame `until` (all of them); the bars reach to the end of the last trade.
 
-        The first tape reaches back to the start of the frame, with the candles of the average
+        The first bars reach back to the start of the frame, with the candles of the average
         price before it.
         """
         frames, state = len(rows.timeline), self._state
-        columns, rules = _job(tape, rows, frames if until is None else min(until, frames))
-        self._config, self._step = rows.config, tape.step
-        if not state[plain.CALLS]:  # before there is an average price, nobody is asked
-            known = min(rows.config.avg_price_candles_count - 1, len(tape.price))
+        columns, rules = _job(bars, rows, frames if until is None else min(until, frames))
+        self._config, self._step = rows.config, bars.step
+        if not state[plain.CALLS]:  # no calls before there is an average price
+            known = min(rows.config.avg_price_candles_count - 1, len(bars.price))
             priced = min(max(-((rules.start - known) // rules.step), self._begin), frames)
             self._unpriced, state[plain.FRAME] = priced - self._begin, priced
         if not rules.hop:
@@ -102,7 +102,7 @@ class Simulation:
                     "real": real[:, :written].copy(),
                     "side": columns.side[row],
                     "minutes": lives.astype(np.int64),
-                    "average": tape.price[whole[plain.CLOSED, :written] - rules.epoch],
+                    "average": bars.price[whole[plain.CLOSED, :written] - rules.epoch],
                 }
             )
 
@@ -150,10 +150,10 @@ class Simulation:
         )
 
 
-def run_kernel(tape: Tape, rows: SignalRows) -> TradeTable:
+def run_kernel(bars: Bars, rows: SignalRows) -> TradeTable:
     """Return every signal that came to an end, as the engine would without risk profiles.
 
-    The tape reaches from the start of the frame (with the candles of the average price before it)
+    The bars reach from the start of the frame (with the candles of the average price before it)
     to the end of the last trade, or to the end of the data.
 
     Raises:
@@ -161,21 +161,21 @@ def run_kernel(tape: Tape, rows: SignalRows) -> TradeTable:
         ValueError: an instant is off its grid, or the interval is unknown.
     """
     compile_kernel()
-    return _run(tape, rows)
+    return _run(bars, rows)
 
 
-def reached(tape: Tape, table: TradeTable, percent: float) -> npt.NDArray[np.bool_]:
+def reached(bars: Bars, table: TradeTable, percent: float) -> npt.NDArray[np.bool_]:
     """Say of each trade, shape (N,), if a price was ever `percent` off its entry before its end.
 
     As a milestone is reached: by the average price, after the step of the entry and before that of
     the close (the end of the data closes a trade after its last step).
     """
-    since = (table.pending_at - tape.first) // tape.step + 1
-    until = (table.closed_at - tape.first) // tape.step
+    since = (table.pending_at - bars.first) // bars.step + 1
+    until = (table.closed_at - bars.first) // bars.step
     until += table.reason == REASONS.index("end_of_data")
     found = np.zeros(len(table), dtype=np.bool_)
-    if len(table) and until[-1] == len(tape.price):  # no index for it below
-        span = tape.price[since[-1] : until[-1]]
+    if len(table) and until[-1] == len(bars.price):  # no index for it below
+        span = bars.price[since[-1] : until[-1]]
         away = np.abs(span - table.price_open[-1]) / table.price_open[-1] * 100
         found[-1] = table.pending_at[-1] >= 0 and bool((away >= percent).any())
         until[-1] = since[-1]
@@ -184,7 +184,7 @@ def reached(tape: Tape, table: TradeTable, percent: float) -> npt.NDArray[np.boo
         bounds = np.column_stack((since[which], until[which])).ravel()
         entry = table.price_open[which]
         for furthest in (np.maximum.reduceat, np.minimum.reduceat):
-            away = np.abs(furthest(tape.price, bounds)[::2] - entry) / entry * 100
+            away = np.abs(furthest(bars.price, bounds)[::2] - entry) / entry * 100
             found[which] |= away >= percent
     return found
 
@@ -199,7 +199,7 @@ def simulator() -> Simulate:
 
 
 def compile_kernel(logger: logging.Logger | None = None) -> None:
-    """Make the kernel ready, once a process; the log is told what takes so long.
+    """Make the kernel ready, once a process; what takes long is logged.
 
     Raises:
         BacktestKitError: Numba is missing.
@@ -223,36 +223,36 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
             kept = "not kept, as no folder can be written to" if folder is None else f"in {folder}"
             logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
         flat = read_only(np.ones(1))
-        signals, tape = Signals(np.zeros(1), 1, 1, 1), Tape(0, flat, flat, flat, flat, flat)
-        columns, rules = _job(tape, SignalRows(signals, 0, "1m", range(0, 1, MINUTE), Config()), 1)
+        signals, bars = Signals(np.zeros(1), 1, 1, 1), Bars(0, flat, flat, flat, flat, flat)
+        columns, rules = _job(bars, SignalRows(signals, 0, "1m", range(0, 1, MINUTE), Config()), 1)
         whole, real = np.empty((7, _ROOM), dtype=np.int64), np.empty((5, _ROOM))
         kernel.simulate(columns, rules, np.zeros(7, dtype=np.int64), whole, real)
         kernel.window_means(flat, 1)
         kernel_ready.set()
 
 
-def _run(tape: Tape, rows: SignalRows) -> TradeTable:
+def _run(bars: Bars, rows: SignalRows) -> TradeTable:
     simulation = Simulation()
-    simulation.play(tape, rows)
+    simulation.run(bars, rows)
     return simulation.table()
 
 
-def _job(tape: Tape, rows: SignalRows, until: int) -> tuple[plain.Columns, plain.Rules]:
+def _job(bars: Bars, rows: SignalRows, until: int) -> tuple[plain.Columns, plain.Rules]:
     config, signals, interval = rows.config, rows.signals, interval_ms(rows.interval)
-    base = tape.step
-    start, step = rows.timeline.start - tape.first, rows.timeline.step
+    base = bars.step
+    start, step = rows.timeline.start - bars.first, rows.timeline.step
     if start % base or step % base or interval % base or rows.opens % interval:
         raise ValueError(f"{rows.timeline} and opens={rows.opens} must be on their grids")
     asked, wick = rows.stride, config.exit_trigger == "wick"
     hop, phase = (0, 0) if asked is None else (asked.hop, asked.phase)
-    flat = tape.price, tape.price, tape.price
-    low, high = (tape.low, tape.high) if wick else (tape.price, tape.price)
-    next_open = _NEVER_CLOSED if tape.next_open is None else tape.next_open
-    if tape.next_open is not None:
+    flat = bars.price, bars.price, bars.price
+    low, high = (bars.low, bars.high) if wick else (bars.price, bars.price)
+    next_open = _NEVER_CLOSED if bars.next_open is None else bars.next_open
+    if bars.next_open is not None:
         closed = next_open != np.arange(len(next_open))
         low, high = np.where(closed, np.inf, low), np.where(closed, -np.inf, high)
     columns: tuple[npt.NDArray[Any], ...] = (
-        *(tape.price, tape.fill, *((tape.open, tape.high, tape.low) if wick else flat)),
+        *(bars.price, bars.fill, *((bars.open, bars.high, bars.low) if wick else flat)),
         *(signals.side, signals.price_take_profit, signals.price_stop_loss),
         *(signals.minute_estimated_time, signals.price_open, low, high, next_open),
     )
@@ -266,7 +266,7 @@ def _job(tape: Tape, rows: SignalRows, until: int) -> tuple[plain.Columns, plain
         phase=phase,
         rows=hop * step // interval,
         rest=hop * step % interval // base,
-        epoch=tape.first // base,
+        epoch=bars.first // base,
         interval=interval // base,
         base=rows.opens // interval + 1,
         first_row=max(rows.first_row, 0),
@@ -276,7 +276,7 @@ def _job(tape: Tape, rows: SignalRows, until: int) -> tuple[plain.Columns, plain
         wait=-(-min(config.schedule_await_minutes, _FOREVER) * MINUTE // base),
         minutes=base // MINUTE,
         limits=limits_of(config),
-        last=tape.last_row,
+        last=bars.last_row,
     )
     return plain.Columns(*map(_column, columns)), rules
 

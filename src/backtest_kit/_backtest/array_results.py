@@ -6,7 +6,13 @@ from typing import Final, NamedTuple
 
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.trade_results import results_of
-from backtest_kit._backtest.array_session import ArraySession, Span, load_kernel, playable, watched
+from backtest_kit._backtest.array_session import (
+    ArraySession,
+    Span,
+    can_be_simulated,
+    has_result_listeners,
+    load_kernel,
+)
 from backtest_kit._backtest.array_table import milestones_of
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions
@@ -48,7 +54,7 @@ class ArrayResults:
         self._stride = stride
         self._session = session
         self._span: _SpanResults | None = None
-        self._stepped_until = 0 if playable(run.strategy) else len(timeline)
+        self._stepped_until = 0 if can_be_simulated(run.strategy) else len(timeline)
 
     async def ready(self, frame: int, asks_from: int) -> bool:
         """Say whether there is something to take at `frame`, `asks_from` being as in `NextResult`.
@@ -58,19 +64,20 @@ class ArrayResults:
         """
         if frame < self._stepped_until:
             return False
-        if watched(self._run.engine):
+        if has_result_listeners(self._run.engine):
             self._span = None
             return False
         if self._span is None:
             span = await self._play(frame, asks_from)
-            self._span = None if watched(self._run.engine) else span  # by now, perhaps
+            # a listener may have been added during the await
+            self._span = None if has_result_listeners(self._run.engine) else span
         return self._span is not None
 
     def first_call(self, frame: int, asks_from: int) -> int:
         """Return the first frame from `frame` on at which the strategy is asked."""
         assert self._span is not None
         due = self._stride.first(frame, asks_from)
-        return self._session.first_open(self._span.tape, due)
+        return self._session.first_open(self._span.bars, due)
 
     def take(self) -> NextResult:
         """Return what comes next, and put it into the record of the run."""
@@ -102,10 +109,10 @@ class ArrayResults:
     async def _has_no_price(self, frame: int) -> bool:
         run, when = self._run, self._timeline[frame]
         try:
-            tape = await run.view.tape(run.symbol, when, when)
+            bars = await run.view.bars(run.symbol, when, when)
         except DataError:
             return False
-        return when < tape.first + (run.config.avg_price_candles_count - 1) * tape.step
+        return when < bars.first + (run.config.avg_price_candles_count - 1) * bars.step
 
 
 def load_kernel_where_it_pays(run: Run, calls: int) -> None:
@@ -121,7 +128,7 @@ class _SpanResults:
 
     def __init__(self, span: Span, run: Run) -> None:
         self._span = span
-        self.tape = span.tape
+        self.bars = span.bars
         self._results = results_of(span.table, run.record.names)
         self._asked = 0
         self._calls = iter(span.table.asked.tolist())
@@ -139,7 +146,7 @@ class _SpanResults:
         if isinstance(tick, TickClosed):
             assert row.pending_at is not None
             if row.pending_at != row.scheduled_at:
-                opened_at = float(span.tape.price[span.tape.row(row.pending_at)])
+                opened_at = float(span.bars.price[span.bars.row(row.pending_at)])
                 run.record.add(transitions.opened(row, row.pending_at, opened_at))
             for event in self._milestones.pop(row.id, ()):
                 run.record.add(event)

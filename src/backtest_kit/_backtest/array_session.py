@@ -9,20 +9,20 @@ import numpy as np
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.simulation import SignalRows, Simulation, compile_kernel
 from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._backtest.answers import Answers, Chunk
+from backtest_kit._backtest.strategy_caller import SignalChunk, StrategyCaller
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.asking import Stride
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.proposal import limits_of
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError, DataRangeError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.time import INTERVALS, MINUTE, frames_before
 
-#: Where the results of steps are told; where someone listens, a run is stepped through.
-TOLD: Final[tuple[Channel, ...]] = (
+#: The channels of the results of steps; a run with listeners to one is stepped through.
+RESULT_CHANNELS: Final[tuple[Channel, ...]] = (
     *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk", "performance"),
 )
 
@@ -35,8 +35,8 @@ class Span(NamedTuple):
     """
 
     table: TradeTable
-    tape: Tape
-    chunk: Chunk
+    bars: Bars
+    chunk: SignalChunk
     frame: int
     asks_from: int
     late: DataRangeError | None
@@ -45,11 +45,11 @@ class Span(NamedTuple):
 class ArraySession:
     """Plays a run's frames, as many at a time as candles are loaded for."""
 
-    def __init__(self, run: Run, timeline: range, stride: Stride, answers: Answers) -> None:
+    def __init__(self, run: Run, timeline: range, stride: Stride, caller: StrategyCaller) -> None:
         self._run = run
         self._timeline = timeline
         self._stride = stride
-        self._answers = answers
+        self._caller = caller
         self._asked = False
 
     async def advance(self, frame: int, asks_from: int) -> Span | None:
@@ -67,14 +67,14 @@ class ArraySession:
             return None
         span = config.candles_per_chunk * INTERVALS[config.base_interval]
         begin, when = timeline[frame], timeline[due]
-        tape = await view.tape(symbol, begin, min(timeline[-1], when + span))
-        while (opened := self.first_open(tape, due)) != due:
+        bars = await view.bars(symbol, begin, min(timeline[-1], when + span))
+        while (opened := self.first_open(bars, due)) != due:
             if opened >= len(timeline):
                 return None
             due, when = opened, timeline[opened]
-            tape = await view.tape(symbol, begin, min(timeline[-1], when + span))
+            bars = await view.bars(symbol, begin, min(timeline[-1], when + span))
         asked, late = when, None
-        if begin < tape.first + (config.avg_price_candles_count - 1) * tape.step:
+        if begin < bars.first + (config.avg_price_candles_count - 1) * bars.step:
             return None  # there is no average price yet
         try:
             await view.window_async(symbol, interval, warmup, when)
@@ -83,54 +83,54 @@ class ArraySession:
             if self._asked or segment is None or not segment.begins:
                 return None
             late, asked = error, (segment.first_index + warmup) * segment.step
-        chunk = self._answers.chunk(asked, furthest=True)
+        chunk = self._caller.chunk(asked, furthest=True)
         if chunk is None:
             return None
-        longest = _longest(chunk, config, tape.step)
+        longest = _longest(chunk, config, bars.step)
         # what ends in closed time goes on to the next open step: a wait for a fill, then a trade
-        reach = tape.last + tape.step - longest - tape.longest_rest
+        reach = bars.last + bars.step - longest - bars.longest_rest
         until = frames_before(timeline, min(chunk.stop, reach))
         if until <= due:  # the frame ends, or the data: trades go on behind what is loaded
             until = frames_before(timeline, min(chunk.stop, when + span))
             last, rest = timeline[until - 1], -1
-            while rest < tape.longest_rest:
-                rest = tape.longest_rest
-                tape = await view.tape(symbol, begin, last + longest + rest)
-            if until <= due or tape.stop <= last:
+            while rest < bars.longest_rest:
+                rest = bars.longest_rest
+                bars = await view.bars(symbol, begin, last + longest + rest)
+            if until <= due or bars.stop <= last:
                 return None
         simulation = Simulation(frame, asks_from)
         rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        simulation.play(tape, rows, until)
+        simulation.run(bars, rows, until)
         self._asked = True
-        return Span(simulation.table(), tape, chunk, *simulation.place, late)
+        return Span(simulation.table(), bars, chunk, *simulation.place, late)
 
-    def call(self, tape: Tape, number: int) -> int:
+    def call(self, bars: Bars, number: int) -> int:
         """Return the frame of a call, counted from 0, where nothing is open before it."""
-        due = self.first_open(tape, self._stride.first(0, 0))
+        due = self.first_open(bars, self._stride.first(0, 0))
         for _ in range(number):
-            due = self.first_open(tape, self._stride.first(due + 1, due + self._stride.hop))
+            due = self.first_open(bars, self._stride.first(due + 1, due + self._stride.hop))
         return due
 
-    def first_open(self, tape: Tape, due: int) -> int:
+    def first_open(self, bars: Bars, due: int) -> int:
         """Return the first frame from `due` on that is due while the market is open."""
         timeline = self._timeline
-        while due < len(timeline) and tape.first <= timeline[due] < tape.stop:
-            opens = tape.opens(timeline[due])
+        while due < len(timeline) and bars.first <= timeline[due] < bars.stop:
+            opens = bars.opens(timeline[due])
             if opens == timeline[due]:
                 break
             due = self._stride.first(frames_before(timeline, opens), due)
         return due
 
 
-def playable(strategy: StrategySchema) -> bool:
-    """Say whether arrays say all that there is to know of a strategy."""
+def can_be_simulated(strategy: StrategySchema) -> bool:
+    """Say whether a strategy's arrays are enough: it has no risk profile and no callbacks."""
     return (
         strategy.get_signals is not None and not strategy.risk_names and strategy.callbacks is None
     )
 
 
 def load_kernel(engine: Engine) -> None:
-    """Load the compiled kernel, if Numba is there; the log is told where that fails."""
+    """Load the compiled kernel, if Numba is there; a failure is logged."""
     if kernel_ready.is_set():
         return
     try:
@@ -141,12 +141,12 @@ def load_kernel(engine: Engine) -> None:
         engine.logger.info("the kernel can't be used, Python is exact but slower: %s", error)
 
 
-def watched(engine: Engine) -> bool:
-    """Say whether someone waits for the results of single steps."""
-    return engine.bus.wanted(*TOLD)
+def has_result_listeners(engine: Engine) -> bool:
+    """Say whether there are listeners to the results of single steps."""
+    return engine.bus.wanted(*RESULT_CHANNELS)
 
 
-def _longest(chunk: Chunk, config: Config, step: int) -> int:
+def _longest(chunk: SignalChunk, config: Config, step: int) -> int:
     """Return how many ms at most pass from an answer to the end of its trade, in open times.
 
     A wait for a fill and a trade both end at the first step (`step` ms apart) at or after them.

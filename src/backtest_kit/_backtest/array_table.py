@@ -1,4 +1,4 @@
-"""A backtest over arrays that nobody listens to: one table of trades for the whole frame."""
+"""A backtest over arrays without listeners: one table of trades for the whole frame."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import numpy as np
 from backtest_kit._arrays.simulation import reached
 from backtest_kit._arrays.trade_results import results_of
 from backtest_kit._arrays.trade_table import TradeTable, joined
-from backtest_kit._backtest.array_session import ArraySession, Span, playable, watched
+from backtest_kit._backtest.array_session import (
+    ArraySession,
+    Span,
+    can_be_simulated,
+    has_result_listeners,
+)
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import MILESTONES
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
@@ -25,17 +30,18 @@ from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
 
-#: What a run tells beside the results of its steps; a table can't.
-_TOLD: Final[tuple[Channel, ...]] = ("error", "backtest_progress", "done_backtest")
+#: What a run reports beside the results of its steps; a table can't.
+_OTHER_CHANNELS: Final[tuple[Channel, ...]] = ("error", "backtest_progress", "done_backtest")
 
 
-def can_be_a_table(run: Run) -> bool:
-    """Say whether a table is all that anybody wants of the run."""
-    engine = run.engine
-    return playable(run.strategy) and not watched(engine) and not engine.bus.wanted(*_TOLD)
+def can_be_tabulated(run: Run) -> bool:
+    """Say whether a table of trades is all that the run has to give: no listeners, no callbacks."""
+    if not can_be_simulated(run.strategy) or has_result_listeners(run.engine):
+        return False
+    return not run.engine.bus.wanted(*_OTHER_CHANNELS)
 
 
-async def play_table(
+async def tabulate(
     run: Run, timeline: range, stride: Stride, session: ArraySession, *, milestones: bool
 ) -> bool:
     """Fill in the record of a run from one table; false: it has to be stepped through.
@@ -48,7 +54,7 @@ async def play_table(
     tables: list[TradeTable] = []
     errors: list[tuple[int, Exception]] = []
     found: list[PartialEvent] = []
-    begin: Tape | None = None
+    begin: Bars | None = None
     frame = asks_from = 0
     try:
         while stride.first(frame, asks_from) < len(timeline):
@@ -57,7 +63,7 @@ async def play_table(
                 break
             if span.table.invalid and not any(table.invalid for table in tables):
                 errors.append(_invalid(run, span))
-            begin = begin or span.tape
+            begin = begin or span.bars
             frame, asks_from = span.frame, span.asks_from
             tables.append(span.table)
             if milestones:
@@ -90,14 +96,14 @@ async def play_table(
 
 def milestones_of(run: Run, span: Span) -> list[PartialEvent]:
     """Return the milestones of the trades of a span, in order."""
-    far = np.flatnonzero(reached(span.tape, span.table, MILESTONES[0]))
+    far = np.flatnonzero(reached(span.bars, span.table, MILESTONES[0]))
     found: list[PartialEvent] = []
     for i in far.tolist():
         tick = next(results_of(span.table, run.record.names, i))
         assert isinstance(tick, TickClosed)
         before = tick.close_timestamp
-        before += (tick.close_reason == "end_of_data") * span.tape.step
-        found += transitions.milestones(tick.signal, run.mode, span.tape, before)
+        before += (tick.close_reason == "end_of_data") * span.bars.step
+        found += transitions.milestones(tick.signal, run.mode, span.bars, before)
     return found
 
 
@@ -128,7 +134,7 @@ def doubts_of(record: RunRecord) -> tuple[int, int]:
 def _invalid(run: Run, span: Span) -> tuple[int, Exception]:
     """Return the error of the first invalid signal of a span, and when it was."""
     when, chunk = span.table.first_invalid, span.chunk
-    quote = span.tape.bar(when).quote
+    quote = span.bars.bar(when).quote
     try:
         run.accept(chunk.signals.row(chunk.row(when), quote.fill), quote, when)
     except SignalError as error:

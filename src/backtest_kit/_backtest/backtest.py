@@ -9,7 +9,7 @@ from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.task import RunTask, collect, exhaust, hang_up, run_blocking
+from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.table import write
 from backtest_kit._values.results import TickClosed
@@ -35,7 +35,7 @@ class Backtest:
             UnknownNameError: nothing is registered under one of the names.
             DataError: (while iterating) the candles can't be had.
         """
-        return _prepare(symbol, strategy_name, exchange_name, frame_name).play()
+        return _prepare(symbol, strategy_name, exchange_name, frame_name).results()
 
     @staticmethod
     def run_sync(
@@ -51,11 +51,11 @@ class Backtest:
 
         async def work() -> Sequence[TickClosed]:
             try:
-                if await driver.play_table(milestones=True):
+                if await driver.tabulate(milestones=True):
                     return driver.run.record.closed
-                return await collect(driver.play())
+                return await collect(driver.results())
             finally:
-                await hang_up(driver.run.exchange)
+                await close_exchange(driver.run.exchange)
 
         return run_blocking(work)
 
@@ -76,7 +76,7 @@ class Backtest:
 
         async def work() -> None:
             try:
-                await exhaust(driver.play())
+                await exhaust(driver.results())
             except Exception as error:
                 await driver.run.failed("backtest", error)
                 raise
@@ -138,7 +138,7 @@ class Backtest:
 def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: str) -> FrameDriver:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a text that is not empty")
+        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
     driver = prepare(
         engine,
         symbol,

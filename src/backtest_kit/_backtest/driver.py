@@ -1,4 +1,4 @@
-"""The driver of a backtest: a step per timestamp of the frame, fast-forward through each life."""
+"""The driver of a backtest: a step per timestamp of the frame, fast-forward through each signal."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
-from backtest_kit._backtest.answers import Answers
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, load_kernel
-from backtest_kit._backtest.array_table import can_be_a_table, play_table
+from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
+from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import Stride, free_from
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.fast_forward import pending_until, scheduled_until
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.errors import ConfigError
 from backtest_kit._values.events import PartialEvent
@@ -30,7 +30,7 @@ _MOST_FRAMES: Final = 4096
 
 
 class FrameDriver:
-    """The driver of one backtest, `run`; `play` may be iterated once."""
+    """The driver of one backtest, `run`; `results` may be iterated once."""
 
     def __init__(
         self,
@@ -43,22 +43,22 @@ class FrameDriver:
         self._timeline = timeline
         self._on_timeframe = on_timeframe
         self._stride = stride
-        self._answers = Answers(run)
-        self._session = ArraySession(run, timeline, stride, self._answers)
+        self._caller = StrategyCaller(run)
+        self._session = ArraySession(run, timeline, stride, self._caller)
         self._results = ArrayResults(run, timeline, stride, self._session)
         self._index = self._asks_from = 0
         self._ended_at = -1
-        self._tape: Tape | None = None
+        self._bars: Bars | None = None
         self._block = 16
         self._pacer = Pacer(run.engine.bus)
 
-    async def play_table(self, *, milestones: bool) -> bool:
-        """Do what `play` does, over arrays and for nobody; false where `play` has to.
+    async def tabulate(self, *, milestones: bool) -> bool:
+        """Do what `results` does in one pass over arrays; `False` if that can't be done.
 
-        `milestones`: they go into the record too, as all of it does where this is no trial.
+        `milestones`: enter them into the record too, as for any run that is not a trial.
         """
         run = self._run
-        if self._on_timeframe is not None or not can_be_a_table(run):
+        if self._on_timeframe is not None or not can_be_tabulated(run):
             return False
         if milestones:
             load_kernel_where_it_pays(run, len(self._timeline) // self._stride.hop)
@@ -67,7 +67,7 @@ class FrameDriver:
         began, outside = stopwatch(), current_moment.set(None)
         run.begin()
         try:
-            if not await play_table(
+            if not await tabulate(
                 run, self._timeline, self._stride, self._session, milestones=milestones
             ):
                 return False
@@ -79,8 +79,8 @@ class FrameDriver:
         run.timed("backtest_total", took)
         return True
 
-    async def play(self) -> AsyncGenerator[TickClosed, None]:
-        """Yield the closed results in order; listeners and callbacks are told of the rest."""
+    async def results(self) -> AsyncGenerator[TickClosed, None]:
+        """Yield the closed results in order; the other results go to listeners and callbacks."""
         run = self._run
         began = stopwatch()
         cancelled = False
@@ -126,10 +126,10 @@ class FrameDriver:
                     if closed is not None:
                         return closed
                     continue
-                tape = await self._reach(self._timeline[self._index])
-                if tape is None:
+                bars = await self._reach(self._timeline[self._index])
+                if bars is None:
                     return None
-                closed = await self._block_of_frames(tape)
+                closed = await self._block_of_frames(bars)
                 if closed is not None:
                     return closed
                 await self._pace()
@@ -138,7 +138,7 @@ class FrameDriver:
             current_moment.reset(outside)
 
     def _from_arrays(self) -> TickClosed | None:
-        """Do what `_block_of_frames` does, with what was found over arrays."""
+        """Do what `_block_of_frames` does, with the results found over arrays."""
         record, began = self._run.record, stopwatch()
         due = self._results.first_call(self._index, self._asks_from)
         calls, tick, frame, self._asks_from = self._results.take()
@@ -163,32 +163,32 @@ class FrameDriver:
             f"exchange {run.exchange_name!r}); take another interval, {remedy}"
         )
 
-    async def _reach(self, when: int) -> Tape | None:
-        """Return a tape that reaches the step `when`; `None`: the data end before it."""
-        tape = self._tape
-        if tape is None or when >= tape.stop:
-            tape = self._tape = await self._run.view.tape(self._run.symbol, when, when)
-            if when >= tape.stop:
-                self._run.record.data_ended_at = tape.last
+    async def _reach(self, when: int) -> Bars | None:
+        """Return bars that reach the step `when`; `None`: the data end before it."""
+        bars = self._bars
+        if bars is None or when >= bars.stop:
+            bars = self._bars = await self._run.view.bars(self._run.symbol, when, when)
+            if when >= bars.stop:
+                self._run.record.data_ended_at = bars.last
                 return None
-        return tape
+        return bars
 
     async def _pace(self) -> None:
-        """Tell of the progress and yield, where that is due."""
+        """Emit the progress and yield to other tasks, if that is due."""
         if self._pacer.due:
             self._run.progress(self._index)
             await self._pacer.yield_now()
 
-    async def _block_of_frames(self, tape: Tape) -> TickClosed | None:
+    async def _block_of_frames(self, bars: Bars) -> TickClosed | None:
         """Step through some frames, up to the first signal and the end of its life."""
         run, timeline = self._run, self._timeline
         when = timeline[self._index]
         run.risk_gate.advance_to(when)
-        if when >= tape.first and (opens := tape.opens(when)) > when:
+        if when >= bars.first and (opens := bars.opens(when)) > when:
             self._go_to(frames_before(timeline, opens))
             return None
         idle = run.wants("on_tick", "on_idle")
-        price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
+        price = bars.price[bars.row(when)] if when >= bars.first else float("nan")
         if price != price:
             run.warming(asked=False)
             self._go_to(self._index + 1)
@@ -201,15 +201,15 @@ class FrameDriver:
         if self._index < due:
             if idle:
                 if when != self._ended_at:
-                    await run.tell(self._idle(tape, when))
+                    await run.publish(self._idle(bars, when))
                 self._go_to(self._index + 1)
             else:
                 self._go_to(due)
             return None
         began, hop = stopwatch(), self._stride.hop
         last = min(due + (frames - 1) * hop + 1, len(timeline))
-        stop = tape.closes(when, min(timeline[last - 1] + 1, tape.stop), hop * timeline.step)
-        at, answer = await self._answers.ask(when, stop, hop * timeline.step, tape)
+        stop = bars.closes(when, min(timeline[last - 1] + 1, bars.stop), hop * timeline.step)
+        at, answer = await self._caller.ask(when, stop, hop * timeline.step, bars)
         asked = (at - when) // (hop * timeline.step) + 1
         run.record.calls += asked
         took = stopwatch() - began
@@ -223,17 +223,17 @@ class FrameDriver:
         run.record.until = max(run.record.until, at)
         if answer is not None:
             signal_began = stopwatch()
-            closed = await self._take(answer, tape, at)
+            closed = await self._take(answer, bars, at)
             run.timed("backtest_signal", stopwatch() - signal_began + took / asked)
             return closed
         if idle:
-            await run.tell(self._idle(tape, at))
+            await run.publish(self._idle(bars, at))
         return None
 
-    async def _take(self, answer: Any, tape: Tape, when: int) -> TickClosed | None:
+    async def _take(self, answer: Any, bars: Bars, when: int) -> TickClosed | None:
         """Validate, ask the risk profiles, then open or schedule, and follow the signal's life."""
         run = self._run
-        quote = tape.bar(when).quote
+        quote = bars.bar(when).quote
         price = quote.average
         try:
             row = run.accept(answer, quote, when)
@@ -245,81 +245,81 @@ class FrameDriver:
             return None
         minutes = row.minute_estimated_time + waits * run.config.schedule_await_minutes
         # a wait and a life are each rounded up to a step
-        until = when + minutes * MINUTE + waits * tape.step
-        self._tape = tape = await run.view.tape(run.symbol, when, until)
+        until = when + minutes * MINUTE + waits * bars.step
+        self._bars = bars = await run.view.bars(run.symbol, when, until)
         if waits:
-            await run.tell(step.scheduled(row, when, price))
-            return await self._scheduled(row, tape)
-        await run.tell(step.opened(row, when, price))
-        return await self._pending(row, tape)
+            await run.publish(step.scheduled(row, when, price))
+            return await self._scheduled(row, bars)
+        await run.publish(step.opened(row, when, price))
+        return await self._pending(row, bars)
 
-    async def _scheduled(self, row: SignalRow, tape: Tape) -> TickClosed | None:
+    async def _scheduled(self, row: SignalRow, bars: Bars) -> TickClosed | None:
         """Follow a waiting signal to its cancellation, or to the close after its activation."""
         run = self._run
         if run.wants("on_tick"):
-            turn = await self._walk_scheduled(row, tape)
+            turn = await self._walk_scheduled(row, bars)
         else:
-            turn = scheduled_until(row, tape, row.scheduled_at, run.config)
+            turn = scheduled_until(row, bars, row.scheduled_at, run.config)
         if turn is None:
-            await self._cancel(row, tape, tape.last, "end_of_data")
+            await self._cancel(row, bars, bars.last, "end_of_data")
             return None
         when, outcome = turn
         if isinstance(outcome, Cancel):
-            await self._cancel(row, tape, when, outcome.reason)
+            await self._cancel(row, bars, when, outcome.reason)
             return None
         filled = outcome.row
         if not await run.risk_allows(filled, filled.price_open, when, reserve=True):
-            await self._cancel(row, tape, when, "risk")
+            await self._cancel(row, bars, when, "risk")
             return None
-        opened = step.opened(filled, when, float(tape.price[tape.row(when)]))
+        opened = step.opened(filled, when, float(bars.price[bars.row(when)]))
         run.record.add(opened)
-        await run.tell(opened)
-        if tape.next_open is not None:  # the wait may have gone on through closed times
-            self._tape = tape = await run.view.tape(run.symbol, when, expires_at(filled))
+        await run.publish(opened)
+        if bars.next_open is not None:  # the wait may have gone on through closed times
+            self._bars = bars = await run.view.bars(run.symbol, when, expires_at(filled))
         if outcome.close is not None:
-            return await self._close(filled, tape, when, outcome.close)
-        return await self._pending(filled, tape)
+            return await self._close(filled, bars, when, outcome.close)
+        return await self._pending(filled, bars)
 
     async def _walk_scheduled(
-        self, row: SignalRow, tape: Tape
+        self, row: SignalRow, bars: Bars
     ) -> tuple[int, Activation | Cancel] | None:
-        """Do what `scheduled_until` does step by step, for those who want every result."""
-        for when in tape.steps_after(row.scheduled_at):
-            bar = tape.bar(when)
+        """Do what `scheduled_until` does step by step, because every result has a listener."""
+        for when in bars.steps_after(row.scheduled_at):
+            bar = bars.bar(when)
             outcome = scheduled_step(row, bar, self._run.config)
             if outcome is not None:
                 return when, outcome
-            await self._run.tell(step.waiting(row, when, bar.price))
+            await self._run.publish(step.waiting(row, when, bar.price))
             await self._pace()
         return None
 
-    async def _pending(self, row: SignalRow, tape: Tape) -> TickClosed:
+    async def _pending(self, row: SignalRow, bars: Bars) -> TickClosed:
         """Follow a filled signal to its close."""
         run = self._run
         assert row.pending_at is not None
         if run.wants("on_tick", "on_active"):
-            turn = await self._walk_pending(row, tape)
+            turn = await self._walk_pending(row, bars)
         else:
-            turn = pending_until(row, tape, row.pending_at, run.config)
-            until = tape.stop if turn is None else turn[0]
-            for event in step.milestones(row, run.mode, tape, until):
+            turn = pending_until(row, bars, row.pending_at, run.config)
+            until = bars.stop if turn is None else turn[0]
+            for event in step.milestones(row, run.mode, bars, until):
                 await self._milestone(event)
         if turn is not None:
-            return await self._close(row, tape, *turn)
-        last = max(row.pending_at, tape.last)
-        return await self._close(row, tape, last, Close("end_of_data", tape.bar(last).fill))
+            return await self._close(row, bars, *turn)
+        last = max(row.pending_at, bars.last)
+        return await self._close(row, bars, last, Close("end_of_data", bars.bar(last).fill))
 
-    async def _walk_pending(self, row: SignalRow, tape: Tape) -> tuple[int, Close] | None:
-        """Do what `pending_until` does step by step, for those who want every result."""
+    async def _walk_pending(self, row: SignalRow, bars: Bars) -> tuple[int, Close] | None:
+        """Do what `pending_until` does step by step, because every result has a listener."""
         assert row.pending_at is not None
         run, fired = self._run, 0
-        for when in tape.steps_after(row.pending_at):
-            bar = tape.bar(when)
+        for when in bars.steps_after(row.pending_at):
+            bar = bars.bar(when)
             close = pending_step(row, bar, run.config)
             if close is not None:
                 return when, close
             revenue = revenue_percent(row.position, row.price_open, bar.price)
-            await run.tell(step.active(row, when, bar.price, revenue))
+            await run.publish(step.active(row, when, bar.price, revenue))
             levels, fired = crossed(revenue, fired)
             for level in levels:
                 event = step.milestone(row, run.mode, when, bar.price, level, revenue)
@@ -329,27 +329,27 @@ class FrameDriver:
 
     async def _milestone(self, event: PartialEvent) -> None:
         self._run.record.add(event)
-        await self._run.tell_milestone(event)
+        await self._run.publish_milestone(event)
 
-    async def _close(self, row: SignalRow, tape: Tape, when: int, close: Close) -> TickClosed:
+    async def _close(self, row: SignalRow, bars: Bars, when: int, close: Close) -> TickClosed:
         run = self._run
-        tick = step.closed(row, when, float(tape.price[tape.row(when)]), close, run.config)
+        tick = step.closed(row, when, float(bars.price[bars.row(when)]), close, run.config)
         run.record.add(tick)
         run.risk_gate.close_position(when)
         self._after(when, close.reason)
-        await run.tell(tick)
+        await run.publish(tick)
         return tick
 
-    async def _cancel(self, row: SignalRow, tape: Tape, when: int, reason: CancelReason) -> None:
+    async def _cancel(self, row: SignalRow, bars: Bars, when: int, reason: CancelReason) -> None:
         run = self._run
         when = max(when, row.scheduled_at)
-        tick = step.cancelled(row, when, float(tape.price[tape.row(when)]), reason)
+        tick = step.cancelled(row, when, float(bars.price[bars.row(when)]), reason)
         run.record.add(tick)
         self._after(when, reason)
-        await run.tell(tick)
+        await run.publish(tick)
 
     def _after(self, when: int, reason: CloseReason | CancelReason) -> None:
-        """Skip the frames while a signal was there: the strategy may be asked at its end again."""
+        """Skip the frames of the signal; the strategy may be called again at its last step."""
         run = self._run
         run.record.until = max(run.record.until, when)
         self._ended_at = when
@@ -359,11 +359,11 @@ class FrameDriver:
     def _go_to(self, index: int) -> None:
         self._index = min(index, len(self._timeline))
 
-    def _idle(self, tape: Tape, when: int) -> TickIdle:
+    def _idle(self, bars: Bars, when: int) -> TickIdle:
         return TickIdle(
             symbol=self._run.symbol,
             strategy_name=self._run.strategy_name,
             exchange_name=self._run.exchange_name,
             timestamp=when,
-            current_price=float(tape.price[tape.row(when)]),
+            current_price=float(bars.price[bars.row(when)]),
         )

@@ -23,18 +23,18 @@ def base_interval(exchange: ExchangeSchema, symbol: str, config: Config) -> str:
             known here.
     """
     try:
-        told = exchange.intervals(symbol) if callable(exchange.intervals) else exchange.intervals
+        offered = exchange.intervals(symbol) if callable(exchange.intervals) else exchange.intervals
     except DataError:
-        told = None  # the first request for candles says it, where a run can tell of it
-    known = [name for name in INTERVALS if told is None or name in told]
+        offered = None  # the first request for candles reports it, as an error of the run
+    known = [name for name in INTERVALS if offered is None or name in offered]
     if not known:
         raise ConfigError(
             f"exchange {exchange.name!r} has no candles of {symbol} on an interval that is known "
-            f"here (it has: {' '.join(told or ())}; known: {' '.join(INTERVALS)})"
+            f"here (it has: {' '.join(offered or ())}; known: {' '.join(INTERVALS)})"
         )
     wanted = config.base_interval
     if wanted == "auto":
-        return _MINUTE if told is None else known[0]
+        return _MINUTE if offered is None else known[0]
     if wanted not in known:
         raise ConfigError(
             f"base_interval={wanted!r}: exchange {exchange.name!r} has no such candles of {symbol} "

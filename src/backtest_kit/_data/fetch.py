@@ -208,7 +208,7 @@ def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
             result = (future.set_exception, error)
         try:
             loop.call_soon_threadsafe(settle, *result)
-        except RuntimeError:  # the loop has closed: nobody waits any more
+        except RuntimeError:  # the loop has closed: there is no task to wake
             return
 
     threading.Thread(target=work, daemon=True, name="get_candles").start()

@@ -12,7 +12,7 @@ import numpy as np
 
 from backtest_kit._data.series import Gap, Segment, average_prices
 from backtest_kit._data.store import Store
-from backtest_kit._rules.tape import Tape
+from backtest_kit._rules.bars import Bars
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -219,11 +219,11 @@ class MarketView:
         self._segments[key] = segment
         return segment
 
-    async def tape(self, symbol: str, when: int, until: int) -> Tape:
+    async def bars(self, symbol: str, when: int, until: int) -> Bars:
         """Return the market from `when` to `until` at least, or to where the data end.
 
-        The tape's first step is `when` or, where the data begin later, the first candle's close.
-        Where the market is closed at `until`, the tape goes on to the next open step.
+        The first step is `when` or, if the data begin later, the first candle's close.
+        If the market is closed at `until`, the bars go on to the next open step.
         """
         base = interval_ms(self._base)
         until = -(-until // base) * base
@@ -239,7 +239,7 @@ class MarketView:
         _, open_, high, low, close, _ = segment.columns
         fill = close if self._config.fill_price == "market" else average
         first, step = segment.first + segment.step, segment.step
-        return Tape(first, average, fill, open_, high, low, step, segment.next_open)
+        return Bars(first, average, fill, open_, high, low, step, segment.next_open)
 
     async def _base_candles(self, symbol: str, when: int, until: int) -> Segment:
         count = self._config.avg_price_candles_count

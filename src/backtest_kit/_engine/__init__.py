@@ -1,1 +1,1 @@
-"""What all runs stand on: registries, events, records, risk profiles, the ambient moment."""
+"""What all runs are built on: registries, events, records, risk profiles, the ambient moment."""

@@ -62,7 +62,7 @@ class Moment(msgspec.Struct, frozen=True, gc=False):
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What `get_context` returns; `when` is an aware UTC datetime.
 
-    `paper` (the setting, or `backtest-kit live --paper`) tells callbacks not to place orders.
+    With `paper` (the setting, or `backtest-kit live --paper`), callbacks must not place orders.
     """
 
     engine: Any

@@ -1,4 +1,4 @@
-"""How a strategy is asked: one function of (symbol, when), whichever way it was written."""
+"""How a strategy is called: one function of (symbol, when) for every kind of strategy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backtest_kit._values.signal import Signal
 async def has_warmup(run: Run, when: int) -> bool:
     """Say whether a strategy's `warmup` candles have closed by `when`, within the data.
 
-    One over arrays finds out by asking for them, and so does one without a warm-up.
+    An array strategy, or one without a warm-up, finds out when it asks for candles.
 
     Raises:
         DataError: the candles can't be had.

@@ -34,7 +34,7 @@ Channel = Literal[
     "partial_profit",
     "partial_loss",
 ]
-#: A queue is looked at this often until it is short enough, seconds.
+#: Seconds between two looks at a queue that is too long.
 _POLL: Final = 0.0005
 
 _inside: ContextVar[tuple[Subscription, ...]] = ContextVar("inside", default=())
@@ -73,13 +73,13 @@ class Subscription:
         self._task: asyncio.Task[None] | None = None
 
     def put(self, event: object) -> None:
-        """Queue an event, with the moment in which it happened."""
+        """Queue an event, with the moment at which it was emitted."""
         self._items.append((event, current_moment.get()))
         self._wake()
 
     @property
     def behind(self) -> int:
-        """Events that wait, or are being handled."""
+        """Number of events that wait or are being handled."""
         return len(self._items) + (self._task is not None)
 
     def _wake(self) -> None:
@@ -139,7 +139,7 @@ class Bus:
         *,
         once: bool = False,
     ) -> Callable[[], None]:
-        """Call `function` with each event of a channel; return what ends that.
+        """Call `function` with each event of a channel; return a function that unsubscribes it.
 
         Raises:
             TypeError: `function` or `predicate` can't be called.
@@ -158,7 +158,7 @@ class Bus:
         return unsubscribe
 
     def wanted(self, *channels: Channel) -> bool:
-        """Say whether anyone listens to one of these; if not, the event need not be built."""
+        """Say whether one of these has a listener; if not, the event need not be built."""
         for channel in channels:  # noqa: SIM110 - `any` takes three times as long
             if self._channels[channel]:
                 return True

@@ -80,7 +80,7 @@ class Engine:
         self.live_books = SharedBooks()
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
-        #: State of strategies that outlives runs, of which the log has told.
+        #: State left behind in strategies that the log has already named.
         self.leftovers_told: set[tuple[str, str]] = set()
         self.adapter: PersistAdapter | None = None
         self.live = StateOwner(self._adapter, self._state_failed, clock)
@@ -105,7 +105,7 @@ class Engine:
             self.bus.emit(event, "error")
 
     async def failed(self, event: ErrorEvent) -> None:
-        """Tell what ended something in the background, on the error and the exit channel."""
+        """Emit what ended a background task, on the error and the exit channel."""
         self.report(event)
         if self.bus.wanted("exit"):
             self.bus.emit(event, "exit")
@@ -127,7 +127,7 @@ class Engine:
         self, subscription: Subscription, error: BaseException, at: Moment | None
     ) -> None:
         event = _event(f"a listener of {subscription.channel}", error, at)
-        if subscription.channel == "error":  # or it would be told of itself for ever
+        if subscription.channel == "error":  # or its own error would be emitted to it without end
             self.logger.error("%s: %s", event.where, describe(error))
         else:
             self.report(event)

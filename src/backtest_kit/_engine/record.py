@@ -69,7 +69,7 @@ class RunRecord:
     """The facts of one run, written by its driver and read by reports.
 
     Times are milliseconds UTC; `since` and `until` bound the range the run has covered so far.
-    Of a run with a `table`, results are made of its rows when they are looked at.
+    If there is a `table`, results are created from its rows when they are read.
     """
 
     def __init__(
@@ -102,7 +102,8 @@ class RunRecord:
         self.warm_at: int | None = None
         self.complete = False
         self.data_ended_at: int | None = None
-        self.living: SignalRow | None = None
+        #: The scheduled or open signal of a live run.
+        self.signal: SignalRow | None = None
         self._closed: list[TickClosed] = []
         self._waited: list[Waited] = []
         self._table: TradeTable | None = None
@@ -124,7 +125,7 @@ class RunRecord:
 
     @property
     def table(self) -> TradeTable | None:
-        """The results as columns, of a run from arrays that nobody listened to."""
+        """The results as columns, for a run over arrays without listeners."""
         return self._table
 
     @table.setter
@@ -179,7 +180,7 @@ class Records:
         self._records: dict[tuple[str, str, str, str, str | None], RunRecord] = {}
 
     def add(self, record: RunRecord) -> None:
-        """Add a record; an earlier run of the same things is forgotten."""
+        """Add a record; it replaces that of an earlier run under the same names."""
         key = (
             record.mode,
             record.symbol,

@@ -1,7 +1,7 @@
 """`add_*`, the decorators, `list_*` and the settings, on the current engine.
 
 The overloads are what a type checker and an editor see; the functions behind them take any keyword,
-so that an unknown one is told with the names there are. A test holds both against the schemas.
+so that an unknown keyword is reported with the known names. A test holds both against the schemas.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class RiskGate:
         self.schemas = schemas
         self._logger = logger
         self._patience = patience
-        self._warned = patience is not None  # nobody expects the wall clock to repeat itself
+        self._warned = patience is not None  # a live run can't be reproduced anyway
         self._expires_at = 0
         self.history = PositionHistory(names)
         self.books: dict[str, SharedBook] = {}
@@ -216,7 +216,7 @@ class RiskGate:
         self._wake_others()
 
     def pause(self) -> None:
-        """Say that nobody needs to wait: the consumer holds the run, or its candles are missing."""
+        """Let others go on without this run: its consumer holds it, or its candles are missing."""
         self.paused = True
         self._wake_others()
 
@@ -229,7 +229,7 @@ class RiskGate:
     ) -> list[RiskAnswer]:
         """Ask every profile in turn, up to the first that refuses; with `reserve`, take a slot.
 
-        Check and reserve are one step: nobody else is checked by the same profile in between.
+        Check and reserve are one step: the profile checks no other run in between.
         """
         if not self._warned and self._is_behind(when):
             self._warn()
@@ -239,7 +239,7 @@ class RiskGate:
             book.answered[self.group] = max(latest, (when, self.order))
         until = self._step_at(expires_at(row)) if reserve else when
         answers: list[RiskAnswer] = []
-        # counted before the first await of a check, so that nobody can take the same slot
+        # counted before the first await of a check, so that no other run takes the same slot
         self.history.open(msgspec.structs.replace(position_of(row), opened_at=when))
         keep = False
         try:
@@ -283,7 +283,7 @@ class RiskGate:
             self.history.cancel()
 
     def leave(self) -> None:
-        """End: nobody waits for this run any more; a position still open counts for its life."""
+        """End: others no longer wait for this run; an open position counts for its lifetime."""
         if self.history.is_open:
             self.history.close(self._expires_at)
         self._shared.leave(self)

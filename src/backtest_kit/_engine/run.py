@@ -1,4 +1,4 @@
-"""One run: what it stands on, and how it tells others what happens."""
+"""One run: its names, settings and market, and the events it emits."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Run:
         self.record = record
         self.risk_gate = risk_gate
         self.stopping = False
-        #: Whether the strategy's object knows what is told now from the state that it has loaded.
+        #: Whether the state that the strategy's object has loaded already includes this transition.
         self.own_knows = False
         #: As they were when the run began: others may take their names.
         self._risks = {schema.name: schema for schema in risk_gate.schemas}
@@ -112,8 +112,8 @@ class Run:
             self.strategy.callback(name) is not None for name in callbacks
         )
 
-    async def tell(self, tick: Tick) -> None:
-        """Tell listeners and callbacks of a result, in the moment of its step."""
+    async def publish(self, tick: Tick) -> None:
+        """Emit a result to listeners and callbacks, at the instant of its step."""
         current_moment.set(Moment(self, tick.timestamp))
         channel: Any = f"signal_{self.mode}"
         if self.engine.bus.wanted("signal", channel):
@@ -123,8 +123,8 @@ class Run:
         if name is not None:
             await self._call_back(name, tick)
 
-    async def tell_milestone(self, event: PartialEvent) -> None:
-        """Tell listeners and callbacks of a milestone."""
+    async def publish_milestone(self, event: PartialEvent) -> None:
+        """Emit a milestone to listeners and callbacks."""
         current_moment.set(Moment(self, event.timestamp))
         profit = event.level > 0
         if self.engine.bus.wanted("partial_profit" if profit else "partial_loss"):
@@ -187,7 +187,7 @@ class Run:
             self.engine.logger.debug("%s again: %s", where, describe(error))
 
     async def risk_allows(self, row: SignalRow, price: float, when: int, *, reserve: bool) -> bool:
-        """Ask the strategy's risk profiles; tell of every answer that someone waits for."""
+        """Ask the strategy's risk profiles; emit each answer that has a listener or callback."""
         if not self.strategy.risk_names:
             return True
         current_moment.set(Moment(self, when))
@@ -235,7 +235,7 @@ class Run:
         )
 
     def timed(self, metric_type: MetricType, duration: float, count: int = 1) -> None:
-        """Record a duration in milliseconds, and tell listeners of it."""
+        """Record a duration in milliseconds, and emit it."""
         self.record.timing(metric_type).add(duration, count)
         if self.engine.bus.wanted("performance"):
             now = self.engine.clock.wall_ms()
@@ -250,7 +250,7 @@ class Run:
             self.engine.bus.emit(event, "performance")
 
     def progress(self, processed: int) -> None:
-        """Tell how many frames have been processed."""
+        """Emit how many frames have been processed."""
         self.record.frames = processed
         if self.engine.bus.wanted("backtest_progress"):
             total = self.record.total_frames
@@ -266,13 +266,13 @@ class Run:
             self.engine.bus.emit(event, "backtest_progress")
 
     def done(self) -> None:
-        """Tell that the run has ended."""
+        """Emit that the run has ended."""
         channel: Any = f"done_{self.mode}"
         if self.engine.bus.wanted(channel):
             self.engine.bus.emit(DoneEvent(frame_name=self.frame_name, **self._names()), channel)
 
     async def failed(self, where: str, error: Exception) -> None:
-        """Tell what ended the run in the background, on the error and the exit channel."""
+        """Emit what ended a background run, on the error and the exit channel."""
         await self.engine.failed(ErrorEvent(where=where, error=error, **self._names()))
 
     def _names(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class RunTask(Generic[T]):
         self._stop = stop
         self._stopping = False
         self._task = asyncio.get_running_loop().create_task(work)
-        # an error has gone to the exit channel as well: asyncio need not log it if nobody awaits
+        # the error was emitted on the exit channel: asyncio need not log it again
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -61,7 +61,7 @@ async def exhaust(results: AsyncGenerator[object, None]) -> None:
             pass
 
 
-async def hang_up(exchange: ExchangeSchema) -> None:
+async def close_exchange(exchange: ExchangeSchema) -> None:
     """Close the connections of an exchange, where it has any."""
     if exchange.close is not None:
         await call_user_code(exchange.close)

@@ -1,4 +1,4 @@
-"""What a walk tells: a contract after each strategy, how far it has come."""
+"""The events of a walk: a contract after each strategy, progress, the end."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from backtest_kit._statistics.figures import Statistics
 
 
 class WalkerContract(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one strategy of a walk, and who leads so far.
+    """The outcome of one strategy of a walk, and the best strategy so far.
 
     `statistics` are of all symbols together, and `None` where the strategy failed; then `error`
-    says why. `metric_value` is `None` where it is no finite number; such a one never leads.
+    says why. `metric_value` is `None` if it is not a finite number; such a strategy never leads.
     """
 
     walker_name: str

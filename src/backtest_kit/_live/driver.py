@@ -16,10 +16,10 @@ from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.ledger import Event, Ledger, LiveTick
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import is_due
+from backtest_kit._rules.bars import Bar, Bars
 from backtest_kit._rules.missed import plan
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Cancel, pending_step, scheduled_step
-from backtest_kit._rules.tape import Bar, Tape
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.errors import (
@@ -36,7 +36,7 @@ from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
 
 
 class MinuteDriver:
-    """The driver of one live run; `play` may be iterated once.
+    """The driver of one live run; `results` may be iterated once.
 
     `recorded`: all candles exist already (a virtual clock), so that a missing one is not late but
     the end of the data.
@@ -60,7 +60,7 @@ class MinuteDriver:
         self._run.stopping = True
         self._wake.set()
 
-    async def play(self) -> AsyncGenerator[LiveTick, None]:
+    async def results(self) -> AsyncGenerator[LiveTick, None]:
         """Yield opened, closed and cancelled signals; listeners are told of the other results."""
         run, ledger = self._run, self._ledger
         entered = cancelled = False
@@ -141,17 +141,17 @@ class MinuteDriver:
             since = self._at + self._base if follows else newest
             if not self._recorded:
                 run.view.horizon = when
-            tape = await run.view.tape(run.symbol, since, newest)
-            reached = min(newest, tape.stop - tape.step)
+            bars = await run.view.bars(run.symbol, since, newest)
+            reached = min(newest, bars.stop - bars.step)
             if reached < newest and run.exchange.calendar != "data":
                 late = DataRangeError(
                     f"the candle of {run.symbol} that closed at {iso(newest)} is not there; the "
-                    f"newest closed at {iso(tape.stop)}"
+                    f"newest closed at {iso(bars.stop)}"
                 )
                 if self._recorded:
                     raise late
                 run.error("feed", late)
-            await self._catch_up(tape, reached, when)
+            await self._catch_up(bars, reached, when)
             if reached < newest:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
             else:
@@ -173,7 +173,7 @@ class MinuteDriver:
         if not self._recorded:
             self._ledger.heartbeat(self._at)
 
-    async def _catch_up(self, tape: Tape, reached: int, when: int) -> None:
+    async def _catch_up(self, bars: Bars, reached: int, when: int) -> None:
         """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
         assert self._at is not None
         record, base = self._run.record, self._base
@@ -191,18 +191,18 @@ class MinuteDriver:
                     self._run.risk_gate.advance_to(self._at + 1)
                     continue
                 t = steps[0]
-                if not tape.open_steps(steps[:1]):
+                if not bars.open_steps(steps[:1]):
                     self._at = t
                     continue
                 on_time = on_time and t == when
                 after = missed if on_time else range(first, t + base, base)
-                record.missed = known + tape.open_steps(after)  # stored with the step's outcome
-                await self._do(tape, t, on_time=on_time)
+                record.missed = known + bars.open_steps(after)  # stored with the step's outcome
+                await self._do(bars, t, on_time=on_time)
                 self._at, missed = t, after
                 if self._pacer.due:
                     await self._pacer.yield_now()
         finally:
-            count = tape.open_steps(missed)
+            count = bars.open_steps(missed)
             record.missed = known + count  # a step that failed will be done again
             record.until = self._at or 0
             if count:
@@ -210,12 +210,12 @@ class MinuteDriver:
         if count:
             await self._ledger.note(self._at)
 
-    async def _do(self, tape: Tape, when: int, *, on_time: bool) -> None:
+    async def _do(self, bars: Bars, when: int, *, on_time: bool) -> None:
         """Do one step, if it has a price."""
-        current_price = tape.price[tape.row(when)] if when >= tape.first else float("nan")
+        current_price = bars.price[bars.row(when)] if when >= bars.first else float("nan")
         current_moment.set(Moment(self._run, when))
         if current_price == current_price:
-            await self._step(tape.bar(when), on_time=on_time)
+            await self._step(bars.bar(when), on_time=on_time)
         else:
             self._run.warming(asked=False)
         self._run.record.frames += on_time
@@ -255,7 +255,7 @@ class MinuteDriver:
             run.risk_gate.advance_to(bar.when)
             await self._ask(bar)
         elif row is None and run.wants("on_tick", "on_idle"):
-            await run.tell(self._idle(bar))
+            await run.publish(self._idle(bar))
         run.risk_gate.advance_to(bar.when + 1)
 
     def _is_due(self, when: int) -> bool:
@@ -308,7 +308,7 @@ class MinuteDriver:
                 return
         await self._ledger.commit(when, bar.price, asked_at=when)
         if answer is None and run.wants("on_tick", "on_idle"):
-            await run.tell(self._idle(bar))
+            await run.publish(self._idle(bar))
 
     def _accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer that came in time."""
@@ -325,7 +325,7 @@ class MinuteDriver:
         outcome = scheduled_step(row, bar, run.config)
         if outcome is None:
             if run.wants("on_tick"):
-                await run.tell(step.waiting(row, when, price))
+                await run.publish(step.waiting(row, when, price))
             return False
         if isinstance(outcome, Cancel):
             cancelled = step.cancelled(row, when, price, outcome.reason)
@@ -363,7 +363,7 @@ class MinuteDriver:
         if run.wants("on_tick", "on_active"):
             active = step.active(row, when, bar.price, revenue)
             if not events:
-                await run.tell(active)
+                await run.publish(active)
                 return False
             await self._ledger.commit(when, bar.price, events, fired=fired, first=active)
         elif events:

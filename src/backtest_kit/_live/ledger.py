@@ -90,7 +90,7 @@ class Ledger:
                 if tick.close_timestamp > oldest_step
             ],
         )
-        run.record.living, run.record.missed = state.signal, state.missed
+        run.record.signal, run.record.missed = state.signal, state.missed
         self._own = (state.own, state.own_sequence)
         self._load_own()
         self._own = (self._saved_own(), state.own_sequence)
@@ -103,7 +103,7 @@ class Ledger:
         )
         for entry in state.outbox:
             run.own_knows = run.own is not None and entry.sequence < state.own_sequence
-            await self._tell(entry)
+            await self._publish(entry)
         run.own_knows = False
         self._know_own()
         current_moment.set(None)
@@ -153,10 +153,10 @@ class Ledger:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
         if first is not None:
-            await self._run.tell(first)
+            await self._run.publish(first)
         for entry in new:
             self._run.record.add(entry.tick or entry.milestone)
-            await self._tell(entry)
+            await self._publish(entry)
         self._know_own()
 
     def undo(self) -> None:
@@ -266,15 +266,15 @@ class Ledger:
                 self.state = state
             raise
         self.state = state
-        self._run.record.living = state.signal
+        self._run.record.signal = state.signal
         callback = self._run.strategy.callback("on_write")
         if callback is not None:
             await self._run.guarded("callback on_write", callback, state)
 
-    async def _tell(self, entry: Transition) -> None:
+    async def _publish(self, entry: Transition) -> None:
         if entry.milestone is not None:
-            await self._run.tell_milestone(entry.milestone)
+            await self._run.publish_milestone(entry.milestone)
         if entry.tick is not None:
-            await self._run.tell(entry.tick)
+            await self._run.publish(entry.tick)
             if isinstance(entry.tick, LiveTick):
                 self.batch.append((entry.sequence, entry.tick))

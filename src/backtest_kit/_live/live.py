@@ -50,7 +50,7 @@ class Live:
             ExchangeRefusedError: (while iterating) the exchange refuses the symbol or the key.
             DataError: (while iterating, with `clock`) the recorded candles can't be read.
         """
-        return _prepare(symbol, strategy_name, exchange_name, clock)[1].play()
+        return _prepare(symbol, strategy_name, exchange_name, clock)[1].results()
 
     @staticmethod
     def background(
@@ -70,7 +70,7 @@ class Live:
 
         async def work() -> None:
             try:
-                await exhaust(driver.play())
+                await exhaust(driver.results())
             except Exception as error:
                 await run.failed("live", error)
                 raise

@@ -94,7 +94,7 @@ def stored_record(run: StoredRun, config: Config) -> RunRecord:
     )
     for entry in run.transitions:
         record.add(entry.tick or entry.milestone)
-    record.living, record.missed = state.signal, state.missed
+    record.signal, record.missed = state.signal, state.missed
     return record
 
 

@@ -176,7 +176,7 @@ def _trust(data: BacktestData) -> str:
 
 
 def warming_lines(count: int, until: int | None) -> list[str]:
-    """Return the lines of a list that tell of steps at which a strategy could not be asked yet."""
+    """Return list items on steps at which the strategy could not be called yet."""
     if not count:
         return []
     steps = "step" if count == 1 else "steps"
@@ -185,14 +185,14 @@ def warming_lines(count: int, until: int | None) -> list[str]:
 
 
 def leftover_lines(left_behind: Sequence[str]) -> list[str]:
-    """Return the lines of a list that tell of a strategy's state from earlier runs."""
+    """Return list items on a strategy's state that earlier runs left behind."""
     if not left_behind:
         return []
     return [f"- **Began with what an earlier run left behind**: {plain(', '.join(left_behind))}."]
 
 
 def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:
-    """Return the lines of a list that tell of errors, the first kinds with their text."""
+    """Return list items on errors, the first kinds with their text."""
     lines = [f"- Errors: {count or 'none'}."]
     shown = errors[:_SHOWN_ERRORS]
     for error in shown:

@@ -27,7 +27,7 @@ _NEIGHBOURS: Final = 15
 _SPLITS: Final = (1.5, *map(float, range(2, 21)), 25.0, 50.0, 100.0)
 _EXACT: Final = 0.04
 _SHOWN: Final = 20
-#: With fewer candles than this on one side of a jump, that side tells nothing.
+#: With fewer candles than this on one side of a jump, that side is not conclusive.
 _FEW: Final = 3
 
 
@@ -163,7 +163,7 @@ def _suspicions(candles: Candles) -> list[Suspicion]:
         after = np.median(close[i + 1 : i + 1 + _NEIGHBOURS]) if i + 1 < n else close[i]
         moved = float(after / before)
         prices = np.array([opening[i], high[i], low[i], close[i]])
-        # at an end of the data only the other side tells what is usual
+        # at either end of the data only the other side shows what is usual
         at_end = i < _FEW or n - 1 - i < _FEW
         level = after if i < _FEW else before if at_end else np.sqrt(before * after)
         off = prices / level
@@ -173,15 +173,15 @@ def _suspicions(candles: Candles) -> list[Suspicion]:
         when = int(candles.timestamp[i])
         near = bool(found) and i - place < _FEW
         if (at_end or stays < 1.4) and max(worst, 1 / max(worst, 1e-300)) >= _PRINT:
-            # the few candles of one bad print are told once
+            # the few candles of one bad print are reported once
             if not (near and found[-1].kind == "bad print"):
                 place = i
                 found.append(Suspicion(timestamp=when, kind="bad print", ratio=worst))
         elif i and stays >= 1.4 and abs(ratio / stays - 1) <= _EXACT:  # a split is between two
             jump = float(close[i] / previous[i])
             crossed = max(jump, 1 / jump) >= 1.4
-            told = bool(found) and found[-1].kind == "split" and i - place < _NEIGHBOURS
-            if crossed and not told and not near:
+            reported = bool(found) and found[-1].kind == "split" and i - place < _NEIGHBOURS
+            if crossed and not reported and not near:
                 place = i
                 found.append(Suspicion(timestamp=when, kind="split", ratio=moved))
         if len(found) >= _SHOWN:

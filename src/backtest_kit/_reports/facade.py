@@ -27,7 +27,7 @@ class LookBack(Generic[D]):
     """A report over the runs of one strategy on the current engine.
 
     `symbol`, `exchange_name` and `frame_name` narrow them down; `None` takes all. Several runs are
-    told together: their rows say the frame, and counts are sums. Every method raises
+    reported together: their rows name the frame, and counts are sums. Every method raises
     `UnknownNameError` where no run matches, naming the runs there are.
     """
 

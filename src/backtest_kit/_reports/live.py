@@ -78,7 +78,7 @@ def live_data(record: RunRecord) -> LiveData:
         calls=record.calls,
         warming=record.warming,
         warm_at=record.warm_at,
-        signal=record.living,
+        signal=record.signal,
         statistics=statistics_of(closed, covered),
         signals=closed,
         cancelled=tuple(w.cancelled for w in record.waited if w.cancelled is not None),
@@ -120,8 +120,11 @@ def live_report(data: LiveData) -> str:
 def _what(data: LiveData) -> str:
     lines = [
         f"- Exchange {plain(data.exchange_name)}: {span(data.since, data.until)}",
-        f"- Base interval: {data.base_interval}; a step is taken when such a candle closes.",
     ]
+    if data.base_interval != "auto":  # what is stored does not say it; the exchange would
+        lines.append(
+            f"- Base interval: {data.base_interval}; a step is taken when such a candle closes."
+        )
     row = data.signal
     if row is None:
         lines.append("- Nothing lives now.")
@@ -145,8 +148,8 @@ def _trust(data: LiveData) -> str:
     if n < FEW_TRADES:
         lines.append(f"- **Too few trades** to say anything about the strategy: {n}.")
     lines.append(
-        f"- Minutes missed: {data.missed} (what lived was followed through them, the strategy was "
-        "not asked)."
+        f"- Minutes missed: {data.missed} (an open signal was followed through them, the "
+        "strategy was not called)."
     )
     if data.gaps_filled is not None:
         lines.append(f"- Missing candles filled: {data.gaps_filled}.")

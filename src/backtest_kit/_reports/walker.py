@@ -139,8 +139,8 @@ def _metrics(data: WalkerData) -> str:
     return markdown_table(columns, rows) if rows else "No strategy has any figure."
 
 
-def forward_section(data: WalkForward) -> str:
-    """Return the windows of a walk-forward and what they amount to, as Markdown."""
+def out_of_sample_text(data: WalkForward) -> str:
+    """Return the metric over the test windows together, with its trades and its interval."""
     trades = data.statistics.total_signals
     if data.out_of_sample is None:
         outside = f"too few trades ({trades})" if trades < MIN_TRADES else "n/a"
@@ -148,12 +148,17 @@ def forward_section(data: WalkForward) -> str:
         outside = f"{number(data.out_of_sample, 3)} over {trades} trades"
     if data.interval is not None:
         outside += f" (95 %: {number(data.interval.lower, 3)} to {number(data.interval.upper, 3)})"
+    return outside
+
+
+def forward_section(data: WalkForward) -> str:
+    """Return the windows of a walk-forward and what they amount to, as Markdown."""
     chosen = {window.strategy_name for window in data.windows if window.strategy_name}
     lines = [
         "The best of each train window, judged on the test window after it.",
         "",
         f"- In sample, mean of the windows: {data.metric} {number(data.in_sample, 3)}.",
-        f"- Out of sample, stitched together: **{outside}**.",
+        f"- Out of sample, stitched together: **{out_of_sample_text(data)}**.",
         f"- Efficiency, profit a day out of sample over in sample: {number(data.efficiency)}.",
         f"- {len(data.windows)} windows chose {len(chosen)} different strategies.",
     ]

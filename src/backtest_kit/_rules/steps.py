@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from backtest_kit._rules import life
-from backtest_kit._rules.tape import Bar
+from backtest_kit._rules.bars import Bar
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import REASONS, CancelReason, CloseReason
 from backtest_kit._values.signal import SignalRow, expires_at

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.fast_forward import milestones_until
 from backtest_kit._rules.profit import profit, revenue_percent
 from backtest_kit._rules.steps import Close
-from backtest_kit._rules.tape import Tape
 from backtest_kit._values.config import Config
 from backtest_kit._values.events import Mode, PartialEvent
 from backtest_kit._values.results import (
@@ -40,7 +40,7 @@ def opened(row: SignalRow, when: int, price: float) -> TickOpened:
 
 
 def active(row: SignalRow, when: int, price: float, revenue: float) -> TickActive:
-    """Return that the filled signal lives on, with `revenue` percent of open profit."""
+    """Return that the filled signal stays open, with `revenue` percent of open profit."""
     return TickActive(signal=row, revenue_percent=revenue, **_place(row, when, price))
 
 
@@ -83,11 +83,11 @@ def milestone(
     )
 
 
-def milestones(row: SignalRow, mode: Mode, tape: Tape, before: int) -> Iterator[PartialEvent]:
+def milestones(row: SignalRow, mode: Mode, bars: Bars, before: int) -> Iterator[PartialEvent]:
     """Yield the milestones of a filled signal at its steps earlier than `before` (ms), in order."""
     assert row.pending_at is not None
-    for when, level in milestones_until(row, tape, row.pending_at, before, 0)[0]:
-        price = tape.bar(when).price
+    for when, level in milestones_until(row, bars, row.pending_at, before, 0)[0]:
+        price = bars.bar(when).price
         revenue = revenue_percent(row.position, row.price_open, price)
         yield milestone(row, mode, when, price, level, revenue)
 

@@ -143,7 +143,7 @@ class DocumentStore:
         except Exception as error:
             kind, *keys = arguments[:2]
             place = self.where(kind, *keys) if keys else f"{kind} in {_place(adapter)}"
-            ending = "; nothing was told that is not stored" if name == "write" else ""
+            ending = "; nothing was reported that is not stored" if name == "write" else ""
             raise StateError(f"can't {name} {place}: {_why(error)}{ending}") from error
 
 

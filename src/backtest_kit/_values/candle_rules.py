@@ -73,7 +73,7 @@ def check_candles(candles: Candles, step: int, row: int = 0) -> None:
 def _plainly_right(candles: Candles, step: int) -> bool:
     """Say whether candles without gaps keep all rules; false: look at them one rule at a time.
 
-    Most do, and are told in a quarter of the time: no division, no median, and a NaN fails.
+    Most do, and are recognized in a quarter of the time: no division, no median, and a NaN fails.
     """
     t, o, h, low, c, v = candles.columns()
     lowest, highest = float(low.min()), float(h.max())

@@ -83,7 +83,7 @@ class FingerprintError(BacktestKitError):
 
 
 class StateError(BacktestKitError):
-    """Live state can't be read or written; nothing was told that is not stored."""
+    """Live state can't be read or written; nothing was reported that is not stored."""
 
 
 class StateOwnedError(StateError):

@@ -78,7 +78,7 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def transition_id(self) -> str:
-        """A stable id: a milestone that is told again, after a crash, has the same."""
+        """A stable id: a milestone that is reported again after a crash has the same."""
         return transition_id(self.signal, f"milestone {self.level:+d}")
 
 

@@ -41,7 +41,7 @@ class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
 
 
 def transition_id(row: SignalRow, what: str) -> str:
-    """Return the id of a transition: the same whenever, and however often, it is told."""
+    """Return the id of a transition: the same whenever, and however often, it is reported."""
     place = f"{row.exchange_name}:{row.strategy_name}:{row.symbol}"
     return f"{place}:{row.scheduled_at}:{what}"
 
@@ -53,7 +53,7 @@ class _Transition(_Tick, frozen=True, kw_only=True):
 
     @property
     def transition_id(self) -> str:
-        """A stable id: a transition that is told again, after a crash, has the same."""
+        """A stable id: a transition that is reported again after a crash has the same."""
         return transition_id(self.signal, self.action)  # type: ignore[attr-defined]
 
 
@@ -83,7 +83,7 @@ class TickOpened(_Transition, frozen=True, kw_only=True, tag="opened"):
 
 
 class TickActive(_Tick, frozen=True, kw_only=True, tag="active"):
-    """A filled signal lives on; `revenue_percent` is its open profit before costs."""
+    """A filled signal stays open; `revenue_percent` is its open profit before costs."""
 
     action: ClassVar[Literal["active"]] = "active"
     signal: SignalRow

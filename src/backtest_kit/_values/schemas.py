@@ -46,7 +46,7 @@ class _Schema(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         name = self.name
         if not isinstance(name, str) or not name.strip():
-            raise RegistrationError(f"{self.NAME} must be a text that is not empty, not {name!r}")
+            raise RegistrationError(f"{self.NAME} must be a non-empty string, not {name!r}")
         callbacks = getattr(self, "callbacks", None)
         if callbacks is not None:
             normal = _callbacks(callbacks, self.CALLBACKS, f"{self.NAME}={name!r}")

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from backtest_kit._backtest.array_session import playable
+from backtest_kit._backtest.array_session import can_be_simulated
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import StrategyFailedError, WorkerError
 from backtest_kit._values.schemas import StrategySchema
@@ -207,7 +207,7 @@ def without_callbacks(strategy: StrategySchema) -> StrategySchema:
 
 def _batch_size(strategies: Sequence[StrategySchema], workers: int) -> int:
     """Return how many trials to send at once: of short ones several, since sending takes time."""
-    if all(playable(strategy) for strategy in strategies):
+    if all(can_be_simulated(strategy) for strategy in strategies):
         return max(1, min(_MOST_PER_BATCH, len(strategies) // (4 * workers)))
     return 1
 

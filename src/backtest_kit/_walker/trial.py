@@ -126,9 +126,9 @@ def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Int
 
 
 async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:
-    if after_close is None and await driver.play_table(milestones=False):
+    if after_close is None and await driver.tabulate(milestones=False):
         return
-    async with aclosing(driver.play()) as results:
+    async with aclosing(driver.results()) as results:
         async for _ in results:
             if after_close is not None:
                 after_close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from backtest_kit._engine.engine import AnyWalk, current_engine
-from backtest_kit._engine.task import RunTask, collect, exhaust, hang_up, run_blocking
+from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
 from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.table import write
 from backtest_kit._reports.walker import walker_report
@@ -82,7 +82,7 @@ class Walker:
             try:
                 return await collect(walk.contracts())
             finally:
-                await hang_up(exchange)
+                await close_exchange(exchange)
 
         return run_blocking(work)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_frame
-from backtest_kit._engine.task import exhaust, hang_up
+from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.table import write, write_bytes
@@ -104,7 +104,7 @@ def run_jobs(
         try:
             await asyncio.gather(*(one(*job) for job in jobs))
         finally:
-            await hang_up(exchange)
+            await close_exchange(exchange)
 
     interrupted = False
     try:
@@ -140,18 +140,18 @@ def _write(data: BacktestData, output: Path) -> Path:
 
 
 def _look_back(engine: Engine, output: Path) -> list[Path]:
-    """Write the other reports that have something to tell, and return their paths."""
+    """Write the other reports that are not empty, and return their paths."""
     records = engine.records.select(mode="backtest")
     paths = []
     for name in dict.fromkeys(record.strategy_name for record in records):
         own = [record for record in records if record.strategy_name == name]
-        for kind, report, tells in (
+        for kind, report, has_content in (
             ("heat", Heat, len(own) > 1),
             ("schedule", Schedule, any(record.waited for record in own)),
             ("partial", Partial, any(record.partials for record in own)),
             ("risk", Risk, any(record.rejections for record in own)),
         ):
-            if tells:
+            if has_content:
                 paths.append(report.dump(strategy_name=name, path=output / kind))
     return paths
 

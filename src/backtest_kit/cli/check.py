@@ -15,7 +15,7 @@ from rich.table import Table
 from backtest_kit._arrays.check import ArrayCheck, Found, check_cuts, check_rows
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fresh import begin
-from backtest_kit._engine.task import hang_up
+from backtest_kit._engine.task import close_exchange
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import DataRangeError, PeekingError
 from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
@@ -72,7 +72,7 @@ def check(
         begun = [begin(strategy).strategy for strategy in chosen or engine.strategies.list()]
         strategies = [strategy for strategy in begun if strategy.get_signals is not None]
         if not strategies:
-            raise click.UsageError(f"{file} has no such strategy with get_signals")
+            raise click.UsageError(f"{file} registers no array strategy, one with get_signals")
         span = [to_ms(moment) for moment in choose_range(engine, exchange, symbol, start, end)]
         found = [_check(engine, exchange, s, symbol, (span[0], span[1])) for s in strategies]
     if as_json:
@@ -137,7 +137,7 @@ async def _candles(
     try:
         segment = await engine.store.load(exchange, symbol, interval, since, span[1], engine.config)
     finally:
-        await hang_up(exchange)
+        await close_exchange(exchange)
     begin = max((since - segment.first) // segment.step, 0)
     end = min((span[1] - segment.first) // segment.step, segment.rows)
     return Candles.view(segment.columns, begin, end)

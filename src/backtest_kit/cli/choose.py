@@ -61,7 +61,7 @@ def choose_range(
         known = exchange.data_range(symbol)
     if known is None and (start is None or end is None):
         raise click.UsageError(
-            f"exchange {exchange.name!r} does not tell its range: give --from and --to"
+            f"exchange {exchange.name!r} does not say which range it has: give --from and --to"
         )
     # by default the first step is the first that has an average price
     config = run_config(engine.config, exchange, symbol)

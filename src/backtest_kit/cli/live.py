@@ -16,7 +16,7 @@ from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, iso
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
-from backtest_kit.cli.live_session import Job, play
+from backtest_kit.cli.live_session import Job, run_session
 from backtest_kit.cli.options import (
     calendar_option,
     exchange_option,
@@ -114,7 +114,7 @@ def live(
                 keys = {(exchange.name, name, symbol) for name in names}
                 _begin_anew(state, keys, clock, INTERVALS[base])
             jobs += [Job(symbol, name, clock) for name in names]
-        return play(engine, exchange, jobs, output, as_json=as_json)
+        return run_session(engine, exchange, jobs, output, as_json=as_json)
 
 
 def _keys(name: str | None) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Row:
     revenue: float | None = None
     trades: int = 0
     pnl: float = 0.0
-    told: Tick | None = None
+    reported: Tick | None = None
     last_step: int | None = None
     missed: int = 0
     errors: int = 0
@@ -51,9 +51,9 @@ class Row:
 
 def cells_of(row: Row, now: int, await_ms: int) -> Cells:
     """Return a row's cells, each in full and short."""
-    living = row.signal
+    signal = row.signal
     profit = "" if row.revenue is None else percent(row.revenue)
-    side = "" if living is None else living.position
+    side = "" if signal is None else signal.position
     closed = percent(row.pnl)
     health, short_health, colour = _health(row, now)
     texts: dict[str, tuple[str, str, str]] = {
@@ -63,7 +63,7 @@ def cells_of(row: Row, now: int, await_ms: int) -> Cells:
         "State": (row.state, row.state.removesuffix("ing"), STYLES[row.state]),
         "Side": (side, side[:1].upper(), ""),
         "Price": (*_prices(row.price), ""),
-        "Entry": (*_prices(None if living is None else living.price_open), ""),
+        "Entry": (*_prices(None if signal is None else signal.price_open), ""),
         "Distance %": (*_distance(row), ""),
         "Profit %": (profit, profit, colour_of(row.revenue or 0)),
         "Left": (*_left(row, now, await_ms), ""),

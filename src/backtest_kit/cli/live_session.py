@@ -18,7 +18,7 @@ from rich.live import Live as LiveDisplay
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.task import exhaust, hang_up
+from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live
 from backtest_kit._reports.live import live_data, live_report
@@ -42,7 +42,7 @@ class Job(NamedTuple):
     clock: VirtualClock | None
 
 
-def play(
+def run_session(
     engine: Engine, exchange: ExchangeSchema, jobs: list[Job], output: Path, *, as_json: bool
 ) -> int:
     """Run jobs side by side until they end or are stopped; return the exit code."""
@@ -96,7 +96,7 @@ class _Session:
             with _handlers(self._on_signal), self._display() as refresh:
                 outcome = await self._wait(refresh)
         finally:
-            await hang_up(self._exchange)
+            await close_exchange(self._exchange)
         return self._end(outcome)
 
     async def _one(self, job: Job) -> None:
@@ -121,7 +121,7 @@ class _Session:
         return gathered.result()
 
     def _tell_failures(self) -> None:
-        """Say which runs have failed while others go on: nobody should believe they run."""
+        """Print which runs have failed while others go on."""
         for job, task in zip(self._jobs, self._tasks, strict=True):
             if (
                 task.done()
@@ -145,8 +145,8 @@ class _Session:
         for text, who in failures.items():
             _say(text if len(failures) == 1 and sum(failed) > 1 else f"{who}: {text}")
         if len(self._signals) > 1:
-            alive = sum(record.living is not None for record in self.records())
-            _say(f"stopped at once; the state is safe, {_count(alive, 'signal')} will be followed")
+            active = sum(record.signal is not None for record in self.records())
+            _say(f"stopped at once; the state is safe, {_count(active, 'signal')} will be followed")
             return 128 + self._signals[1]
         if any(failed):
             return FAILED
@@ -166,7 +166,7 @@ class _Session:
         open_ = [
             f"{record.strategy_name} {record.symbol}"
             for record in self.records()
-            if record.living is not None and record.living.pending_at is not None
+            if record.signal is not None and record.signal.pending_at is not None
         ]
         waits = f"waiting for {', '.join(open_)} to close" if open_ else "nothing is open"
         text = f"stopping: {waits}; once more stops at once"
@@ -193,7 +193,7 @@ class _Session:
             self._print(transition_line(event))
 
     def _print(self, line: str) -> None:
-        """Print a line; where nobody reads any more, say so once and go on."""
+        """Print a line; if the output is closed, say so once and go on."""
         if self._unread:
             return
         try:
@@ -201,10 +201,10 @@ class _Session:
         except BrokenPipeError:
             self._unread = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            _say("nobody reads the output any more; the runs go on without it")
+            _say("the output is closed; the runs go on without it")
 
     def _now(self) -> int:
-        """Return the time that the table tells; a replay's is that of its newest step."""
+        """Return the time that the table shows; in a replay, that of its newest step."""
         if not self._recorded:
             return wall_ms()
         begun = [record.until for record in self.records() if record.until]
@@ -240,14 +240,14 @@ class _Session:
 
 
 @contextmanager
-def _handlers(told: Callable[[int], None]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to `told`, in the event loop."""
+def _handlers(received: Callable[[int], None]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM to `received`, in the event loop."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         # not loop.add_signal_handler, which Windows has not
-        signal.signal(number, lambda got, _: loop.call_soon_threadsafe(told, got))
+        signal.signal(number, lambda got, _: loop.call_soon_threadsafe(received, got))
     try:
         yield
     finally:

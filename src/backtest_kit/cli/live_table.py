@@ -72,7 +72,7 @@ class LiveTable:
     """
 
     def __init__(self, schedule_await_minutes: int = 120, *, recorded: bool = False) -> None:
-        """Make an empty table; `recorded`: no run is late, each tells the time of its own step."""
+        """Make an empty table; `recorded`: no run is late, each shows the time of its own step."""
         self._await_ms = schedule_await_minutes * MINUTE
         self._recorded = recorded
         self._rows: dict[tuple[str, str, str], Row] = {}
@@ -86,7 +86,7 @@ class LiveTable:
         self._row(symbol, strategy_name, exchange_name)
 
     def update(self, tick: Tick) -> None:
-        """Take in the result of a step; a transition that is told twice counts once."""
+        """Take in the result of a step; a transition that is reported twice counts once."""
         row = self._row(tick.symbol, tick.strategy_name, tick.exchange_name)
         row.price = tick.current_price
         row.last_step = max(tick.timestamp, row.last_step or tick.timestamp)
@@ -99,9 +99,9 @@ class LiveTable:
                 row.revenue = _revenue(tick)
             case _:
                 row.state = "idle"
-        if isinstance(tick, TickIdle | TickWaiting | TickActive) or tick == row.told:
+        if isinstance(tick, TickIdle | TickWaiting | TickActive) or tick == row.reported:
             return
-        row.told = tick
+        row.reported = tick
         if isinstance(tick, TickClosed):
             row.trades += 1
             row.pnl += tick.pnl.pnl_percentage
@@ -132,7 +132,7 @@ class LiveTable:
         self._log.append((when_ms, one_line(text)))
 
     def render(self, now_ms: int, max_rows: int | None = None) -> LiveView:
-        """Return what to show at `now_ms`; with more runs than `max_rows`, the living ones first.
+        """Return what to show at `now_ms`; above `max_rows` runs, those with signals first.
 
         Later results don't change what was returned. The columns fit the width it is printed on.
         """

@@ -84,7 +84,7 @@ def _owner(folder: Path) -> str:
         return "no process runs on it"
     alive = owner.alive()
     if alive is None:
-        return f"in use by {owner}, as far as can be told from here"
+        return f"in use by {owner}, as far as can be seen from here"
     return f"in use by {owner}" if alive else f"left by {owner}, which runs no more"
 
 
@@ -100,7 +100,7 @@ def _table(runs: list[StoredRun]) -> Table:
             Text(run.key.symbol),
             Text(run.key.strategy_name),
             Text(run.key.exchange_name),
-            "damaged" if run.state is None else _living(run.state.signal),
+            "damaged" if run.state is None else _signal_text(run.state.signal),
             "" if run.at is None else iso(run.at),
             str(closed),
             "" if run.state is None else str(run.state.missed),
@@ -108,7 +108,7 @@ def _table(runs: list[StoredRun]) -> Table:
     return table
 
 
-def _living(row: SignalRow | None) -> str:
+def _signal_text(row: SignalRow | None) -> str:
     if row is None:
         return "idle"
     if row.pending_at is None:
@@ -124,12 +124,12 @@ def _show(run: StoredRun, console: Console) -> None:
     if row is not None:
         console.print(
             Text(
-                f"{_living(row)}; take-profit {price(row.price_take_profit)}, stop-loss "
+                f"{_signal_text(row)}; take-profit {price(row.price_take_profit)}, stop-loss "
                 f"{price(row.price_stop_loss)}; signal {row.id}"
             )
         )
     if run.state.outbox:
-        console.print(f"{len(run.state.outbox)} transitions may have to be told again")
+        console.print(f"{len(run.state.outbox)} transitions may be reported again")
     for entry in run.transitions[-_SHOWN:]:
         console.print(Text(_line(entry.tick or entry.milestone)), soft_wrap=True)
     left = len(run.transitions) - _SHOWN

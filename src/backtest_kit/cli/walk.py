@@ -28,10 +28,10 @@ from rich.text import Text
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
-from backtest_kit._engine.task import hang_up
+from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.table import number, write, write_bytes
-from backtest_kit._reports.walker import rank_cells, walker_report
+from backtest_kit._reports.walker import out_of_sample_text, rank_cells, walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
 from backtest_kit._values.time import Interval
@@ -205,7 +205,7 @@ def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bo
                     async for contract in contracts:
                         show(contract)
         finally:
-            await hang_up(exchange)
+            await close_exchange(exchange)
 
     asyncio.run(work())
     return interrupted
@@ -222,6 +222,9 @@ def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(ranking_table(data))
     console.print(Text(data.verdict.sentence, style="bold"))
+    if (forward := data.walk_forward) is not None:
+        text = f"{data.metric} {out_of_sample_text(forward)}, {len(forward.windows)} windows"
+        console.print(Text(f"Walk-forward, out of sample: {text}"))
     console.print(f"report: {path}", soft_wrap=True, highlight=False)
 
 

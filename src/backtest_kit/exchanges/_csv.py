@@ -111,7 +111,7 @@ def read_csv(path: Path) -> Candles:
         table = read(threads=True)
     except pa.ArrowInvalid:
         try:
-            table = read(threads=False)  # only a reader without threads can tell the row
+            table = read(threads=False)  # only a reader without threads names the row
         except pa.ArrowInvalid as error:
             raise BadCandlesError(f"{path}: {error}") from None
     if table.num_rows and table.column(names[1]).null_count:

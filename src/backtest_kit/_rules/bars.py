@@ -1,4 +1,4 @@
-"""The market that decides a signal's life: base candles as arrays, and one step of them."""
+"""Base candles as the rules see them: as arrays, and one at a time."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Bar(msgspec.Struct, frozen=True):
         return Quote(self.price, self.fill)
 
 
-class Tape(msgspec.Struct, frozen=True, eq=False):
+class Bars(msgspec.Struct, frozen=True, eq=False):
     """The base candles as arrays: row i is the step at `first + i * step` milliseconds.
 
     `price` is the average price at the step (NaN before there are enough candles), `fill` the price
     at which a fill can be had, the others are the candle that closed at it. All float64 of one
-    length. `next_open` is, for each row, the first from it on whose candle is not in closed times,
-    the number of rows where there is none; `None`: the market never closes.
+    length. `next_open` is, for each row, the first row from there on at which the market is open,
+    or the number of rows if there is none; `None`: the market never closes.
     """
 
     first: int
@@ -83,7 +83,7 @@ class Tape(msgspec.Struct, frozen=True, eq=False):
         return int(self.next_open[row])
 
     def trades_at(self, when: int) -> bool:
-        """Say whether the market is open at the step `when`, which the tape has."""
+        """Say whether the market is open at the step `when`, which must be one of these."""
         row = self.row(when)
         return self.next_open is None or int(self.next_open[row]) == row
 
@@ -96,7 +96,10 @@ class Tape(msgspec.Struct, frozen=True, eq=False):
         return (when - self.first) // self.step
 
     def closes(self, when: int, stop: int, hop: int) -> int:
-        """Return the first closed one of `when`, `when + hop` ... before `stop`, else `stop`."""
+        """Return the first of `when`, `when + hop`, ... at which the market is closed.
+
+        `stop` if there is none before it.
+        """
         if self.next_open is None:
             return stop
         rows = np.arange(self.row(when), self.row(stop - 1) + 1, hop // self.step)
@@ -104,7 +107,7 @@ class Tape(msgspec.Struct, frozen=True, eq=False):
         return self.first + int(rows[closed.argmax()]) * self.step if closed.any() else stop
 
     def open_steps(self, steps: range) -> int:
-        """Return at how many steps the market is open; outside of the tape it is taken to be."""
+        """Return at how many steps the market is open; it counts as open outside the bars."""
         if self.next_open is None:
             return len(steps)
         rows = np.arange(self.row(steps.start), self.row(steps.stop))
@@ -116,7 +119,7 @@ class Tape(msgspec.Struct, frozen=True, eq=False):
         return (t for t in range(when + self.step, self.stop, self.step) if self.trades_at(t))
 
     def bar(self, when: int) -> Bar:
-        """Return the market at the step `when`."""
+        """Return the bar of the step `when`."""
         i = (when - self.first) // self.step
         return Bar(
             when,

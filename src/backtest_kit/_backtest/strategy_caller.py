@@ -1,4 +1,4 @@
-"""What a strategy says at the frames of a backtest: asked one by one, or looked up in arrays."""
+"""Calls of a strategy at the frames of a backtest: one by one, or looked up in its arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.guard import retry_user_code
 from backtest_kit._engine.run import Run
-from backtest_kit._rules.tape import Tape
+from backtest_kit._rules.bars import Bars
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
@@ -30,7 +30,7 @@ _FIRST_LOOK, _LATER_LOOK = 6, 1
 _SAME: Final = "it is asked step by step, which is exact but slow"
 
 
-class Chunk(msgspec.Struct, frozen=True, eq=False):
+class SignalChunk(msgspec.Struct, frozen=True, eq=False):
     """Signals over contiguous candles of length `step`, the first of which opens at `opens`."""
 
     signals: Signals
@@ -52,9 +52,9 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
         return self.opens + (len(self.signals) + 1) * self.step
 
     def first(self, when: int, stop: int, hop: int) -> tuple[int, int]:
-        """Return the first of `when`, `when + hop` ... before `stop` with a side, and its row.
+        """Return the first call time with a signal and its row; `(last call time, -1)` if none.
 
-        The last of them and -1 where none has.
+        Calls are at `when`, `when + hop`, ... before `stop`.
         """
         times = np.arange(when, min(stop, self.stop), hop, dtype=np.int64)
         rows = times // self.step - (self.opens // self.step + 1)
@@ -63,15 +63,15 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
         return (int(times[i]), int(rows[i])) if hits[i] else (int(times[-1]), -1)
 
 
-class Answers:
-    """The answers of one run's strategy."""
+class StrategyCaller:
+    """Calls the strategy of one run, or looks its answers up."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._ask = question(run.strategy)
         self._function = run.strategy.get_signals
         self._step = INTERVALS[run.strategy.interval]
-        self._chunk: Chunk | None = None
+        self._chunk: SignalChunk | None = None
         self._looked = False
         #: Calls that raised, of those in `ask`.
         self._failed = 0
@@ -87,14 +87,14 @@ class Answers:
         return False
 
     def _fail(self, error: Exception, before: int, first: int, hop: int) -> None:
-        """Tell of a call that raised, of which there were `before` since `first`."""
+        """Report a call that raised, after `before` calls since `first`."""
         if before > self._failed:
             self._run.warm(first + self._failed * hop)
         self._failed += 1
         self._run.call_failed(error)
 
-    async def ask(self, when: int, stop: int, hop: int, tape: Tape) -> tuple[int, Any]:
-        """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is no None.
+    async def ask(self, when: int, stop: int, hop: int, bars: Bars) -> tuple[int, Any]:
+        """Ask at `when`, `when + hop` ... before `stop`, up to the first answer that is not `None`.
 
         Raises:
             PeekingError: signals over arrays look into the future.
@@ -111,16 +111,16 @@ class Answers:
         at, row = chunk.first(when, stop, hop)
         self._run.warm(when)
         current_moment.set(Moment(self._run, at))
-        price = float(tape.fill[tape.row(at)])
+        price = float(bars.fill[bars.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
 
-    def chunk(self, when: int, *, furthest: bool = False) -> Chunk | None:
+    def chunk(self, when: int, *, furthest: bool = False) -> SignalChunk | None:
         """Return signals that have an answer for `when`, from the candles that are loaded.
 
-        `furthest`: they go on up to the last of these.
+        `furthest`: up to the last candle that is loaded.
 
-        `None`: ask step by step; the strategy has no arrays, there are no candles yet, or windows
-        say something else.
+        `None`: call it step by step; the strategy has no arrays, there are no candles yet, or
+        its signals differ when computed from windows.
 
         Raises:
             PeekingError: as `ask`.
@@ -135,7 +135,7 @@ class Answers:
             self._chunk = self._computed(segment, when)
         return self._chunk
 
-    def _computed(self, segment: Segment, when: int) -> Chunk | None:
+    def _computed(self, segment: Segment, when: int) -> SignalChunk | None:
         """Compute signals for `when` and all later candles, with the warm-up before them."""
         run, warmup, function = self._run, self._run.strategy.warmup, self._function
         assert function is not None
@@ -143,7 +143,7 @@ class Answers:
         if not warmup <= closed <= segment.rows:
             return None
         candles = Candles.view(segment.columns, closed - warmup, segment.rows)
-        current_moment.set(None)  # a strategy that asks for "now" has none here
+        current_moment.set(None)  # there is no current step here
         name, most = run.strategy_name, _LATER_LOOK if self._looked else _FIRST_LOOK
         try:
             signals = evaluate(function, candles)
@@ -152,7 +152,7 @@ class Answers:
         except PeekingError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-            # it may be right step by step, or tell there why not
+            # it may succeed step by step, or report the error there
             self._give_up("strategy %r fails over arrays (%s): %s", name, describe(error), _SAME)
             return None
         if row is not None:
@@ -162,7 +162,7 @@ class Answers:
                 *(name, warmup, iso(int(candles.timestamp[row])), _SAME),
             )
             return None
-        return Chunk(signals, int(candles.timestamp[0]), self._step, warmup - 1)
+        return SignalChunk(signals, int(candles.timestamp[0]), self._step, warmup - 1)
 
     def _give_up(self, text: str, *values: object) -> None:
         self._function = None
