@@ -317,7 +317,7 @@ def test_a_disk_that_is_full_for_a_while_changes_nothing_but_the_time():
     assert told == [("opened", 0), ("closed", 10), ("opened", 14)]
     texts = stage.error_texts("state")
     assert len(texts) == 4
-    assert all("No space left" in text and "nothing was told" in text for text in texts)
+    assert all("No space left" in text and "nothing was reported" in text for text in texts)
 
 
 def test_minutes_missed_over_a_restart_are_counted_once():
