@@ -1,9 +1,12 @@
 """Shared by all tests: a fresh engine each, Hypothesis profiles, the real candles."""
 
+import asyncio
+import logging
 import os
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
 import backtest_kit as bk
@@ -12,6 +15,8 @@ _CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_check=_CALM)
 settings.register_profile("deep", deadline=None, max_examples=2000, suppress_health_check=_CALM)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+if os.environ.get("HYPOTHESIS_PROFILE") == "deep":  # thirty times as many examples
+    os.environ.setdefault("PYTEST_TIMEOUT", "3600")
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +24,49 @@ def engine():
     with bk.Engine() as fresh:
         fresh.set_config(get_candles_retry_delay_ms=0)
         yield fresh
+
+
+#: Folders whose tests may not block the event loop: in a backtest or a walk nothing waits for it.
+TRAPPED = {"live", "persistence"}
+#: What may block there: the end of a file's name, its functions, and why.
+MAY_BLOCK = [
+    # a library that is imported when it is used first
+    ("<frozen importlib._bootstrap>", {"_find_and_load"}),
+    # files of recorded candles are read where they are asked for: nothing in such a run is late
+    ("backtest_kit/exchanges/_recorded.py", {"series", "get_candles"}),
+    # a callback of a test, which looks at what is on the disk
+    ("tests/persistence/test_state.py", {"on_write"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls(request):
+    """Raise where this package calls something that blocks a running event loop."""
+    if request.path.parent.name not in TRAPPED:
+        yield
+        return
+    with blockbuster_ctx("backtest_kit") as trap:
+        for function in trap.functions.values():
+            for file, names in MAY_BLOCK:
+                function.can_block_in(file, names)
+        yield
+
+
+@pytest.fixture
+def asyncio_debug(monkeypatch):
+    """Make event loops check from which thread they are called, and note where tasks came from.
+
+    It makes days of simulated time six times as long: for tests of a few steps.
+    """
+    begin = asyncio.BaseEventLoop.__init__
+
+    def begin_in_debug_mode(loop):
+        begin(loop)
+        loop.set_debug(True)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "__init__", begin_in_debug_mode)
+    # how long a step takes is no matter here
+    monkeypatch.setattr(logging.getLogger("asyncio"), "level", logging.ERROR)
 
 
 @pytest.fixture(scope="session")

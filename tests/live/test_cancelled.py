@@ -15,6 +15,8 @@ from backtest_kit.testing import MemoryAdapter
 from live.world import BRACKET, T0, Plain, Stage, clock, flat, once, running
 from markets import MINUTE, START
 
+pytestmark = pytest.mark.usefixtures("asyncio_debug")
+
 
 def played(state_dir, *, cut):
     """A run on recorded candles, cancelled inside `on_open` where `cut`; what it told."""

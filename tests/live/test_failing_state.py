@@ -12,6 +12,8 @@ from backtest_kit.testing import MemoryAdapter
 from live.world import T0, Full, Plain, Stage, clock, flat, once, running
 from markets import MINUTE
 
+pytestmark = pytest.mark.usefixtures("asyncio_debug")
+
 
 @pytest.mark.parametrize("left", ["an empty file", "a file without its table"])
 def test_a_state_whose_first_write_was_killed_can_be_started_again(tmp_path, left):

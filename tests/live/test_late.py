@@ -2,10 +2,14 @@
 
 import asyncio
 
+import pytest
+
 import backtest_kit as bk
 from backtest_kit._values.time import to_datetime
 from live.world import T0, Stage, flat, once, running
 from markets import MINUTE, START
+
+pytestmark = pytest.mark.usefixtures("asyncio_debug")
 
 
 def test_a_series_whose_first_request_failed_is_asked_for_again():

@@ -2,10 +2,14 @@
 
 import asyncio
 
+import pytest
+
 import backtest_kit as bk
 from backtest_kit.testing import MemoryAdapter
 from live.world import BRACKET, T0, Full, Stage, clock, flat, once
 from markets import MINUTE
+
+pytestmark = pytest.mark.usefixtures("asyncio_debug")
 
 
 def test_asking_a_paced_replay_to_stop_again_and_again_does_not_hold_it_up():
@@ -23,9 +27,9 @@ def test_asking_a_paced_replay_to_stop_again_and_again_does_not_hold_it_up():
         task = bk.Live.background(
             "X", strategy_name="s", exchange_name="frame", clock=clock(50, 250, speed=300)
         )
-        while not any(tick.action == "opened" for tick in told):
-            await asyncio.sleep(0.01)
         async with asyncio.timeout(20):  # ten minutes of the signal are two seconds
+            while not any(tick.action == "opened" for tick in told):
+                await asyncio.sleep(0.01)
             while task.status in ("running", "stopping"):
                 task.stop()
                 asked.append(task.status)

@@ -9,6 +9,8 @@ import pytest
 
 import backtest_kit as bk
 
+pytestmark = pytest.mark.usefixtures("asyncio_debug")
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 T0 = int(START.timestamp() * 1000)
 NAMES = {"strategy_name": "s", "exchange_name": "e", "frame_name": "f"}

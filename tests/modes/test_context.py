@@ -10,6 +10,8 @@ import pytest
 import backtest_kit as bk
 from backtest_kit._engine.engine import current_engine
 
+pytestmark = pytest.mark.usefixtures("asyncio_debug")
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 

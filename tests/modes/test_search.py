@@ -295,6 +295,7 @@ print(history(find(trials=8, store=sys.argv[1])))
 """
 
 
+@pytest.mark.timeout(300)
 def test_killed_at_any_moment_it_finds_the_same(tmp_path, request):
     script = tmp_path / "search.py"
     script.write_text(SCRIPT.format(tests=str(request.config.rootpath / "tests")))

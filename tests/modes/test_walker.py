@@ -300,6 +300,7 @@ def test_names_are_checked_before_anything_runs():
     assert bk.list_walkers()[0].walker_name == "w"
 
 
+@pytest.mark.timeout(300)
 def test_memory_does_not_grow_with_the_number_of_strategies():
     """Of each strategy its figures are kept, 32 bytes a trade; a kept result would take 500."""
     names = [f"s{i}" for i in range(30)]

@@ -352,6 +352,7 @@ bk.grid(hold, minutes=[2, 3, 5, 8, 13], percent=[0.5, 1])
 """
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX process groups")
 @pytest.mark.parametrize("workers", [None, 2])
 def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, workers):

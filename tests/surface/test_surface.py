@@ -137,6 +137,7 @@ def test_no_module_is_long():
         assert len(path.read_text().splitlines()) <= 400, path.name
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_every_example_runs(path, tmp_path):
     done = subprocess.run(
@@ -176,6 +177,7 @@ def test_every_public_name_is_documented():
     assert missing(["Backtes", "andle", "risk"], "bk", pages) == ["Backtes", "andle", "risk"]
 
 
+@pytest.mark.timeout(120)
 def test_readme_code_runs(tmp_path):
     text = (ROOT / "README.md").read_text()
     blocks = [b.split("```")[0] for b in text.split("```python\n")[1:]]

@@ -56,7 +56,7 @@ class StoredRunner:
         """
         self._keys = await trial_keys(self._setup, self._strategies)
         wanted = [] if self._rerun else [key for key in self._keys if key is not None]
-        found = self._store.find(wanted)
+        found = await asyncio.to_thread(self._store.find, wanted)
         self._stored = {
             index: found[key.fingerprint]
             for index, key in enumerate(self._keys)

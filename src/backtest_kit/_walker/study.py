@@ -138,7 +138,7 @@ class Study:
                 ) from error
         else:
             self._check_same(whole)
-        self._done = self._count_done()
+        self._done = await asyncio.to_thread(self._count_done)
         if self._done < trials:
             self._total = trials
             self._loop = asyncio.get_running_loop()
