@@ -76,6 +76,8 @@ from backtest_kit._engine.sizing import PositionSize
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
+from backtest_kit._one_call.backtest import backtest
+from backtest_kit._one_call.compare import compare
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.documents import LiveState, Transition
@@ -141,6 +143,7 @@ from backtest_kit._values.schemas import (
     WalkerSchema,
 )
 from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.table import Table
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
@@ -208,6 +211,7 @@ __all__ = [
     "StrategyFileError",
     "StrategySchema",
     "Tick",
+    "Table",
     "TickActive",
     "TickCancelled",
     "TickClosed",
@@ -234,7 +238,9 @@ __all__ = [
     "add_strategy",
     "add_walker",
     "average_price",
+    "backtest",
     "candles",
+    "compare",
     "exchange",
     "exchanges",
     "format_price",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from typing import Final
 
 import msgspec
@@ -12,8 +13,10 @@ import numpy as np
 from backtest_kit._data.market import SeriesGaps
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
+from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
 from backtest_kit._values.results import TickClosed
+from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE, iso
 
 #: Fewer trades than this say little about a strategy (the rule of thumb of the central limit).
@@ -31,7 +34,7 @@ class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
     when: int | None
 
 
-class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestData(Tabular, frozen=True, kw_only=True):
     """All that a backtest has found; times in milliseconds UTC.
 
     `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
@@ -66,6 +69,24 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_candle: str
     base_interval: str = "1m"
     closed_candles: int = 0
+
+    @property
+    def trades(self) -> Table:
+        """The closed signals as columns; `table` is the same."""
+        return trades_of(self.signals)
+
+    @property
+    def equity(self) -> Table:
+        """What profits have come to after each close; see `equity_of`."""
+        return equity_of(self.signals, self.since)
+
+    def table(self) -> Table:
+        """Return the closed signals as columns."""
+        return self.trades
+
+    def _repr_html_(self) -> str:
+        title = f"{self.strategy_name} on {self.symbol}, {span(self.since, self.until)}"
+        return f"<h4>{escape(title)}</h4>{self.statistics._repr_html_()}"
 
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
