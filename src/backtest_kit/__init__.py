@@ -78,6 +78,7 @@ from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
+from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.documents import LiveState, Transition
@@ -166,6 +167,7 @@ __all__ = [
     "CorruptStateError",
     "DataError",
     "DataRangeError",
+    "Differences",
     "DoneEvent",
     "Engine",
     "ErrorEvent",
@@ -241,6 +243,7 @@ __all__ = [
     "backtest",
     "candles",
     "compare",
+    "differences",
     "exchange",
     "exchanges",
     "format_price",

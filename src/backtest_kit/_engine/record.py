@@ -12,6 +12,7 @@ from backtest_kit._values.config import Config
 from backtest_kit._values.errors import UnknownNameError
 from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import SignalRow
 
 #: Kinds of error kept with their text; all errors are counted.
@@ -94,6 +95,8 @@ class RunRecord:
         self.since = since
         self.until = until
         self.total_frames = total_frames
+        #: The strategy as it was registered.
+        self.strategy: StrategySchema | None = None
         self.frames = 0
         self.calls = 0
         self.missed = 0

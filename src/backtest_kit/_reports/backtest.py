@@ -15,7 +15,9 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
 from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
+from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickClosed
+from backtest_kit._values.schemas import source_of
 from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE, iso
 
@@ -36,6 +38,9 @@ class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
 
 class BacktestData(Tabular, frozen=True, kw_only=True):
     """All that a backtest has found; times in milliseconds UTC.
+
+    `settings` are those of the run, `source` is the text of the strategy's function or class, where
+    it can be read.
 
     `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
     `warm_at` is the first at which they did, `None` where there was none.
@@ -69,6 +74,8 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     ambiguous_candle: str
     base_interval: str = "1m"
     closed_candles: int = 0
+    settings: Config | None = None
+    source: str = ""
 
     @property
     def trades(self) -> Table:
@@ -133,6 +140,8 @@ def backtest_data(record: RunRecord) -> BacktestData:
         ambiguous_candle=record.config.ambiguous_candle,
         base_interval=record.config.base_interval,
         closed_candles=sum(series.closed for series in record.gaps),
+        settings=record.config,
+        source="" if record.strategy is None else source_of(record.strategy),
     )
 
 

@@ -14,6 +14,7 @@ from backtest_kit.cli.demo import demo
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED, MISUSE
 from backtest_kit.cli.live import live
 from backtest_kit.cli.report import report
+from backtest_kit.cli.runs import runs
 from backtest_kit.cli.state import state
 from backtest_kit.cli.walk import walk
 
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (backtest, check, data, demo, live, report, state, walk):
+for command in (backtest, check, data, demo, live, report, runs, state, walk):
     cli.add_command(command)
 
 
