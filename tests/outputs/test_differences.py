@@ -1,13 +1,12 @@
 """Two runs side by side: every trade is accounted for, and the figures add up."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit._reports.differences import differences_report
-from markets import market
+from markets import market, played
 
 SETTINGS = {
     "percent_fee": [0.1, 0.0],
@@ -18,19 +17,10 @@ SETTINGS = {
 changes = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in SETTINGS.items()})
 
 
-def play(seed, shift=0, symbol="X", **config):
-    def get_signals(candles):
-        rows = candles.timestamp // 60_000
-        return bk.Signals.bracket(((rows + shift) % 11 == 0).astype(np.int8), 0.7, 0.6, 30)
-
-    schema = bk.StrategySchema(strategy_name="s", interval="1m", get_signals=get_signals, warmup=1)
-    return bk.backtest([list(row) for row in market(seed, 400)], schema, symbol=symbol, **config)
-
-
 @settings(max_examples=25)
 @given(st.integers(0, 1000), changes, st.sampled_from([0, 1, 4]))
 def test_the_figures_add_up(seed, config, shift):
-    before, after = play(seed), play(seed, shift, **config)
+    before, after = played(seed), played(seed, shift, **config)
     found = bk.differences(before, after)
     kinds = [trade.change for trade in found.trades]
     assert found.trades_before == len(before.signals)
@@ -53,7 +43,7 @@ def test_the_figures_add_up(seed, config, shift):
 @given(st.integers(0, 1000))
 @settings(max_examples=5)
 def test_a_run_does_not_differ_from_itself(seed):
-    found = bk.differences(play(seed), play(seed))
+    found = bk.differences(played(seed), played(seed))
     assert not found.trades
     assert not found.values
     assert not found.code
@@ -61,9 +51,9 @@ def test_a_run_does_not_differ_from_itself(seed):
 
 
 def test_a_report_says_why():
-    before = play(3)
-    after = play(3, percent_fee=0.0, exit_trigger="wick")
-    text = differences_report([before, after, play(3, shift=1)])
+    before = played(3)
+    after = played(3, percent_fee=0.0, exit_trigger="wick")
+    text = differences_report([before, after, played(3, shift=1)])
     assert "percent_fee | 0.1 | 0.0" in text
     assert "was still open" in text or "not proposed" in text
     assert text.count("## s on X against s on X") == 2
