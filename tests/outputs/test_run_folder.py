@@ -52,6 +52,7 @@ def test_a_run_is_found_by_path_name_digest_or_as_the_last(tmp_path):
     digest = kept_runs(tmp_path)[-1].info.digest
     assert find_run(tmp_path, str(first)) == find_run(tmp_path, first.name[:17]) == first
     assert find_run(tmp_path, "last") == last
+    assert find_run(tmp_path, "previous") == first
     for name, text in (("none", "no run is called 'none'"), (digest, "2 runs begin with")):
         with pytest.raises(bk.BacktestKitError, match=text):
             find_run(tmp_path, name)

@@ -101,7 +101,7 @@ def kept_runs(root: Path) -> list[KeptRun]:
 
 
 def find_run(root: Path, name: str) -> Path:
-    """Return the folder of a run: a path, the beginning of its name, its digest, or "last".
+    """Return the folder of a run: a path, the beginning of its name or digest, "last", "previous".
 
     Raises:
         BacktestKitError: there is none, or there are several; the message names them.
@@ -109,8 +109,9 @@ def find_run(root: Path, name: str) -> Path:
     if (Path(name) / INFO).exists():
         return Path(name)
     runs = [run for run in kept_runs(root) if run.info is not None]
-    if name == "last" and runs:
-        return runs[0].folder
+    newest = dict(zip(("last", "previous"), runs, strict=False))
+    if name in newest:
+        return newest[name].folder
     found = [
         run.folder
         for run in runs

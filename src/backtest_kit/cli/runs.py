@@ -37,7 +37,7 @@ def runs(context: click.Context, root: Path, as_json: bool) -> None:
 
     \b
         backtest-kit runs
-        backtest-kit runs compare 2024-05-01T1200Z_crossover last
+        backtest-kit runs compare previous last
         backtest-kit runs prune --keep 20
     """
     if context.invoked_subcommand is not None:
@@ -82,11 +82,11 @@ def runs(context: click.Context, root: Path, as_json: bool) -> None:
 def compare(names: tuple[str, ...], root: Path, as_json: bool) -> None:
     """Show what changed between runs: settings, code, and which trades came, went or changed.
 
-    RUN is a folder, the beginning of its name or digest, or "last". Each is compared with the
-    first.
+    RUN is a folder, the beginning of its name or digest, "last" or "previous". Each is compared
+    with the first.
 
     \b
-        backtest-kit runs compare 1f3a last
+        backtest-kit runs compare previous last
     """
     if len(names) < 2:
         raise click.UsageError("give two runs or more; backtest-kit runs lists them")
