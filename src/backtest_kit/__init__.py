@@ -78,6 +78,7 @@ from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
+from backtest_kit._one_call.read import read_candles
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
@@ -293,6 +294,7 @@ __all__ = [
     "listen_walker_once",
     "listen_walker_progress",
     "listen_walker_progress_once",
+    "read_candles",
     "search",
     "set_config",
     "set_logger",

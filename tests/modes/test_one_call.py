@@ -165,7 +165,7 @@ def test_a_range_may_be_given_in_several_ways(files, start):
         ({"start": "soon"}, ValueError, "start='soon' is no ISO 8601"),
         ({"start": 5}, TypeError, "start=5 must be"),
         ({"start": datetime(2024, 1, 1)}, ValueError, "naive"),
-        ({"start": "2025-01-01"}, bk.RegistrationError, "no step is left from 2025-01-01"),
+        ({"start": "2025-01-01"}, bk.RegistrationError, "nothing from 2025-01-01"),
         ({"percent_fees": 1}, bk.ConfigError, "did you mean 'percent_fee'"),
     ],
 )
@@ -267,3 +267,19 @@ def test_what_a_notebook_shows_is_escaped(files):
     assert "<script" not in shown
     assert "<b>X" not in shown
     assert "&lt;script&gt;" in shown
+
+
+def test_candles_are_read_outside_of_a_run(files):
+    whole = bk.read_candles(files["parquet"])
+    assert [tuple(row) for row in zip(*whole.columns(), strict=True)] == ROWS
+    part = bk.read_candles(files["csv"], interval="5m", start="2024-01-01T01:00", end="2024-01-02")
+    expected = whole[60:1440].resample("5m")
+    for one, other in zip(part.columns(), expected.columns(), strict=True):
+        assert (one == other).all()
+    holes = [row for i, row in enumerate(ROWS) if not 50 <= i < 80]
+    assert len(bk.read_candles([list(row) for row in holes])) == len(ROWS) - 30
+    for start, end in (("2020-01-01", "2020-01-02"), ("2024-01-02", "2024-01-01")):
+        with pytest.raises(bk.RegistrationError, match="there is nothing from"):
+            bk.read_candles(files["candles"], start=start, end=end)
+    with pytest.raises(bk.ContextError, match="read_candles"):
+        bk.candles("X", "1m", 1)

@@ -118,41 +118,57 @@ def frame_of(
     start: object,
     end: object,
 ) -> FrameSchema:
-    """Return the frame from `start` to `end`.
-
-    By default it is all that every symbol has, after the longest warm-up.
+    """Return the frame from `start` to `end`; by default all that is there after the warm-up.
 
     Raises:
         RegistrationError: the exchange does not say what it has, or nothing is left of it.
         ValueError, TypeError: an instant can't be read.
     """
-    first, last, base = 0, 2**62, MINUTE
-    for symbol in symbols:
-        known = None if exchange.data_range is None else exchange.data_range(symbol)
-        if known is not None:
-            config = run_config(engine.config, exchange, symbol)
-            base = max(base, INTERVALS[config.base_interval])
-            first = max(first, known[0] + config.avg_price_candles_count * base)
-            first = max(first, *(known[0] + s.warmup * INTERVALS[s.interval] for s in strategies))
-            last = min(last, known[1])
-        elif start is None or end is None:
-            raise RegistrationError(
-                f"exchange {exchange.name!r} does not say which range it has of {symbol}: give "
-                "start= and end="
-            )
-    begin = -(-first // base) * base if start is None else _instant("start", start)
-    until = last if end is None else _instant("end", end)
-    if until < begin:
+    first, last = range_of(exchange, symbols, start, end)
+    if start is None:
+        configs = [run_config(engine.config, exchange, symbol) for symbol in symbols]
+        base = max(INTERVALS[config.base_interval] for config in configs)
+        priced = max(config.avg_price_candles_count for config in configs) * base
+        warm = max(s.warmup * INTERVALS[s.interval] for s in strategies)
+        first = -(-(first + max(priced, warm)) // base) * base
+    if last < first:
         raise RegistrationError(
-            f"no step is left from {iso(begin)} to {iso(until)}: after the warm-up, the data reach "
-            f"from {iso(first)} to {iso(last)}"
+            f"no step is left from {iso(first)}, after the warm-up, to {iso(last)}"
         )
     return FrameSchema(
         frame_name=DATA,
         interval="1m",
-        start_date=to_datetime(begin),
-        end_date=to_datetime(until),
+        start_date=to_datetime(first),
+        end_date=to_datetime(last),
     )
+
+
+def range_of(
+    exchange: ExchangeSchema, symbols: Sequence[str], start: object, end: object
+) -> tuple[int, int]:
+    """Return where to begin and end (ms): as given, else what all symbols have.
+
+    Raises:
+        RegistrationError: the exchange does not say what it has, or nothing lies between.
+        ValueError, TypeError: an instant can't be read.
+    """
+    ranges = [
+        known
+        for symbol in symbols
+        if exchange.data_range is not None and (known := exchange.data_range(symbol)) is not None
+    ]
+    if len(ranges) < len(symbols) and (start is None or end is None):
+        raise RegistrationError(
+            f"exchange {exchange.name!r} does not say which range it has: give start= and end="
+        )
+    first = max(known[0] for known in ranges) if start is None else _instant("start", start)
+    last = min(known[1] for known in ranges) if end is None else _instant("end", end)
+    has = "".join(
+        f"; {s} has {iso(a)} to {iso(b)}" for s, (a, b) in zip(symbols, ranges, strict=False)
+    )
+    if last < first or any(a >= last or b <= first for a, b in ranges):
+        raise RegistrationError(f"there is nothing from {iso(first)} to {iso(last)}{has}")
+    return first, last
 
 
 def _instant(name: str, value: object) -> int:
