@@ -1,6 +1,9 @@
 """`bk.backtest` and `bk.compare`: from data to a result, and nothing is left behind."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -283,3 +286,47 @@ def test_candles_are_read_outside_of_a_run(files):
             bk.read_candles(files["candles"], start=start, end=end)
     with pytest.raises(bk.ContextError, match="read_candles"):
         bk.candles("X", "1m", 1)
+
+
+SLOW = """
+import time
+import backtest_kit as bk
+
+def slow(symbol, when):
+    time.sleep(0.02)
+
+market = bk.exchanges.SyntheticExchange(seed=1)
+result = bk.backtest(
+    market, slow, symbol="X", interval="15m", start="2024-01-01", end="2024-01-01T12:00"
+)
+"""
+
+
+def test_a_notebook_shows_how_far_a_run_has_come():
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel")
+    nbformat = pytest.importorskip("nbformat", reason="needs nbclient and ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SLOW)])
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    (bar,) = notebook.cells[0].outputs
+    assert 'slow on X <progress value="721" max="721">' in bar["data"]["text/html"]
+
+
+def test_a_pipe_is_left_alone():
+    done = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_terminal_shows_a_bar():
+    leader, follower = os.openpty()
+    done = subprocess.Popen([sys.executable, "-c", SLOW], stderr=follower, stdin=follower)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(leader, 4096)
+        except OSError:  # the other end is closed
+            break
+    assert done.wait() == 0
+    assert b"slow on X" in shown
+    assert b"721/721" in shown

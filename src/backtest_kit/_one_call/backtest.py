@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import date, datetime
 from os import PathLike
 from typing import Any, Unpack
@@ -9,6 +10,7 @@ from typing import Any, Unpack
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine, current_engine
 from backtest_kit._one_call.inputs import add_data, frame_of, strategy_of, symbol_of
+from backtest_kit._one_call.progress import progress
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._values.config import Settings
 from backtest_kit._values.time import Interval
@@ -53,12 +55,16 @@ def backtest(
         engine.strategies.add(schema)
         frame = frame_of(engine, exchange, [name], [schema], start, end)
         engine.frames.add(frame)
-        Backtest.run_sync(
-            name,
-            strategy_name=schema.name,
-            exchange_name=exchange.name,
-            frame_name=frame.name,
-        )
+        title = f"{schema.name} on {name}"
+        arrays = schema.get_signals is not None  # soon over, and slower with a listener
+        shown = progress(engine, "backtest_progress", title, "frames")
+        with nullcontext() if arrays else shown:
+            Backtest.run_sync(
+                name,
+                strategy_name=schema.name,
+                exchange_name=exchange.name,
+                frame_name=frame.name,
+            )
         return Backtest.get_data(name, strategy_name=schema.name)
 
 

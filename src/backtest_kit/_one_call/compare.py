@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._one_call.backtest import When, own_engine
 from backtest_kit._one_call.inputs import DATA, add_data, frame_of, strategy_of, symbol_of
+from backtest_kit._one_call.progress import progress
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import Settings
 from backtest_kit._values.errors import RegistrationError
@@ -74,5 +75,6 @@ def compare(
                 windows=windows,
             )
         )
-        Walker.run_sync(symbols, walker_name=_NAME, executor=executor, store=store)
+        with progress(engine, "walker_progress", ", ".join(symbols), "strategies"):
+            Walker.run_sync(symbols, walker_name=_NAME, executor=executor, store=store)
         return Walker.get_data(symbols, walker_name=_NAME)
