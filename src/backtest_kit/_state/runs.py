@@ -43,15 +43,16 @@ class RunDocuments:
             StateError: the state can't be read.
         """
         self._states, self._damaged, self._doubtful = {}, {}, set()
-        for text in await self._store.keys(f"run{SET_ASIDE}"):
-            place = self._store.where(f"run{SET_ASIDE}", text)
-            for key in self._keys([text.partition(" ")[0]], place):
-                self._damaged[key] = self._remedy(key, f"was moved to {place}", place)
         for key in self._keys(await self._store.keys("run"), "the state"):
             try:
                 await self._load(key)
             except StateError as error:
                 self._report("state", error)
+        for text in await self._store.keys(f"run{SET_ASIDE}"):
+            place = self._store.where(f"run{SET_ASIDE}", text)
+            for key in self._keys([text.partition(" ")[0]], place):
+                if key not in self._states and key not in self._damaged:
+                    self._damaged[key] = self._remedy(key, f"was moved to {place}", place)
         for found, text in await self._store.unreadable("run"):
             self._report("state", StateError(text))
             for key in self._keys([] if found is None else [found], text):

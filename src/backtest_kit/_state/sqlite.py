@@ -34,6 +34,7 @@ class SqliteAdapter:
         self._guard = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
+        self._checked = False
 
     def read(self, kind: str, key: str) -> bytes | None:
         """Return the document, or `None` where there is none; raises sqlite3.Error, OSError."""
@@ -126,6 +127,7 @@ class SqliteAdapter:
             _create(path)
         connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
+            self._check(connection)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(_TABLE)
@@ -139,6 +141,7 @@ class SqliteAdapter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._checked = False
 
     def _query(self, sql: str, *arguments: object) -> Sequence[tuple[Any, ...]]:
         """Read without changing anything, also where nothing is yet."""
@@ -151,10 +154,33 @@ class SqliteAdapter:
             # what a write that was killed has left must be rolled back first, which is a write
             mode = "rw" if _journal(path).exists() else "ro"
             with closing(sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)) as connection:
-                there = connection.execute("SELECT name FROM sqlite_master").fetchall()
-                if ("documents",) not in there:  # its maker was killed before the table was made
-                    return []
-                return connection.execute(sql, arguments).fetchall()
+                if self._check(connection):
+                    return connection.execute(sql, arguments).fetchall()
+            if mode == "rw" and path.stat().st_size == 0:
+                path.unlink()  # its first write was rolled back
+            return []
+
+    def _check(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the table is there; once, look for damage that would hide documents.
+
+        Raises:
+            sqlite3.DatabaseError: the file is damaged.
+        """
+        connection.text_factory = _text
+        there = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+        if there not in ([], ["documents"]):
+            raise sqlite3.DatabaseError(f"it has the tables {', '.join(map(str, there))}")
+        if not self._checked:
+            ((verdict,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged: {verdict}")
+            self._checked = True
+        return bool(there)  # the first write of release 0.1.0 may have been killed before that
+
+
+def _text(value: bytes) -> str:
+    """Return text that may be damaged: one odd key is no reason to list none."""
+    return value.decode(errors="backslashreplace")
 
 
 def _is_there(path: Path) -> bool:

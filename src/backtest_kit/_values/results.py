@@ -44,7 +44,8 @@ class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
 def transition_id(row: SignalRow, what: str) -> str:
     """Return the id of a transition: the same whenever, and however often, it is reported."""
     place = f"{row.exchange_name}:{row.strategy_name}:{row.symbol}:{row.scheduled_at}"
-    if row.id != place:  # else release 0.1.0, which did not quote names, may have told of the signal
+    # else release 0.1.0, which quoted no names, may have told of the signal
+    if row.id != place:
         place = signal_id(row.exchange_name, row.strategy_name, row.symbol, row.scheduled_at)
     return f"{place}:{what}"
 

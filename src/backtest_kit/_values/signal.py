@@ -10,6 +10,8 @@ from backtest_kit._values.time import MINUTE, Instant
 
 Position = Literal["long", "short"]
 POSITIONS: Final = ("long", "short")
+#: Of the id of a signal: exchange, strategy, symbol, instant.
+_PARTS: Final = 4
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,10 +58,12 @@ def signal_id(exchange_name: str, strategy_name: str, symbol: str, when: int) ->
 
     A colon within a name is written `%3A`, so that no two names give the same id.
     """
-    names = (exchange_name, strategy_name, symbol)
-    if any(":" in name or "%" in name for name in names):
-        names = tuple(name.replace("%", "%25").replace(":", "%3A") for name in names)
-    return ":".join((*names, str(when)))
+    text = f"{exchange_name}:{strategy_name}:{symbol}:{when}"
+    if text.count(":") > _PARTS - 1 or "%" in text:
+        names = (exchange_name, strategy_name, symbol)
+        quoted = (name.replace("%", "%25").replace(":", "%3A") for name in names)
+        return ":".join((*quoted, str(when)))
+    return text
 
 
 def expires_at(row: SignalRow) -> int:
