@@ -69,18 +69,17 @@ class Transition(Document, frozen=True, kw_only=True):
         assert event is not None
         return event
 
-    def check(self, key: str) -> None:
+    def check_names(self, run: RunKey) -> None:
         """Compare the names of the event and of its signal with those of a run."""
         if (self.tick is None) == (self.milestone is None):
             raise DamagedError(f"transition {self.sequence} is not one event")
-        _same_run(key, self.event)
-        _same_run(key, getattr(self.event, "signal", None))
+        _same_run(run, self.event)
+        _same_run(run, getattr(self.event, "signal", None))
 
 
 def transition(event: Any, sequence: int) -> Transition:
     """Return a result or milestone as an entry of the journal."""
-    milestone = event if isinstance(event, PartialEvent) else None
-    tick = event if milestone is None else None
+    tick, milestone = (None, event) if isinstance(event, PartialEvent) else (event, None)
     return Transition(sequence=sequence, id=event.transition_id, tick=tick, milestone=milestone)
 
 
@@ -122,10 +121,11 @@ class LiveState(Document, frozen=True, kw_only=True):
 
     def check(self, key: str) -> None:
         """Compare the names in it with its key."""
-        _same_run(key, self)
-        _same_run(key, self.signal)
+        run = run_key(key)
+        _same_run(run, self)
+        _same_run(run, self.signal)
         for entry in self.outbox:
-            entry.check(key)
+            entry.check_names(run)
 
 
 def nothing_stored(key: RunKey) -> LiveState:
@@ -164,9 +164,9 @@ class Page(Document, frozen=True):
 
     def check(self, key: str) -> None:
         """Compare the names in it with its key, which ends with the number of the page."""
-        run = key.rpartition("/")[0]
+        run = run_key(key.rpartition("/")[0])
         for entry in self.transitions:
-            entry.check(run)
+            entry.check_names(run)
 
 
 class Heartbeat(Document, frozen=True):
@@ -208,12 +208,12 @@ def decode(kind: str, key: str, content: bytes, type_: type[T]) -> T:
             document = msgspec.json.decode(payload, type=type_)
         else:
             document = _upgraded(kind, version, payload, type_)
+        if isinstance(document, Document):
+            document.check(key)
     except DamagedError:
         raise
     except (ValueError, RecursionError) as error:
         raise DamagedError(str(error) or type(error).__name__) from error
-    if isinstance(document, Document):
-        document.check(key)
     return document
 
 
@@ -233,10 +233,14 @@ def _upgraded(kind: str, version: int, payload: bytes, type_: type[T]) -> T:
     return document
 
 
-def _same_run(key: str, named: Any) -> None:
-    """Raise DamagedError unless what has the names of a run has those of `key`."""
+def _same_run(run: RunKey, named: Any) -> None:
+    """Raise DamagedError unless what has the names of a run has those of `run`."""
     if named is None:
         return
-    whose = str(RunKey(named.exchange_name, named.strategy_name, named.symbol))
-    if whose != key:
-        raise DamagedError(f"it belongs to {whose}, not to {key}", whose)
+    if (named.symbol, named.strategy_name, named.exchange_name) != (
+        run.symbol,
+        run.strategy_name,
+        run.exchange_name,
+    ):
+        whose = str(RunKey(named.exchange_name, named.strategy_name, named.symbol))
+        raise DamagedError(f"it belongs to {whose}, not to {run}", whose)

@@ -218,7 +218,8 @@ def _journal(path: Path) -> Path:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    if not is_file(path):
+    try:
+        found = path.stat()
+    except FileNotFoundError:
         return None
-    found = path.stat()
     return found.st_dev, found.st_ino
