@@ -134,6 +134,7 @@ class MinuteDriver:
         current_moment.set(Moment(run, when))
         follows = self._ledger.signal is not None or run.exchange.calendar is not None
         try:
+            await self._ledger.confirm()
             await load_calendar(run.exchange.calendar, self._at, when)
             newest = self._newest_open(when)
             if newest <= self._at:
@@ -374,8 +375,7 @@ class MinuteDriver:
     async def _drop(self, row: SignalRow) -> bool:
         """Cancel a waiting signal because the user stops the run; say whether that was stored."""
         when = max(self._at or 0, row.scheduled_at)
-        price = self._ledger.state.price
-        price = row.price_open if price is None else price
+        price = row.price_open if (at := self._ledger.state.price) is None else at
         dropped = step.cancelled(row, when, price, "user")
         try:
             await self._ledger.commit(when, price, [dropped], signal=None)

@@ -73,6 +73,17 @@ def span(since: int, until: int) -> str:
     return f"{iso(since)} to {iso(until)}"
 
 
+def file_name(*parts: str) -> str:
+    """Return a name for a file from the names of what it is about.
+
+    Where one of them has the dash that stands between them, a digest keeps the names distinct.
+    """
+    name = "-".join(parts)
+    if not any("-" in part for part in parts):
+        return name
+    return f"{name}-{hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()}"
+
+
 def write(text: str, folder: str | Path, name: str) -> Path:
     """Write a Markdown file whole (never half) and return its path; names can't leave the folder.
 

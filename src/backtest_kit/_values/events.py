@@ -8,6 +8,7 @@ import msgspec
 
 from backtest_kit._values.results import transition_id
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import Instant
 
 Mode = Literal["backtest", "live"]
 MetricType = Literal["backtest_total", "backtest_timeframe", "backtest_signal", "live_tick"]
@@ -74,7 +75,7 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
     level: int
     revenue_percent: float
     current_price: float
-    timestamp: int
+    timestamp: Instant
 
     @property
     def transition_id(self) -> str:

@@ -16,7 +16,7 @@ from backtest_kit._engine.register import add_frame
 from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
-from backtest_kit._reports.table import write, write_bytes
+from backtest_kit._reports.table import file_name, write, write_bytes
 from backtest_kit._values.errors import DataError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import Interval, iso
@@ -134,7 +134,7 @@ def run_jobs(
 
 
 def _write(data: BacktestData, output: Path) -> Path:
-    name = "-".join((data.symbol, data.strategy_name, data.exchange_name, data.frame_name or ""))
+    name = file_name(data.symbol, data.strategy_name, data.exchange_name, data.frame_name or "")
     write_bytes(msgspec.json.encode(data), output, name, ".json")
     return write(backtest_report(data), output, name)
 

@@ -22,7 +22,7 @@ from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live
 from backtest_kit._reports.live import live_data, live_report
-from backtest_kit._reports.table import write, write_bytes
+from backtest_kit._reports.table import file_name, write, write_bytes
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import Tick, TickActive, TickIdle, TickWaiting
@@ -52,7 +52,7 @@ def run_session(
         if not record.until:
             continue  # it could not begin
         data = live_data(record)
-        name = "-".join((data.symbol, data.strategy_name, data.exchange_name))
+        name = file_name(data.symbol, data.strategy_name, data.exchange_name)
         write_bytes(msgspec.json.encode(data), output / "live", name, ".json")
         path = write(live_report(data), output / "live", name)
         if not as_json:

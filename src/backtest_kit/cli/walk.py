@@ -30,7 +30,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
 from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
-from backtest_kit._reports.table import number, write, write_bytes
+from backtest_kit._reports.table import file_name, number, write, write_bytes
 from backtest_kit._reports.walker import out_of_sample_text, rank_cells, walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
@@ -213,7 +213,7 @@ def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bo
 
 def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
     """Write the report as JSON and Markdown, and print the results."""
-    name = "-".join((*data.symbols, data.walker_name))
+    name = file_name(*data.symbols, data.walker_name)
     write_bytes(msgspec.json.encode(data), output / "walker", name, ".json")
     path = write(walker_report(data), output / "walker", name)
     if as_json:
