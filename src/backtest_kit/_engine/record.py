@@ -9,27 +9,35 @@ from backtest_kit._arrays.trade_results import ClosedResults, RunNames, results_
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._data.market import SeriesGaps
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import UnknownNameError
+from backtest_kit._values.errors import SignalError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
 from backtest_kit._values.signal import SignalRow
 
 #: Kinds of error kept with their text; all errors are counted.
 KEPT_KINDS = 100
+#: Where errors of a strategy's calls are counted.
+ASKING = "get_signal"
 #: Samples of a duration kept; from there on every second is dropped, then every fourth ...
 MOST_SAMPLES = 20_000
 
 
 class ErrorKind:
-    """Errors that share place and type: how many, and the first one's text and instant."""
+    """Errors that share place and type: how many, and the first one's text, line and instant."""
 
-    __slots__ = ("count", "message", "when", "where")
+    __slots__ = ("count", "message", "place", "when", "where")
 
     def __init__(self, event: ErrorEvent) -> None:
         self.where = event.where
         self.message = f"{type(event.error).__name__}: {event.error}"
+        self.place = event.place
         self.when = event.when
         self.count = 0
+
+    @property
+    def text(self) -> str:
+        """The message and the line of user code at which it arose."""
+        return self.message if self.place is None else f"{self.message} ({self.place})"
 
 
 class Waited(NamedTuple):
@@ -102,6 +110,8 @@ class RunRecord:
         self.warm_at: int | None = None
         self.complete = False
         self.data_ended_at: int | None = None
+        #: What the run failed with, where it did.
+        self.ended_by: str | None = None
         #: The scheduled or open signal of a live run.
         self.signal: SignalRow | None = None
         self._closed: list[TickClosed] = []
@@ -113,6 +123,8 @@ class RunRecord:
         self.risk_allowed = 0
         self.error_kinds: dict[tuple[str, str], ErrorKind] = {}
         self.error_count = 0
+        #: How many of the strategy's calls raised.
+        self.raised = 0
         #: State of the strategy that earlier runs changed, and that this one began with.
         self.left_behind: tuple[str, ...] = ()
         self.gaps: Sequence[SeriesGaps] = ()
@@ -164,9 +176,15 @@ class RunRecord:
     def error(self, event: ErrorEvent) -> None:
         """Count an error, and keep the first of its kind."""
         self.error_count += 1
+        self.raised += event.where == ASKING and not isinstance(event.error, SignalError)
         kind = (event.where, type(event.error).__name__)
         if kind in self.error_kinds or len(self.error_kinds) < KEPT_KINDS:
             self.error_kinds.setdefault(kind, ErrorKind(event)).count += 1
+
+    @property
+    def always_raised(self) -> bool:
+        """Whether the strategy was called, and raised each time."""
+        return 0 < self.calls <= self.raised
 
     def timing(self, metric_type: str) -> Timings:
         """Return the durations of one metric type."""

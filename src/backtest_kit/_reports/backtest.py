@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from backtest_kit._data.market import SeriesGaps
-from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.record import ASKING, RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
 from backtest_kit._statistics.figures import Statistics, summarize
+from backtest_kit._values.places import Place
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import MINUTE, iso
 
@@ -23,19 +24,21 @@ _SHOWN_ERRORS: Final = 10
 
 
 class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors of one kind; `when` is the first one's instant in milliseconds."""
+    """Errors of one kind; `when` is the first one's instant in milliseconds, `place` its line."""
 
     where: str
     message: str
     count: int
     when: int | None
+    place: Place | None = None
 
 
 class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     """All that a backtest has found; times in milliseconds UTC.
 
-    `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
-    `warm_at` is the first at which they did, `None` where there was none.
+    `ended_by` is the error that ended a run that failed, `raised` how many calls of the strategy
+    raised. `warming` counts the steps at which the data did not reach back far enough to ask the
+    strategy, `warm_at` is the first at which they did, `None` where there was none.
     """
 
     symbol: str
@@ -50,6 +53,8 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     warming: int = 0
     warm_at: int | None = None
     complete: bool
+    ended_by: str | None = None
+    raised: int = 0
     data_ended_at: int | None
     statistics: Statistics
     signals: tuple[TickClosed, ...]
@@ -96,6 +101,8 @@ def backtest_data(record: RunRecord) -> BacktestData:
         warming=record.warming,
         warm_at=record.warm_at,
         complete=record.complete,
+        ended_by=record.ended_by,
+        raised=record.raised,
         data_ended_at=record.data_ended_at,
         statistics=statistics_of(closed, span),
         signals=closed,
@@ -118,24 +125,49 @@ def backtest_data(record: RunRecord) -> BacktestData:
 def error_counts(record: RunRecord) -> tuple[ErrorCount, ...]:
     """Return the errors of a run by kind."""
     return tuple(
-        ErrorCount(where=kind.where, message=kind.message, count=kind.count, when=kind.when)
+        ErrorCount(
+            where=kind.where,
+            message=kind.message,
+            count=kind.count,
+            when=kind.when,
+            place=kind.place,
+        )
         for kind in record.error_kinds.values()
     )
 
 
 def backtest_report(data: BacktestData) -> str:
     """Return the report as Markdown."""
+    why = failures(data)
     parts = [
         f"# Backtest of {plain(data.strategy_name)} on {plain(data.symbol)}",
+        *(f"**{plain(line)}**" for line in why),
         _what(data),
         "## How far to trust this",
         _trust(data),
-        "## Statistics",
-        statistics_table(data.statistics),
     ]
+    if data.signals or not why:  # figures of nothing, where it failed, would look like a result
+        parts += ["## Statistics", statistics_table(data.statistics)]
     if data.signals:
         parts += ["## Why signals closed", _reasons(data), "## Trades", trades_table(data.signals)]
     return "\n\n".join(parts) + "\n"
+
+
+def failures(data: BacktestData) -> list[str]:
+    """Return why a run came to nothing: what ended it, or that the strategy always raised."""
+    lines = []
+    if data.ended_by is not None:
+        lines.append(f"The run failed at {iso(data.until)}: {data.ended_by}")
+    if 0 < data.calls <= data.raised:
+        first = next((e for e in data.errors if e.where == ASKING), None)
+        what = "" if first is None else f", first with {error_text(first)}"
+        lines.append(f"The strategy raised at each of its {data.calls:,} calls{what}")
+    return lines
+
+
+def error_text(error: ErrorCount) -> str:
+    """Return the message of an error, and the line of user code at which it arose."""
+    return error.message if error.place is None else f"{error.message} ({error.place})"
 
 
 def _what(data: BacktestData) -> str:
@@ -147,8 +179,8 @@ def _what(data: BacktestData) -> str:
     lines += warming_lines(data.warming, data.warm_at)
     if data.data_ended_at is not None:
         lines.append(f"- **The data ended before the frame did**, at {iso(data.data_ended_at)}.")
-    elif not data.complete:
-        lines.append("- **The run did not reach its end**: it was stopped, interrupted or failed.")
+    elif not data.complete and data.ended_by is None:
+        lines.append("- **The run did not reach its end**: it was stopped or interrupted.")
     return "\n".join(lines)
 
 
@@ -172,7 +204,9 @@ def _trust(data: BacktestData) -> str:
         f"slippage {data.percent_slippage:g} % per side."
     )
     lines += leftover_lines(data.left_behind)
-    return "\n".join(lines + error_lines(data.error_count, data.errors))
+    if data.error_count or data.ended_by is None:
+        lines += error_lines(data.error_count, data.errors)
+    return "\n".join(lines)
 
 
 def warming_lines(count: int, until: int | None) -> list[str]:
@@ -197,7 +231,7 @@ def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:
     shown = errors[:_SHOWN_ERRORS]
     for error in shown:
         when = f", first at {iso(error.when)}" if error.when is not None else ""
-        lines.append(f"  - {error.count} x {plain(f'{error.where}{when}: {error.message}')}")
+        lines.append(f"  - {error.count} x {plain(f'{error.where}{when}: {error_text(error)}')}")
     more = count - sum(error.count for error in shown)
     if more:
         lines.append(f"  - {more} more of other kinds")

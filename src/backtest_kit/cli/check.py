@@ -29,6 +29,7 @@ from backtest_kit.cli.options import (
     from_option,
     settings_option,
     to_option,
+    traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
 
@@ -43,6 +44,7 @@ from backtest_kit.cli.strategy_file import load
 @from_option
 @to_option
 @settings_option()
+@traceback_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(
     file: Path,
@@ -54,6 +56,7 @@ def check(
     start: str | None,
     end: str | None,
     settings: tuple[str, ...],
+    tracebacks: bool,
     as_json: bool,
 ) -> int:
     """Check every row of FILE's array strategies over the candles chosen.
@@ -65,7 +68,7 @@ def check(
         backtest-kit check my_strategy.py --symbol BTCUSDT --data BTCUSDT-1m-2025-01.parquet
     """
     with Engine() as engine:
-        load(file)
+        load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
         exchange = choose_exchange(engine, exchange_name, source, calendar)
         chosen = [engine.strategies.get(name) for name in dict.fromkeys(names)]

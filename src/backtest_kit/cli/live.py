@@ -23,6 +23,7 @@ from backtest_kit.cli.options import (
     output_option,
     settings_option,
     strategies_option,
+    traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
 
@@ -54,6 +55,7 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
 @click.option("--to", "end", help="End the replay here, included.")
 @settings_option("step_delay_ms=1000")
 @output_option("reports")
+@traceback_option
 @click.option("--json", "as_json", is_flag=True, help="Print each transition as a line of JSON.")
 def live(
     file: Path,
@@ -69,6 +71,7 @@ def live(
     end: str | None,
     settings: tuple[str, ...],
     output: Path,
+    tracebacks: bool,
     as_json: bool,
 ) -> int:
     """Run the strategies that FILE registers, every minute, until it is stopped.
@@ -92,7 +95,7 @@ def live(
     with Engine() as engine:
         rehearsal = paper or source is not None
         engine.set_config(paper=rehearsal)
-        load(file)
+        load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
         state = state_dir or Path(engine.config.state_dir)
         if rehearsal:

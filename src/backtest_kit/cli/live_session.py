@@ -154,6 +154,9 @@ class _Session:
             _say("stopped: nothing is open")
         elif self._recorded:
             _say("the replay has ended")
+            if any(record.always_raised for record in self.records()):
+                _say("a strategy raised at every call; its report says where")
+                return FAILED
         return 0
 
     def _on_signal(self, number: int) -> None:

@@ -32,6 +32,10 @@ strategies_option = click.option(
 from_option = click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
 to_option = click.option("--to", "end", help="End here, included.")
 
+traceback_option = click.option(
+    "--traceback", "tracebacks", is_flag=True, help="Show the whole traceback of each error."
+)
+
 
 def frame_options(function: F) -> F:
     """Add `--frame`, or what makes a frame: `--from`, `--to` and `--interval`."""
@@ -43,7 +47,11 @@ def frame_options(function: F) -> F:
         help="Step of a frame given by --from and --to, or by the data; never shorter than the "
         "base interval, that of the candles there are.",
     )
-    frame = click.option("--frame", "frame_name", help="A frame that the file registers.")
+    frame = click.option(
+        "--frame",
+        "frame_name",
+        help="A frame that FILE registers, instead of the whole range of the data.",
+    )
     return frame(from_option(to_option(interval(function))))
 
 
