@@ -350,7 +350,7 @@ def backtest(case, more, rows, play, *, stepped, most=None, after=None):
 
 KEPT = {
     *("closed", "waited", "partials", "calls", "frames", "since", "until", "complete"),
-    *("data_ended_at", "gaps", "error_count", "rejections", "warming", "warm_at"),
+    *("data_ended_at", "candles", "error_count", "rejections", "warming", "warm_at"),
 }
 take = ArrayResults.take
 

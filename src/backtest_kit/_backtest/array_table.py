@@ -90,7 +90,7 @@ async def tabulate(
         assert begin is not None
         run.warm(timeline[session.call(begin, table.unanswered)])
     record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
-    record.gaps = run.view.gaps(record.until)
+    run.look_at_candles()
     return True
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from backtest_kit._arrays.trade_results import ClosedResults, RunNames, results_of
 from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._data.market import SeriesGaps
+from backtest_kit._data.market import CandleCount, SeriesGaps
+from backtest_kit._values.candles import Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import UnknownNameError
 from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import INTERVALS, MINUTE
 
+Mask = npt.NDArray[np.bool_]
 #: Kinds of error kept with their text; all errors are counted.
 KEPT_KINDS = 100
 #: Samples of a duration kept; from there on every second is dropped, then every fourth ...
@@ -115,7 +121,10 @@ class RunRecord:
         self.error_count = 0
         #: State of the strategy that earlier runs changed, and that this one began with.
         self.left_behind: tuple[str, ...] = ()
+        #: What was filled of each series that was read, also before the first step.
         self.gaps: Sequence[SeriesGaps] = ()
+        #: The base candles of the steps alone: what of them was missing, what is suspicious.
+        self.candles = CandleCount()
         self.timings: dict[str, Timings] = {}
 
     @property
@@ -148,6 +157,27 @@ class RunRecord:
                 elif row.pending_at is not None and row.pending_at != row.scheduled_at:
                     self._waited.append(Waited(row, row.pending_at, None))
         return self._waited
+
+    @property
+    def on_filled(self) -> tuple[Mask, Mask]:
+        """Which of `closed` were filled, and which closed, on a candle that was missing."""
+        if self._table is not None:
+            table = self._table.closed()
+            opened, ended = table.pending_at, table.closed_at
+        else:
+            ticks = self._closed
+            opened = np.array([tick.signal.pending_at or 0 for tick in ticks], dtype=np.int64)
+            ended = np.array([tick.close_timestamp for tick in ticks], dtype=np.int64)
+        return self._on_filled(opened), self._on_filled(ended)
+
+    def _on_filled(self, when: Ints) -> Mask:
+        step = INTERVALS.get(self.config.base_interval, MINUTE)
+        starts = np.array([gap.start for gap in self.candles.gaps], dtype=np.int64)
+        ends = starts + step * np.array([gap.count for gap in self.candles.gaps], dtype=np.int64)
+        candle = when - step
+        begun = np.searchsorted(starts, candle, side="right")
+        over: Mask = begun > np.searchsorted(ends, candle, side="right")
+        return over
 
     def add(self, event: Tick | PartialEvent | None) -> None:
         """Keep what reports are made of: closes, the ends of waiting signals, milestones."""

@@ -14,8 +14,9 @@ from backtest_kit._engine.leftovers import Leftovers
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._rules.proposal import Quote, complete
+from backtest_kit._values.candle_rules import SUSPICIOUS_FACTOR
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import BeforeDataError
+from backtest_kit._values.errors import BeforeDataError, SuspiciousCandleError
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
@@ -137,6 +138,26 @@ class Run:
             return
         if function is not None:
             await self.guarded(f"callback {name}", function, event)
+
+    def look_at_candles(self) -> None:
+        """Note what the candles of the run were like up to its newest step; tell of doubts."""
+        record, told = self.record, len(self.record.candles.suspicious)
+        record.gaps = self.view.gaps(record.until)
+        record.candles = self.view.candle_count(self.symbol, record.since, record.until)
+        news = record.candles.suspicious[told:]
+        if news:
+            held = self.config.suspicious_candle == "hold"
+            outcome = "nothing happened at its step" if held else "it was taken as it is"
+            count = f"{len(news)} candles, the first" if len(news) > 1 else "the candle"
+            self.error(
+                "candles",
+                SuspiciousCandleError(
+                    f"{count} of {iso(news[0])} ({self.symbol} {self.config.base_interval}), "
+                    f"{'have' if len(news) > 1 else 'has'} a price {SUSPICIOUS_FACTOR:.0f} times "
+                    f"or more off the closes before; {outcome} "
+                    f"(suspicious_candle={self.config.suspicious_candle!r})"
+                ),
+            )
 
     async def guarded(self, where: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call user code whose answer does not matter; what it raises is an error event."""

@@ -11,13 +11,12 @@ from typing import Any, Final
 import numpy as np
 
 from backtest_kit._values.candle_rules import check_series
-from backtest_kit._values.candles import COLUMNS, Candles
+from backtest_kit._values.candles import COLUMNS, Candles, concatenate
 from backtest_kit._values.errors import BadCandlesError
 from backtest_kit._values.time import iso
 from backtest_kit.exchanges._recorded import (
     Recording,
     Series,
-    concatenate,
     detect_step,
     digest_folder,
     find_files,
