@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,24 @@ from backtest_kit._values.time import INTERVALS, MINUTE
 Mask = npt.NDArray[np.bool_]
 #: Kinds of error kept with their text; all errors are counted.
 KEPT_KINDS = 100
+#: Characters of a message that tell its kind.
+_WORDS: Final = 300
 #: Samples of a duration kept; from there on every second is dropped, then every fourth ...
 MOST_SAMPLES = 20_000
 
 
+#: Place, type, and the words of the message: what may differ within a kind is times and numbers.
+KindKey = tuple[str, str, str]
+_NUMBERS: Final = re.compile(r"[+-]?\d[\dT:Z.,_+-]*")
+
+
+def kind_of(event: ErrorEvent) -> KindKey:
+    """Return what errors of one kind have in common."""
+    return event.where, type(event.error).__name__, _NUMBERS.sub("#", str(event.error)[:_WORDS])
+
+
 class ErrorKind:
-    """Errors that share place and type: how many, and the first one's text and instant."""
+    """Errors that share place, type and words: how many, and the first one's text and instant."""
 
     __slots__ = ("count", "message", "when", "where")
 
@@ -117,7 +130,7 @@ class RunRecord:
         self.partials: list[PartialEvent] = []
         self.rejections: list[RiskEvent] = []
         self.risk_allowed = 0
-        self.error_kinds: dict[tuple[str, str], ErrorKind] = {}
+        self.error_kinds: dict[KindKey, ErrorKind] = {}
         self.error_count = 0
         #: State of the strategy that earlier runs changed, and that this one began with.
         self.left_behind: tuple[str, ...] = ()
@@ -191,12 +204,13 @@ class RunRecord:
             case PartialEvent():
                 self.partials.append(event)
 
-    def error(self, event: ErrorEvent) -> None:
-        """Count an error, and keep the first of its kind."""
-        self.error_count += 1
-        kind = (event.where, type(event.error).__name__)
+    def error(self, event: ErrorEvent, count: int = 1) -> KindKey:
+        """Count errors of one kind, and keep the first; return the kind."""
+        self.error_count += count
+        kind = kind_of(event)
         if kind in self.error_kinds or len(self.error_kinds) < KEPT_KINDS:
-            self.error_kinds.setdefault(kind, ErrorKind(event)).count += 1
+            self.error_kinds.setdefault(kind, ErrorKind(event)).count += count
+        return kind
 
     def timing(self, metric_type: str) -> Timings:
         """Return the durations of one metric type."""

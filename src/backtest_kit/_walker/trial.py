@@ -75,7 +75,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         StrategyFailedError: every call of the strategy raised.
     """
     kinds = [kind for record in records for kind in record.error_kinds.items()]
-    raised = sum(k.count for (where, name), k in kinds if where == ASKING and name != INVALID)
+    raised = sum(k.count for (where, name, _), k in kinds if where == ASKING and name != INVALID)
     calls = sum(record.calls for record in records)
     first = min((k for _, k in kinds), key=lambda k: (k.when is None, k.when or 0), default=None)
     name = records[0].strategy_name
