@@ -113,7 +113,7 @@ class FrameDriver:
             run.risk_gate.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
-            run.record.gaps = run.view.gaps(run.record.until)
+            run.look_at_candles()
             run.timed("backtest_total", stopwatch() - began)
             run.progress(self._index)
             if not cancelled:

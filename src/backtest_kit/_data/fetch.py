@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from backtest_kit._values.candle_rules import check_candles
-from backtest_kit._values.candles import Candles, read_candles
+from backtest_kit._values.candle_rules import check_candles, check_prints
+from backtest_kit._values.candles import Candles, concatenate, read_candles
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -113,27 +113,41 @@ class Fetch:
         self.step = interval_ms(interval)
         self.size = exchange.page_limit or config.max_candles_per_request
 
-    async def pages(self, since: int, until: int) -> list[Candles]:
-        """Return the pages of [since, until) that are not empty, checked."""
+    def data_range(self) -> tuple[int, int] | None:
+        """Return the first open time and the end of the data (ms), where the exchange knows."""
+        if self._exchange.data_range is None:
+            return None
+        try:
+            return self._exchange.data_range(self._symbol)
+        except DataError:
+            return None  # the request for candles reports it
+
+    async def pages(self, since: int, until: int, newest: Candles | None = None) -> list[Candles]:
+        """Return the pages of [since, until) that are not empty, checked.
+
+        `newest` are the candles before `since`: their closes are what the first ones are checked
+        against.
+        """
         pages: list[Candles] = []
         empty: list[int] = []
         for start in range(max(since, 0), until, self.size * self.step):
-            page = await self._page(start, until)
+            page = await self._page(start, until, newest)
             if not len(page):
                 empty.append(start)
                 continue
             # nothing, and now candles: an outage of the market, or of the exchange a moment ago
             late: list[Candles] = []
-            while empty and len(again := await self._page(empty.pop(), until)):
+            while empty and len(again := await self._page(empty.pop(), until, newest)):
                 late.insert(0, again)
             empty.clear()
             pages += [*late, page]
+            newest = page if len(page) > 1 else concatenate([newest or page[:0], page])
         return pages
 
-    async def _page(self, start: int, until: int) -> Candles:
+    async def _page(self, start: int, until: int, newest: Candles | None) -> Candles:
         """Return the page from `start`, after `on_candle_data` has seen it."""
         limit = min(self.size, (until - start) // self.step)
-        page = await self._ask(start, limit)
+        page = await self._ask(start, limit, newest)
         callback = self._exchange.callback("on_candle_data")
         if callback is not None:
             try:
@@ -142,7 +156,7 @@ class Fetch:
                 self._report("callback on_candle_data", error)
         return page
 
-    async def _ask(self, since: int, limit: int) -> Candles:
+    async def _ask(self, since: int, limit: int, newest: Candles | None) -> Candles:
         """Ask for a page, again after a failure; a malformed answer is not asked again."""
         exchange, config = self._exchange, self._config
         owner = exchange.exchange_name
@@ -180,7 +194,11 @@ class Fetch:
             pause = min(first * 2 ** (attempt - 1), max(first, LONGEST_PAUSE))
             pause *= _spread.uniform(0.8, 1.2)
         try:
-            return _select(read_candles(answer), self.step, since, limit, self._clock().wall_ms())
+            now = self._clock().wall_ms()
+            page = _select(read_candles(answer), self.step, since, limit, now)
+            if newest is not None:
+                check_prints(page, newest)
+            return page
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from backtest_kit._data.market import SeriesGaps
+from backtest_kit._data.market import CandleCount, SeriesGaps
+from backtest_kit._data.series import Gap
 from backtest_kit._engine.record import ASKING, RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
 from backtest_kit._statistics.figures import Statistics, summarize
@@ -38,7 +39,10 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
 
     `ended_by` is the error that ended a run that failed, `raised` how many calls of the strategy
     raised. `warming` counts the steps at which the data did not reach back far enough to ask the
-    strategy, `warm_at` is the first at which they did, `None` where there was none.
+    strategy, `warm_at` is the first at which they did, `None` where there was none. `gaps` are
+    those of each series that was read; `candles` counts the base candles of the steps alone, and
+    `gaps_filled` is how many of them were missing. `filled_entries` and `filled_exits` count the
+    trades that were opened and closed on one, `on_filled` are their places in `signals`.
     """
 
     symbol: str
@@ -71,6 +75,10 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_candle: str
     base_interval: str = "1m"
     closed_candles: int = 0
+    candles: CandleCount = CandleCount()
+    filled_entries: int = 0
+    filled_exits: int = 0
+    on_filled: tuple[int, ...] = ()
 
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
@@ -88,6 +96,7 @@ def backtest_data(record: RunRecord) -> BacktestData:
     closed = tuple(record.closed)
     span = (record.since, max(record.until, record.since))
     reasons = Counter(tick.close_reason for tick in closed)
+    entries, exits = record.on_filled
     return BacktestData(
         symbol=record.symbol,
         strategy_name=record.strategy_name,
@@ -107,7 +116,11 @@ def backtest_data(record: RunRecord) -> BacktestData:
         statistics=statistics_of(closed, span),
         signals=closed,
         gaps=tuple(record.gaps),
-        gaps_filled=sum(series.filled for series in record.gaps),
+        gaps_filled=record.candles.missing,
+        candles=record.candles,
+        filled_entries=int(entries.sum()),
+        filled_exits=int(exits.sum()),
+        on_filled=tuple(np.flatnonzero(entries | exits).tolist()),
         ambiguous_closes=sum(tick.ambiguous for tick in closed),
         end_of_data_closes=reasons["end_of_data"],
         error_count=record.error_count,
@@ -149,7 +162,8 @@ def backtest_report(data: BacktestData) -> str:
     if data.signals or not why:  # figures of nothing, where it failed, would look like a result
         parts += ["## Statistics", statistics_table(data.statistics)]
     if data.signals:
-        parts += ["## Why signals closed", _reasons(data), "## Trades", trades_table(data.signals)]
+        table = trades_table(data.signals, frozenset(data.on_filled))
+        parts += ["## Why signals closed", _reasons(data), "## Trades", table]
     return "\n\n".join(parts) + "\n"
 
 
@@ -189,8 +203,15 @@ def _trust(data: BacktestData) -> str:
     lines = []
     if n < FEW_TRADES:
         lines.append(f"- **Too few trades** to say anything about the strategy: {n}.")
-    filled = [_gap_line(series) for series in data.gaps if series.filled]
-    lines += filled or ["- Gaps filled: none."]
+    lines += quality_lines(data.candles, data.symbol, data.base_interval)
+    base = data.symbol, data.base_interval
+    others = (series for series in data.gaps if (series.symbol, series.interval) != base)
+    lines += [_gap_line(series) for series in others if series.filled]
+    if data.on_filled:
+        lines.append(
+            f"- Trades on missing candles: {len(data.on_filled)} ({data.filled_entries} entries, "
+            f"{data.filled_exits} exits): nobody could have traded then."
+        )
     lines += [
         f"- Market closed: {series.symbol} {series.interval}, {series.closed:,} candles, "
         "which are no gaps; nothing happens then."
@@ -246,15 +267,34 @@ def _trigger(data: BacktestData) -> str:
 
 
 def _gap_line(series: SeriesGaps) -> str:
-    largest = sorted(series.gaps, key=lambda gap: -gap.count)[:_SHOWN_GAPS]
+    gaps = _largest(series.gaps)
+    return f"- Read with gaps filled: {series.symbol} {series.interval}, {gaps}."
+
+
+def _largest(gaps: Sequence[Gap]) -> str:
+    """Return how many candles are missing in how many gaps, and the largest ones."""
+    missing = sum(gap.count for gap in gaps)
+    largest = sorted(gaps, key=lambda gap: -gap.count)[:_SHOWN_GAPS]
     shown = ", ".join(f"{iso(gap.start)} ({gap.count})" for gap in largest)
-    more = f" and {len(series.gaps) - len(largest)} more" if len(series.gaps) > len(largest) else ""
-    candles = "candle" if series.filled == 1 else "candles"
-    gaps = "gap" if len(series.gaps) == 1 else "gaps"
-    return (
-        f"- Gaps filled: {series.symbol} {series.interval}, {series.filled} missing {candles} in "
-        f"{len(series.gaps)} {gaps}: {shown}{more}."
-    )
+    more = f" and {len(gaps) - len(largest)} more" if len(gaps) > len(largest) else ""
+    candles = "candle" if missing == 1 else "candles"
+    return f"{missing} missing {candles} in {len(gaps)} gap{'s'[: len(gaps) > 1]}: {shown}{more}"
+
+
+def quality_lines(count: CandleCount, symbol: str, interval: str) -> list[str]:
+    """Return list items on missing and suspicious base candles."""
+    lines = ["- Gaps filled: none."]
+    if count.missing:
+        share = number(count.missing_percent, 3, " %")
+        lines = [f"- Gaps filled: {symbol} {interval}, {share}: {_largest(count.gaps)}."]
+    if count.suspicious:
+        shown = ", ".join(iso(when) for when in count.suspicious[:_SHOWN_GAPS])
+        left = len(count.suspicious) - _SHOWN_GAPS
+        lines.append(
+            f"- **Suspicious candles** (a price 20 times off the closes before): "
+            f"{len(count.suspicious)}: {shown}{f' and {left} more' if left > 0 else ''}."
+        )
+    return lines
 
 
 def statistics_table(s: Statistics) -> str:
@@ -298,8 +338,8 @@ def _reasons(data: BacktestData) -> str:
     return markdown_table(("Reason", "Trades", "Average profit"), rows)
 
 
-def trades_table(signals: Sequence[TickClosed]) -> str:
-    """Return the trades as a Markdown table, all of them."""
+def trades_table(signals: Sequence[TickClosed], on_filled: Collection[int] = ()) -> str:
+    """Return the trades as a Markdown table, all of them; those `on_filled` are marked."""
     columns = (
         "Opened",
         "Closed",
@@ -313,10 +353,12 @@ def trades_table(signals: Sequence[TickClosed]) -> str:
         "Minutes",
         "Note",
     )
-    return markdown_table(columns, [trade_row(tick) for tick in signals])
+    return markdown_table(
+        columns, [trade_row(t, on_filled=i in on_filled) for i, t in enumerate(signals)]
+    )
 
 
-def trade_row(tick: TickClosed) -> tuple[str | int, ...]:
+def trade_row(tick: TickClosed, *, on_filled: bool = False) -> tuple[str | int, ...]:
     """Return one trade as the cells of `trades_table`."""
     row = tick.signal
     opened = row.pending_at or 0
@@ -329,7 +371,9 @@ def trade_row(tick: TickClosed) -> tuple[str | int, ...]:
         price(row.price_take_profit),
         price(row.price_stop_loss),
         number(tick.pnl.pnl_percentage, 3, " %"),
-        tick.close_reason + (" (ambiguous)" if tick.ambiguous else ""),
+        tick.close_reason
+        + (" (ambiguous)" if tick.ambiguous else "")
+        + (" (on a missing candle)" if on_filled else ""),
         (tick.close_timestamp - opened) // MINUTE,
         row.note,
     )

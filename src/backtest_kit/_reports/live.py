@@ -83,7 +83,7 @@ def live_data(record: RunRecord) -> LiveData:
         signals=closed,
         cancelled=tuple(w.cancelled for w in record.waited if w.cancelled is not None),
         milestones=len(record.partials),
-        gaps_filled=sum(series.filled for series in record.gaps),
+        gaps_filled=record.candles.missing,
         ambiguous_closes=sum(tick.ambiguous for tick in closed),
         error_count=record.error_count,
         errors=error_counts(record),

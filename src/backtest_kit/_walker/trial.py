@@ -100,7 +100,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.text,
         warming=sum(record.warming for record in records),
-        gaps_filled=sum(series.filled for record in records for series in record.gaps),
+        gaps_filled=sum(record.candles.missing for record in records),
         ambiguous_closes=sum(ambiguous for ambiguous, _ in doubts),
         end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),
         complete=all(record.complete for record in records),

@@ -20,7 +20,7 @@ from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report, error_text
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.heat import heat_data
-from backtest_kit._reports.table import write, write_bytes
+from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._values.errors import DataError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import Interval, iso, to_ms
@@ -177,7 +177,10 @@ def _remarks(data: BacktestData, console: Console) -> None:
     """Print what a reader must know even without opening the report."""
     lines = []
     if data.gaps_filled:
-        lines.append(f"{data.gaps_filled} missing candles were filled")
+        share = number(data.candles.missing_percent, 3, " %")
+        lines.append(f"{data.gaps_filled:,} missing candles ({share}) were filled")
+    if data.on_filled:
+        lines.append(f"{len(data.on_filled)} trades were opened or closed on a missing candle")
     if data.base_interval != "1m":
         lines.append(f"the base interval is {data.base_interval}, that of the candles there are")
     if data.ambiguous_closes:

@@ -111,8 +111,9 @@ def _trades(data: BacktestData, *, wide: bool) -> Table:
     for name, _ in shown:
         right = name in (*_PRICES, "Profit")
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "Reason")
-    for tick in data.signals[-_SHOWN_TRADES:]:
-        cells = trade_row(tick)
+    first = max(len(data.signals) - _SHOWN_TRADES, 0)
+    for place, tick in enumerate(data.signals[first:], first):
+        cells = trade_row(tick, on_filled=place in data.on_filled)
         table.add_row(*(Text(str(cells[i])) for _, i in shown))
     return table
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from backtest_kit._values.candle_rules import check_series
-from backtest_kit._values.candles import Candles, Ints
+from backtest_kit._values.candles import Candles, Ints, concatenate
 from backtest_kit._values.errors import BadCandlesError
 from backtest_kit._values.time import iso
 from backtest_kit.exchanges._layout import (
@@ -28,7 +28,6 @@ from backtest_kit.exchanges._recorded import (
     NamedSeries,
     Recording,
     Series,
-    concatenate,
     detect_step,
     digest_folder,
     find_files,

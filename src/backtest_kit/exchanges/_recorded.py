@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from backtest_kit._values.candle_rules import check_series
-from backtest_kit._values.candles import Candles, Columns, regroup, spacing
+from backtest_kit._values.candles import Candles, Columns, concatenate, regroup, spacing
 from backtest_kit._values.content import digest, digest_files
 from backtest_kit._values.errors import BadCandlesError, DataError, DataRangeError
 from backtest_kit._values.time import INTERVALS, interval_ms, interval_name
@@ -113,17 +113,6 @@ def resampled(
         for start in range(since // step * step, until, piece)
     ]
     return concatenate(parts)
-
-
-def concatenate(parts: Iterable[Candles]) -> Candles:
-    """Return candles that follow each other as one."""
-    some = [part for part in parts if len(part)]
-    if len(some) == 1:
-        return some[0]
-    if not some:
-        return Candles([], [], [], [], [], [])
-    columns = zip(*(part.columns() for part in some), strict=True)
-    return Candles(*(np.concatenate(pieces) for pieces in columns))
 
 
 def find_files(path: Path, symbol: str, suffixes: tuple[str, ...]) -> list[Path]:
