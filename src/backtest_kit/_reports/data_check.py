@@ -65,13 +65,26 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
     @property
+    def missing_percent(self) -> float:
+        """The share of candles that are missing, of those that there should be, in percent."""
+        whole = self.rows - self.duplicates + self.missing
+        return 100 * self.missing / whole if whole else 0.0
+
+    @property
     def usable(self) -> bool:
         """Whether the engine would take these candles (gaps and suspicions it takes)."""
         return self.rows > 1 and self.invalid is None
 
 
-def read_file(path: Path, given: Layout = Layout()) -> Reading:  # noqa: B008 - it is frozen
+def read_file(
+    path: Path,
+    given: Layout = Layout(),  # noqa: B008 - it is frozen
+    *,
+    lenient: bool = False,
+) -> Reading:
     """Return the candles of a Parquet, Feather or CSV file, oldest first, not checked.
+
+    `lenient` is that of `read_csv`.
 
     Raises:
         BadCandlesError: the file can't be read as candles.
@@ -85,7 +98,7 @@ def read_file(path: Path, given: Layout = Layout()) -> Reading:  # noqa: B008 - 
     if name.endswith(TABLES):
         return read_feather(path, given)
     if name.endswith(SUFFIXES):
-        return read_csv(path, given)
+        return read_csv(path, given, lenient=lenient)
     raise DataError(f"{path}: expected a .parquet, .feather, .arrow, .csv, .csv.gz or .zip file")
 
 
@@ -220,24 +233,37 @@ def convert(
         DataError: the target exists and `force` is false, or the source can't be read.
         OSError: the target can't be written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if target.exists() and not force:
         raise DataError(f"{target} exists; use --force to replace it")
     reading = read_file(source, given)
     candles, report = reading.candles, _report(source, reading, None)
     if not report.usable:
         raise BadCandlesError(f"{source}: {report.invalid or 'fewer than two candles'}")
+    write_candles(candles, target)
+    return len(candles)
+
+
+def write_candles(candles: Candles, target: Path) -> None:
+    """Write candles as Parquet, or as CSV where the name ends in .csv, whole or not at all.
+
+    Raises:
+        OSError: the target can't be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
     table = pa.table(dict(zip(COLUMNS, candles.columns(), strict=True)))
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
     os.close(handle)
     try:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=100_000)
+        if target.suffix.lower() == ".csv":
+            csv.write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary, compression="zstd", row_group_size=100_000)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return len(candles)

@@ -72,9 +72,20 @@ def check_candles(candles: Candles, step: int, row: int = 0) -> None:
     """
     if not len(candles) or _plainly_right(candles, step):
         return
+    for broken, what in rules(candles, step):
+        if broken.any():
+            i = int(broken.argmax())
+            _raise(candles, i, what or _far_off(float(candles.close[i - 1])), row)
+
+
+def rules(candles: Candles, step: int) -> tuple[tuple[Mask, str], ...]:
+    """Return the rules of `check_candles`: which candles break each, and what to say of them.
+
+    The last one, a price 1000 times off, has no text: it names the close before.
+    """
     t, o, h, low, c, v = candles.columns()
     with np.errstate(invalid="ignore", over="ignore"):
-        rules = (
+        return (
             (
                 (t < 0) | (t >= _YEAR_10000),
                 "has a time that is not in milliseconds between 1970 and 9999",
@@ -89,10 +100,6 @@ def check_candles(candles: Candles, step: int, row: int = 0) -> None:
             ((o > h) | (o < low), "has an open outside its low and high"),
             (far_off(h, low, c, ANOMALY_FACTOR), ""),
         )
-    for broken, what in rules:
-        if broken.any():
-            i = int(broken.argmax())
-            _raise(candles, i, what or _far_off(float(c[i - 1])), row)
 
 
 def _far_off(close: float) -> str:

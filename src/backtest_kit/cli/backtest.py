@@ -32,6 +32,7 @@ from backtest_kit.cli.options import (
     exchange_option,
     frame_options,
     output_option,
+    reading_options,
     settings_option,
     strategies_option,
     traceback_option,
@@ -44,6 +45,7 @@ from backtest_kit.cli.terminal import (
     show_together,
     wide_console,
 )
+from backtest_kit.exchanges._layout import Layout
 
 
 @click.command()
@@ -51,6 +53,7 @@ from backtest_kit.cli.terminal import (
 @click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat for several.")
 @data_option
 @calendar_option
+@reading_options
 @exchange_option
 @strategies_option
 @frame_options
@@ -63,6 +66,7 @@ def backtest(
     symbols: tuple[str, ...],
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     exchange_name: str | None,
     strategy_names: tuple[str, ...],
     frame_name: str | None,
@@ -87,7 +91,7 @@ def backtest(
     with Engine() as engine:
         load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
-        exchange = choose_exchange(engine, exchange_name, source, calendar)
+        exchange = choose_exchange(engine, exchange_name, source, calendar, given)
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs: list[tuple[str, StrategySchema, FrameSchema]] = []
         for symbol in dict.fromkeys(symbols):

@@ -27,11 +27,13 @@ from backtest_kit.cli.options import (
     data_option,
     exchange_option,
     from_option,
+    reading_options,
     settings_option,
     to_option,
     traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
+from backtest_kit.exchanges._layout import Layout
 
 
 @click.command()
@@ -39,6 +41,7 @@ from backtest_kit.cli.strategy_file import load
 @click.option("--symbol", required=True, help="Whose candles.")
 @data_option
 @calendar_option
+@reading_options
 @exchange_option
 @click.option("--strategy", "names", multiple=True, help="Default: all array strategies in FILE.")
 @from_option
@@ -51,6 +54,7 @@ def check(
     symbol: str,
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     exchange_name: str | None,
     names: tuple[str, ...],
     start: str | None,
@@ -70,7 +74,7 @@ def check(
     with Engine() as engine:
         load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
-        exchange = choose_exchange(engine, exchange_name, source, calendar)
+        exchange = choose_exchange(engine, exchange_name, source, calendar, given)
         chosen = [engine.strategies.get(name) for name in dict.fromkeys(names)]
         begun = [begin(strategy).strategy for strategy in chosen or engine.strategies.list()]
         strategies = [strategy for strategy in begun if strategy.get_signals is not None]

@@ -52,12 +52,14 @@ from backtest_kit.cli.options import (
     exchange_option,
     frame_options,
     output_option,
+    reading_options,
     settings_option,
     strategies_option,
     traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import only_json, wide_console
+from backtest_kit.exchanges._layout import Layout
 
 _SHOWN = 15
 
@@ -69,6 +71,7 @@ _SHOWN = 15
 )
 @data_option
 @calendar_option
+@reading_options
 @exchange_option
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
@@ -102,6 +105,7 @@ def walk(
     symbols: tuple[str, ...],
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     exchange_name: str | None,
     walker_name: str | None,
     strategy_names: tuple[str, ...],
@@ -141,7 +145,7 @@ def walk(
         symbols = tuple(dict.fromkeys(symbols))
         schema = _registered(engine, walker_name)
         if schema is None:
-            exchange = choose_exchange(engine, exchange_name, source, calendar)
+            exchange = choose_exchange(engine, exchange_name, source, calendar, given)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
             windows = choose_windows(train, test, embargo, anchored=anchored)
             schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import importlib
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from backtest_kit._values.candles import Candles
+from backtest_kit._values.candles import Candles, Ints
 from backtest_kit._values.errors import BadCandlesError
 from backtest_kit.exchanges._dialect import HEAD, Dialect, detect
-from backtest_kit.exchanges._layout import NO_VOLUME, AmbiguousTime, Layout, Reading, layout
+from backtest_kit.exchanges._layout import NO_VOLUME, AmbiguousTime, Layout, Reading, Unread, layout
 from backtest_kit.exchanges._recorded import (
     Loaded,
     Recording,
@@ -83,8 +85,16 @@ class CsvExchange(Recording):
         return digest_folder(self._path, SUFFIXES, self._layout)
 
 
-def read_csv(path: Path, given: Layout = Layout()) -> Reading:  # noqa: B008 - it is frozen
+def read_csv(
+    path: Path,
+    given: Layout = Layout(),  # noqa: B008 - it is frozen
+    *,
+    lenient: bool = False,
+) -> Reading:
     """Return the candles of a CSV file, oldest first, not checked.
+
+    `lenient`: what is no number is NaN, and rows without a time or with another number of columns
+    are left out, and named.
 
     Raises:
         BadCandlesError: the file is no table of candles, or does not say what is needed to read it;
@@ -94,9 +104,18 @@ def read_csv(path: Path, given: Layout = Layout()) -> Reading:  # noqa: B008 - i
     # a line that is cut says nothing
     head = data[:HEAD] if len(data) <= HEAD else data[:HEAD].rpartition(b"\n")[0]
     dialect = detect(head.decode(errors="replace"), given, str(path))
-    table = _parse(path, data, dialect)
+    unread: list[Unread] = []
+    rows = None
+    if lenient:
+        texts = _parse(path, data, dialect, unread)
+        rows = np.arange(texts.num_rows + len(unread))
+        rows = np.delete(rows, [skipped.row for skipped in unread])
+        table, good = _readable(texts, rows, dialect, unread)
+        rows = rows[good]
+    else:
+        table = _parse(path, data, dialect)
     columns = [table.column(f"f{i}") for i in dialect.places.values]
-    if table.num_rows and columns[0].null_count:
+    if table.num_rows and not lenient and columns[0].null_count:
         table = _without_empty(table, columns)
         columns = [table.column(f"f{i}") for i in dialect.places.values]
     times = Times(given, str(path))
@@ -108,14 +127,25 @@ def read_csv(path: Path, given: Layout = Layout()) -> Reading:  # noqa: B008 - i
         notes.append(NO_VOLUME)
     if dialect.banner:
         notes.append(f"{dialect.banner} lines before the header are left out")
-    return oldest_first(Reading(Candles(moments, *values), tuple(notes)))
+    return oldest_first(Reading(Candles(moments, *values), tuple(notes), tuple(unread), rows))
 
 
-def _parse(path: Path, data: bytes, dialect: Dialect) -> Any:
+def _parse(path: Path, data: bytes, dialect: Dialect, unread: list[Unread] | None = None) -> Any:
+    """Return a table; with `unread`, of texts, without the rows that are no rows."""
     import pyarrow as pa
     from pyarrow import csv
 
     kinds = {"whole": pa.int64(), "fraction": pa.float64(), "text": pa.string()}
+    number, time = pa.float64(), kinds[dialect.time_is]
+    if unread is not None:
+        number = time = pa.string()
+
+    def skip(row: Any) -> str:
+        assert unread is not None
+        reason = f"{row.actual_columns} columns, expected {row.expected_columns}"
+        unread.append(Unread((row.number or dialect.skip + 1) - dialect.skip - 1, reason, row.text))
+        return "skip"
+
     values = [f"f{i}" for i in dialect.places.values]
     times = [f"f{i}" for i in dialect.places.time]
 
@@ -127,23 +157,61 @@ def _parse(path: Path, data: bytes, dialect: Dialect) -> Any:
                 skip_rows=dialect.skip,
                 column_names=[f"f{i}" for i in range(dialect.width)],
             ),
-            parse_options=csv.ParseOptions(delimiter=dialect.separator),
+            parse_options=csv.ParseOptions(
+                delimiter=dialect.separator,
+                invalid_row_handler=None if unread is None else skip,
+            ),
             convert_options=csv.ConvertOptions(
                 include_columns=[*times, *values],
-                column_types=dict.fromkeys(values, pa.float64())
-                | dict.fromkeys(times, kinds[dialect.time_is]),
+                column_types=dict.fromkeys(values, number) | dict.fromkeys(times, time),
                 decimal_point=dialect.decimal,
                 strings_can_be_null=True,
             ),
         )
 
     try:
-        return read(threads=True)
+        return read(threads=unread is None)
     except pa.ArrowInvalid:
         try:
             return read(threads=False)  # only a reader without threads names the row
         except pa.ArrowInvalid as error:
             raise BadCandlesError(f"{path}: {error}") from None
+
+
+def _readable(
+    table: Any, rows: Ints, dialect: Dialect, unread: list[Unread]
+) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """Return texts as numbers and times, as `read_csv` says, and which rows have a time."""
+    import pyarrow as pa
+
+    pc: Any = importlib.import_module("pyarrow.compute")
+    times = [f"f{i}" for i in dialect.places.time]
+    good = np.ones(table.num_rows, dtype=np.bool_)
+    for name in times:
+        column = table.column(name)
+        alike = pc.match_substring_regex(column, _shape(column, dialect.time_is))
+        good &= np.asarray(pc.fill_null(alike, fill_value=False).to_numpy(), dtype=np.bool_)
+    for i in np.flatnonzero(~good).tolist():
+        text = dialect.separator.join(str(column[i].as_py() or "") for column in table.columns)
+        unread.append(Unread(int(rows[i]), "no time", text))
+    table = table.filter(pa.array(good))
+    numbers = {"text": pa.string(), "whole": pa.int64(), "fraction": pa.float64()}
+    columns = {name: table.column(name).cast(numbers[dialect.time_is]) for name in times}
+    for i in dialect.places.values:
+        texts = table.column(f"f{i}")
+        plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), dialect.decimal, ".")
+        is_number = pc.match_substring_regex(plain, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+        known = pc.if_else(pc.fill_null(is_number, fill_value=False), plain, "nan")
+        columns[f"f{i}"] = known.cast(pa.float64())
+    return pa.table(columns), good
+
+
+def _shape(column: Any, time_is: str) -> str:
+    """Return what a time looks like, as the first one does: figures between the same signs."""
+    if time_is != "text":
+        return r"^\d+$" if time_is == "whole" else r"^[\d.eE+]+$"
+    first = next((text for text in column.to_pylist() if text), "")
+    return "^" + r"\d+".join(re.escape(part) for part in re.split(r"\d+", first)) + "$"
 
 
 def _joined(columns: list[Any]) -> Any:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from backtest_kit._values.candles import COLUMNS, Candles
+from backtest_kit._values.candles import COLUMNS, Candles, Ints
 from backtest_kit._values.errors import BadCandlesError, ConfigError, did_you_mean
 
 AmbiguousTime = Literal["raise", "earlier", "later", "in_order"]
@@ -47,11 +47,24 @@ class Layout(msgspec.Struct, frozen=True):
         return self != Layout()
 
 
+class Unread(msgspec.Struct, frozen=True):
+    """A row that could not be read, and was left out because that was asked for."""
+
+    row: int
+    reason: str
+    text: str
+
+
 class Reading(msgspec.Struct, frozen=True, eq=False):
-    """Candles as they were read, not checked, and what the reader assumed."""
+    """Candles as they were read, not checked, and what the reader assumed.
+
+    `rows` are the places of the candles among the file's rows, where that is not their order.
+    """
 
     candles: Candles
     notes: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    rows: Ints | None = None
 
 
 class Places(msgspec.Struct, frozen=True):

@@ -149,7 +149,9 @@ def oldest_first(reading: Reading) -> Reading:
     if len(t) < 2 or not (t[1:] < t[:-1]).all():
         return reading
     turned = Candles(*(column[::-1] for column in reading.candles.columns()))
-    return Reading(turned, (*reading.notes, "the newest row comes first"))
+    notes = (*reading.notes, "the newest row comes first")
+    rows = np.arange(len(t)) if reading.rows is None else reading.rows
+    return Reading(turned, notes, reading.unread, rows[::-1])
 
 
 def _belongs(name: str, symbol: str) -> bool:
