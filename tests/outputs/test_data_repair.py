@@ -26,6 +26,7 @@ DAMAGE = {
     "zero": lambda cells: [*cells[:3], "0", *cells[4:]],
     "crossed": lambda cells: [cells[0], cells[1], cells[3], cells[2], *cells[4:]],
     "outside": lambda cells: [*cells[:4], str(float(cells[2]) * 2), cells[5]],
+    "open outside": lambda cells: [cells[0], str(float(cells[3]) / 2), *cells[2:]],
     "print": lambda cells: [cells[0], *(str(float(x) * 5000) for x in cells[1:5]), cells[5]],
     "no time": lambda cells: ["n/a", *cells[1:]],
     "off the grid": lambda cells: [str(int(cells[0]) + 1), *cells[1:]],

@@ -194,7 +194,13 @@ def test_runs_made_while_a_file_is_loaded_are_in_no_report(tmp_path):
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     (tmp_path / "own.py").write_text(OWN_RUN)
-    for words in (["demo"], ["backtest", "own.py", "--symbol", "X", "--json"], ["--help"]):
+    (tmp_path / "c.csv").write_text("0,1,1,1,1,1\n60000,1,1,1,1,1\n")
+    for words in (
+        ["demo"],
+        ["backtest", "own.py", "--symbol", "X", "--json"],
+        ["data", "check", "c.csv", "--json"],
+        ["--help"],
+    ):
         process = subprocess.Popen(
             [*COMMAND, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
