@@ -1,6 +1,7 @@
 """What went wrong is said first, with the user's own line, wherever a person looks."""
 
 import json
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -202,7 +203,12 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
         ["--help"],
     ):
         process = subprocess.Popen(
-            [*COMMAND, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*COMMAND, *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # with a buffer, as it is for people: little output is written at the very end
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
         process.stdout.close()
         told = process.communicate(timeout=100)[1].decode()
