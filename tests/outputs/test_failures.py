@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -251,6 +252,23 @@ def test_several_symbols_have_a_sum(tmp_path):
     result = run_here("backtest", "own.py", "--symbol", "A", "--symbol", "B", cwd=tmp_path)
     for text in ("Trades of s on A", "Trades of s on B", "s, all symbols", "Together"):
         assert text in result.stdout
+
+
+def test_a_replay_shows_how_far_it_is():
+    from backtest_kit.cli.live_session import Job, replayed
+    from backtest_kit.cli.live_table import LiveTable
+
+    clock = bk.VirtualClock(START, START + timedelta(hours=10))
+    jobs = [Job("A", "s", clock), Job("B", "s", clock)]
+    assert replayed(jobs, []) == 0
+    half = SimpleNamespace(symbol="A", strategy_name="s", until=clock.start + 18_000_000)
+    assert replayed(jobs, [half]) == 0.25
+    ended = SimpleNamespace(symbol="B", strategy_name="s", until=clock.end)
+    assert replayed(jobs, [half, ended]) == 0.75
+    assert replayed([*jobs, Job("C", "s", None)], [half]) is None
+    table = LiveTable(recorded=True)
+    table.done = 0.75
+    assert "75% done" in table.render(clock.end).summary.plain
 
 
 def test_one_symbol_has_none(tmp_path):

@@ -24,7 +24,7 @@ from backtest_kit._reports.table import number, write, write_bytes
 from backtest_kit._values.errors import DataError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import Interval, iso, to_ms
-from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings, source_notes
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
     calendar_option,
@@ -98,6 +98,8 @@ def backtest(
             frame = choose_frame(engine, exchange, symbol, frame_name, start, end, interval)
             if not as_json:
                 click.echo(range_line(symbol, frame))
+                for note in source_notes(exchange, symbol):
+                    click.echo(f"{symbol}: {note}")
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
         return run_jobs(engine, exchange, jobs, output, as_json=as_json)
 

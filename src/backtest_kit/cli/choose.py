@@ -19,6 +19,7 @@ from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._values.windows import Windows
 from backtest_kit.exchanges._layout import Layout
 from backtest_kit.exchanges._parquet import SUFFIXES as TABLES
+from backtest_kit.exchanges._recorded import Recording
 
 
 def choose_exchange(
@@ -65,6 +66,12 @@ def choose_exchange(
     if name not in {exchange.name for exchange in registered}:
         add_exchange(exchanges.CcxtExchange(name, **keys))
     return engine.exchanges.get(name)
+
+
+def source_notes(exchange: ExchangeSchema, symbol: str) -> tuple[str, ...]:
+    """Return what the reader of a file assumed; nothing for exchanges that are no files."""
+    owner = getattr(exchange.get_candles, "__self__", None)
+    return owner.notes(symbol) if isinstance(owner, Recording) else ()
 
 
 def choose_range(

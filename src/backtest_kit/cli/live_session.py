@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -229,6 +229,7 @@ class _Session:
             yield lambda: display.update(render(), refresh=True)
 
     def _health(self) -> None:
+        self._table.done = replayed(self._jobs, self.records())
         for record in self.records():
             kinds = [*record.error_kinds.values()]
             self._table.feed(
@@ -240,6 +241,19 @@ class _Session:
                 errors=record.error_count,
                 last_error=kinds[-1].message if kinds else None,
             )
+
+
+def replayed(jobs: Sequence[Job], records: Sequence[RunRecord]) -> float | None:
+    """Return how much of the recorded time the runs have been through, 0 to 1."""
+    until = {(record.symbol, record.strategy_name): record.until for record in records}
+    whole = done = 0
+    for job in jobs:
+        if job.clock is None:
+            return None
+        start, end = job.clock.start, job.clock.end
+        whole += end - start
+        done += max(until.get((job.symbol, job.strategy_name), 0) - start, 0)
+    return min(done / whole, 1.0) if whole else None
 
 
 @contextmanager
