@@ -5,6 +5,7 @@ import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -261,9 +262,9 @@ def test_a_replay_shows_how_far_it_is():
     clock = bk.VirtualClock(START, START + timedelta(hours=10))
     jobs = [Job("A", "s", clock), Job("B", "s", clock)]
     assert replayed(jobs, []) == 0
-    half = SimpleNamespace(symbol="A", strategy_name="s", until=clock.start + 18_000_000)
+    half: Any = SimpleNamespace(symbol="A", strategy_name="s", until=clock.start + 18_000_000)
     assert replayed(jobs, [half]) == 0.25
-    ended = SimpleNamespace(symbol="B", strategy_name="s", until=clock.end)
+    ended: Any = SimpleNamespace(symbol="B", strategy_name="s", until=clock.end)
     assert replayed(jobs, [half, ended]) == 0.75
     assert replayed([*jobs, Job("C", "s", None)], [half]) is None
     table = LiveTable(recorded=True)
