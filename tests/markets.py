@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+import backtest_kit as bk
 from backtest_kit._values.time import INTERVALS
 
 MINUTE = 60_000
@@ -139,3 +140,14 @@ cases = st.builds(
     coarse=st.booleans(),
     config=configs,
 )
+
+
+def played(seed, shift=0, symbol="X", **config):
+    """A backtest of signals at each eleventh minute, as `bk.backtest` returns it."""
+
+    def get_signals(candles):
+        rows = candles.timestamp // 60_000
+        return bk.Signals.bracket(((rows + shift) % 11 == 0).astype(np.int8), 0.7, 0.6, 30)
+
+    schema = bk.StrategySchema(strategy_name="s", interval="1m", get_signals=get_signals, warmup=1)
+    return bk.backtest([list(row) for row in market(seed, 400)], schema, symbol=symbol, **config)

@@ -76,6 +76,10 @@ from backtest_kit._engine.sizing import PositionSize
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
+from backtest_kit._one_call.backtest import backtest
+from backtest_kit._one_call.compare import compare
+from backtest_kit._one_call.read import read_candles
+from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.documents import LiveState, Transition
@@ -143,6 +147,7 @@ from backtest_kit._values.schemas import (
     WalkerSchema,
 )
 from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.table import Table
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
@@ -166,6 +171,7 @@ __all__ = [
     "CorruptStateError",
     "DataError",
     "DataRangeError",
+    "Differences",
     "DoneEvent",
     "Engine",
     "ErrorEvent",
@@ -211,6 +217,7 @@ __all__ = [
     "StrategyFileError",
     "StrategySchema",
     "SuspiciousCandleError",
+    "Table",
     "Tick",
     "TickActive",
     "TickCancelled",
@@ -238,7 +245,10 @@ __all__ = [
     "add_strategy",
     "add_walker",
     "average_price",
+    "backtest",
     "candles",
+    "compare",
+    "differences",
     "exchange",
     "exchanges",
     "format_price",
@@ -288,6 +298,7 @@ __all__ = [
     "listen_walker_once",
     "listen_walker_progress",
     "listen_walker_progress_once",
+    "read_candles",
     "search",
     "set_config",
     "set_logger",

@@ -1,6 +1,7 @@
 """Walks in other processes: the same contracts, order and figures; workers that die."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import pickle
@@ -67,6 +68,72 @@ def test_what_a_killed_walk_left_behind_is_removed(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [folders[1].name, "backtest-kit-mine-z"]
     )
+
+
+ORPHANS = """
+import os, sys, time
+from datetime import UTC, datetime, timedelta
+import backtest_kit as bk
+
+def make(name):
+    def get_signal(symbol, when):
+        if when == begin:
+            print(name, flush=True)
+        while name == "spins":
+            pass
+        if name == "sleeps":
+            time.sleep(1000)
+    return get_signal
+
+begin = datetime(2024, 1, 1, tzinfo=UTC)
+os.cpu_count = lambda: 3  # so many workers, of which one is idle soon
+
+if __name__ == "__main__":
+    if sys.argv[1] == "forked":  # what holds open the pipe by which workers are told
+        import multiprocessing.util
+        from multiprocessing import resource_tracker
+        tracker = resource_tracker.getfd()
+        start = multiprocessing.util.spawnv_passfds
+        def start_and_fork(*arguments):
+            pid = start(*arguments)
+            if os.fork() == 0:
+                os.close(1)
+                os.close(tracker)
+                time.sleep(1000)
+            return pid
+        multiprocessing.util.spawnv_passfds = start_and_fork
+    bk.add_exchange(bk.exchanges.SyntheticExchange())
+    bk.add_frame(frame_name="f", interval="1m", start_date=begin, end_date=begin + timedelta(1))
+    for name in ("ends", "sleeps", "spins"):
+        bk.add_strategy(strategy_name=name, interval="1m", get_signal=make(name))
+    names = dict(exchange_name=bk.list_exchanges()[0].exchange_name, frame_name="f")
+    bk.add_walker(walker_name="w", strategies=["ends", "sleeps", "spins"], **names)
+    bk.Walker.run_sync("X", walker_name="w", executor="processes")
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(os.name == "nt", reason="workers do not inherit the pipe to this test there")
+@pytest.mark.parametrize("parent", ["plain", "forked"])
+def test_workers_end_when_their_parent_is_killed(tmp_path, parent):
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    process = subprocess.Popen(
+        [sys.executable, "orphans.py", parent],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        names = {process.stdout.readline().strip() for _ in range(3)}
+        assert names == {"ends", "sleeps", "spins"}
+        process.kill()
+        # the end of the pipe: nobody who had inherited it is there any more
+        process.communicate(timeout=200)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def fails(symbol, when):

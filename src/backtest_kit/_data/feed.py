@@ -7,6 +7,7 @@ from collections.abc import Callable
 from logging import Logger
 from typing import Final
 
+from backtest_kit._data.calendar import load_calendar
 from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._data.series import CONTEXT, Segment
 from backtest_kit._data.store import Key, Store, closed_times
@@ -72,6 +73,7 @@ class Feed(Store):
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
             fetch = self._fetch(exchange, symbol, interval, config)
+            await load_calendar(exchange.calendar, begin, until)
             times = closed_times(exchange, step)
             segment = await self._extend(fetch, name, old, begin, until, config, times)
             if segment is None:

@@ -84,7 +84,7 @@ def moment_of(caller: str) -> Moment:
     if now is None:
         raise ContextError(
             f"{caller}() works only while a strategy runs: inside get_signal, a listener, a risk "
-            "check or a callback"
+            "check or a callback; elsewhere, as in a notebook, read_candles(data) returns candles"
         )
     return now
 

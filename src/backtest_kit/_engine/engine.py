@@ -69,6 +69,8 @@ class Engine:
         self.risks: Registry[RiskSchema] = Registry("risk")
         self.sizings: Registry[SizingSchema] = Registry("sizing")
         self.walkers: Registry[WalkerSchema] = Registry("walker")
+        #: Module and name of the factory of each strategy that a grid has registered.
+        self.grids: dict[str, tuple[str, str]] = {}
         #: The newest walk by walker and symbols.
         self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
         self.bus = Bus(self._listener_failed, self._current_clock)

@@ -17,6 +17,7 @@ from backtest_kit._values.config import Config
 from backtest_kit._values.errors import SignalError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE
 
@@ -121,6 +122,8 @@ class RunRecord:
         self.since = since
         self.until = until
         self.total_frames = total_frames
+        #: The strategy as it was registered.
+        self.strategy: StrategySchema | None = None
         self.frames = 0
         self.calls = 0
         self.missed = 0

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from backtest_kit._data.calendar import closed_at
+from backtest_kit._data.calendar import closed_at, load_calendar
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import has_warmup, question
 from backtest_kit._engine.guard import call_user_code
@@ -134,6 +134,7 @@ class MinuteDriver:
         current_moment.set(Moment(run, when))
         follows = self._ledger.signal is not None or run.exchange.calendar is not None
         try:
+            await load_calendar(run.exchange.calendar, self._at, when)
             newest = self._newest_open(when)
             if newest <= self._at:
                 self._rest(when)

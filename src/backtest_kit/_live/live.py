@@ -169,6 +169,7 @@ def _prepare(
         since=0,
         until=0,
     )
+    record.strategy = strategy
     recorded = clock is not None
     run = Run(
         engine,

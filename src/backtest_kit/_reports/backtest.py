@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from html import escape
 from typing import Final
 
 import msgspec
@@ -13,9 +14,13 @@ from backtest_kit._data.market import CandleCount, SeriesGaps
 from backtest_kit._data.series import Gap
 from backtest_kit._engine.record import ASKING, RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
+from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
+from backtest_kit._values.config import Config
 from backtest_kit._values.places import Place
 from backtest_kit._values.results import TickClosed
+from backtest_kit._values.schemas import source_of
+from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE, iso
 
 #: Fewer trades than this say little about a strategy (the rule of thumb of the central limit).
@@ -34,15 +39,18 @@ class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
     place: Place | None = None
 
 
-class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestData(Tabular, frozen=True, kw_only=True):
     """All that a backtest has found; times in milliseconds UTC.
 
     `ended_by` is the error that ended a run that failed, `raised` how many calls of the strategy
-    raised. `warming` counts the steps at which the data did not reach back far enough to ask the
-    strategy, `warm_at` is the first at which they did, `None` where there was none. `gaps` are
-    those of each series that was read; `candles` counts the base candles of the steps alone, and
-    `gaps_filled` is how many of them were missing. `filled_entries` and `filled_exits` count the
-    trades that were opened and closed on one, `on_filled` are their places in `signals`.
+    raised. `settings` are those of the run, `source` is the text of the strategy's function or
+    class, where it can be read.
+
+    `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
+    `warm_at` is the first at which they did, `None` where there was none. `gaps` are those of each
+    series that was read; `candles` counts the base candles of the steps alone, and `gaps_filled` is
+    how many of them were missing. `filled_entries` and `filled_exits` count the trades that were
+    opened and closed on one, `on_filled` are their places in `signals`.
     """
 
     symbol: str
@@ -79,6 +87,26 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     filled_entries: int = 0
     filled_exits: int = 0
     on_filled: tuple[int, ...] = ()
+    settings: Config | None = None
+    source: str = ""
+
+    @property
+    def trades(self) -> Table:
+        """The closed signals as columns; `table` is the same."""
+        return trades_of(self.signals)
+
+    @property
+    def equity(self) -> Table:
+        """What profits have come to after each close; see `equity_of`."""
+        return equity_of(self.signals, self.since)
+
+    def table(self) -> Table:
+        """Return the closed signals as columns."""
+        return self.trades
+
+    def _repr_html_(self) -> str:
+        title = f"{self.strategy_name} on {self.symbol}, {span(self.since, self.until)}"
+        return f"<h4>{escape(title)}</h4>{self.statistics._repr_html_()}"
 
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
@@ -132,6 +160,8 @@ def backtest_data(record: RunRecord) -> BacktestData:
         ambiguous_candle=record.config.ambiguous_candle,
         base_interval=record.config.base_interval,
         closed_candles=sum(series.closed for series in record.gaps),
+        settings=record.config,
+        source="" if record.strategy is None else source_of(record.strategy),
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-import msgspec
-
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.backtest import (
     FEW_TRADES,
@@ -20,16 +18,18 @@ from backtest_kit._reports.backtest import (
     warming_lines,
 )
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
+from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import iso
 
 #: Trades in the table; the statistics are of all of them.
 SHOWN_TRADES: Final = 250
 
 
-class LiveData(msgspec.Struct, frozen=True, kw_only=True):
+class LiveData(Tabular, frozen=True, kw_only=True):
     """All that a live run has done since its state began; times in milliseconds UTC.
 
     `steps` and `calls` of the strategy, filled gaps and errors are those of this process, and
@@ -61,6 +61,20 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     percent_slippage: float
     base_interval: str = "1m"
     closed_candles: int | None = None
+
+    @property
+    def trades(self) -> Table:
+        """The closed signals as columns; `table` is the same."""
+        return trades_of(self.signals)
+
+    @property
+    def equity(self) -> Table:
+        """What profits have come to after each close; see `equity_of`."""
+        return equity_of(self.signals, self.since)
+
+    def table(self) -> Table:
+        """Return the closed signals as columns."""
+        return self.trades
 
 
 def live_data(record: RunRecord) -> LiveData:

@@ -10,6 +10,7 @@ import msgspec
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, plain, price
 from backtest_kit._values.events import RiskEvent
+from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.time import iso
 
 
@@ -27,7 +28,7 @@ class Refusal(RiskEvent, frozen=True, kw_only=True):
     frame_name: str | None
 
 
-class RiskData(msgspec.Struct, frozen=True, kw_only=True):
+class RiskData(Tabular, frozen=True, kw_only=True):
     """Answers of the risk profiles."""
 
     symbol: str
@@ -36,6 +37,10 @@ class RiskData(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     reasons: tuple[RefusalCount, ...]
     rejections: tuple[Refusal, ...]
+
+    def table(self) -> Table:
+        """Return the refusals as columns."""
+        return table_of(self.rejections, Refusal, "refusals")
 
 
 def risk_data(records: Sequence[RunRecord]) -> RiskData:

@@ -86,11 +86,7 @@ def write_bytes(data: bytes, folder: str | Path, name: str, suffix: str) -> Path
     """Write a file whole and return its path, its name made safe; raises as `write`."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    safe = re.sub(r"^\.", "%2E", quote(name, safe="").replace("~", "%7E"))
-    if len(safe) > _LONGEST_NAME:
-        digest = hashlib.blake2b(safe.encode(), digest_size=8).hexdigest()
-        safe = f"{safe[:_LONGEST_NAME]}-{digest}"
-    path = target / f"{safe}{suffix}"
+    path = target / f"{safe_name(name)}{suffix}"
     handle, temporary = tempfile.mkstemp(dir=target, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -101,6 +97,15 @@ def write_bytes(data: bytes, folder: str | Path, name: str, suffix: str) -> Path
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def safe_name(name: str) -> str:
+    """Return a name for a file or a folder that holds any text, and can't leave its folder."""
+    safe = re.sub(r"^\.", "%2E", quote(name, safe="").replace("~", "%7E"))
+    if len(safe) > _LONGEST_NAME:
+        digest = hashlib.blake2b(safe.encode(), digest_size=8).hexdigest()
+        safe = f"{safe[:_LONGEST_NAME]}-{digest}"
+    return safe
 
 
 def _cell(value: Cell) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.schemas import METRICS
+from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE
 
 #: Below this deviation returns count as identical, and a Sharpe ratio is not defined.
@@ -24,7 +25,7 @@ YEAR_MS: Final = 365.25 * 1440 * MINUTE
 LEAST_SPAN_MS: Final = 1440 * MINUTE
 
 
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+class Statistics(Tabular, frozen=True, kw_only=True):
     """Statistics of closed signals; percentages are in percent, durations in minutes."""
 
     total_signals: int
@@ -49,6 +50,18 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     max_loss_streak: int
     avg_duration_minutes: float | None
     exposure_percent: float | None
+
+    def table(self) -> Table:
+        """Return two columns, `statistic` and `value` (NaN where it is not defined)."""
+        values = msgspec.structs.asdict(self)
+        numbers = [np.nan if value is None else value for value in values.values()]
+        return Table(
+            {
+                "statistic": np.array([*values], dtype=object),
+                "value": np.array(numbers, dtype=np.float64),
+            },
+            title="statistics",
+        )
 
 
 def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]) -> Statistics:

@@ -26,6 +26,7 @@ from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import WalkerSchema
+from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.windows import extent
 
 #: Every resample of every walk is drawn from this seed: the same trials give the same figures.
@@ -60,7 +61,7 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
 
 
-class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
+class WalkerData(Tabular, frozen=True, kw_only=True):
     """The results of a walk; times in milliseconds UTC.
 
     `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
@@ -84,6 +85,11 @@ class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
+
+    def table(self) -> Table:
+        """Return the ranking as columns, a row per strategy, best first."""
+        title = f"{self.metric} over {', '.join(self.symbols)}"
+        return table_of(self.ranking, RankRow, title)
 
 
 def rank(

@@ -170,6 +170,13 @@ class Candles:
         frame = pl.DataFrame({n: c.copy() for n, c in zip(COLUMNS, self.columns(), strict=True)})
         return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
 
+    def _repr_html_(self) -> str:
+        from backtest_kit._values.table import Table
+
+        columns: dict[str, npt.ArrayLike] = {}
+        columns |= zip(COLUMNS, self.columns(), strict=True)
+        return Table(columns, times=("timestamp",), title="candles")._repr_html_()
+
     def resample(self, interval: str) -> Candles:
         """Return candles of a longer interval, on the grid that exchanges use.
 

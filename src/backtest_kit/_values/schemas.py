@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
@@ -183,6 +184,15 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         if isinstance(self.risk_name, str):
             return (self.risk_name,)
         return tuple(dict.fromkeys(self.risk_name))
+
+
+def source_of(strategy: StrategySchema) -> str:
+    """Return the source of a strategy's function or class; empty where it can't be read."""
+    asked: Any = strategy.get_signal or strategy.get_signals or strategy.make
+    try:
+        return inspect.getsource(asked)
+    except (OSError, TypeError):  # typed in a shell, compiled, or an object that is called
+        return ""
 
 
 class FrameSchema(_Schema, frozen=True, kw_only=True):

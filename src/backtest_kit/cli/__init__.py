@@ -14,8 +14,10 @@ from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data
 from backtest_kit.cli.demo import demo
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED, MISUSE
+from backtest_kit.cli.init import init
 from backtest_kit.cli.live import live
 from backtest_kit.cli.report import report
+from backtest_kit.cli.runs import runs
 from backtest_kit.cli.state import state
 from backtest_kit.cli.walk import walk
 
@@ -35,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (backtest, check, data, demo, live, report, state, walk):
+for command in (backtest, check, data, demo, init, live, report, runs, state, walk):
     cli.add_command(command)
 
 

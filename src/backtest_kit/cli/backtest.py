@@ -21,7 +21,7 @@ from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.heat import heat_data
 from backtest_kit._reports.table import number, write, write_bytes
-from backtest_kit._values.errors import DataError
+from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import Interval, iso, to_ms
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings, source_notes
@@ -119,7 +119,7 @@ def run_jobs(
         names = {"exchange_name": exchange.name, "frame_name": frame.name}
         try:
             await exhaust(Backtest.run(symbol, strategy_name=strategy.name, **names))
-        except DataError as error:
+        except (DataError, PeekingError) as error:
             failures.append(f"{strategy.name} {symbol}: {error}")
 
     async def work() -> None:
