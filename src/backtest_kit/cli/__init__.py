@@ -7,6 +7,7 @@ import sys
 import click
 
 from backtest_kit._values.errors import BacktestKitError, DataError, StateError
+from backtest_kit._values.text import for_terminal
 from backtest_kit.cli.backtest import backtest
 from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data
@@ -44,18 +45,18 @@ def main() -> None:
     except click.ClickException as error:
         hint = getattr(error, "ctx", None)
         usage = f" (see {hint.command_path} --help)" if hint is not None else ""
-        print(f"backtest-kit: {error.format_message()}{usage}", file=sys.stderr)  # noqa: T201
+        print(f"backtest-kit: {for_terminal(error.format_message())}{usage}", file=sys.stderr)  # noqa: T201
         sys.exit(MISUSE)
     except (click.Abort, KeyboardInterrupt):
         print("backtest-kit: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
     except (DataError, StateError) as error:
-        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
+        print(f"backtest-kit: {for_terminal(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(FAILED)
     except BacktestKitError as error:
-        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
+        print(f"backtest-kit: {for_terminal(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(MISUSE)
     except OSError as error:
-        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
+        print(f"backtest-kit: {for_terminal(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(FAILED)
     sys.exit(code if isinstance(code, int) else 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
+from rich.text import Text
 
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine
@@ -32,7 +32,7 @@ from backtest_kit.cli.options import (
     strategies_option,
 )
 from backtest_kit.cli.strategy_file import load
-from backtest_kit.cli.terminal import progress_bars, show
+from backtest_kit.cli.terminal import Console, progress_bars, show
 
 
 @click.command()
@@ -174,7 +174,7 @@ def _remarks(data: BacktestData, console: Console) -> None:
     if data.error_count:
         lines.append(f"{data.error_count} errors, the first: {data.errors[0].message}")
     for line in lines:
-        console.print(f"[yellow]note:[/] {line}", soft_wrap=True, highlight=False)
+        console.print(Text("note: ", "yellow") + Text(line), soft_wrap=True, highlight=False)
 
 
 def choose_frame(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from backtest_kit._reports.data_check import DataReport, convert, inspect
 from backtest_kit._values.time import iso
 from backtest_kit.cli.options import calendar_option
+from backtest_kit.cli.terminal import Console
 
 _SHOWN = 5
 

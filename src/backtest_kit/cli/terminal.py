@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,13 +16,40 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._reports.backtest import BacktestData, statistics_rows, trade_row
 from backtest_kit._values.events import ProgressEvent
+from backtest_kit._values.text import for_terminal
 
 _SHOWN_TRADES = 20
+
+
+class Console(rich_console.Console):
+    """A console on which nothing that was written by others has an effect.
+
+    No markup, no link, no character that is not seen (see `for_terminal`).
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, **options})
+
+    def render(
+        self,
+        renderable: rich_console.RenderableType,
+        options: rich_console.ConsoleOptions | None = None,
+    ) -> Iterator[Segment]:
+        """Yield what is to be written, each piece fit for a terminal."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+                continue
+            style = segment.style
+            if style is not None and style.link is not None:
+                style = style.update_link(None)
+            yield Segment(for_terminal(segment.text), style)
 
 
 @contextmanager
