@@ -143,7 +143,8 @@ def full():
     ]
     made._waited = [waited(0, 5), waited(9, 120, "timeout"), waited(200, 7, "price_reject")]
     made.partials = [milestone(10, 0), milestone(20, 0), milestone(-10, 20)]
-    made.rejections = [refusal(note), refusal(note, 5), refusal("full", 9, "q")]
+    for refused in (refusal(note), refusal(note, 5), refusal("full", 9, "q")):
+        made.reject(refused)
     made.risk_allowed = 4
     made.gaps = (
         SeriesGaps("BTCUSDT", "1m", 83, (Gap(T0 + MINUTE, 3), Gap(T0 + 9 * MINUTE, 80))),

@@ -8,7 +8,7 @@ import inspect
 import random
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -36,12 +36,14 @@ _spread: Final = random.Random()  # noqa: S311 - spreads requests, hides nothing
 
 
 class Cooldown:
-    """Which exchanges of an engine have asked not to be called for a while, and until when."""
+    """Which exchanges of an engine are not to be called for a while, and why."""
 
     def __init__(self, clock: Callable[[], Clock]) -> None:
         self._clock = clock
         # by the clock's monotonic time
         self._until: dict[str, tuple[float, TryLaterError]] = {}
+        #: Sync calls that were given up and still hold a thread, by function and symbol.
+        self.hanging: dict[tuple[object, str], list[_Given]] = {}
 
     async def wait(self, exchange: str, name: str, pause: float) -> None:
         """Wait `pause` seconds, and until the end of the exchange's cooldown.
@@ -76,6 +78,13 @@ class Cooldown:
                 f"{name}: not to be asked again before {iso(again)}, in {left:.0f} s: {reason}"
             ) from reason
         return left
+
+
+class _Given(NamedTuple):
+    """A call that was given up: when it was made, by the clock, and whether it is over."""
+
+    began: float
+    over: threading.Event
 
 
 class Fetch:
@@ -167,10 +176,9 @@ class Fetch:
             attempt += 1
             await self._cooldown.wait(owner, name, pause)
             try:
+                self._raise_if_hanging()
                 async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
-                    answer = await call_once(
-                        _call, exchange.get_candles, self._symbol, self._interval, since, limit
-                    )
+                    answer = await call_once(self._call, since, limit)
                 break
             except BadCandlesError as error:
                 raise BadCandlesError(f"{name}: {error}") from None
@@ -202,15 +210,34 @@ class Fetch:
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
 
+    def _raise_if_hanging(self) -> None:
+        """Raise a `TimeoutError` while an earlier sync call holds a thread: make no other."""
+        key = (self._exchange.get_candles, self._symbol)
+        calls = [call for call in self._cooldown.hanging.get(key, ()) if not call.over.is_set()]
+        if not calls:
+            self._cooldown.hanging.pop(key, None)
+            return
+        self._cooldown.hanging[key] = calls
+        passed = self._clock().monotonic() - calls[0].began
+        raise TimeoutError(
+            f"the call of {passed:.0f} s ago still hangs; no other is made until it ends"
+        )
 
-async def _call(function: Callable[..., Any], *arguments: object) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
-    answer = await _in_thread(functools.partial(function, *arguments))
-    return await answer if inspect.isawaitable(answer) else answer
+    async def _call(self, since: int, limit: int) -> Any:
+        function: Callable[..., Any] = self._exchange.get_candles
+        arguments = self._symbol, self._interval, since, limit
+        if inspect.iscoroutinefunction(function):
+            return await function(*arguments)
+        call = _Given(self._clock().monotonic(), threading.Event())
+        try:
+            answer = await _in_thread(functools.partial(function, *arguments), call.over)
+        except asyncio.CancelledError:
+            self._cooldown.hanging.setdefault((function, self._symbol), []).append(call)
+            raise
+        return await answer if inspect.isawaitable(answer) else answer
 
 
-def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
+def _in_thread(call: Callable[[], Any], over: threading.Event) -> asyncio.Future[Any]:
     """Run a sync call in a daemon thread: one that hangs can be given up, even at exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -224,6 +251,7 @@ def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
             result = (future.set_result, call())
         except BaseException as error:  # noqa: BLE001 - carried to the caller
             result = (future.set_exception, error)
+        over.set()
         try:
             loop.call_soon_threadsafe(settle, *result)
         except RuntimeError:  # the loop has closed: there is no task to wake

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -28,6 +29,9 @@ KEPT_KINDS = 100
 ASKING = "get_signal"
 #: Characters of a message that tell its kind.
 _WORDS: Final = 300
+#: Refusals, and different reasons for them, that are kept; all are counted.
+KEPT_REJECTIONS = 1000
+OTHER_REASONS = "(other reasons)"
 #: Samples of a duration kept; from there on every second is dropped, then every fourth ...
 MOST_SAMPLES = 20_000
 
@@ -141,7 +145,9 @@ class RunRecord:
         self._table: TradeTable | None = None
         self._of_table: ClosedResults | None = None
         self.partials: list[PartialEvent] = []
-        self.rejections: list[RiskEvent] = []
+        #: The newest refusals of the risk profiles, and how often each gave which reason.
+        self.rejections: deque[RiskEvent] = deque(maxlen=KEPT_REJECTIONS)
+        self.refused: Counter[tuple[str, str]] = Counter()
         self.risk_allowed = 0
         self.error_kinds: dict[KindKey, ErrorKind] = {}
         self.error_count = 0
@@ -233,6 +239,14 @@ class RunRecord:
     def always_raised(self) -> bool:
         """Whether the strategy was called, and raised each time."""
         return 0 < self.calls <= self.raised
+
+    def reject(self, event: RiskEvent) -> None:
+        """Count a refusal of a risk profile, and keep it for some time."""
+        self.rejections.append(event)
+        key = event.risk_name, event.reason or ""
+        if key not in self.refused and len(self.refused) >= KEPT_REJECTIONS:
+            key = event.risk_name, OTHER_REASONS
+        self.refused[key] += 1
 
     def timing(self, metric_type: str) -> Timings:
         """Return the durations of one metric type."""

@@ -151,14 +151,14 @@ class Run:
         if news:
             held = self.config.suspicious_candle == "hold"
             outcome = "nothing happened at its step" if held else "it was taken as it is"
-            count = f"{len(news)} candles, the first" if len(news) > 1 else "the candle"
+            have = f"{len(news)} candles have" if len(news) > 1 else "a candle has"
+            first = ", the first" if len(news) > 1 else ""
             self.error(
                 "candles",
                 SuspiciousCandleError(
-                    f"{count} of {iso(news[0])} ({self.symbol} {self.config.base_interval}), "
-                    f"{'have' if len(news) > 1 else 'has'} a price {SUSPICIOUS_FACTOR:.0f} times "
-                    f"or more off the closes before; {outcome} "
-                    f"(suspicious_candle={self.config.suspicious_candle!r})"
+                    f"{have} a price {SUSPICIOUS_FACTOR:.0f} times or more off the closes before"
+                    f"{first}: {iso(news[0])} ({self.symbol} {self.config.base_interval}); "
+                    f"{outcome} (suspicious_candle={self.config.suspicious_candle!r})"
                 ),
             )
 
@@ -238,7 +238,7 @@ class Run:
                 reason=answer.reason,
             )
             if refused:
-                self.record.rejections.append(event)
+                self.record.reject(event)
                 if self.engine.bus.wanted("risk"):
                     self.engine.bus.emit(event, "risk")
             if callback is not None:

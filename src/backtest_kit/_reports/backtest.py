@@ -215,8 +215,9 @@ def error_text(error: ErrorCount) -> str:
 
 
 def _what(data: BacktestData) -> str:
+    frame = f"frame {plain(str(data.frame_name))}"
     lines = [
-        f"- Exchange {data.exchange_name}, frame {data.frame_name}: {span(data.since, data.until)}",
+        f"- Exchange {plain(data.exchange_name)}, {frame}: {span(data.since, data.until)}",
         f"- {data.frames:,} of {data.total_frames:,} frames, {data.calls:,} calls of the strategy",
         f"- Base interval: {data.base_interval}; everything happens when such a candle closes",
     ]
@@ -243,7 +244,7 @@ def _trust(data: BacktestData) -> str:
             f"{data.filled_exits} exits): nobody could have traded then."
         )
     lines += [
-        f"- Market closed: {series.symbol} {series.interval}, {series.closed:,} candles, "
+        f"- Market closed: {plain(series.symbol)} {series.interval}, {series.closed:,} candles, "
         "which are no gaps; nothing happens then."
         for series in data.gaps
         if series.closed
@@ -298,7 +299,7 @@ def _trigger(data: BacktestData) -> str:
 
 def _gap_line(series: SeriesGaps) -> str:
     gaps = _largest(series.gaps)
-    return f"- Read with gaps filled: {series.symbol} {series.interval}, {gaps}."
+    return f"- Read with gaps filled: {plain(series.symbol)} {series.interval}, {gaps}."
 
 
 def _largest(gaps: Sequence[Gap]) -> str:
@@ -316,7 +317,7 @@ def quality_lines(count: CandleCount, symbol: str, interval: str) -> list[str]:
     lines = ["- Gaps filled: none."]
     if count.missing:
         share = number(count.missing_percent, 3, " %")
-        lines = [f"- Gaps filled: {symbol} {interval}, {share}: {_largest(count.gaps)}."]
+        lines = [f"- Gaps filled: {plain(symbol)} {interval}, {share}: {_largest(count.gaps)}."]
     if count.suspicious:
         shown = ", ".join(iso(when) for when in count.suspicious[:_SHOWN_GAPS])
         left = len(count.suspicious) - _SHOWN_GAPS

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from backtest_kit._values.errors import BacktestKitError, DataError, StateError
+from backtest_kit._values.text import for_terminal
 from backtest_kit.cli.backtest import backtest
 from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def _refuse(text: str, code: int) -> NoReturn:
-    print(f"backtest-kit: {text}", file=sys.stderr)  # noqa: T201
+    print(f"backtest-kit: {for_terminal(text)}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
 
 

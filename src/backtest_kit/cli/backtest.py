@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.text import Text
 
 from backtest_kit._backtest.backtest import Backtest
@@ -39,6 +38,7 @@ from backtest_kit.cli.options import (
 )
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import (
+    Console,
     only_json,
     progress_bars,
     show,
@@ -200,8 +200,7 @@ def _remarks(data: BacktestData, console: Console) -> None:
     if data.error_count and not 0 < data.calls <= data.raised:  # which has been said
         lines.append(f"{data.error_count} errors, the first: {error_text(data.errors[0])}")
     for line in lines:
-        note = Text.assemble(("note: ", "yellow"), line)
-        console.print(note, soft_wrap=True)
+        console.print(Text("note: ", "yellow") + Text(line), soft_wrap=True, highlight=False)
 
 
 def names_of(jobs: Sequence[tuple[str, StrategySchema, FrameSchema]]) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -33,6 +32,7 @@ from backtest_kit.cli.options import (
     traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
+from backtest_kit.cli.terminal import Console
 from backtest_kit.exchanges._layout import Layout
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
 from rich.live import Live as LiveDisplay
 
 from backtest_kit._engine.engine import Engine
@@ -29,6 +28,7 @@ from backtest_kit._values.results import Tick, TickActive, TickIdle, TickWaiting
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.live_table import OTHER_LINES, LiveTable, transition_line
+from backtest_kit.cli.terminal import Console
 
 #: Seconds between two renderings of the table.
 _REFRESH: Final = 0.5

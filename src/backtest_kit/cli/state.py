@@ -8,7 +8,6 @@ from typing import Final
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from backtest_kit._values.results import Tick, TickClosed
 from backtest_kit._values.signal import SignalRow, expires_at
 from backtest_kit._values.time import iso
 from backtest_kit.cli.live_table import transition_line
+from backtest_kit.cli.terminal import Console
 
 _SHOWN: Final = 20
 

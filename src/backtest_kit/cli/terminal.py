@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from typing import Any
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +26,7 @@ from backtest_kit._reports.heat import HeatData
 from backtest_kit._reports.table import number
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._values.events import ProgressEvent
+from backtest_kit._values.text import for_terminal
 
 _SHOWN_TRADES = 20
 #: Columns of a table of trades, as places in `trade_row`; those of prices need a wide terminal.
@@ -38,6 +41,31 @@ _TRADE_COLUMNS = (
 )
 _WIDE = 100
 _PRICES = ("Open", "Close")
+
+
+class Console(rich_console.Console):
+    """A console on which nothing that was written by others has an effect.
+
+    No markup, no link, no character that is not seen (see `for_terminal`).
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, **options})
+
+    def render(
+        self,
+        renderable: rich_console.RenderableType,
+        options: rich_console.ConsoleOptions | None = None,
+    ) -> Iterator[Segment]:
+        """Yield what is to be written, each piece fit for a terminal."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+                continue
+            style = segment.style
+            if style is not None and style.link is not None:
+                style = style.update_link(None)
+            yield Segment(for_terminal(segment.text), style)
 
 
 def wide_console() -> Console:

@@ -13,7 +13,7 @@ from typing import Literal
 import click
 import cloudpickle
 import msgspec
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live as LiveDisplay
 from rich.progress import (
     BarColumn,
@@ -58,7 +58,7 @@ from backtest_kit.cli.options import (
     traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
-from backtest_kit.cli.terminal import only_json, wide_console
+from backtest_kit.cli.terminal import Console, only_json, wide_console
 from backtest_kit.exchanges._layout import Layout
 
 _SHOWN = 15
