@@ -7,17 +7,16 @@ from collections.abc import Collection, Sequence
 from html import escape
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from backtest_kit._data.market import CandleCount, SeriesGaps
 from backtest_kit._data.series import Gap
 from backtest_kit._engine.record import ASKING, RunRecord
+from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines, error_text
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
 from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
 from backtest_kit._values.config import Config
-from backtest_kit._values.places import Place
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.schemas import source_of
 from backtest_kit._values.table import Table, Tabular
@@ -26,17 +25,6 @@ from backtest_kit._values.time import MINUTE, iso
 #: Fewer trades than this say little about a strategy (the rule of thumb of the central limit).
 FEW_TRADES: Final = 30
 _SHOWN_GAPS: Final = 5
-_SHOWN_ERRORS: Final = 10
-
-
-class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors of one kind; `when` is the first one's instant in milliseconds, `place` its line."""
-
-    where: str
-    message: str
-    count: int
-    when: int | None
-    place: Place | None = None
 
 
 class BacktestData(Tabular, frozen=True, kw_only=True):
@@ -165,20 +153,6 @@ def backtest_data(record: RunRecord) -> BacktestData:
     )
 
 
-def error_counts(record: RunRecord) -> tuple[ErrorCount, ...]:
-    """Return the errors of a run by kind."""
-    return tuple(
-        ErrorCount(
-            where=kind.where,
-            message=kind.message,
-            count=kind.count,
-            when=kind.when,
-            place=kind.place,
-        )
-        for kind in record.error_kinds.values()
-    )
-
-
 def backtest_report(data: BacktestData) -> str:
     """Return the report as Markdown."""
     why = failures(data)
@@ -207,11 +181,6 @@ def failures(data: BacktestData) -> list[str]:
         what = "" if first is None else f", first with {error_text(first)}"
         lines.append(f"The strategy raised at each of its {data.calls:,} calls{what}")
     return lines
-
-
-def error_text(error: ErrorCount) -> str:
-    """Return the message of an error, and the line of user code at which it arose."""
-    return error.message if error.place is None else f"{error.message} ({error.place})"
 
 
 def _what(data: BacktestData) -> str:
@@ -275,19 +244,6 @@ def leftover_lines(left_behind: Sequence[str]) -> list[str]:
     if not left_behind:
         return []
     return [f"- **Began with what an earlier run left behind**: {plain(', '.join(left_behind))}."]
-
-
-def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:
-    """Return list items on errors, the first kinds with their text."""
-    lines = [f"- Errors: {count or 'none'}."]
-    shown = errors[:_SHOWN_ERRORS]
-    for error in shown:
-        when = f", first at {iso(error.when)}" if error.when is not None else ""
-        lines.append(f"  - {error.count} x {plain(f'{error.where}{when}: {error_text(error)}')}")
-    more = count - sum(error.count for error in shown)
-    if more:
-        lines.append(f"  - {more} more of other kinds")
-    return lines
 
 
 def _trigger(data: BacktestData) -> str:

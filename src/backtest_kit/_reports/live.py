@@ -8,15 +8,13 @@ from typing import Final
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.backtest import (
     FEW_TRADES,
-    ErrorCount,
-    error_counts,
-    error_lines,
     leftover_lines,
     statistics_of,
     statistics_table,
     trades_table,
     warming_lines,
 )
+from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
 from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics

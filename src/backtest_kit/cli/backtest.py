@@ -16,7 +16,8 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.register import add_frame
 from backtest_kit._engine.task import close_exchange, exhaust
-from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report, error_text
+from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._reports.errors import error_text
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.heat import heat_data
 from backtest_kit._reports.table import number, write, write_bytes

@@ -135,9 +135,10 @@ def _decimal(sample: list[list[str]], places: Places, where: str) -> str:
 
 def _time_kind(sample: list[list[str]], places: Places, given: Layout) -> str:
     """Return how times are to be parsed: as whole numbers, as fractions, or as text."""
-    if len(places.time) > 1 or not sample or (given.date_format or "").count("%"):
+    time, *more = places.time
+    if more or not sample or "%" in (given.date_format or ""):
         return "text"
-    cells = [row[places.time[0]] for row in sample if len(row) > places.time[0]]
+    cells = [row[time] for row in sample if len(row) > time]
     filled = [cell for cell in cells if cell]
     if not filled or COMPACT.fullmatch(filled[0]) or not _NUMBER.fullmatch(filled[0]):
         return "text"
