@@ -156,7 +156,7 @@ def test_reports_count_the_gaps_of_a_file_as_data_check_does(tmp_path, arrays, c
         report = bk.Backtest.get_report("X", **names)
     assert checked.missing == 3 + 1 + LOOK_AROUND + 500 + 40
     assert data.candles.gaps == checked.gaps
-    assert (data.gaps_filled, data.candles.candles) == (checked.missing, 18_000 - 59)
+    assert (data.gaps_filled, data.candles.candles) == (checked.missing, 18_000 - 55)
     assert f"{checked.missing} missing candles in 4 gaps" in report
     assert data.error_count == 0
     # trades on what was not there, by hand

@@ -220,7 +220,8 @@ class Fetch:
         self._cooldown.hanging[key] = calls
         passed = self._clock().monotonic() - calls[0].began
         raise TimeoutError(
-            f"the call of {passed:.0f} s ago still hangs; no other is made until it ends"
+            f"no answer within {self._config.get_candles_timeout_ms} ms: the call of "
+            f"{passed:.0f} s ago still hangs; no other is made until it ends"
         )
 
     async def _call(self, since: int, limit: int) -> Any:

@@ -333,11 +333,14 @@ class MarketView:
         )
 
     def candle_count(self, symbol: str, since: int, until: int) -> CandleCount:
-        """Return how good the base candles of the steps from `since` to `until` (ms) were."""
+        """Return how good the base candles of the steps from `since` to `until` (ms) were.
+
+        They begin with those of the first step's average price.
+        """
         counted = self._gaps.get((symbol, self._base))
         if counted is None:
             return CandleCount()
-        first = since - interval_ms(self._base)
+        first = since - self._config.avg_price_candles_count * interval_ms(self._base)
         gaps = counted.until(until, first)
         return CandleCount(
             counted.candles(first, until),

@@ -142,13 +142,18 @@ class Run:
         if function is not None:
             await self.guarded(f"callback {name}", function, event)
 
+    def watch_candles(self) -> None:
+        """Do `look_at_candles` while the run goes on, where one that is loaded gives cause."""
+        if self.view.doubtful(self.symbol):
+            self.look_at_candles()
+
     def look_at_candles(self) -> None:
         """Note what the candles of the run were like up to its newest step; tell of doubts."""
         record, told = self.record, len(self.record.candles.suspicious)
         record.gaps = self.view.gaps(record.until)
         record.candles = self.view.candle_count(self.symbol, record.since, record.until)
         news = record.candles.suspicious[told:]
-        if news:
+        if len(news) > 0:
             held = self.config.suspicious_candle == "hold"
             outcome = "nothing happened at its step" if held else "it was taken as it is"
             have = f"{len(news)} candles have" if len(news) > 1 else "a candle has"

@@ -153,16 +153,14 @@ class MinuteDriver:
                     raise late
                 run.error("feed", late)
             await self._catch_up(bars, reached, when)
-            if run.view.doubtful(run.symbol):
-                run.look_at_candles()
+            run.watch_candles()
             if reached < newest:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
             else:
                 run.risk_gate.resume()
                 self._rest(when)
         except DataError as error:
-            refused = isinstance(error, ExchangeRefusedError)
-            # what is open outlives a refusal: it may come from a proxy, and it may pass
+            refused = isinstance(error, ExchangeRefusedError)  # what is open outlives one
             if self._recorded or (refused and self._ledger.signal is None):
                 raise
             run.risk_gate.pause()  # cut off: the others don't wait for it

@@ -59,6 +59,7 @@ class LiveData(Tabular, frozen=True, kw_only=True):
     percent_slippage: float
     base_interval: str = "1m"
     closed_candles: int | None = None
+    suspicious_candles: int = 0
 
     @property
     def trades(self) -> Table:
@@ -104,6 +105,7 @@ def live_data(record: RunRecord) -> LiveData:
         percent_slippage=record.config.percent_slippage,
         base_interval=record.config.base_interval,
         closed_candles=sum(series.closed for series in record.gaps),
+        suspicious_candles=len(record.candles.suspicious),
     )
 
 
@@ -165,6 +167,8 @@ def _trust(data: LiveData) -> str:
     )
     if data.gaps_filled is not None:
         lines.append(f"- Missing candles filled: {data.gaps_filled}.")
+    if data.suspicious_candles:
+        lines.append(f"- **Suspicious candles**, told one by one: {data.suspicious_candles}.")
     if data.closed_candles:
         lines.append(f"- Candles in closed times, which are no gaps: {data.closed_candles:,}.")
     lines.append(f"- Ambiguous closes: {data.ambiguous_closes}.")
