@@ -13,10 +13,13 @@ from urllib.parse import quote
 
 import numpy as np
 
+from backtest_kit._values.text import for_markdown as plain
 from backtest_kit._values.time import iso
 
 #: File systems allow 255 bytes; a longer name ends in a hash of itself.
 _LONGEST_NAME: Final = 180
+
+__all__ = ["markdown_table", "minutes", "number", "plain", "price", "span", "write", "write_bytes"]
 
 Cell = str | int | float | None
 
@@ -60,12 +63,6 @@ def minutes(value: float | None) -> str:
     hours, rest = divmod(rest, 60)
     parts = [f"{n} {unit}" for n, unit in ((days, "d"), (hours, "h"), (rest, "min")) if n]
     return " ".join(parts[:2]) or f"{value:.1f} min"
-
-
-def plain(text: str) -> str:
-    """Return text as one line of Markdown: no line break, and no HTML tag that would vanish."""
-    line = " ".join(text.split())
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", line.replace("\\", "\\\\"))
 
 
 def span(since: int, until: int) -> str:

@@ -42,8 +42,18 @@ def _what(data: WalkerData) -> str:
     return "\n".join(lines)
 
 
+def conclusion(data: WalkerData) -> str:
+    """Return what a walk comes to in a sentence; where every strategy failed, with what."""
+    errors = [row.error for row in data.ranking if row.error is not None]
+    if not errors or len(errors) < len(data.ranking):
+        return data.verdict.sentence
+    if len(errors) == 1:
+        return f"The strategy failed: {errors[0]}"
+    return f"All {len(errors)} strategies failed, the first with: {errors[0]}"
+
+
 def _worth(data: WalkerData) -> str:
-    lines = [f"**{plain(data.verdict.sentence)}**", ""]
+    lines = [f"**{plain(conclusion(data))}**", ""]
     lines.append(f"- Trials on these data, as far as is known: {data.trials}.")
     if data.overfitting is None:
         lines.append("- Probability of backtest overfitting: too few trades, or one strategy.")

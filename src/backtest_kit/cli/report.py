@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import click
 import msgspec
-from rich.console import Console
 from rich.markdown import Markdown
 
 from backtest_kit._live.stored import stored_record
@@ -21,6 +20,7 @@ from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import from_environment
 from backtest_kit._values.errors import BacktestKitError
 from backtest_kit.cli.state import Shown, read_state, state_of_option, state_option
+from backtest_kit.cli.terminal import Console
 
 D = TypeVar("D", BacktestData, LiveData, WalkerData)
 

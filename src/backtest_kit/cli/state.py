@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +27,7 @@ from backtest_kit._values.signal import SignalRow, expires_at
 from backtest_kit._values.time import iso
 from backtest_kit.cli.live_table import transition_line
 from backtest_kit.cli.strategy_file import load
+from backtest_kit.cli.terminal import Console
 
 _SHOWN: Final = 20
 

@@ -33,6 +33,14 @@ class _LoadedView(MarketView):
         run_blocking(lambda: self.provide(*request))
         return super().window(symbol, interval, limit, when)
 
+    def average_price(self, symbol: str, when: int) -> float:
+        try:
+            return super().average_price(symbol, when)
+        except CandlesNotLoaded as missing:
+            request = missing.request
+        run_blocking(lambda: self.provide(*request))
+        return super().average_price(symbol, when)
+
 
 class _Run(msgspec.Struct, frozen=True):
     view: MarketView
