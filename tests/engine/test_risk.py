@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import backtest_kit as bk
+from command import PATIENCE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -180,6 +181,6 @@ async def test_a_consumer_that_holds_a_run_does_not_block_another():
     setup(3)
     held = bk.Backtest.run("AAA", **NAMES)
     await anext(held)
-    found = await asyncio.wait_for(play(SYMBOLS[1:2], NAMES), 20)
+    found = await asyncio.wait_for(play(SYMBOLS[1:2], NAMES), PATIENCE)
     assert found["BBB"]
     await held.aclose()
