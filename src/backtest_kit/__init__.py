@@ -90,6 +90,7 @@ from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ArgumentError,
     BacktestKitError,
     BadCandlesError,
     BeforeDataError,
@@ -154,6 +155,7 @@ from backtest_kit._walker.walker import Walker
 
 __all__ = [
     "ActivePosition",
+    "ArgumentError",
     "Backtest",
     "BacktestKitError",
     "BadCandlesError",

@@ -1,5 +1,6 @@
 """The public surface: names, layers, import time's causes, examples, docs in step with the code."""
 
+import ast
 import importlib.metadata
 import importlib.util
 import inspect
@@ -8,6 +9,7 @@ import re
 import subprocess
 import sys
 import typing
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -87,6 +89,31 @@ def test_what_structs_refer_to_is_found():
         assert typing.get_type_hints(struct, include_extras=True).keys() >= {
             *struct.__struct_fields__
         }
+
+
+def test_a_wrong_value_is_an_error_of_ours():
+    """`ValueError` alone is for what a library of ours raises inside, and catches itself."""
+    inside = {"documents.py"}
+    bare = [
+        f"{path.name}:{node.lineno}"
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and getattr(node.exc.func, "id", "") == "ValueError"
+        and path.name not in inside
+    ]
+    assert not bare
+    for call in (
+        lambda: bk.Candles([0], [1], [1], [1], [1], [1])[::2],
+        lambda: bk.Candles([0, 60_000], *[[1, 1]] * 5).resample("7m"),
+        lambda: bk.trailing_mean([1.0], 0),
+        lambda: bk.VirtualClock(datetime(2024, 1, 1), datetime(2024, 1, 2)),
+    ):
+        with pytest.raises(bk.ArgumentError) as caught:
+            call()
+        assert isinstance(caught.value, ValueError)
+        assert isinstance(caught.value, bk.BacktestKitError)
 
 
 def tree_of_errors(text):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._values.candles import Candles, Floats, Ints
-from backtest_kit._values.errors import SignalError
+from backtest_kit._values.errors import ArgumentError, SignalError
 from backtest_kit._values.signal import Signal
 
 
@@ -93,7 +93,7 @@ class Signals:
         `period` have no signal.
 
         Raises:
-            ValueError: `period` is below 1.
+            ArgumentError: `period` is below 1.
         """
         _, _, high, low, close, _ = candles.columns()
         before = np.concatenate((close[:1] * np.nan, close[:-1]))
@@ -162,14 +162,14 @@ def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
     what came before leaves its rounding.
 
     Raises:
-        ValueError: `count` is below 1, or `values` are not one-dimensional.
+        ArgumentError: `count` is below 1, or `values` are not one-dimensional.
     """
     count = operator.index(count)
     if count < 1:
-        raise ValueError(f"count={count!r} must be 1 or more")
+        raise ArgumentError(f"count={count!r} must be 1 or more")
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1:
-        raise ValueError(f"values have shape {column.shape}; expected one dimension")
+        raise ArgumentError(f"values have shape {column.shape}; expected one dimension")
     rows = len(column) - count + 1
     if rows < 1:
         return np.full(column.shape, np.nan)

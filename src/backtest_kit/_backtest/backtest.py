@@ -12,6 +12,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
 from backtest_kit._reports.table import write
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.results import TickClosed
 
 
@@ -138,7 +139,7 @@ class Backtest:
 def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: str) -> FrameDriver:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
+        raise ArgumentError(f"symbol={symbol!r} must be a non-empty string")
     driver = prepare(
         engine,
         symbol,

@@ -16,6 +16,7 @@ from backtest_kit._rules.bars import Bars
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ArgumentError,
     BeforeDataError,
     DataError,
     DataRangeError,
@@ -273,7 +274,7 @@ class MarketView:
         """Raise what no fetching could mend."""
         step = interval_ms(interval)
         if limit < 1:
-            raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
+            raise ArgumentError(f"limit={limit!r} must be a whole number, 1 or more")
         if segment is None:
             return
         since = (when // step - limit) * step
@@ -290,5 +291,5 @@ class MarketView:
 
 def _whole(limit: object) -> int:
     if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
-        raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
+        raise ArgumentError(f"limit={limit!r} must be a whole number, 1 or more")
     return operator.index(limit)

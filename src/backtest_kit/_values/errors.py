@@ -3,6 +3,7 @@
 Named by what the reader does next::
 
     BacktestKitError
+      ArgumentError          an argument has a value without a meaning (also ValueError)
       ConfigError            a setting is unknown or out of range      (also ValueError)
       RegistrationError      a schema is malformed or its name taken   (also ValueError)
       UnknownNameError       nothing is registered under this name     (also LookupError)
@@ -36,6 +37,10 @@ from collections.abc import Iterable
 
 class BacktestKitError(Exception):
     """Base of every error raised on purpose by backtest-kit."""
+
+
+class ArgumentError(BacktestKitError, ValueError):
+    """An argument has a value that has no meaning here."""
 
 
 class ConfigError(BacktestKitError, ValueError):

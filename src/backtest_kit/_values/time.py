@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 
+from backtest_kit._values.errors import ArgumentError
+
 Interval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"]
 MINUTE: Final = 60_000
 _UNIT = {"m": MINUTE, "h": 60 * MINUTE, "d": 1440 * MINUTE}
@@ -20,13 +22,13 @@ def interval_ms(interval: str) -> int:
     """Return the length of `interval` in milliseconds.
 
     Raises:
-        ValueError: the interval is unknown; the message lists the known ones.
+        ArgumentError: the interval is unknown; the message lists the known ones.
     """
     try:
         return INTERVALS[interval]
     except (KeyError, TypeError):
         known = " ".join(INTERVALS)
-        raise ValueError(f"unknown interval {interval!r}; use one of: {known}") from None
+        raise ArgumentError(f"unknown interval {interval!r}; use one of: {known}") from None
 
 
 def interval_name(ms: int) -> str:
@@ -38,13 +40,13 @@ def to_ms(moment: datetime, name: str = "datetime") -> int:
     """Return an aware datetime as integer milliseconds since the epoch.
 
     Raises:
-        ValueError: `moment` has no time zone.
+        ArgumentError: `moment` has no time zone.
         TypeError: `moment` is not a datetime.
     """
     if not isinstance(moment, datetime):
         raise TypeError(f"{name} must be a datetime, not {moment!r}")
     if moment.tzinfo is None or moment.utcoffset() is None:
-        raise ValueError(
+        raise ArgumentError(
             f"{name}={moment.isoformat()} is naive; give it a time zone, for example "
             f"{name}.replace(tzinfo=timezone.utc)"
         )
