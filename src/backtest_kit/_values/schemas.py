@@ -236,7 +236,9 @@ class FrameSchema(_Schema, frozen=True, kw_only=True):
 class RiskSchema(_Schema, frozen=True, kw_only=True):
     """A risk profile: checks that must all agree before a signal opens.
 
-    Each check gets a `RiskCheck`; it rejects by raising or by returning a reason (a text).
+    Each check gets a `RiskCheck`; it rejects by returning a reason (a text), or by raising a
+    ValueError, a RuntimeError, an AssertionError, an Exception, or an error of your own. Any other
+    error is a bug of the check: it rejects, too, and is an error event.
     """
 
     NAME = "risk_name"
