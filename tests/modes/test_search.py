@@ -1,5 +1,6 @@
 """Searches with Optuna: repeatable, resumable, and no kinder to luck than a walk."""
 
+import logging
 import os
 import random
 import sqlite3
@@ -287,6 +288,31 @@ MISTAKES = {
 def test_mistakes_are_named(message):
     with pytest.raises(bk.RegistrationError, match=message):
         find(**MISTAKES[message])
+
+
+def test_what_fails_is_told_once_and_by_nobody_else(caplog):
+    asked = []
+
+    def sometimes(minutes):
+        def get_signal(symbol, when):
+            asked.append(minutes)
+            raise ValueError("not today")
+
+        return hold(minutes, 1) if minutes == 5 else {"interval": "5m", "get_signal": get_signal}
+
+    optuna.logging.enable_propagation()
+    try:
+        with caplog.at_level(logging.INFO):
+            found = find(sometimes, parameters={"minutes": [5, 7]}, trials=8)
+    finally:
+        optuna.logging.disable_propagation()
+    assert found.failed > 1
+    texts = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    (told,) = [text for text in texts if "search" in text]
+    assert told.count("StrategyFailedError") == 1
+    assert "{'minutes': 7}: strategy 'sometimes(minutes=7)' raised at each of its" in told
+    assert f"its {len(asked):,} calls" in told, "it was run once"
+    assert not [text for text in texts if "Trial" in text]
 
 
 def test_without_optuna_it_says_what_to_install(monkeypatch):
