@@ -167,7 +167,7 @@ def _ranked(
         strategies=[result.strategy_name for result in distinct] or ["none"],
         metric=metric,
     )
-    return rank(walker, setup.symbols, distinct, variants)
+    return rank(walker, setup.symbols, distinct, variants, base_interval=setup.base_interval())
 
 
 def _front(study: Study) -> tuple[SearchTrial, ...]:
