@@ -11,6 +11,9 @@ from unittest import mock
 import backtest_kit as bk
 from backtest_kit.cli import main
 
+#: How long (s) a test waits for what is sure to come: it ends one that hangs, on a machine however
+#: busy. Nothing may depend on how long something takes.
+PATIENCE = 500
 COMMAND = [sys.executable, "-m", "backtest_kit"]
 
 
@@ -21,7 +24,7 @@ def run(*arguments, cwd, **environment):
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         env=os.environ | environment,
         check=False,
     )

@@ -49,7 +49,6 @@ def with_blocks():
             yield pytest.param(page, needs, id=page.name)
 
 
-@pytest.mark.timeout(300)  # the search of walker.md commits each of its trials to a disk
 @pytest.mark.parametrize(("page", "needs"), [*with_blocks()])
 def test_blocks_run(page, needs, tmp_path, monkeypatch):
     """The exchanges and frames that pages speak of are one day of a synthetic market."""

@@ -17,6 +17,7 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._values.errors import TryLaterError
 from backtest_kit.exchanges._ccxt import _tells_of_none
 from backtest_kit.testing import LeapingEventLoop, MemoryAdapter, SimulatedTime
+from command import PATIENCE
 from exchanges import ccxt_server as binance
 from exchanges.ccxt_server import BinanceServer, http_date, status
 from live.world import T0, flat, once, running
@@ -515,7 +516,7 @@ def test_a_request_for_the_markets_that_is_given_up_does_not_take_the_others_wit
     slow = stage()
 
     def in_time(server, handler, query):
-        server.released.wait(30)
+        server.released.wait(PATIENCE)
         server.answer(handler, {"timezone": "UTC", "symbols": binance.SYMBOLS})
 
     slow.server.fault(in_time, times=1, path="/exchangeInfo")

@@ -12,6 +12,7 @@ from backtest_kit._live.stored import stored_runs
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import MemoryAdapter
+from command import PATIENCE
 from live.world import BRACKET, T0, Plain, Stage, clock, flat, once, running
 from markets import MINUTE, START
 
@@ -200,7 +201,7 @@ class Gate(Plain):
     def _pass(self, name):
         if name == self.name:
             self.inside.set()
-            self.go.wait(10)
+            self.go.wait(PATIENCE)
             self.name = None
 
     def acquire(self):

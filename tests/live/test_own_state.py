@@ -18,8 +18,8 @@ from markets import MINUTE, START, market
 PROGRAM = Path(__file__).with_name("kill_own_state.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("seed", "every"), [(3, 11), (6, 13)])
 def test_a_run_killed_anywhere_has_the_state_of_one_never_killed(seed, every):
     done = subprocess.run(

@@ -336,6 +336,23 @@ def test_bad_settings_change_nothing(key, value, message):
     assert bk.get_config() == before
 
 
+def test_all_that_is_wrong_with_settings_is_told_at_once(monkeypatch):
+    with pytest.raises(bk.ConfigError) as caught:
+        bk.set_config(
+            percent_fees=1,
+            exit_trigger="touch",
+            percent_slippage=-1,
+            min_stop_loss_distance_percent=50,
+        )
+    assert str(caught.value).split("; ", 1)[0] == "unknown setting 'percent_fees'"
+    for text in ("'percent_fee'", "exit_trigger='touch'", "percent_slippage=-1", "satisfy both"):
+        assert text in str(caught.value)
+    monkeypatch.setenv("CC_PERCENT_FEE", "cheap")
+    monkeypatch.setenv("CC_FEED_WAIT_MS", "soon")
+    with pytest.raises(bk.ConfigError, match=r"CC_PERCENT_FEE: .* variable CC_FEED_WAIT_MS: "):
+        bk.Engine()
+
+
 def test_settings_from_the_environment(monkeypatch):
     monkeypatch.setenv("CC_SCHEDULE_AWAIT_MINUTES", "60")
     monkeypatch.setenv("CC_EXIT_TRIGGER", "wick")

@@ -217,6 +217,7 @@ def test_sqlite_keeps_what_files_keep(tmp_path, calm):
     assert told == calm.ids()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [(HOSTILE_KEYS, ("s",)), (("X",), HOSTILE_KEYS)])
 def test_hostile_names_stay_in_the_folder_and_apart(columns, tmp_path, calm):
     symbols, names = columns

@@ -19,6 +19,7 @@ import backtest_kit as bk
 from backtest_kit import testing
 from backtest_kit._values import errors
 from backtest_kit._values.config import Config
+from command import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "backtest_kit"
@@ -164,7 +165,7 @@ def test_no_module_is_long():
         assert len(path.read_text().splitlines()) <= 400, path.name
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_every_example_runs(path, tmp_path):
     done = subprocess.run(
@@ -172,7 +173,7 @@ def test_every_example_runs(path, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -204,7 +205,6 @@ def test_every_public_name_is_documented():
     assert missing(["Backtes", "andle", "risk"], "bk", pages) == ["Backtes", "andle", "risk"]
 
 
-@pytest.mark.timeout(120)
 def test_readme_code_runs(tmp_path):
     text = (ROOT / "README.md").read_text()
     blocks = [b.split("```")[0] for b in text.split("```python\n")[1:]]
@@ -214,7 +214,7 @@ def test_readme_code_runs(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

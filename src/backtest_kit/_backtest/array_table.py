@@ -70,6 +70,9 @@ async def tabulate(
                 found += milestones_of(run, span)
             await yield_to_others()  # a walk can be stopped between spans
         done = stride.first(frame, asks_from) >= len(timeline) and bool(tables)
+        if done:  # the strategy is not asked at the last frames, but the data have to reach them
+            bars = await run.view.bars(run.symbol, timeline[-1], timeline[-1])
+            done = bars.stop > timeline[-1]
     except DataError:  # step by step, this may be an error of some steps
         done = False
     if not done:

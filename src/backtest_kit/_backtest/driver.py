@@ -140,6 +140,8 @@ class FrameDriver:
                 if closed is not None:
                     return closed
                 await self._pace()
+            if not self._run.stopping:
+                await self._reach(self._timeline[-1])  # the last frames may have been jumped over
             return None
         finally:
             current_moment.reset(outside)
@@ -177,6 +179,8 @@ class FrameDriver:
             bars = self._bars = await self._run.view.bars(self._run.symbol, when, when)
             if when >= bars.stop:
                 self._run.record.data_ended_at = bars.last
+                # frames that were jumped over lie behind the data, too
+                self._index = min(self._index, frames_before(self._timeline, bars.stop))
                 return None
         return bars
 

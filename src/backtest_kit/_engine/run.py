@@ -230,6 +230,8 @@ class Run:
         for answer in answers:
             refused = answer.reason is not None
             schema = self._risks[answer.risk_name]
+            if answer.error is not None:
+                self.error(f"check {answer.by} of risk profile {answer.risk_name!r}", answer.error)
             callback = schema.callback("on_rejected" if refused else "on_allowed")
             if not refused and callback is None:
                 continue

@@ -224,8 +224,7 @@ class MinuteDriver:
 
     def _newest_open(self, when: int) -> int:
         """Return the newest step up to `when` at which the market may be open."""
-        calendar = self._run.exchange.calendar
-        while when > (self._at or 0) and closed_at(calendar, when, self._base):
+        while when > (self._at or 0) and closed_at(self._run.exchange.calendar, when, self._base):
             when -= self._base
         return when
 

@@ -37,6 +37,8 @@ def _what(data: WalkerData) -> str:
         f"- {where}: {span(data.since, data.until)}",
         f"- {data.strategies_tested} of {data.total_strategies} strategies",
     ]
+    if data.base_interval:
+        lines.append(f"- Base interval: {data.base_interval}")
     if not data.complete:
         lines.append("- **The walk did not reach its end**: the rest was not tried.")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ import numpy as np
 from backtest_kit._backtest.array_table import columns_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
+from backtest_kit._data.base import base_interval
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
@@ -20,7 +21,7 @@ from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.errors import StrategyFailedError
+from backtest_kit._values.errors import ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 
 #: Called with the records of a trial's runs after each close.
@@ -35,6 +36,14 @@ class TrialSetup(msgspec.Struct, frozen=True):
     exchange: ExchangeSchema
     frame: FrameSchema
     risks: Registry[RiskSchema] | None = None
+
+    def base_interval(self) -> str:
+        """Return the interval of the candles by which the runs step, or those of the symbols."""
+        try:
+            found = [base_interval(self.exchange, s, self.engine.config) for s in self.symbols]
+        except ConfigError:  # each trial fails by it, and says so
+            return ""
+        return ", ".join(dict.fromkeys(found))
 
 
 async def run_trial(

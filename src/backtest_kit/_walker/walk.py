@@ -51,6 +51,7 @@ class Walk:
             self.results,
             self._runner.variants_tried(),
             self._setup.frame.timeline,
+            self._setup.base_interval(),
         )
 
     async def contracts(self) -> AsyncGenerator[WalkerContract, None]:
