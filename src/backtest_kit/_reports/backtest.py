@@ -127,9 +127,9 @@ def backtest_report(data: BacktestData) -> str:
     """Return the report as Markdown."""
     parts = [
         f"# Backtest of {plain(data.strategy_name)} on {plain(data.symbol)}",
-        _what(data),
+        what_text(data),
         "## How far to trust this",
-        _trust(data),
+        trust_text(data),
         "## Statistics",
         statistics_table(data.statistics),
     ]
@@ -138,7 +138,8 @@ def backtest_report(data: BacktestData) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _what(data: BacktestData) -> str:
+def what_text(data: BacktestData) -> str:
+    """Return what was run, as a Markdown list."""
     lines = [
         f"- Exchange {data.exchange_name}, frame {data.frame_name}: {span(data.since, data.until)}",
         f"- {data.frames:,} of {data.total_frames:,} frames, {data.calls:,} calls of the strategy",
@@ -152,7 +153,8 @@ def _what(data: BacktestData) -> str:
     return "\n".join(lines)
 
 
-def _trust(data: BacktestData) -> str:
+def trust_text(data: BacktestData) -> str:
+    """Return how far to trust the figures, as a Markdown list."""
     n = data.statistics.total_signals
     lines = []
     if n < FEW_TRADES:
