@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._values.candles import Candles
+from backtest_kit._engine.task import run_blocking
 from backtest_kit.exchanges import SyntheticExchange
 
 pytest.importorskip("bokeh", reason="needs the extra report")
 
 from backtest_kit._pages.backtest_page import backtest_page
+from backtest_kit._pages.market import market_of, run_sensitivity
 
 NASTY = "<img src=x onerror=alert(1)></script><b>$$\\frac{1}{2}$$ \u2028 'quoted'"
+#: Charts draw in the next frame.
+TWO_FRAMES = "() => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))"
 DAYS, DAY = 5, 86_400_000
 
 
@@ -38,8 +41,9 @@ def backtest():
         names = {"strategy_name": NASTY, "exchange_name": "synthetic", "frame_name": "days"}
         bk.Backtest.run_sync("BTCUSDT", **names)
         data = bk.Backtest.get_data("BTCUSDT", strategy_name=NASTY)
-        segment = max((s for _, s in engine.store._segments.values()), key=lambda s: s.rows)
-        return data, Candles(*segment.columns)
+        record = engine.records.select(mode="backtest")[0]
+        market = run_blocking(lambda: market_of(engine, record))
+        return data, market.candles, run_sensitivity(record, market)
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +69,9 @@ def profits(page):
     return [float(text.rstrip(" %")) for text in texts]
 
 
-def rows_of(backtest):
-    """The candles that the page shows: those of the run."""
-    data, candles = backtest
-    first, last = np.searchsorted(
-        candles.timestamp, [data.since, max(data.until, data.signals[-1].close_timestamp)]
-    )
-    return candles[int(first) : int(last)]
-
-
 def test_charts_are_drawn(wide, look, backtest):
     wide.evaluate("chart.showSpan(0)")
-    wide.wait_for_timeout(50)
+    wide.evaluate(TWO_FRAMES)
     look(wide, "backtest")
     box = wide.locator("#price").bounding_box()
     tall, width = box["height"], box["width"]
@@ -91,15 +86,23 @@ def test_charts_are_drawn(wide, look, backtest):
     assert wide.evaluate("chart.sources.paths.data.x0.length") == len(backtest[0].signals) > 30
 
 
+@pytest.mark.parametrize("name", ["histogram", "slippage", "delay"])
+def test_smaller_charts_are_drawn(wide, look, name):
+    box = wide.locator(f"#{name}").bounding_box()
+    y = box["y"] + wide.evaluate("scrollY")
+    clip = {"x": box["x"] + 60, "y": y, "width": box["width"] - 60, "height": box["height"] - 50}
+    assert colors(look(wide, f"backtest-{name}", full_page=True, clip=clip)) > 8
+
+
 def test_candles_are_those_of_the_market(wide, backtest):
-    candles = rows_of(backtest)
+    candles = backtest[1]
     for name in ("open", "high", "low", "close"):
         assert wide.evaluate(f"Array.from(chart.base.{name})") == getattr(candles, name).tolist()
     assert wide.evaluate("Array.from(chart.base.x)") == candles.timestamp.tolist()
 
 
 def test_thinned_candles_are_resampled_ones(wide, backtest):
-    whole = rows_of(backtest).resample("1h")
+    whole = backtest[1].resample("1h")
     for name in ("open", "high", "low", "close"):
         drawn = wide.evaluate(f"Array.from(chart.level(3_600_000).{name})")
         assert drawn == getattr(whole, name).tolist()
@@ -125,7 +128,7 @@ def test_click_on_a_row_shows_its_trade(wide, look, backtest):
     assert start < trade.signal.pending_at < trade.close_timestamp < end < start + DAY
     assert wide.locator("#trade").inner_text().startswith("Trade 7")
     assert wide.evaluate("chart.sources.chosen.data.left") == [trade.signal.pending_at]
-    wide.wait_for_timeout(50)
+    wide.evaluate(TWO_FRAMES)
     assert colors(look(wide, "backtest-trade")) > 50
 
 
@@ -145,7 +148,7 @@ def test_click_on_a_trade_marks_its_row(wide):
     wide.locator("#trade-table tbody tr").nth(9).press("Enter")
     assert wide.locator("tr[aria-current]").get_attribute("data-row") == "9"
     wide.evaluate("chart.show(3)")
-    wide.wait_for_timeout(50)
+    wide.evaluate(TWO_FRAMES)
     wide.mouse.click(*place)
     assert wide.locator("tr[aria-current]").get_attribute("data-row") == "3"
     wide.locator("#price").press("n")
@@ -157,7 +160,8 @@ def test_zooming_in_draws_shorter_candles(wide):
     far = wide.evaluate("chart.drawn.step")
     wide.get_by_role("button", name="Show a day").click()
     wide.get_by_role("button", name="Zoom in").click()
-    wide.wait_for_function(f"chart.drawn.step < {far}")
+    wide.evaluate(TWO_FRAMES)
+    assert wide.evaluate("chart.drawn.step") < far
     assert wide.evaluate("chart.sources.candles_up.data.x.length") > 100
 
 

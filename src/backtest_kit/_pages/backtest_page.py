@@ -9,6 +9,7 @@ import numpy as np
 
 from backtest_kit._pages.candle_data import packed_candles
 from backtest_kit._pages.charts import curve_chart, drawdown_chart, histogram_chart
+from backtest_kit._pages.costs_section import costs_charts, costs_section
 from backtest_kit._pages.months import monthly, months_table
 from backtest_kit._pages.page import (
     chart,
@@ -30,6 +31,7 @@ from backtest_kit._reports.backtest import (
     what_text,
 )
 from backtest_kit._reports.table import number
+from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.candles import Candles, Floats
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
@@ -38,8 +40,13 @@ _HELD_POINTS: Final = 1000
 _SHAPES: Final = {"circle": "\u25cf", "x": "\u2715", "square": "\u25a0", "diamond": "\u25c6"}
 
 
-def backtest_page(data: BacktestData, candles: Candles | None = None) -> str:
-    """Return a self-contained HTML page; without `candles` (of any interval) it has no price chart.
+def backtest_page(
+    data: BacktestData, candles: Candles | None = None, depends: Sensitivity | None = None
+) -> str:
+    """Return a self-contained HTML page.
+
+    Without `candles` (of any interval) it has no chart of prices, without `depends` nothing on
+    what the profit depends on.
 
     Raises:
         BacktestKitError: Bokeh is missing.
@@ -65,7 +72,7 @@ def backtest_page(data: BacktestData, candles: Candles | None = None) -> str:
     else:
         charts["curve"] = curve
         charts["drawdown"] = drawdown_chart(span, closed_at, profits)
-    parts = [tiles(_figures(data, held)), _first_doubts(data)]
+    parts = [tiles(_figures(data, held, depends)), _first_doubts(data)]
     parts.append(_price_section(data) if drawn else _curve_section())
     parts.append(section("How far to trust this", markdown(trust_text(data)), "trust"))
     if data.signals:
@@ -74,6 +81,9 @@ def backtest_page(data: BacktestData, candles: Candles | None = None) -> str:
             section("Profit by month, %", months_table(monthly(closed_at, profits)), "months")
         )
         parts.append(_outcome_section(data, profits))
+    if depends is not None and data.signals:
+        charts |= costs_charts(depends)
+        parts.append(costs_section(depends))
     parts.append(section("Trades", _TRADE_TABLE, "trades"))
     parts.append(section("All statistics", _statistics(data), "statistics"))
     parts.append(section("What was run", markdown(what_text(data)), "run"))
@@ -106,7 +116,9 @@ def _held(candles: Candles) -> tuple[Floats, Floats]:
     return candles.timestamp[rows].astype(np.float64), value
 
 
-def _figures(data: BacktestData, held: tuple[Floats, Floats] | None) -> list[tuple[str, str, str]]:
+def _figures(
+    data: BacktestData, held: tuple[Floats, Floats] | None, depends: Sensitivity | None
+) -> list[tuple[str, str, str]]:
     s = data.statistics
     entries = [
         ("Total profit", number(s.total_pnl, 2, " %"), "sum of trades, after costs"),
@@ -115,11 +127,19 @@ def _figures(data: BacktestData, held: tuple[Floats, Floats] | None) -> list[tup
         ("Average profit", number(s.avg_pnl, 3, " %"), "per trade, after costs"),
         ("Max drawdown", number(s.max_drawdown_percent, 2, " %"), "of the compounded equity"),
         ("Profit factor", number(s.profit_factor, 2), "gross profit over gross loss"),
-        ("Sharpe ratio", number(s.sharpe_ratio, 3), "average over deviation, per trade"),
     ]
+    if depends is not None:
+        before = number(depends.compounded_before_costs, 2, " %")
+        value = number(depends.compounded, 2, " %")
+        entries.append(("Compounded", value, f"before costs {before}"))
+    else:
+        value = number(s.sharpe_ratio, 3)
+        entries.append(("Sharpe ratio", value, "average over deviation, per trade"))
     if held is not None:
         value = number(float(held[1][-1]), 2, " %")
-        entries.append(("Buy and hold", value, "bought at the first open, before costs"))
+        entries.append(("Buy and hold", value, "from the first open, before costs"))
+    else:
+        entries.append(("Exposure", number(s.exposure_percent, 1, " %"), "time with a position"))
     return entries
 
 

@@ -122,6 +122,35 @@ def histogram_chart(profits: Floats) -> Figure:
     return plot
 
 
+def line_chart(
+    x: list[float], y: list[float], labels: tuple[str, str], marked: float | None
+) -> Figure:
+    """Return a line with its points and a line at 0; a dotted one stands at `marked`."""
+    from bokeh.models import Range1d, Span
+    from bokeh.plotting import figure
+
+    low, high = min(0.0, *y), max(0.0, *y)  # so that a small change does not look like a large one
+    margin = (high - low) * 0.06 or 1.0
+    plot = figure(
+        height=240,
+        sizing_mode="stretch_width",
+        y_range=Range1d(start=low - margin, end=high + margin),
+        tools="",
+        toolbar_location=None,
+    )
+    dress(plot)
+    plot.min_border_right = 12
+    plot.xaxis.axis_label, plot.yaxis.axis_label = labels
+    plot.add_layout(Span(location=0, dimension="width", **role(line_color="muted")))
+    if marked is not None:
+        mark = Span(location=marked, dimension="height", line_dash="dotted", line_width=2)
+        mark.update(**role(line_color="warn"))
+        plot.add_layout(mark)
+    plot.line(x, y, line_width=2, **role(line_color="accent"))
+    plot.scatter(x, y, size=7, **role(fill_color="accent", line_color="page"))
+    return plot
+
+
 def _steps(span: tuple[int, int], at: Ints, values: Floats) -> tuple[Floats, Floats]:
     """Return a curve that begins at 0 and goes on to the end of the span."""
     last = values[-1:] if len(values) else np.zeros(1)

@@ -115,7 +115,7 @@ class PriceChart {
     const size = Math.round(Math.min(Math.max(room, 4), 12));
     if (size === this.markers) return;
     this.markers = size;
-    for (const one of models()) {
+    for (const { glyph: one } of this.plot.renderers) {
       if (one.type !== "Scatter") continue;
       const cross = one.marker.value === "x";
       one.setv({ size: { value: size }, line_width: { value: cross ? size / 5 : size > 7 ? 1 : 0 } });
