@@ -11,6 +11,8 @@ from unittest import mock
 import backtest_kit as bk
 from backtest_kit.cli import main
 
+#: Pages take longer than most commands; tests of them ask for them.
+NO_PAGES = {"BACKTEST_KIT_HTML": "0"}
 COMMAND = [sys.executable, "-m", "backtest_kit"]
 
 
@@ -22,7 +24,7 @@ def run(*arguments, cwd, **environment):
         capture_output=True,
         text=True,
         timeout=100,
-        env=os.environ | environment,
+        env=os.environ | NO_PAGES | environment,
         check=False,
     )
 
@@ -39,7 +41,7 @@ def run_here(*arguments, cwd, **environment):
     ]
     with (
         contextlib.chdir(cwd),
-        mock.patch.dict(os.environ, environment),
+        mock.patch.dict(os.environ, NO_PAGES | environment),
         mock.patch.object(sys, "argv", ["backtest-kit", *words]),
         mock.patch.object(sys, "path", [*sys.path]),
         mock.patch.object(sys, "dont_write_bytecode", True),  # a file may change within a second

@@ -27,10 +27,12 @@ from backtest_kit.cli.options import (
     data_option,
     exchange_option,
     frame_options,
+    html_option,
     output_option,
     settings_option,
     strategies_option,
 )
+from backtest_kit.cli.pages import write_backtest_pages
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import progress_bars, show
 
@@ -45,6 +47,7 @@ from backtest_kit.cli.terminal import progress_bars, show
 @frame_options
 @settings_option("percent_fee=0.05")
 @output_option("reports")
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def backtest(
     file: Path,
@@ -59,6 +62,7 @@ def backtest(
     interval: Interval,
     settings: tuple[str, ...],
     output: Path,
+    html: bool,
     as_json: bool,
 ) -> int:
     """Backtest the strategies that FILE registers, and write a report.
@@ -79,7 +83,7 @@ def backtest(
         for symbol in dict.fromkeys(symbols):
             frame = choose_frame(engine, exchange, symbol, frame_name, start, end, interval)
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
-        return run_jobs(engine, exchange, jobs, output, as_json=as_json)
+        return run_jobs(engine, exchange, jobs, output, as_json=as_json, html=html)
 
 
 def run_jobs(
@@ -89,9 +93,11 @@ def run_jobs(
     output: Path,
     *,
     as_json: bool,
+    html: bool,
 ) -> int:
     """Run backtests side by side, write their reports, print them; return the exit code."""
     failures: list[str] = []
+    pages: list[str] = []
 
     async def one(symbol: str, strategy: StrategySchema, frame: FrameSchema) -> None:
         names = {"exchange_name": exchange.name, "frame_name": frame.name}
@@ -103,6 +109,8 @@ def run_jobs(
     async def work() -> None:
         try:
             await asyncio.gather(*(one(*job) for job in jobs))
+            if html:
+                pages.extend(await write_backtest_pages(engine, output / "backtest"))
         finally:
             await close_exchange(exchange)
 
@@ -125,6 +133,8 @@ def run_jobs(
             console.print(f"report: {path}", soft_wrap=True, highlight=False)
         for path in more:
             console.print(f"report: {path}", soft_wrap=True, highlight=False)
+        for line in pages:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     for failure in failures:
         click.echo(f"backtest-kit: {failure}", err=True)
     if interrupted:
