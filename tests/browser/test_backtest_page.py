@@ -65,7 +65,7 @@ def colors(picture):
 
 
 def profits(page):
-    texts = page.locator("#trade-table tbody tr td:nth-child(9)").all_inner_texts()
+    texts = page.locator(".listing tbody tr td:nth-child(9)").all_inner_texts()
     return [float(text.rstrip(" %")) for text in texts]
 
 
@@ -111,18 +111,18 @@ def test_thinned_candles_are_resampled_ones(wide, backtest):
 def test_table_sorts_by_mouse_and_by_keyboard(wide, backtest):
     made = [round(tick.pnl.pnl_percentage, 3) for tick in backtest[0].signals]
     assert profits(wide) == made[:100]
-    head = wide.locator("#trade-table th button", has_text=re.compile("^Profit$"))
+    head = wide.locator(".listing th button", has_text=re.compile("^Profit$"))
     head.click()
     assert profits(wide) == sorted(made)[:100]
     head.focus()
     wide.keyboard.press("Enter")
     assert profits(wide) == sorted(made, reverse=True)[:100]
     assert wide.locator("th[aria-sort=descending]").inner_text().startswith("Profit")
-    wide.locator("#trade-table th button", has_text="#").click()
+    wide.locator(".listing th button", has_text="#").click()
 
 
 def test_click_on_a_row_shows_its_trade(wide, look, backtest):
-    wide.locator("#trade-table tbody tr").nth(6).click()
+    wide.locator(".listing tbody tr").nth(6).click()
     trade = backtest[0].signals[6]
     start, end = wide.evaluate("[chart.range.start, chart.range.end]")
     assert start < trade.signal.pending_at < trade.close_timestamp < end < start + DAY
@@ -133,7 +133,7 @@ def test_click_on_a_row_shows_its_trade(wide, look, backtest):
 
 
 def test_click_on_a_trade_marks_its_row(wide):
-    wide.locator("#trade-table tbody tr").nth(3).press("Enter")
+    wide.locator(".listing tbody tr").nth(3).press("Enter")
     place = wide.evaluate(
         """() => {
         const frame = document.getElementById("price").getBoundingClientRect();
@@ -145,7 +145,7 @@ def test_click_on_a_trade_marks_its_row(wide):
     )
     wide.locator("#price").press("n")
     wide.locator("#price").press("p")
-    wide.locator("#trade-table tbody tr").nth(9).press("Enter")
+    wide.locator(".listing tbody tr").nth(9).press("Enter")
     assert wide.locator("tr[aria-current]").get_attribute("data-row") == "9"
     wide.evaluate("chart.show(3)")
     wide.evaluate(TWO_FRAMES)

@@ -12,6 +12,7 @@ from backtest_kit._pages.charts import curve_chart, drawdown_chart, histogram_ch
 from backtest_kit._pages.costs_section import costs_charts, costs_section
 from backtest_kit._pages.months import monthly, months_table
 from backtest_kit._pages.page import (
+    TABLE,
     chart,
     header,
     html_page,
@@ -37,6 +38,10 @@ from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
 
 _HELD_POINTS: Final = 1000
+_TRADE_HINT: Final = (
+    '<p class="remark">A click on a head sorts; a click on a row (or Enter) shows the trade on '
+    "the chart.</p>"
+)
 _SHAPES: Final = {"circle": "\u25cf", "x": "\u2715", "square": "\u25a0", "diamond": "\u25c6"}
 
 
@@ -84,7 +89,7 @@ def backtest_page(
     if depends is not None and data.signals:
         charts |= costs_charts(depends)
         parts.append(costs_section(depends))
-    parts.append(section("Trades", _TRADE_TABLE, "trades"))
+    parts.append(section("Trades", _TRADE_HINT + TABLE, "trades"))
     parts.append(section("All statistics", _statistics(data), "statistics"))
     parts.append(section("What was run", markdown(what_text(data)), "run"))
     facts = [data.symbol, f"{iso(data.since)} to {iso(data.until)}", data.exchange_name]
@@ -242,12 +247,3 @@ def _reason(tick: TickClosed) -> str:
 def _statistics(data: BacktestData) -> str:
     rows = statistics_rows(data.statistics)
     return f'<div class="scroll">{table(("Statistic", "Value", "Meaning"), rows, right=(1,))}</div>'
-
-
-_TRADE_TABLE: Final = (
-    '<div id="trade-table"><p class="remark">A click on a head sorts; a click on a row (or Enter) '
-    'shows the trade on the chart.</p><div class="scroll long"><table><thead><tr></tr></thead>'
-    '<tbody></tbody></table></div><div class="pages"><button type="button" class="earlier">'
-    'Earlier rows</button><button type="button" class="later">Later rows</button>'
-    '<span class="status" role="status"></span></div></div>'
-)

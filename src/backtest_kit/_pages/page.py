@@ -16,9 +16,15 @@ from backtest_kit._pages.colors import DARK, LIGHT, variables
 from backtest_kit._values.errors import BacktestKitError
 
 MISSING: Final = "HTML reports need Bokeh: pip install 'backtest-kit[report]'"
+#: The place of a long table, which `tables.js` fills.
+TABLE: Final = (
+    '<div class="listing"><div class="scroll long"><table><thead><tr></tr></thead><tbody></tbody>'
+    '</table></div><div class="pages"><button type="button" class="earlier">Earlier rows</button>'
+    '<button type="button" class="later">Later rows</button><span class="status" role="status">'
+    "</span></div></div>"
+)
 #: What ends a script element, or begins a comment in it, and two line ends of JavaScript.
-_UNSAFE: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
-_UNSAFE_TOO: Final = {"\u2029": "\\u2029"}
+_UNSAFE: Final = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def require_bokeh() -> None:
@@ -77,7 +83,7 @@ def html_page(
 def json_text(value: Any) -> str:
     """Return JSON that can stand inside of a script element; NaN is null."""
     text = msgspec.json.encode(value).decode()
-    for character, safe in (_UNSAFE | _UNSAFE_TOO).items():
+    for character, safe in _UNSAFE.items():
         text = text.replace(character, safe)
     return text
 

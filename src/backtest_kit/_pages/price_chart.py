@@ -42,7 +42,7 @@ def price_chart(left: int, right: int, *, height: int = 440) -> Figure:
     for name, color in (("profit_zones", "up"), ("loss_zones", "down")):
         _quads(plot, name, color, 0.16)
     for side, color, alpha in (("up", "up", 0.25), ("down", "down", 1.0)):
-        source = _source(f"candles_{side}", CANDLES)
+        source = source_of(f"candles_{side}", CANDLES)
         plot.segment("x", "high", "x", "low", source=source, **role(line_color=color))
         body = plot.vbar(
             "x",
@@ -55,7 +55,7 @@ def price_chart(left: int, right: int, *, height: int = 440) -> Figure:
         )
         body.glyph.name = f"body_{side}"
     _quads(plot, "chosen", "accent", 0, line="accent")
-    paths = _source("paths", ("x0", "y0", "x1", "y1"))
+    paths = source_of("paths", ("x0", "y0", "x1", "y1"))
     plot.segment(
         "x0", "y0", "x1", "y1", source=paths, line_dash="dashed", **role(line_color="text")
     )
@@ -102,17 +102,18 @@ def dress(plot: Plot) -> None:
 def _quads(plot: Figure, name: str, color: str, alpha: float, line: str | None = None) -> None:
     colors = role(fill_color=color, line_color=line or color)
     width = 2 if line else 0
-    plot.quad(*ZONES, source=_source(name, ZONES), fill_alpha=alpha, line_width=width, **colors)
+    plot.quad(*ZONES, source=source_of(name, ZONES), fill_alpha=alpha, line_width=width, **colors)
 
 
 def _markers(plot: Figure, name: str, marker: str, color: str) -> None:
-    source = _source(name, ("x", "y"))
+    source = source_of(name, ("x", "y"))
     colors = role(fill_color=color, line_color="page" if marker != "x" else color)
     width = 3 if marker == "x" else 1
     plot.scatter("x", "y", source=source, marker=marker, size=11, line_width=width, **colors)
 
 
-def _source(name: str, columns: tuple[str, ...]) -> Any:
+def source_of(name: str, columns: tuple[str, ...]) -> Any:
+    """Return an empty source with a name, by which the page's script finds it."""
     from bokeh.models import ColumnDataSource
 
     return ColumnDataSource({column: [] for column in columns}, name=name)

@@ -14,7 +14,7 @@ def walker_report(data: WalkerData) -> str:
         f"# Walk {plain(data.walker_name)} on {plain(', '.join(data.symbols))}",
         _what(data),
         "## What it is worth",
-        _worth(data),
+        worth_text(data),
         f"## Ranking by {data.metric}",
         _ranking(data),
         "## All metrics",
@@ -42,7 +42,8 @@ def _what(data: WalkerData) -> str:
     return "\n".join(lines)
 
 
-def _worth(data: WalkerData) -> str:
+def worth_text(data: WalkerData) -> str:
+    """Return what the ranking is worth, as Markdown."""
     lines = [f"**{plain(data.verdict.sentence)}**", ""]
     lines.append(f"- Trials on these data, as far as is known: {data.trials}.")
     if data.overfitting is None:

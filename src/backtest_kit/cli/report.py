@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from backtest_kit._live.stored import stored_record
+from backtest_kit._pages.live_page import live_page
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.live import LiveData, live_data, live_report
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import from_environment
 from backtest_kit._values.errors import BacktestKitError
+from backtest_kit.cli.pages import page_of, write_page
 from backtest_kit.cli.state import read_state
 
 D = TypeVar("D", BacktestData, LiveData, WalkerData)
@@ -35,9 +37,20 @@ D = TypeVar("D", BacktestData, LiveData, WalkerData)
 )
 @click.option("--symbol", help="Of the live runs, those on this symbol.")
 @click.option("--strategy", "strategy_name", help="Of the live runs, those of this strategy.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    help="Write an HTML page here (extra report).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def report(
-    what: str, folder: Path | None, symbol: str | None, strategy_name: str | None, as_json: bool
+    what: str,
+    folder: Path | None,
+    symbol: str | None,
+    strategy_name: str | None,
+    page: Path | None,
+    as_json: bool,
 ) -> None:
     """Show the result of a backtest or a walk from its JSON file, or of live runs.
 
@@ -47,6 +60,7 @@ def report(
     \b
         backtest-kit report dump/backtest/BTCUSDT-crossover-synthetic-january.json
         backtest-kit report live --symbol BTC/USDT
+        backtest-kit report live --html session.html
     """
     if what == "live":
         config = from_environment()
@@ -54,6 +68,8 @@ def report(
         if not runs:
             raise click.UsageError(f"no live run is stored in {folder or config.state_dir}")
         found = [_stored(live_data(stored_record(run, config))) for run in runs]
+        if page is not None:
+            write_page(live_page(found), page)
         for run in runs:
             for problem in run.damage:
                 click.echo(f"backtest-kit: {problem}", err=True)
@@ -65,6 +81,8 @@ def report(
     if not file.is_file():
         raise click.UsageError(f"{file} is not a file")
     data, text = _read(file)
+    if page is not None:
+        write_page(page_of(data), page)
     _print(msgspec.json.encode(data), text, as_json=as_json)
 
 

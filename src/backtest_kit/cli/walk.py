@@ -46,10 +46,12 @@ from backtest_kit.cli.options import (
     data_option,
     exchange_option,
     frame_options,
+    html_option,
     output_option,
     settings_option,
     strategies_option,
 )
+from backtest_kit.cli.pages import write_walk_page
 from backtest_kit.cli.strategy_file import load
 
 _SHOWN = 15
@@ -88,6 +90,7 @@ _SHOWN = 15
 @click.option("--again", is_flag=True, help="Run every strategy, even if its result is stored.")
 @settings_option()
 @output_option("report")
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def walk(
     file: Path,
@@ -111,6 +114,7 @@ def walk(
     again: bool,
     settings: tuple[str, ...],
     output: Path,
+    html: bool,
     as_json: bool,
 ) -> int:
     """Compare the strategies that FILE registers, and judge whether the best is better than luck.
@@ -153,7 +157,10 @@ def walk(
                 err=True,
             )
         data = run.data()
+        page = write_walk_page(data, run.results, output / "walker") if html else ""
         _write_and_print(data, output, as_json=as_json)
+        if page and not as_json:
+            click.echo(page)
         return _exit_code(data, interrupted=interrupted)
 
 

@@ -201,26 +201,12 @@ class PriceChart {
   }
 }
 
-const words = (text) => text.replaceAll("_", "-").replace("time-expired", "time expired");
-const sideText = (row) => (trades.long[row] ? "\u25b2 long" : "\u25bc short");
-const columns = [
-  { title: "#", value: (row) => row, text: (row) => String(row + 1), number: true },
-  { title: "Opened (UTC)", value: (row) => trades.opened[row], text: (row) => timeText(trades.opened[row]) },
-  { title: "Held", value: (row) => trades.closed[row] - trades.opened[row], text: (row) => durationText(trades.closed[row] - trades.opened[row]), number: true },
-  { title: "Side", value: (row) => Number(trades.long[row]), text: sideText },
-  { title: "Entry", value: (row) => trades.entry[row], text: (row) => priceText(trades.entry[row]), number: true },
-  { title: "Exit", value: (row) => trades.exit[row], text: (row) => priceText(trades.exit[row]), number: true },
-  { title: "Take-profit", value: (row) => trades.goal[row], text: (row) => priceText(trades.goal[row]), number: true },
-  { title: "Stop-loss", value: (row) => trades.stop[row], text: (row) => priceText(trades.stop[row]), number: true },
-  { title: "Profit", value: (row) => trades.profit[row], text: (row) => percentText(trades.profit[row], 3), number: true, tone: true },
-  { title: "Closed by", value: (row) => trades.reason[row], text: (row) => words(trades.reason[row]) + (trades.ambiguous[row] ? " (ambiguous)" : "") },
-  { title: "Note", value: (row) => trades.note[row], text: (row) => trades.note[row] },
-];
+const columns = tradeColumns(trades);
 
 function sentence(row) {
   const { opened, closed, entry, exit, profit, reason, note } = trades;
   const parts = [
-    sideText(row),
+    sideText(trades, row),
     `${timeText(opened[row])} for ${durationText(closed[row] - opened[row])}`,
     `${priceText(entry[row])} \u2192 ${priceText(exit[row])}`,
     percentText(profit[row], 3),
@@ -267,7 +253,7 @@ function listen() {
 }
 
 async function main() {
-  listed = sortableTable(document.getElementById("trade-table"), columns, count, (row) => choose(row, true));
+  listed = sortableTable(document.querySelector(".listing"), columns, count, (row) => choose(row, true));
   await drawCharts();
   if (data.candles) {
     chart = new PriceChart(await unpackCandles(data.candles), data.candles.ladder);

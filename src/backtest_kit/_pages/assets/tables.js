@@ -37,6 +37,7 @@ function sortableTable(root, columns, count, choose) {
   const order = Uint32Array.from({ length: count }, (_, row) => row);
   const [head, body] = [root.querySelector("thead tr"), root.querySelector("tbody")];
   const status = root.querySelector(".status");
+  for (const button of root.querySelectorAll(".pages button")) button.hidden = count <= PAGE;
   let first = 0;
   let marked = -1;
 
@@ -116,4 +117,32 @@ function sortableTable(root, columns, count, choose) {
       return body.querySelector(`[data-row="${row}"]`);
     },
   };
+}
+
+const words = (text) => text.replaceAll("_", "-").replace("time-expired", "time expired").replace("end-of-data", "end of data");
+const sideText = (trades, row) => (trades.long[row] ? "\u25b2 long" : "\u25bc short");
+
+/** Return the columns of a table of trades, from what `trade_columns` gives. */
+function tradeColumns(trades) {
+  const plain = (title, name, text, more) => ({
+    title,
+    value: (row) => trades[name][row],
+    text: (row) => text(trades[name][row], row),
+    ...more,
+  });
+  const number = { number: true };
+  const held = (row) => trades.closed[row] - trades.opened[row];
+  return [
+    { title: "#", value: (row) => row, text: (row) => String(row + 1), number: true },
+    plain("Opened (UTC)", "opened", timeText),
+    { title: "Held", value: held, text: (row) => durationText(held(row)), number: true },
+    plain("Side", "long", (_, row) => sideText(trades, row)),
+    plain("Entry", "entry", priceText, number),
+    plain("Exit", "exit", priceText, number),
+    plain("Take-profit", "goal", priceText, number),
+    plain("Stop-loss", "stop", priceText, number),
+    plain("Profit", "profit", (value) => percentText(value, 3), { number: true, tone: true }),
+    plain("Closed by", "reason", (reason, row) => words(reason) + (trades.ambiguous[row] ? " (ambiguous)" : "")),
+    plain("Note", "note", (note) => note),
+  ];
 }
