@@ -9,7 +9,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("bokeh", reason="needs the extra report")
@@ -164,7 +164,7 @@ def harmless():
         yield [Elements(page).found for page in pages_of("X", "s", "note")]
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
 @given(symbol=names, strategy=names, note=nasty)
 def test_text_of_users_is_only_text(harmless, symbol, strategy, note):
     for plain, page in zip(harmless, pages_of(symbol, strategy, note), strict=True):

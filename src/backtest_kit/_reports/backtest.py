@@ -140,8 +140,9 @@ def backtest_report(data: BacktestData) -> str:
 
 def what_text(data: BacktestData) -> str:
     """Return what was run, as a Markdown list."""
+    frame = f"frame {plain(str(data.frame_name))}"
     lines = [
-        f"- Exchange {data.exchange_name}, frame {data.frame_name}: {span(data.since, data.until)}",
+        f"- Exchange {plain(data.exchange_name)}, {frame}: {span(data.since, data.until)}",
         f"- {data.frames:,} of {data.total_frames:,} frames, {data.calls:,} calls of the strategy",
         f"- Base interval: {data.base_interval}; everything happens when such a candle closes",
     ]
