@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("bokeh", reason="needs the extra report")
 
+from bokeh.embed import file_html
+from bokeh.models import ColumnDataSource
+
 import backtest_kit as bk
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.candle_data import packed_candles
 from backtest_kit._pages.charts import drawdowns
+from backtest_kit._pages.figure import backtest_figure
 from backtest_kit._pages.live_page import live_page
 from backtest_kit._pages.months import monthly
 from backtest_kit._pages.page import json_text, markdown, table
@@ -223,6 +227,23 @@ def test_a_page_without_a_trade():
     record._closed.clear()
     text = backtest_page(backtest_data(record))
     assert "Too few trades to say anything about the strategy: 0." in text
+
+
+def test_figures_hold_candles_and_trades():
+    t = START + np.arange(4000) * 60_000
+    price = 100 + np.sin(np.arange(4000) / 50)
+    candles = bk.Candles(t, price, price + 1, price - 1, price + 0.1, price)
+    data = backtest_data(record_of("X", "s", ""))
+    figure = backtest_figure(data, candles)
+    sources = {source.name: source.data for source in figure.select({"type": ColumnDataSource})}
+    hours = candles.resample("3m")
+    assert len(sources["candles_up"]["x"]) + len(sources["candles_down"]["x"]) == len(hours)
+    assert sources["paths"] == {"x0": [START], "y0": [100], "x1": [START + HOUR], "y1": [101]}
+    assert [*sources["long_entries"]["x"]] == [START]
+    assert [*sources["exits_take_profit"]["y"]] == [101]
+    assert len(sources["short_entries"]["x"]) == len(sources["exits_stop_loss"]["x"]) == 0
+    for shown in (figure, backtest_figure(data)):
+        assert "<!DOCTYPE html>" in file_html(shown, "inline")
 
 
 def test_plateau_is_what_is_left_one_step_away():

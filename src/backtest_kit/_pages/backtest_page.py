@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from backtest_kit._pages.candle_data import packed_candles
-from backtest_kit._pages.charts import curve_chart, drawdown_chart, histogram_chart
+from backtest_kit._pages.charts import curve_chart, drawdown_chart, held_curve, histogram_chart
 from backtest_kit._pages.costs_section import costs_charts, costs_section
 from backtest_kit._pages.months import monthly, months_table
 from backtest_kit._pages.page import (
@@ -37,7 +37,6 @@ from backtest_kit._values.candles import Candles, Floats
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
 
-_HELD_POINTS: Final = 1000
 _TRADE_HINT: Final = (
     '<p class="remark">A click on a head sorts; a click on a row (or Enter) shows the trade on '
     "the chart.</p>"
@@ -66,7 +65,7 @@ def backtest_page(
     prices, held = None, None
     if drawn and shown is not None:
         prices = charts["price"] = price_chart(*span)
-        held = _held(shown)
+        held = held_curve(shown)
     curve = curve_chart(span, closed_at, profits, held, prices)
     if prices is not None:  # one document, since one chart moves the other
         from bokeh.layouts import column
@@ -112,13 +111,6 @@ def _within(candles: Candles, data: BacktestData) -> Candles:
     last = max([data.until, *(tick.close_timestamp for tick in data.signals[-1:])])
     t = candles.timestamp
     return candles[int(np.searchsorted(t, data.since)) : int(np.searchsorted(t, last))]
-
-
-def _held(candles: Candles) -> tuple[Floats, Floats]:
-    """Return what one purchase at the first open would have made, percent, at some closes."""
-    rows = np.unique(np.linspace(0, len(candles) - 1, _HELD_POINTS).astype(np.int64))
-    value = (candles.close[rows] / candles.open[0] - 1) * 100
-    return candles.timestamp[rows].astype(np.float64), value
 
 
 def _figures(

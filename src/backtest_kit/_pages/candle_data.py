@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from backtest_kit._values.candles import Candles, Floats, Ints, regroup
-from backtest_kit._values.time import INTERVALS, MINUTE, interval_name
+from backtest_kit._values.candles import Candles, Floats, regroup
+from backtest_kit._values.time import INTERVALS, MINUTE
 
 #: More candles than this are thinned for the page, which stays under 10 MB.
 MOST_CANDLES: Final = 800_000
@@ -23,7 +23,7 @@ def packed_candles(candles: Candles) -> dict[str, Any]:
     Prices are exact where they are decimal fractions that fit, else within a 2^30th of the largest.
     Where there are too many, they are those of a longer interval; `step` (ms) says which.
     """
-    step = _step(candles.timestamp)
+    step = spacing_of(candles)
     candles, step = _thinned(candles, step)
     t, o, h, low, c, _ = candles.columns()
     scale = _scale(np.concatenate((o, h, low, c)))
@@ -60,17 +60,10 @@ def _thinned(candles: Candles, step: int) -> tuple[Candles, int]:
     return candles, step
 
 
-def interval_text(step: int) -> str:
-    """Return the name of a distance in milliseconds, such as `5m`."""
-    try:
-        return interval_name(step)
-    except KeyError:
-        return f"{step / MINUTE:g} min"
-
-
-def _step(timestamp: Ints) -> int:
+def spacing_of(candles: Candles) -> int:
     """Return the distance (ms) of which all distances are multiples; a minute for one candle."""
-    return int(np.gcd.reduce(np.diff(timestamp))) if len(timestamp) > 1 else MINUTE
+    t = candles.timestamp
+    return int(np.gcd.reduce(np.diff(t))) if len(t) > 1 else MINUTE
 
 
 def _scale(prices: Floats) -> float:

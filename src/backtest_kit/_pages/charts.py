@@ -8,12 +8,13 @@ import numpy as np
 
 from backtest_kit._pages.colors import LIGHT, role
 from backtest_kit._pages.price_chart import dress, plain_figure
-from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.candles import Candles, Floats, Ints
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812 - it is a class
 
 _MOST_BINS: Final = 40
+_HELD_POINTS: Final = 1000
 
 
 def curve_chart(
@@ -70,6 +71,13 @@ def drawdown_chart(span: tuple[int, int], closed_at: Ints, profits: Floats) -> F
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0[.]0")
     plot.yaxis.ticker = BasicTicker(desired_num_ticks=3)
     return plot
+
+
+def held_curve(candles: Candles) -> tuple[Floats, Floats]:
+    """Return what one purchase at the first open would have made, percent, at some closes."""
+    rows = np.unique(np.linspace(0, len(candles) - 1, _HELD_POINTS).astype(np.int64))
+    value = (candles.close[rows] / candles.open[0] - 1) * 100
+    return candles.timestamp[rows].astype(np.float64), value
 
 
 def drawdowns(profits: Floats) -> Floats:

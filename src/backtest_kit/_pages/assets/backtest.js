@@ -26,18 +26,11 @@ class PriceChart {
     );
     this.bodies = ["body_up", "body_down"].map(model);
     this.drawn = null;
-    this.waiting = false;
+    this.seen = [NaN, NaN];
     this.drawTrades();
-    const later = () => {
-      if (this.waiting) return;
-      this.waiting = true;
-      requestAnimationFrame(() => {
-        this.waiting = false;
-        this.update();
-      });
-    };
-    this.range.properties.start.change.connect(later);
-    this.range.properties.end.change.connect(later);
+    const update = () => this.update(); // at once: what it changes is painted with the range
+    this.range.properties.start.change.connect(update);
+    this.range.properties.end.change.connect(update);
     this.plot.on_event("tap", (event) => this.tap(event));
     this.plot.on_event("mousemove", (event) => this.describe(event.x));
     this.update();
@@ -54,6 +47,8 @@ class PriceChart {
 
   update() {
     const { start, end } = this.range;
+    if (this.seen[0] === start && this.seen[1] === end) return;
+    this.seen = [start, end];
     const room = Math.max(this.width() / LEAST_PIXELS, 40);
     const step = this.steps.find((one) => (end - start) / one <= room) ?? this.steps.at(-1);
     const level = this.level(step);
@@ -63,7 +58,8 @@ class PriceChart {
     }
     this.scale(level, start, end);
     this.sizeMarkers(start, end);
-    document.getElementById("thinning").textContent = `each candle ${durationText(step)}`;
+    if (step !== this.named) document.getElementById("thinning").textContent = `each candle ${durationText(step)}`;
+    this.named = step;
   }
 
   drawCandles(level, from, until) {
