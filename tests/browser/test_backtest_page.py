@@ -182,3 +182,5 @@ def test_dark_follows_the_system_and_the_button(open_page, look, page_file):
     light = look(page, "backtest-narrow-light")
     assert dark.mean() < 60 < 200 < light.mean()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    touch = "getComputedStyle(chart.view.canvas_view.events_el).touchAction"
+    assert page.evaluate(touch) == "pan-y"

@@ -22,6 +22,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.candle_data import packed_candles
 from backtest_kit._pages.charts import drawdowns
+from backtest_kit._pages.colors import DARK, LIGHT
 from backtest_kit._pages.figure import backtest_figure
 from backtest_kit._pages.live_page import live_page
 from backtest_kit._pages.months import monthly
@@ -296,3 +297,16 @@ def test_candles_that_are_too_many_are_thinned(monkeypatch):
     packed = packed_candles(bk.Candles(t, price, price + 1, price - 1, price, price))
     assert (packed["step"], packed["rows"]) == (15 * 60_000, 40)
     assert packed["ladder"][0] == 30 * 60_000
+
+
+@pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_stands_out_from_its_background(colors):
+    def luminance(name):
+        parts = [int(colors[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+    for text in ("text", "muted", "accent", "up", "down", "warn"):
+        for background in ("page", "surface"):
+            one, other = sorted((luminance(text), luminance(background)))
+            assert (other + 0.05) / (one + 0.05) >= 4.5, (text, background)

@@ -158,7 +158,8 @@ def _first_doubts(data: BacktestData) -> str:
 def _price_section(data: BacktestData) -> str:
     n = len(data.signals)
     buttons = "".join(
-        f'<button type="button" data-do="{action}" aria-label="{label}">{text}</button>'
+        f'<button type="button" data-do="{action}" aria-label="{label}"'
+        f"{' disabled' if not n and action in ('previous', 'next') else ''}>{text}</button>"
         for action, text, label in (
             ("all", "All", "Show the whole run"),
             ("month", "Month", "Show a month"),
@@ -170,6 +171,7 @@ def _price_section(data: BacktestData) -> str:
             ("next", "trade \u2192", "Next trade"),
         )
     )
+    hint = "Choose a trade: here, in the chart or in the table." if n else "There was no trade."
     used = Counter(map(_reason, data.signals))
     ends = [(_SHAPES[shape], color, text) for r, (shape, color, text) in EXITS.items() if used[r]]
     shapes = [("\u25b2", "accent", "long entry"), ("\u25bc", "accent", "short entry"), *ends]
@@ -185,7 +187,7 @@ def _price_section(data: BacktestData) -> str:
     return section(
         "Prices and trades",
         f'<div class="bar" id="controls">{buttons}</div><p id="trade" aria-live="polite">'
-        'Choose a trade: here, in the chart or in the table.</p><div class="framed">'
+        f'{hint}</p><div class="framed">'
         '<p class="reading"><span id="candle"></span><span id="thinning"></span></p>'
         '<div class="chart" id="price" role="application" tabindex="0" '
         f'aria-label="{label}" style="min-height:720px"></div>'

@@ -25,7 +25,7 @@ def costs_section(found: Sensitivity) -> str:
         ),
         ("Sum before costs", number(found.total_before_costs, 2, " %"), "of all trades"),
         (
-            f"The best {found.best_count} trades",
+            "The best trade" if found.best_count == 1 else f"The best {found.best_count} trades",
             number(found.best, 2, " %"),
             f"without them the sum is {number(found.without_best, 2, ' %')}",
         ),
@@ -48,10 +48,10 @@ def costs_section(found: Sensitivity) -> str:
         _half("Profit against delay", "delay", _label(found)) if _late(found) else ""
     )
     remark = (
-        '<p class="remark">Costs change what a trade makes, not when it ends: these figures are '
-        "exact. Delays and the other rule are replays of what was proposed. They hold up to where "
-        "a trade ends at another instant than in the run: from there on the strategy might have "
-        "proposed something else.</p>"
+        '<p class="remark">Dotted: the slippage that was assumed. Costs change what a trade makes, '
+        "not when it ends: these figures are exact. Delays and the other rule are replays of what "
+        "was proposed. They hold up to where a trade ends at another instant than in the run: from "
+        "there on the strategy might have proposed something else.</p>"
     )
     return section(
         "What the profit depends on",

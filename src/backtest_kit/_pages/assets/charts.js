@@ -9,7 +9,19 @@ async function drawCharts() {
   for (const [id, item] of Object.entries(read("charts"))) {
     await Bokeh.embed.embed_item(item, id);
   }
+  fitToHand();
   paint();
+}
+
+/** On a phone: a finger that moves up or down on a chart scrolls the page; fewer labels on axes. */
+function fitToHand() {
+  for (const one of models()) {
+    if (innerWidth < 640 && "desired_num_ticks" in one.properties) {
+      one.setv({ desired_num_ticks: Math.min(one.desired_num_ticks, 3) });
+    }
+    const events = one.type === "Figure" ? Bokeh.index.find_one(one)?.canvas_view?.events_el : null;
+    if (events) events.style.touchAction = "pan-y";
+  }
 }
 
 const models = () =>
