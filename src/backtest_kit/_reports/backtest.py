@@ -159,9 +159,9 @@ def backtest_report(data: BacktestData) -> str:
     parts = [
         f"# Backtest of {plain(data.strategy_name)} on {plain(data.symbol)}",
         *(f"**{plain(line)}**" for line in why),
-        _what(data),
+        what_text(data),
         "## How far to trust this",
-        _trust(data),
+        trust_text(data),
     ]
     if data.signals or not why:  # figures of nothing, where it failed, would look like a result
         parts += ["## Statistics", statistics_table(data.statistics)]
@@ -183,7 +183,8 @@ def failures(data: BacktestData) -> list[str]:
     return lines
 
 
-def _what(data: BacktestData) -> str:
+def what_text(data: BacktestData) -> str:
+    """Return what was run, as a Markdown list."""
     frame = f"frame {plain(str(data.frame_name))}"
     lines = [
         f"- Exchange {plain(data.exchange_name)}, {frame}: {span(data.since, data.until)}",
@@ -198,7 +199,8 @@ def _what(data: BacktestData) -> str:
     return "\n".join(lines)
 
 
-def _trust(data: BacktestData) -> str:
+def trust_text(data: BacktestData) -> str:
+    """Return how far to trust the figures, as a Markdown list."""
     n = data.statistics.total_signals
     lines = []
     if n < FEW_TRADES:

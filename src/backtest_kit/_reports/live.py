@@ -113,9 +113,9 @@ def live_report(data: LiveData) -> str:
     """Return the report as Markdown."""
     parts = [
         f"# Live run of {plain(data.strategy_name)} on {plain(data.symbol)}",
-        _what(data),
+        what_text(data),
         "## How far to trust this",
-        _trust(data),
+        trust_text(data),
         "## Statistics",
         statistics_table(data.statistics),
     ]
@@ -131,7 +131,8 @@ def live_report(data: LiveData) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _what(data: LiveData) -> str:
+def what_text(data: LiveData) -> str:
+    """Return what was run, as a Markdown list."""
     lines = [
         f"- Exchange {plain(data.exchange_name)}: {span(data.since, data.until)}",
     ]
@@ -156,7 +157,8 @@ def _what(data: LiveData) -> str:
     return "\n".join(lines)
 
 
-def _trust(data: LiveData) -> str:
+def trust_text(data: LiveData) -> str:
+    """Return how far to trust the figures, as a Markdown list."""
     n = data.statistics.total_signals
     lines = []
     if n < FEW_TRADES:

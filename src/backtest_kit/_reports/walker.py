@@ -14,7 +14,7 @@ def walker_report(data: WalkerData) -> str:
         f"# Walk {plain(data.walker_name)} on {plain(', '.join(data.symbols))}",
         _what(data),
         "## What it is worth",
-        _worth(data),
+        worth_text(data),
         f"## Ranking by {data.metric}",
         _ranking(data),
         "## All metrics",
@@ -54,7 +54,8 @@ def conclusion(data: WalkerData) -> str:
     return f"All {len(errors)} strategies failed, the first with: {errors[0]}"
 
 
-def _worth(data: WalkerData) -> str:
+def worth_text(data: WalkerData) -> str:
+    """Return what the ranking is worth, as Markdown."""
     lines = [f"**{plain(conclusion(data))}**", ""]
     lines.append(f"- Trials on these data, as far as is known: {data.trials}.")
     if data.overfitting is None:

@@ -31,12 +31,14 @@ from backtest_kit.cli.options import (
     data_option,
     exchange_option,
     frame_options,
+    html_option,
     output_option,
     reading_options,
     settings_option,
     strategies_option,
     traceback_option,
 )
+from backtest_kit.cli.pages import write_backtest_pages
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import (
     Console,
@@ -61,6 +63,7 @@ from backtest_kit.exchanges._layout import Layout
 @settings_option("percent_fee=0.05")
 @output_option("reports")
 @traceback_option
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def backtest(
     file: Path,
@@ -77,6 +80,7 @@ def backtest(
     settings: tuple[str, ...],
     output: Path,
     tracebacks: bool,
+    html: bool,
     as_json: bool,
 ) -> int:
     """Backtest the strategies that FILE registers, and write a report.
@@ -102,7 +106,7 @@ def backtest(
                 for note in source_notes(exchange, symbol):
                     click.echo(f"{symbol}: {note}")
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
-        return run_jobs(engine, exchange, jobs, output, as_json=as_json)
+        return run_jobs(engine, exchange, jobs, output, as_json=as_json, html=html)
 
 
 def run_jobs(
@@ -112,9 +116,11 @@ def run_jobs(
     output: Path,
     *,
     as_json: bool,
+    html: bool,
 ) -> int:
     """Run backtests side by side, write their reports, print them; return the exit code."""
     failures: list[str] = []
+    pages: list[str] = []
 
     async def one(symbol: str, strategy: StrategySchema, frame: FrameSchema) -> None:
         names = {"exchange_name": exchange.name, "frame_name": frame.name}
@@ -126,6 +132,8 @@ def run_jobs(
     async def work() -> None:
         try:
             await asyncio.gather(*(one(*job) for job in jobs))
+            if html:
+                pages.extend(await write_backtest_pages(engine, output / "backtest"))
         finally:
             await close_exchange(exchange)
 
@@ -151,6 +159,8 @@ def run_jobs(
         show_together([heat_data(own) for own in by_strategy.values() if len(own) > 1], console)
         for path in more:
             console.print(f"report: {path}", soft_wrap=True, highlight=False)
+        for line in pages:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     for failure in failures:
         click.echo(f"backtest-kit: {failure}", err=True)
     if interrupted:

@@ -34,6 +34,14 @@ strategies_option = click.option(
 )
 from_option = click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
 to_option = click.option("--to", "end", help="End here, included.")
+html_option = click.option(
+    "--html/--no-html",
+    default=True,
+    show_default=True,
+    envvar="BACKTEST_KIT_HTML",
+    show_envvar=True,
+    help="Write an HTML page too (extra report).",
+)
 
 traceback_option = click.option(
     "--traceback", "tracebacks", is_flag=True, help="Show the whole traceback of each error."

@@ -13,12 +13,14 @@ import msgspec
 from rich.markdown import Markdown
 
 from backtest_kit._live.stored import stored_record
+from backtest_kit._pages.live_page import live_page
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.live import LiveData, live_data, live_report
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import from_environment
 from backtest_kit._values.errors import BacktestKitError
+from backtest_kit.cli.pages import page_of, write_page
 from backtest_kit.cli.state import Shown, read_state, state_of_option, state_option
 from backtest_kit.cli.terminal import Console
 
@@ -31,6 +33,12 @@ D = TypeVar("D", BacktestData, LiveData, WalkerData)
 @state_of_option
 @click.option("--symbol", help="Of the live runs, those on this symbol.")
 @click.option("--strategy", "strategy_name", help="Of the live runs, those of this strategy.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    help="Write an HTML page here (extra report).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def report(
     what: str,
@@ -38,6 +46,7 @@ def report(
     file: Path | None,
     symbol: str | None,
     strategy_name: str | None,
+    page: Path | None,
     as_json: bool,
 ) -> int:
     """Show the result of a backtest or a walk from its JSON file, or of live runs.
@@ -48,20 +57,23 @@ def report(
     \b
         backtest-kit report dump/backtest/BTCUSDT-crossover-synthetic-january.json
         backtest-kit report live --symbol BTC/USDT
+        backtest-kit report live --html session.html
     """
     if what == "live":
-        return _live(read_state(folder, file, symbol, strategy_name), as_json=as_json)
+        return _live(read_state(folder, file, symbol, strategy_name), page, as_json=as_json)
     path = Path(what)
     if (folder, file, symbol, strategy_name) != (None, None, None, None):
         raise click.UsageError("--state, --state-of, --symbol and --strategy are for: report live")
     if not path.is_file():
         raise click.UsageError(f"{path} is not a file")
     data, text = _read(path)
+    if page is not None:
+        write_page(page_of(data), page)
     _print(msgspec.json.encode(data), text, as_json=as_json)
     return 0
 
 
-def _live(shown: Shown, *, as_json: bool) -> int:
+def _live(shown: Shown, page: Path | None, *, as_json: bool) -> int:
     """Print the reports of live runs, and what is wrong with any; return the exit code."""
     damage = [*shown.problems, *(problem for run in shown.runs for problem in run.damage)]
     for problem in damage:
@@ -74,6 +86,8 @@ def _live(shown: Shown, *, as_json: bool) -> int:
     ]
     if not shown.runs and not damage:
         raise click.UsageError(f"no live run is stored in {shown.place}")
+    if page is not None:
+        write_page(live_page(found), page)
     _print(msgspec.json.encode(found), "\n".join(map(live_report, found)), as_json=as_json)
     return 1 if damage else 0
 

@@ -51,12 +51,14 @@ from backtest_kit.cli.options import (
     data_option,
     exchange_option,
     frame_options,
+    html_option,
     output_option,
     reading_options,
     settings_option,
     strategies_option,
     traceback_option,
 )
+from backtest_kit.cli.pages import write_walk_page
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import Console, only_json, wide_console
 from backtest_kit.exchanges._layout import Layout
@@ -99,6 +101,7 @@ _SHOWN = 15
 @settings_option()
 @output_option("report")
 @traceback_option
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def walk(
     file: Path,
@@ -124,6 +127,7 @@ def walk(
     settings: tuple[str, ...],
     output: Path,
     tracebacks: bool,
+    html: bool,
     as_json: bool,
 ) -> int:
     """Compare the strategies that FILE registers, and judge whether the best is better than luck.
@@ -168,7 +172,10 @@ def walk(
                 err=True,
             )
         data = run.data()
+        page = write_walk_page(data, run.results, output / "walker") if html else ""
         _write_and_print(data, output, as_json=as_json)
+        if page and not as_json:
+            click.echo(page)
         return _exit_code(data, interrupted=interrupted)
 
 
