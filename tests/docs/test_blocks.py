@@ -4,6 +4,8 @@ import ast
 import asyncio
 import inspect
 import re
+import shutil
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +13,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 import backtest_kit as bk
+import command
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Stands on a line above a block that is deliberately a fragment, or must not be run.
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->\n?")
-EXTRAS = {"optuna", "pandas", "polars", "ccxt", "distributed"}
+EXTRAS = {"optuna", "pandas", "polars", "ccxt", "distributed", "talib"}
 
 
 def blocks(text):
@@ -41,21 +44,44 @@ def run(text, name):
             asyncio.run(outcome)
 
 
+def needs(code):
+    """Return the libraries that a page imports, or has the package import."""
+    named = re.findall(r"^\s*(?:import|from) (\w+)|\.to_(pandas|polars)\(", code, re.MULTILINE)
+    return sorted(EXTRAS & {one or other for one, other in named})
+
+
 def with_blocks():
     for page in PAGES:
         code = "\n".join(code for _, code in blocks(page.read_text("utf-8")))
         if code:
-            needs = sorted(EXTRAS & set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)))
-            yield pytest.param(page, needs, id=page.name)
+            yield pytest.param(page, needs(code), id=str(page.relative_to(ROOT)))
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """The project that `backtest-kit init` makes, and files under the names that pages use."""
+    folder = tmp_path_factory.mktemp("pages") / "my_project"
+    assert command.run_here("init", folder, cwd=folder.parent).returncode == 0
+    market = bk.exchanges.SyntheticExchange(seed=7)
+    for name in ("BTCUSDT", "ETHUSDT"):
+        candles = bk.read_candles(
+            market, symbol=name, interval="1m", start="2023-01-01", end="2023-01-05"
+        )
+        table = bk.Table(dict(zip(bk.Candle.__struct_fields__, candles.columns(), strict=True)))
+        table.to_parquet(folder / "data" / f"{name}.parquet")
+    shutil.copy(folder / "data" / "BTCUSDT.parquet", folder / "BTCUSDT-1m-2023.parquet")
+    return folder
 
 
 @pytest.mark.timeout(300)  # the search of walker.md commits each of its trials to a disk
-@pytest.mark.parametrize(("page", "needs"), [*with_blocks()])
-def test_blocks_run(page, needs, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "needed"), [*with_blocks()])
+def test_blocks_run(page, needed, project, tmp_path, monkeypatch):
     """The exchanges and frames that pages speak of are one day of a synthetic market."""
-    for extra in needs:
+    for extra in needed:
         pytest.importorskip(extra)
-    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(project, tmp_path / project.name)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     bk.add_exchange(bk.exchanges.SyntheticExchange(seed=7, exchange_name="file"))
     bk.add_frame(
         frame_name="2023",
@@ -63,7 +89,10 @@ def test_blocks_run(page, needs, tmp_path, monkeypatch):
         start_date=datetime(2023, 1, 2, tzinfo=UTC),
         end_date=datetime(2023, 1, 3, tzinfo=UTC),
     )
-    run(page.read_text("utf-8"), str(page))
+    try:
+        run(page.read_text("utf-8"), str(page))
+    finally:
+        sys.modules.pop("strategy", None)  # the project's, which another page has a copy of
 
 
 PAGE = """
