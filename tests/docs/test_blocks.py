@@ -6,7 +6,6 @@ import inspect
 import re
 import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ def blocks(text):
 
 def run(text, name):
     """Run the blocks of a page one after another, in one namespace; `await` works at its top."""
-    namespace = {"__name__": "page"}
+    namespace = {"__name__": "__main__"}
     for line, code in blocks(text):
         shifted = "\n" * line + code  # a traceback then names the line of the page
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -76,19 +75,12 @@ def project(tmp_path_factory):
 @pytest.mark.timeout(300)  # the search of walker.md commits each of its trials to a disk
 @pytest.mark.parametrize(("page", "needed"), [*with_blocks()])
 def test_blocks_run(page, needed, project, tmp_path, monkeypatch):
-    """The exchanges and frames that pages speak of are one day of a synthetic market."""
+    """In a folder that `init` has made, with some days of a random market."""
     for extra in needed:
         pytest.importorskip(extra)
     folder = shutil.copytree(project, tmp_path / project.name)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    bk.add_exchange(bk.exchanges.SyntheticExchange(seed=7, exchange_name="file"))
-    bk.add_frame(
-        frame_name="2023",
-        interval="1m",
-        start_date=datetime(2023, 1, 2, tzinfo=UTC),
-        end_date=datetime(2023, 1, 3, tzinfo=UTC),
-    )
     try:
         run(page.read_text("utf-8"), str(page))
     finally:
