@@ -85,19 +85,19 @@ class _TerminalBar(_Bar):
 
     def __call__(self, done: int, total: int) -> None:
         if self._bars is None:
-            self._begin(total)
+            self._bars = self._begin(total)
         self._bars.update(self._task, completed=done)
 
     def close(self) -> None:
         if self._bars is not None:
             self._bars.stop()
 
-    def _begin(self, total: int) -> None:
+    def _begin(self, total: int) -> Any:
         from rich import progress as rich
         from rich.console import Console
         from rich.markup import escape as plain
 
-        self._bars = rich.Progress(
+        bars = rich.Progress(
             rich.TextColumn(plain(self._title)),
             rich.BarColumn(),
             rich.MofNCompleteColumn(),
@@ -105,8 +105,9 @@ class _TerminalBar(_Bar):
             rich.TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._bars.start()
-        self._task = self._bars.add_task("", total=total)
+        bars.start()
+        self._task = bars.add_task("", total=total)
+        return bars
 
 
 def _in_notebook() -> bool:
