@@ -1,4 +1,7 @@
-"""The Python blocks of README and docs run as they stand, each page as one program."""
+"""The Python blocks of README and docs run as they stand, each page as one program.
+
+Figures that a page gets from its blocks are those that it states.
+"""
 
 import ast
 import asyncio
@@ -32,7 +35,10 @@ def blocks(text):
 
 
 def run(text, name):
-    """Run the blocks of a page one after another, in one namespace; `await` works at its top."""
+    """Run the blocks of a page one after another, and return their namespace.
+
+    `await` works at its top.
+    """
     namespace = {"__name__": "__main__"}
     for line, code in blocks(text):
         shifted = "\n" * line + code  # a traceback then names the line of the page
@@ -41,6 +47,65 @@ def run(text, name):
         outcome = eval(compiled, namespace)
         if inspect.iscoroutine(outcome):
             asyncio.run(outcome)
+    return namespace
+
+
+def percent(value):
+    return f"{value:.2f} %"
+
+
+def total(result):
+    return percent(result.statistics.total_pnl)
+
+
+def of_tutorial(page):
+    before, free, after, changes = (page[n] for n in ("before", "free", "after", "changes"))
+    was, is_now, costless = before.statistics, after.statistics, free.statistics
+    return [
+        f"{was.total_signals} trades, of which {was.win_rate:.1f} % win, make {total(before)}",
+        f"It prints {costless.total_pnl:.2f}:",
+        f"the costs took {costless.total_pnl - was.total_pnl:.1f} %",
+        f"{is_now.total_signals} trades make {total(after)}",
+        f"(it had lost {percent(-changes.went)})",
+        f"make {percent(-changes.changed)} less",
+    ]
+
+
+def of_triggers(page):
+    wick = page["pessimistic"]
+    rate = f"{wick.statistics.win_rate:.1f} %"
+    return [f"| wick | {wick.statistics.total_signals} | {rate} | {total(wick)} |"]
+
+
+def of_costs(page):
+    before, after = total(page["before"]), total(page["after"])
+    return [f"{before} before, {after} after: {page['per_trade']:.1f} % a trade"]
+
+
+def of_luck(page):
+    best = page["ranking"].ranking[0].statistics
+    return [page["ranking"].verdict.sentence, f"{percent(best.total_pnl)} before costs"]
+
+
+def of_walk(page):
+    return [page["ranking"].verdict.sentence]
+
+
+def of_migration(page):
+    closed = page["trades"][page["trades"]["close_reason"] != "end_of_data"]
+    return [f"| {len(closed)} | {len(closed)} |", percent(closed["pnl_percentage"].sum())]
+
+
+#: What pages say in their text, computed anew from what their blocks leave behind.
+FIGURES = {
+    "tutorial/first-backtest.md": of_tutorial,
+    "tutorial/walk-and-replay.md": of_walk,
+    "explanation/triggers.md": of_triggers,
+    "explanation/costs.md": of_costs,
+    "explanation/luck.md": of_luck,
+    "migration/backtesting-py.md": of_migration,
+    "migration/vectorbt.md": of_migration,
+}
 
 
 def needs(code):
@@ -81,10 +146,14 @@ def test_blocks_run(page, needed, project, tmp_path, monkeypatch):
     folder = shutil.copytree(project, tmp_path / project.name)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
+    text = page.read_text("utf-8")
     try:
-        run(page.read_text("utf-8"), str(page))
+        namespace = run(text, str(page))
     finally:
         sys.modules.pop("strategy", None)  # the project's, which another page has a copy of
+    figures = FIGURES.get(page.relative_to(ROOT).as_posix().removeprefix("docs/"))
+    words = " ".join(text.replace("\n>", "\n").split())
+    assert [f for f in (figures(namespace) if figures else ()) if f not in words] == []
 
 
 PAGE = """
