@@ -22,6 +22,7 @@ from backtest_kit._pages.page import (
 from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._reports.live import LiveData, trust_text, what_text
 from backtest_kit._reports.table import number, price
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
 
@@ -38,11 +39,11 @@ def live_page(runs: Sequence[LiveData]) -> str:
 
     Raises:
         BacktestKitError: Bokeh is missing.
-        ValueError: there are no runs.
+        ArgumentError: there are no runs.
     """
     require_bokeh()
     if not runs:
-        raise ValueError("a page of live runs needs at least one")
+        raise ArgumentError("a page of live runs needs at least one")
     span = (min(run.since for run in runs), max(run.until for run in runs))
     span = (span[0], max(span[1], span[0] + 1))
     closed = sorted((t for run in runs for t in run.signals), key=lambda t: t.close_timestamp)
