@@ -329,7 +329,7 @@ class FrameDriver:
 
     async def _milestone(self, event: PartialEvent) -> None:
         self._run.record.add(event)
-        await self._run.publish_milestone(event)
+        await self._run.publish(event)
 
     async def _close(self, row: SignalRow, bars: Bars, when: int, close: Close) -> TickClosed:
         run = self._run

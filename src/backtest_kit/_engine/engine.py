@@ -21,6 +21,7 @@ from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, Settings, configure, from_environment
+from backtest_kit._values.errors import ListenerBehindError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import (
     ExchangeSchema,
@@ -68,7 +69,7 @@ class Engine:
         self.walkers: Registry[WalkerSchema] = Registry("walker")
         #: The newest walk by walker and symbols.
         self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
-        self.bus = Bus(self._listener_failed, self._current_clock)
+        self.bus = Bus(self._listener_failed, self._listener_behind, self._current_clock)
         #: What live runs and requests take for the time; tests may set another.
         self.clock = Clock()
         clock = self._current_clock
@@ -93,8 +94,8 @@ class Engine:
         """
         self.config = configure(self.config, changes)
 
-    def report(self, event: ErrorEvent, *, log: bool = True) -> None:
-        """Emit an error, and log it."""
+    def report(self, event: ErrorEvent, *, log: bool = True, waited: bool = True) -> None:
+        """Emit an error, and log it; `waited`: the run that it belongs to waits for listeners."""
         if log:
             run = (event.strategy_name, event.symbol, event.exchange_name)
             place = " ".join(part for part in run if part)
@@ -102,14 +103,21 @@ class Engine:
                 "%s%s: %s", event.where, f" of {place}" if place else "", describe(event.error)
             )
         if self.bus.wanted("error"):
-            self.bus.emit(event, "error")
+            self.bus.emit(event, "error", waited=waited)
 
-    async def failed(self, event: ErrorEvent) -> None:
-        """Emit what ended a background task, on the error and the exit channel."""
-        self.report(event)
+    async def failed(self, event: ErrorEvent, *, patience: float | None = None) -> None:
+        """Emit what ended a background task, on the error and the exit channel.
+
+        Listeners are waited for, with `patience` (of a live run) for so many seconds at most.
+        """
+        waited = patience is None
+        self.report(event, waited=waited)
         if self.bus.wanted("exit"):
-            self.bus.emit(event, "exit")
-        await self.bus.drain()
+            self.bus.emit(event, "exit", waited=waited)
+        if patience is None:
+            await self.bus.drain()
+        else:
+            await self.bus.settle(patience)
 
     def _current_clock(self) -> Clock:
         return self.clock
@@ -118,10 +126,11 @@ class Engine:
         return FileAdapter(self.config.state_dir) if self.adapter is None else self.adapter
 
     def _state_failed(self, where: str, error: Exception) -> None:
-        self.report(ErrorEvent(where=where, error=error, mode="live"))
+        self.report(ErrorEvent(where=where, error=error, mode="live"), waited=False)
 
     def _exchange_code_failed(self, where: str, error: Exception) -> None:
-        self.report(_event(where, error, current_moment.get()))
+        at = current_moment.get()
+        self.report(_event(where, error, at), waited=_waited(at))
 
     def _listener_failed(
         self, subscription: Subscription, error: BaseException, at: Moment | None
@@ -130,7 +139,18 @@ class Engine:
         if subscription.channel == "error":  # or its own error would be emitted to it without end
             self.logger.error("%s: %s", event.where, describe(error))
         else:
-            self.report(event)
+            self.report(event, waited=_waited(at))
+
+    def _listener_behind(self, subscription: Subscription, text: str) -> None:
+        self.tell_behind(subscription.name, text, log_only=subscription.channel == "error")
+
+    def tell_behind(self, name: str, text: str, *, log_only: bool = False) -> None:
+        """Report that a listener of live runs does not keep up."""
+        error = ListenerBehindError(f"listener {name} {text}")
+        if log_only:
+            self.logger.error("%s", error)
+        else:
+            self.report(ErrorEvent(where="listener", error=error, mode="live"), waited=False)
 
     def __enter__(self) -> Engine:
         _entered.set((*_entered.get(), self))
@@ -143,6 +163,10 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         _entered.set(_entered.get()[:-1])
+
+
+def _waited(at: Moment | None) -> bool:
+    return at is None or at.run.waits
 
 
 def _event(where: str, error: BaseException, at: Moment | None) -> ErrorEvent:

@@ -61,9 +61,11 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     `at` is the newest step whose outcome is stored here, `asked_at` the step of the last call of
     the strategy, `signal` the open signal (waiting while its `pending_at` is `None`), `fired` the
     bit mask of the milestones it has passed, `price` the average price when this was written.
-    `outbox` holds the transitions that listeners and the consumer may not have been told of yet.
-    The costs are those of the process that wrote the document. `own` is what the strategy's `save`
-    returned, in which it knows of the transitions before `own_sequence`.
+    `outbox` holds the transitions that are not in the journal yet; callbacks have been told of
+    those before the sequence `told`, and the consumer of those before `heard` (`None`, in documents
+    of 0.1.0: of all that are not in the outbox). The costs are those of the process that wrote the
+    document. `own` is what the strategy's `save` returned, in which it knows of the transitions
+    before `own_sequence`.
     """
 
     exchange_name: str
@@ -83,6 +85,17 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     outbox: tuple[Transition, ...] = ()
     own: Any = None
     own_sequence: int = 0
+    told: int | None = None
+    heard: int | None = None
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """The sequences of the first transition to tell callbacks, and the consumer."""
+        first = self.outbox[0].sequence if self.outbox else self.sequence
+        return (
+            first if self.told is None else self.told,
+            first if self.heard is None else self.heard,
+        )
 
     @property
     def key(self) -> RunKey:

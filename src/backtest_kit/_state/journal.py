@@ -69,6 +69,16 @@ class Journal:
         """
         return merge(state, [await self._page(name) for name in page_keys(state)])
 
+    async def page(self, key: RunKey, sequence: int) -> tuple[Transition, ...]:
+        """Return the page that the transition `sequence` of a run is on; raises as `history`."""
+        page = await self._page(page_key(key, sequence // PAGE_SIZE))
+        return () if page is None else page.transitions
+
+    @staticmethod
+    def next_page(sequence: int) -> int:
+        """Return the first sequence that is not on the page of `sequence`."""
+        return (sequence // PAGE_SIZE + 1) * PAGE_SIZE
+
     async def _page(self, name: str) -> Page | None:
         try:
             return await self._store.read("journal", name, Page)

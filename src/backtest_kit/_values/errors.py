@@ -18,6 +18,8 @@ Named by what the reader does next::
         CorruptStateError    a document of the state is damaged; it was set aside
       MissedStepsError       a live run could not act at some minutes
       ClockError             the wall clock went back
+      CallbackTimeoutError   a callback of a live run took too long    (also TimeoutError)
+      ListenerBehindError    a listener of live runs is far behind
       DataError
         BadCandlesError      candles break a rule; asking again would not help
         DataRangeError       asked for candles before the data begin or after they end
@@ -100,6 +102,14 @@ class MissedStepsError(BacktestKitError):
 
 class ClockError(BacktestKitError):
     """The wall clock has gone back; no minute is stepped twice."""
+
+
+class CallbackTimeoutError(BacktestKitError, TimeoutError):
+    """A callback of a live run took longer than `callback_timeout_seconds`."""
+
+
+class ListenerBehindError(BacktestKitError):
+    """A listener of live runs is far behind, or left something unheard; nothing waits for it."""
 
 
 class DataError(BacktestKitError):
