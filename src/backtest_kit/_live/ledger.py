@@ -176,7 +176,6 @@ class Ledger:
                 outbox=(*self.state.outbox, *new),
                 own=own,
                 own_sequence=number,
-                **self._places(),
                 **changes,
             )
             self._own = (own, number)
@@ -243,7 +242,8 @@ class Ledger:
         """Wait until consumer and callbacks have been told, for so many seconds at most."""
         try:
             async with asyncio.timeout(patience):
-                while self.unheard:
+                # where callbacks are called in the step, nobody else will call them
+                while self._results.left or (self.callbacks is not None and self._untold.left):
                     await self.changed.wait()
                 if self.callbacks is not None:
                     await self.callbacks.finished()
@@ -271,6 +271,7 @@ class Ledger:
         if self.filled is None:
             run.risk_gate.cancel_reservation()
         run.risk_gate.leave()
+        self.notify()
         try:
             if not cancelled:
                 while run.waits and not run.stopping and not await self.caught_up(0.2):
@@ -312,7 +313,8 @@ class Ledger:
         """Move transitions from the outbox to the journal, and note who has been told of which."""
         if await self.caught_up(PATIENCE):
             await self._run.engine.bus.settle(PATIENCE)
-        end = self.state.sequence
+        # both as they are now: what comes while this is written is told again after a crash
+        end, places = self.state.sequence, self._places()
         entries = [entry for entry in self.state.outbox if entry.sequence < end]
         if entries:
             try:
@@ -323,7 +325,7 @@ class Ledger:
         async with self._writing:
             left = tuple(entry for entry in self.state.outbox if entry.sequence >= end)
             own, sequence = self._own
-            changes = {"outbox": left, "own": own, "own_sequence": sequence, **self._places()}
+            changes = {"outbox": left, "own": own, "own_sequence": sequence, **places}
             if any(getattr(self.state, name) != value for name, value in changes.items()):
                 await self._write(**changes)
 
@@ -375,6 +377,7 @@ class Ledger:
                 self.state = state
             raise
         self.state = state
+        self.notify()
         self._run.record.signal = state.signal
         callback = self._run.strategy.callback("on_write")
         if callback is not None:

@@ -156,7 +156,7 @@ class LiveRun:
     async def _wait_for_consumer(self) -> None:
         gate = self.run.risk_gate
         for _ in range(_PROMPT_TURNS):
-            if not self.ledger.unheard:
+            if await self.ledger.caught_up(0):
                 return
             await yield_to_others()
         gate.pause()  # the consumer holds it: others don't wait
