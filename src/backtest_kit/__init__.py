@@ -76,6 +76,7 @@ from backtest_kit._engine.sizing import PositionSize
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
+from backtest_kit._live.named import listen_transitions
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.documents import LiveState, Transition
@@ -89,6 +90,7 @@ from backtest_kit._values.errors import (
     BacktestKitError,
     BadCandlesError,
     BeforeDataError,
+    CallbackTimeoutError,
     ClockError,
     ConfigError,
     ContextError,
@@ -99,6 +101,7 @@ from backtest_kit._values.errors import (
     FetchError,
     FingerprintError,
     GapError,
+    ListenerBehindError,
     MissedStepsError,
     PeekingError,
     RegistrationError,
@@ -114,10 +117,13 @@ from backtest_kit._values.errors import (
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
+    HealthEvent,
+    ListenerHealth,
     PartialEvent,
     PerformanceEvent,
     ProgressEvent,
     RiskEvent,
+    RunHealth,
 )
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
@@ -153,6 +159,7 @@ __all__ = [
     "BacktestKitError",
     "BadCandlesError",
     "BeforeDataError",
+    "CallbackTimeoutError",
     "Candle",
     "Candles",
     "ClockError",
@@ -173,8 +180,11 @@ __all__ = [
     "FingerprintError",
     "FrameSchema",
     "GapError",
+    "HealthEvent",
     "Heat",
     "Interval",
+    "ListenerBehindError",
+    "ListenerHealth",
     "Live",
     "LiveState",
     "MissedStepsError",
@@ -192,6 +202,7 @@ __all__ = [
     "RiskCheck",
     "RiskEvent",
     "RiskSchema",
+    "RunHealth",
     "Schedule",
     "SearchResult",
     "SearchTrial",
@@ -278,6 +289,7 @@ __all__ = [
     "listen_signal_live",
     "listen_signal_live_once",
     "listen_signal_once",
+    "listen_transitions",
     "listen_walker",
     "listen_walker_complete",
     "listen_walker_complete_once",

@@ -227,7 +227,7 @@ class Bus:
         return False
 
     def emit(self, event: object, *channels: Channel, waited: bool = True) -> None:
-        """Queue an event for every listener of these channels; `waited`: the caller will `drain`."""
+        """Queue an event for the listeners of these channels; `waited`: the caller will `drain`."""
         for channel in channels:
             for subscription in tuple(self._channels[channel]):
                 if subscription.active:

@@ -6,7 +6,7 @@ import logging
 import threading
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from backtest_kit._data.feed import Feed
 from backtest_kit._data.fetch import Cooldown
@@ -17,12 +17,14 @@ from backtest_kit._engine.record import Records
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._state.adapter import PersistAdapter
+from backtest_kit._state.cursors import Cursors
+from backtest_kit._state.documents import RunKey
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, Settings, configure, from_environment
 from backtest_kit._values.errors import ListenerBehindError
-from backtest_kit._values.events import ErrorEvent
+from backtest_kit._values.events import ErrorEvent, ListenerHealth
 from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
@@ -45,6 +47,31 @@ class AnyWalk(Protocol):
 
     def data(self) -> WalkerData:
         """Return what it has found so far."""
+        ...
+
+
+class AnyNamedListener(Protocol):
+    """A named listener, as the engine keeps it."""
+
+    @property
+    def lag(self) -> ListenerHealth:
+        """How far behind it is."""
+        ...
+
+    async def attach(self, run: Any, key: RunKey, source: Any, cursors: Cursors) -> None:
+        """Go on in a run where the stored cursor is."""
+        ...
+
+    def detach(self, key: RunKey) -> None:
+        """Leave a run."""
+        ...
+
+    def wake(self) -> None:
+        """Go on with what is to be told."""
+        ...
+
+    async def told(self, key: RunKey) -> None:
+        """Wait until it has heard all of a run."""
         ...
 
 
@@ -83,6 +110,8 @@ class Engine:
         self.array_calls = 0
         #: State left behind in strategies that the log has already named.
         self.leftovers_told: set[tuple[str, str]] = set()
+        #: Who is told of transitions of live runs, with a place that is kept, by name.
+        self.named_listeners: dict[str, AnyNamedListener] = {}
         self.adapter: PersistAdapter | None = None
         self.live = StateOwner(self._adapter, self._state_failed, clock)
 

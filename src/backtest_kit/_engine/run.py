@@ -76,7 +76,7 @@ class Run:
         self.record = record
         self.risk_gate = risk_gate
         self.stopping = False
-        #: Whether the run waits for listeners and callbacks: all do but live ones by the wall clock.
+        #: Whether it waits for listeners and callbacks: all do but live runs by the wall clock.
         self.waits = waits
         #: Makes a call of a registered callback after the step, where the run waits for none.
         self.call_later: CallLater | None = None

@@ -123,6 +123,7 @@ class Ledger:
         if self.callbacks is not None:
             run.call_later = self.callbacks.call_later
         # written at once, so that a state that can't be written is found before trading starts
+        await self.attach_listeners()
         await self._write(
             risk_names=run.strategy.risk_names,
             percent_fee=run.config.percent_fee,
@@ -164,6 +165,8 @@ class Ledger:
         Raises:
             StateError: it can't be written; then nothing has changed, and nothing was told.
         """
+        if events:
+            await self.attach_listeners()  # those that were added since
         async with self._writing:
             number = self.state.sequence
             new = [transition(event, number + i) for i, event in enumerate(events)]
@@ -188,6 +191,11 @@ class Ledger:
             self._run.record.add(entry.tick or entry.milestone)
             await self._tell(entry)
         self._know_own()
+
+    async def attach_listeners(self) -> None:
+        """Let named listeners go on in this run; raises StateError."""
+        for listener in [*self._run.engine.named_listeners.values()]:
+            await listener.attach(self._run, self.key, self, self._owner.cursors)
 
     def undo(self) -> None:
         """Let the strategy forget what it did in a step that could not be written."""
@@ -245,6 +253,8 @@ class Ledger:
                 # where callbacks are called in the step, nobody else will call them
                 while self._results.left or (self.callbacks is not None and self._untold.left):
                     await self.changed.wait()
+                for listener in [*self._run.engine.named_listeners.values()]:
+                    await listener.told(self.key)
                 if self.callbacks is not None:
                     await self.callbacks.finished()
         except TimeoutError:
@@ -289,6 +299,8 @@ class Ledger:
         finally:
             if self._kept is None:
                 self._kept = [*self.state.outbox]
+            for listener in [*run.engine.named_listeners.values()]:
+                listener.detach(self.key)
             if self.callbacks is not None:
                 self.callbacks.close()
             if self._settling is not None:
@@ -399,6 +411,8 @@ class Ledger:
             if own if mine else others and self.callbacks is None:
                 await run.guarded(f"callback {name}", function, event)
         self.notify()
+        for listener in [*run.engine.named_listeners.values()]:
+            listener.wake()
         if self.callbacks is not None:
             self.callbacks.wake()
         elif others:

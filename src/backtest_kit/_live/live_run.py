@@ -16,9 +16,12 @@ from backtest_kit._state.documents import Transition
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import StateError
+from backtest_kit._values.events import ListenerHealth
 
 #: Seconds between two looks at who is still to be told, where a replay waits for it.
 _LOOK: Final = 0.2
+#: Seconds for which the end of a run waits once more for listeners that were late before.
+_LAST_PATIENCE: Final = 1.0
 #: Turns of the event loop in which a consumer that does nothing else has taken a result.
 _PROMPT_TURNS: Final = 16
 
@@ -121,11 +124,12 @@ class LiveRun:
                 await ledger.leave(self._driver.at, cancelled=cancelled)
             else:
                 run.risk_gate.leave()
-            if not cancelled:
-                await self._settle()
+            late = not cancelled and await self._settle(_LAST_PATIENCE)
             run.done()
             if not cancelled:
-                await self._settle(tell=True)
+                for each in await self._settle(_LAST_PATIENCE if late else PATIENCE):
+                    text = f"has not heard {each.behind:,} events of runs that have ended"
+                    run.engine.tell_behind(each.name, text)
 
     async def _follow_clock(self) -> None:
         """Do a step whenever the clock says so, until the end of the run."""
@@ -164,17 +168,12 @@ class LiveRun:
             pass
         gate.resume()
 
-    async def _settle(self, *, tell: bool = False) -> None:
-        """Wait for listeners, but not for ever; say what is left."""
+    async def _settle(self, patience: float) -> list[ListenerHealth]:
+        """Wait for listeners, but not for ever; return who has something left."""
         run, bus = self.run, self.run.engine.bus
         while run.waits and not run.stopping and not self._left and await bus.settle(_LOOK):
             pass
-        late = await bus.settle(PATIENCE)
-        if tell:
-            for each in late:
-                run.engine.tell_behind(
-                    each.name, f"has not heard {each.behind:,} events of runs that have ended"
-                )
+        return await bus.settle(patience)
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:

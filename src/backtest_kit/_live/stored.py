@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._state.cursors import CURSOR
 from backtest_kit._state.documents import (
     Heartbeat,
     LiveState,
@@ -105,6 +106,9 @@ def forget(adapter: Any, run: StoredRun) -> None:
         adapter.delete("run", str(run.key))
         for key in page_keys(run.state) if run.state else ():
             adapter.delete("journal", key)
+        for key in adapter.list(CURSOR):
+            if key.startswith(f"{run.key}/"):
+                adapter.delete(CURSOR, key)
         beats, _ = _read(adapter, "heartbeat", HEARTBEAT, Heartbeat)
         if beats is not None and beats.at.pop(str(run.key), None) is not None:
             adapter.write("heartbeat", HEARTBEAT, encode(beats))
