@@ -56,7 +56,7 @@ class Backlog:
 
     def busy(self, now: float) -> float:
         """For how many seconds the present call has lasted."""
-        return 0.0 if self._began is None else now - self._began
+        return 0.0 if self._began is None else max(0.0, now - self._began)
 
     def add(self, event: Any, moment: Moment | None) -> None:
         """Queue an event with the moment at which it was emitted, or drop it."""

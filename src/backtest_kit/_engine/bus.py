@@ -118,7 +118,7 @@ class Subscription:
         )
 
     def _now(self) -> float:
-        return self._bus.clock().monotonic()
+        return self._bus.clock().wall_ms() / 1000  # may be asked for from any thread
 
     def _wake(self) -> None:
         if self._task is None or self._task.done():

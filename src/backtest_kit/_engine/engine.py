@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from contextvars import ContextVar
@@ -24,7 +25,7 @@ from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, Settings, configure, from_environment
 from backtest_kit._values.errors import ListenerBehindError
-from backtest_kit._values.events import ErrorEvent, ListenerHealth
+from backtest_kit._values.events import ErrorEvent, ListenerHealth, RunHealth
 from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
@@ -47,6 +48,19 @@ class AnyWalk(Protocol):
 
     def data(self) -> WalkerData:
         """Return what it has found so far."""
+        ...
+
+
+class AnyLiveRun(Protocol):
+    """A live run, as the engine keeps it while it has its state."""
+
+    @property
+    def callbacks_lag(self) -> ListenerHealth | None:
+        """How far behind its callbacks are; `None` where the run waits for them."""
+        ...
+
+    def health(self, now: int) -> RunHealth:
+        """Return how it is at `now` (ms)."""
         ...
 
 
@@ -110,6 +124,9 @@ class Engine:
         self.array_calls = 0
         #: State left behind in strategies that the log has already named.
         self.leftovers_told: set[tuple[str, str]] = set()
+        #: The live runs that have their state, and who tells once a minute how they are.
+        self.live_runs: dict[RunKey, AnyLiveRun] = {}
+        self.health_task: asyncio.Task[None] | None = None
         #: Who is told of transitions of live runs, with a place that is kept, by name.
         self.named_listeners: dict[str, AnyNamedListener] = {}
         self.adapter: PersistAdapter | None = None

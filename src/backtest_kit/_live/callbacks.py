@@ -59,13 +59,16 @@ class Callbacks:
     @property
     def health(self) -> ListenerHealth:
         """How far behind they are."""
-        now = self._run.engine.clock.monotonic()
+        now = self._now()
         return ListenerHealth(
             name=f"callbacks of {self._run.strategy_name} on {self._run.symbol}",
             behind=self.behind,
             dropped=self._dropped,
-            busy_seconds=0.0 if self._began is None else now - self._began,
+            busy_seconds=0.0 if self._began is None else max(0.0, now - self._began),
         )
+
+    def _now(self) -> float:
+        return self._run.engine.clock.wall_ms() / 1000  # may be asked for from any thread
 
     def call_later(self, where: str, function: Callable[..., Any], argument: object) -> None:
         """Queue a call that is no transition's."""
@@ -141,7 +144,7 @@ class Callbacks:
         away = run.engine.clock.waits_for_threads
         make = self._thread.call if away else call_user_code
         call = asyncio.ensure_future(make(function, argument))
-        self._began = run.engine.clock.monotonic()
+        self._began = self._now()
         try:
             limit = run.config.callback_timeout_seconds
             await asyncio.wait([call], timeout=limit)

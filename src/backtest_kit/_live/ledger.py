@@ -263,13 +263,12 @@ class Ledger:
 
     def settle_soon(self) -> None:
         """Start a task that moves transitions which have been told to the journal."""
-        if self._settling is not None and not self._settling.done():
-            return
-        if self.state.outbox or self._places() != {
-            "told": self.state.told,
-            "heard": self.state.heard,
-        }:
+        if (self._settling is None or self._settling.done()) and self._is_unsettled():
             self._settling = asyncio.get_running_loop().create_task(self._settle_quietly())
+
+    def _is_unsettled(self) -> bool:
+        stored = {"told": self.state.told, "heard": self.state.heard}
+        return bool(self.state.outbox) or self._places() != stored
 
     async def leave(self, at: int | None, *, cancelled: bool) -> None:
         """Finish the writes under way, store the newest step, release the state and risk slots.
@@ -317,7 +316,8 @@ class Ledger:
 
     async def _settle_quietly(self) -> None:
         try:
-            await self._settle()
+            while self._is_unsettled():  # something may have come meanwhile
+                await self._settle()
         except StateError as error:  # the outbox keeps them: the next minute tries again
             self._run.error("state", error)
 

@@ -11,12 +11,13 @@ from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.driver import MinuteDriver
+from backtest_kit._live.health import begin_telling, end_telling, run_health
 from backtest_kit._live.ledger import PATIENCE, Ledger, LiveTick
 from backtest_kit._state.documents import Transition
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import StateError
-from backtest_kit._values.events import ListenerHealth
+from backtest_kit._values.events import ListenerHealth, RunHealth
 
 #: Seconds between two looks at who is still to be told, where a replay waits for it.
 _LOOK: Final = 0.2
@@ -41,6 +42,8 @@ class LiveRun:
         self._ticker = ticker
         pacer = self._pacer = Pacer(run.engine.bus, lambda: not run.waits or run.stopping)
         self._driver = MinuteDriver(run, ticker, self.ledger, pacer, recorded=recorded)
+        self._recorded = recorded
+        self._began = 0
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The consumer has left the loop over the results: the run ends, tidily.
@@ -60,6 +63,23 @@ class LiveRun:
     def _stop_now(self) -> None:
         self._wake.set()
         self._driver.interrupt()
+
+    @property
+    def callbacks_lag(self) -> ListenerHealth | None:
+        """How far behind its callbacks are; `None` where the run waits for them."""
+        return None if self.ledger.callbacks is None else self.ledger.callbacks.health
+
+    def health(self, now: int) -> RunHealth:
+        """Return how it is at `now` (ms); from any thread."""
+        return run_health(
+            self.run.record,
+            self._began,
+            now,
+            delay=self.run.config.step_delay_ms,
+            outbox=len(self.ledger.state.outbox),
+            unheard=self.ledger.unheard,
+            recorded=self._recorded,
+        )
 
     async def results(self) -> AsyncGenerator[LiveTick, None]:
         """Yield opened, closed and cancelled signals; listeners are told of the other results."""
@@ -109,6 +129,10 @@ class LiveRun:
             await yield_to_others()  # runs started together all enter before any goes on
             await ledger.enter(self.stop)
             entered = True
+            self._began = run.engine.clock.wall_ms()
+            run.engine.live_runs[ledger.key] = self
+            if not self._recorded:
+                begin_telling(run.engine)
             run.engine.records.add(run.record)
             run.begin()
             self._driver.begin_after(await ledger.resume())
@@ -121,6 +145,8 @@ class LiveRun:
             run.end()
             run.record.gaps = run.view.gaps(run.record.until)
             if entered:
+                run.engine.live_runs.pop(ledger.key, None)
+                end_telling(run.engine)
                 await ledger.leave(self._driver.at, cancelled=cancelled)
             else:
                 run.risk_gate.leave()

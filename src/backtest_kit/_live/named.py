@@ -102,7 +102,10 @@ class NamedListener:
 
     @property
     def _busy(self) -> float:
-        return 0.0 if self._began is None else self._engine.clock.monotonic() - self._began
+        return 0.0 if self._began is None else max(0.0, self._now() - self._began)
+
+    def _now(self) -> float:
+        return self._engine.clock.wall_ms() / 1000  # may be asked for from any thread
 
     async def attach(self, run: Run, key: RunKey, source: Source, cursors: Cursors) -> None:
         """Go on in a run where the stored cursor is; note where a new one begins.
@@ -166,7 +169,7 @@ class NamedListener:
         event = event_of(entry)
         current_moment.set(Moment(place.run, event.timestamp))
         away = self._engine.clock.waits_for_threads and not place.run.waits
-        self._began = self._engine.clock.monotonic()
+        self._began = self._now()
         try:
             await (self._thread.call if away else call_user_code)(self._function, event)
         except Exception as error:  # noqa: BLE001 - a listener never stops a run
