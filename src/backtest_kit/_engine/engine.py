@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
@@ -14,7 +15,7 @@ from backtest_kit._data.fetch import Cooldown
 from backtest_kit._data.store import Store
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Bus, Subscription
-from backtest_kit._engine.record import Records
+from backtest_kit._engine.record import Records, RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._state.adapter import PersistAdapter
@@ -124,6 +125,8 @@ class Engine:
         self.array_calls = 0
         #: State left behind in strategies that the log has already named.
         self.leftovers_told: set[tuple[str, str]] = set()
+        #: What stops each backtest that goes on, with its names.
+        self.backtests: dict[int, tuple[RunRecord, Callable[[], None]]] = {}
         #: The live runs that have their state, and who tells once a minute how they are.
         self.live_runs: dict[RunKey, AnyLiveRun] = {}
         self.health_task: asyncio.Task[None] | None = None

@@ -80,8 +80,6 @@ class Run:
         self.waits = waits
         #: Makes a call of a registered callback after the step, where the run waits for none.
         self.call_later: CallLater | None = None
-        #: Whether the state that the strategy's object has loaded already includes this transition.
-        self.own_knows = False
         #: As they were when the run began: others may take their names.
         self._risks = {schema.name: schema for schema in risk_gate.schemas}
         self._last_error: tuple[str, type[BaseException]] | None = None
@@ -161,10 +159,7 @@ class Run:
 
     async def call_back(self, where: str, function: Callable[..., Any], event: object) -> None:
         """Call a callback, at once or, where the run waits for none, after the step."""
-        own = self.is_own(function)
-        if own and self.own_knows and self.own is not None:
-            return
-        if own or self.call_later is None:
+        if self.call_later is None or self.is_own(function):
             await self.guarded(where, function, event)
         else:
             self.call_later(where, function, event)

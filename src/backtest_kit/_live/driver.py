@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from backtest_kit._data.calendar import closed_at
+from backtest_kit._data.calendar import closed_at, is_ever_open
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import has_warmup, question
+from backtest_kit._engine.asking import has_warmup, never_asked, question
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import Ticker
 from backtest_kit._live.ledger import Event, Ledger
+from backtest_kit._live.stoppable import Stoppable, Stopped
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import is_due
 from backtest_kit._rules.bars import Bar, Bars
@@ -27,18 +25,13 @@ from backtest_kit._values.errors import (
     DataError,
     DataRangeError,
     ExchangeRefusedError,
+    FetchError,
     MissedStepsError,
     StateError,
 )
 from backtest_kit._values.results import CancelReason, TickIdle
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
-
-T = TypeVar("T")
-
-
-class Stopped(Exception):  # noqa: N818 - no error: the user wants no more
-    """The run was asked to stop while nothing was open, and something was awaited."""
 
 
 class MinuteDriver:
@@ -59,8 +52,7 @@ class MinuteDriver:
         self._base = INTERVALS[run.config.base_interval]
         self._ledger = ledger
         self._pacer = pacer
-        #: What `interrupt` ends.
-        self._scope: asyncio.Timeout | None = None
+        self._waits = Stoppable(run)
         #: The newest step that is done, and the newest that was tried (ms).
         self.at: int | None = None
         self.tried: int | None = None
@@ -71,37 +63,15 @@ class MinuteDriver:
 
     def interrupt(self) -> None:
         """End what a step waits for, where nothing is open: the run is to stop."""
-        if self._scope is not None and self._ledger.filled is None:
-            self._scope.reschedule(0)
-
-    async def _unless_stopped(self, work: Awaitable[T]) -> T:
-        """Await something that `interrupt` may end; raises as `_stoppable`."""
-        async with self._stoppable():
-            return await work
-
-    @asynccontextmanager
-    async def _stoppable(self, seconds: float | None = None) -> AsyncGenerator[None, None]:
-        """Let `interrupt` end what is awaited inside, and so many seconds.
-
-        Raises:
-            Stopped: `interrupt` did.
-            TimeoutError: the seconds are over.
-        """
-        try:
-            async with asyncio.timeout(seconds) as self._scope:
-                if self._run.stopping:
-                    self.interrupt()
-                yield
-        except TimeoutError:
-            if self._run.stopping and self._scope is not None and self._scope.expired():
-                raise Stopped from None
-            raise
-        finally:
-            self._scope = None
+        self._waits.end()
 
     async def minute(self, when: int) -> None:
         """Do the step `when` and, with an open signal, the steps missed before it."""
         run, began = self._run, stopwatch()
+        if self.tried is None and run.config.ask_at == "close":
+            calendar = run.exchange.calendar
+            if not is_ever_open(calendar, when - 1, self._interval, self._base):
+                run.error("frame", never_asked(run))
         self.tried = when
         if self.at is None:
             # a start in the middle of a long candle has missed no step
@@ -118,7 +88,7 @@ class MinuteDriver:
             since = self.at + self._base if follows else newest
             if not self._recorded:
                 run.view.horizon = when
-            bars = await self._unless_stopped(run.view.bars(run.symbol, since, newest))
+            bars = await self._waits.unless_stopped(run.view.bars(run.symbol, since, newest))
             reached = min(newest, bars.stop - bars.step)
             if reached < newest and run.exchange.calendar != "data":
                 late = DataRangeError(
@@ -141,7 +111,7 @@ class MinuteDriver:
             raise
         except DataError as error:
             if self._recorded:
-                raise
+                raise self._end_of_replay(error) from error
             run.risk_gate.pause()  # cut off: the others don't wait for it
             run.error("feed", error)
         except StateError as error:
@@ -152,6 +122,16 @@ class MinuteDriver:
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
             self._ledger.heartbeat(self.at)
+
+    def _end_of_replay(self, error: DataError) -> DataError:
+        """Return what ends a run on a virtual clock: passing over steps would change its trades."""
+        if not isinstance(error, FetchError):
+            return error
+        return FetchError(
+            f"{error}. By a virtual clock this ends the run, since a replay without these steps "
+            "would have other trades than a backtest; its state is stored, and started again it "
+            "goes on from there"
+        )
 
     async def _catch_up(self, bars: Bars, reached: int, when: int) -> None:
         """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
@@ -294,7 +274,7 @@ class MinuteDriver:
         """Return the strategy's answer; one that does not come in time is not waited for."""
         run = self._run
         try:
-            async with self._stoppable(self._ticker.left(when)):
+            async with self._waits.within(self._ticker.left(when)):
                 if not self._recorded:
                     await run.view.prefetch(when)
                 if await has_warmup(run, when):
@@ -312,7 +292,7 @@ class MinuteDriver:
         """Ask the risk profiles; what they do not say in time is not waited for."""
         run, when = self._run, bar.when
         try:
-            async with self._stoppable(self._ticker.left(when)):
+            async with self._waits.within(self._ticker.left(when)):
                 return await run.risk_allows(row, bar.fill, when, reserve=reserve)
         except TimeoutError:
             run.error("risk", _too_late(when))
@@ -340,7 +320,7 @@ class MinuteDriver:
             await commit(done, price, [cancelled], signal=None)
             return True
         filled = outcome.row
-        allowed = await self._unless_stopped(
+        allowed = await self._waits.unless_stopped(
             run.risk_allows(filled, filled.price_open, when, reserve=True)
         )
         if not allowed or run.stopping:

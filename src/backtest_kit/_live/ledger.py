@@ -22,9 +22,9 @@ from typing import Any, Final
 import msgspec
 
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.engine import describe
 from backtest_kit._engine.run import Run
 from backtest_kit._live.callbacks import Callbacks
+from backtest_kit._live.own_state import OwnState
 from backtest_kit._live.transitions import Transitions, event_of
 from backtest_kit._state.documents import LiveState, RunKey, Transition, transition
 from backtest_kit._state.owner import StateOwner
@@ -61,8 +61,7 @@ class Ledger:
         self.changed = asyncio.Event()
         #: Where the state was given back: what the consumer had not received by then.
         self._kept: list[Transition] | None = None
-        #: The strategy's own state, and the sequence before which it knows of all transitions.
-        self._own: tuple[Any, int] = (None, 0)
+        self._own = OwnState(run)
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
@@ -117,9 +116,7 @@ class Ledger:
         )
         run.record.signal, run.record.missed = state.signal, state.missed
         told, _ = state.places
-        self._own = (state.own, state.own_sequence)
-        self._load_own()
-        self._own = (self._saved_own(), state.own_sequence)
+        self._own.begin(state.own, state.own_sequence)
         if self.callbacks is not None:
             run.call_later = self.callbacks.call_later
         # written at once, so that a state that can't be written is found before trading starts
@@ -128,14 +125,15 @@ class Ledger:
             risk_names=run.strategy.risk_names,
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
-            own=self._own[0],
+            own=self._own.value,
+            **self._places(),
         )
         knows = told if run.own is None else state.own_sequence
         for entry in history:
             if entry.sequence >= min(told, knows):
                 own, others = entry.sequence >= knows, entry.sequence >= told
                 await self._tell(entry, own=own, others=others)
-        self._know_own()
+        self._own.know(self.state.sequence)
         self.notify()  # the consumer may have to be told of what callbacks have been told of
         current_moment.set(None)
         if state.at is None or state.began_at is None:
@@ -170,7 +168,7 @@ class Ledger:
         async with self._writing:
             number = self.state.sequence
             new = [transition(event, number + i) for i, event in enumerate(events)]
-            own = self._saved_own()
+            own = self._own.saved()
             await self._write(
                 at=when,
                 price=price,
@@ -181,7 +179,7 @@ class Ledger:
                 own_sequence=number,
                 **changes,
             )
-            self._own = (own, number)
+            self._own.keep(own, number)
         for event in events:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
@@ -190,7 +188,7 @@ class Ledger:
         for entry in new:
             self._run.record.add(entry.tick or entry.milestone)
             await self._tell(entry)
-        self._know_own()
+        self._own.know(self.state.sequence)
 
     async def attach_listeners(self) -> None:
         """Let named listeners go on in this run; raises StateError."""
@@ -199,7 +197,7 @@ class Ledger:
 
     def undo(self) -> None:
         """Let the strategy forget what it did in a step that could not be written."""
-        self._load_own()
+        self._own.load()
 
     async def note(self, at: int | None) -> None:
         """Store the newest step, and how many steps were missed.
@@ -336,8 +334,8 @@ class Ledger:
                 await self._owner.journal.add(self.key, entries)
         async with self._writing:
             left = tuple(entry for entry in self.state.outbox if entry.sequence >= end)
-            own, sequence = self._own
-            changes = {"outbox": left, "own": own, "own_sequence": sequence, **places}
+            own = {"own": self._own.value, "own_sequence": self._own.sequence}
+            changes = {"outbox": left, **own, **places}
             if any(getattr(self.state, name) != value for name, value in changes.items()):
                 await self._write(**changes)
 
@@ -348,37 +346,6 @@ class Ledger:
         """Wake those who wait for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
-
-    def _know_own(self) -> None:
-        """Note the strategy's own state when it has been told of all transitions.
-
-        What is written is never the state within a callback, and says what the strategy knows of:
-        a transition that is told again after a crash does not change that state a second time.
-        """
-        self._own = (self._saved_own(), self.state.sequence)
-
-    def _saved_own(self) -> Any:
-        """Return the strategy's own state as it will be read back; the last one if that fails."""
-        own, known = self._run.own, self._own[0]
-        if own is None:
-            return known
-        try:
-            return msgspec.json.decode(msgspec.json.encode(own.save()))
-        except Exception as error:  # noqa: BLE001 - user code
-            self._run.error("save", error)
-            return known
-
-    def _load_own(self) -> None:
-        own, value = self._run.own, self._own[0]
-        if own is None or value is None:
-            return
-        try:
-            own.load(value)
-        except Exception as error:
-            raise StateError(
-                f"strategy {self.key.strategy_name!r} can't load its own state: "
-                f"{describe(error)}; mend its load, or delete the run's state"
-            ) from error
 
     async def _write(self, **changes: Any) -> None:
         state = msgspec.structs.replace(self.state, **changes)

@@ -18,7 +18,7 @@ Named by what the reader does next::
         CorruptStateError    a document of the state is damaged; it was set aside
       MissedStepsError       a live run could not act at some minutes
       ClockError             the wall clock went back
-      CallbackTimeoutError   a callback of a live run took too long    (also TimeoutError)
+      CallbackTimeoutError   a callback of a live run took too long
       ListenerBehindError    a listener of live runs is far behind
       DataError
         BadCandlesError      candles break a rule; asking again would not help
@@ -104,7 +104,7 @@ class ClockError(BacktestKitError):
     """The wall clock has gone back; no minute is stepped twice."""
 
 
-class CallbackTimeoutError(BacktestKitError, TimeoutError):
+class CallbackTimeoutError(BacktestKitError):
     """A callback of a live run took longer than `callback_timeout_seconds`."""
 
 
