@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from backtest_kit._state.adapter import PersistAdapter, finish
+from backtest_kit._state.cursors import Cursors
 from backtest_kit._state.documents import LiveState, RunKey
 from backtest_kit._state.heartbeats import Heartbeats
 from backtest_kit._state.journal import Journal
@@ -38,6 +39,7 @@ class StateOwner:
         self.journal = Journal(self._store, report)
         self.heartbeats = Heartbeats(self._store, report, clock)
         self.runs = RunDocuments(self._store, report, self.journal, self.heartbeats)
+        self.cursors = Cursors(self._store, report)
         #: What stops each run of this process.
         self.running: dict[RunKey, Callable[[], None]] = {}
 
