@@ -13,6 +13,7 @@ from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.driver import MinuteDriver
 from backtest_kit._live.health import begin_telling, end_telling, run_health
 from backtest_kit._live.ledger import PATIENCE, Ledger, LiveTick
+from backtest_kit._state.adapter import finish
 from backtest_kit._state.documents import Transition
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import yield_to_others
@@ -107,11 +108,13 @@ class LiveRun:
                 ledger.received(heard)
             raise
         finally:
-            if not steps.done():
-                steps.cancel()
-                await asyncio.wait([steps])
-            if not steps.cancelled():
-                steps.exception()  # it has been raised, or nobody is there to hear it
+            try:
+                if not steps.done():
+                    steps.cancel()
+                    await finish(asyncio.ensure_future(asyncio.wait([steps])))
+            finally:
+                if not steps.cancelled():
+                    steps.exception()  # it has been raised, or nobody is there to hear it
 
     async def _next_result(self) -> tuple[Transition, LiveTick] | None:
         try:
