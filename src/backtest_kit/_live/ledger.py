@@ -26,6 +26,7 @@ from backtest_kit._engine.run import Run
 from backtest_kit._live.callbacks import Callbacks
 from backtest_kit._live.own_state import OwnState
 from backtest_kit._live.transitions import Transitions
+from backtest_kit._state.adapter import finish
 from backtest_kit._state.documents import RunKey, Transition, nothing_stored, transition
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.errors import CorruptStateError, StateError
@@ -307,9 +308,12 @@ class Ledger:
                 listener.detach(self.key)
             if self.callbacks is not None:
                 self.callbacks.close()
-            if self._settling is not None:
-                self._settling.cancel()
-            await self._owner.leave(self.key)
+            try:
+                if self._settling is not None:  # it may still have to undo a write that failed
+                    self._settling.cancel()
+                    await finish(asyncio.ensure_future(asyncio.wait([self._settling])))
+            finally:
+                await self._owner.leave(self.key)
 
     async def _unheard(self) -> list[Transition]:
         """Return what the consumer has not received: later the journal can't be read."""
