@@ -152,11 +152,12 @@ def test_what_is_left_of_many_events_is_bounded_and_the_newest_states(stage):
 def test_a_burst_of_other_events_is_dropped_and_counted():
     backlog = Backlog()
     for i in range(MOST_EVENTS + 240):
-        backlog.add(f"event {i}", None)
+        backlog.add(f"event {i}", None, 0.0)
     assert len(backlog) == MOST_EVENTS
     assert backlog.behind == MOST_EVENTS + 240
-    assert "is 1,240 events behind, of which 240 were dropped" in backlog.complaint(0.0)
-    assert backlog.complaint(0.0) is None, "told once, and again when it has doubled"
+    assert backlog.complaint(1.0) is None, "a burst is none of its fault"
+    assert "is 1,240 events behind, of which 240 were dropped" in backlog.complaint(11.0)
+    assert backlog.complaint(12.0) is None, "told once, and again when it has doubled"
     while backlog:
         backlog.take(0.0)
         backlog.told()

@@ -12,6 +12,8 @@ from backtest_kit._values.results import TickActive, TickIdle, TickWaiting
 MOST_EVENTS: Final = 1_000
 #: A listener is told of when it is so far behind, and each time that has doubled.
 BEHIND_FROM: Final = 100
+#: But not for a burst: only if it has not been up to date for so many seconds.
+BEHIND_FOR: Final = 10.0
 #: The same for the seconds that one call takes.
 SLOW_FROM: Final = 60.0
 
@@ -41,6 +43,7 @@ class Backlog:
         self._states: dict[object, _Entry] = {}
         self._waiting = self._calling = 0
         self._began: float | None = None
+        self._since = 0.0
         #: Events dropped since the listener was last up to date, and since it began to listen.
         self.lost = self.dropped = 0
         self._tell_at: float = BEHIND_FROM
@@ -58,8 +61,10 @@ class Backlog:
         """For how many seconds the present call has lasted."""
         return 0.0 if self._began is None else max(0.0, now - self._began)
 
-    def add(self, event: Any, moment: Moment | None) -> None:
-        """Queue an event with the moment at which it was emitted, or drop it."""
+    def add(self, event: Any, moment: Moment | None, now: float) -> None:
+        """Queue an event with the moment at which it was emitted, or drop it; `now` in seconds."""
+        if self.behind == 0:
+            self._since = now
         names = (
             getattr(event, "symbol", None),
             getattr(event, "strategy_name", None),
@@ -105,7 +110,8 @@ class Backlog:
     def complaint(self, now: float) -> str | None:
         """Say how far behind the listener is, if that has doubled since it was said last."""
         busy = self.busy(now)
-        if self.behind < self._tell_at and busy < self._tell_after:
+        is_burst = now - self._since < BEHIND_FOR
+        if (self.behind < self._tell_at or is_burst) and busy < self._tell_after:
             return None
         self._tell_at = max(self._tell_at, 2 * self.behind)
         self._tell_after = max(self._tell_after, 2 * busy)

@@ -96,8 +96,9 @@ class Subscription:
         if waited:
             self._items.append((event, current_moment.get()))
         else:
-            self._backlog.add(event, current_moment.get())
-            text = self._backlog.complaint(self._now())
+            now = self._now()
+            self._backlog.add(event, current_moment.get(), now)
+            text = self._backlog.complaint(now)
             if text is not None:
                 self._bus.tell_behind(self, text)
         self._wake()

@@ -202,9 +202,11 @@ class Run:
 
         In a live run, for `callback_timeout_seconds` at most.
         """
-        limit = self.config.callback_timeout_seconds if self.mode == "live" else None
+        scope = asyncio.timeout(
+            self.config.callback_timeout_seconds if self.mode == "live" else None
+        )
         try:
-            async with asyncio.timeout(limit) as scope:
+            async with scope:
                 await call_user_code(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a run
             self.error(where, self.took_too_long() if scope.expired() else error)

@@ -51,7 +51,6 @@ def run_health(
     base = INTERVALS[record.config.base_interval]
     step = record.until or None
     age = max(0, now - max(step or 0, began))
-    due = (now - delay) // base * base
     signal = record.signal
     return RunHealth(
         symbol=record.symbol,
@@ -67,7 +66,9 @@ def run_health(
         else "active",
         step=step,
         step_age_seconds=age / 1000,
-        feed_lag_seconds=0.0 if recorded or step is None else max(0, due - step) / 1000,
+        feed_lag_seconds=0.0
+        if recorded or step is None
+        else max(0, now - delay - step - base) / 1000,
         late=not recorded and age > 2 * base + LATE_AFTER,
         steps=record.frames,
         missed=record.missed,

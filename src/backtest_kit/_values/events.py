@@ -124,9 +124,9 @@ class RunHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     `step` is its newest step (ms), `None` before the first; `step_age_seconds` the time since then,
     or since the run began; `late` whether that is more than two base intervals and a minute.
-    `feed_lag_seconds`: how much the newest step trails the newest that is due. `outbox`:
-    transitions that are not in the journal yet; `unheard`: those that the callbacks or the consumer
-    of `Live.run` have not been told of.
+    `feed_lag_seconds`: for how long the next step has been due. `outbox`: transitions that are not
+    in the journal yet; `unheard`: those that the callbacks or the consumer of `Live.run` have not
+    been told of.
     """
 
     symbol: str

@@ -18,7 +18,7 @@ _LABELS: Final = ("symbol", "strategy", "exchange")
 #: Field of `RunHealth`, name and meaning of the metric.
 _GAUGES: Final = (
     ("step_age_seconds", "step_age_seconds", "Seconds since the newest step."),
-    ("feed_lag_seconds", "feed_lag_seconds", "Seconds by which the newest step trails its time."),
+    ("feed_lag_seconds", "feed_lag_seconds", "Seconds for which the next step has been due."),
     ("late", "run_late", "1 where the newest step is too old."),
     ("outbox", "outbox_transitions", "Transitions that are not in the journal yet."),
     ("unheard", "unheard_transitions", "Transitions that callbacks or consumer have not heard."),
@@ -76,7 +76,7 @@ def serve_health(address: tuple[str, int], ask: Callable[[], HealthEvent]) -> It
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *arguments: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base names it
             """Log nothing: each look would be a line."""
 
     try:
