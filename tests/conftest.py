@@ -41,6 +41,8 @@ MAY_BLOCK = [
     ("<frozen importlib._bootstrap>", {"_find_and_load"}),
     # files of recorded candles are read where they are asked for: nothing in such a run is late
     ("backtest_kit/exchanges/_recorded.py", {"series", "get_candles"}),
+    # the user's line at which an error arose: its file is read once
+    ("backtest_kit/_values/places.py", {"_place"}),
     # a callback of a test, which looks at what is on the disk
     ("tests/persistence/test_state.py", {"on_write"}),
 ]

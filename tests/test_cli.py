@@ -283,3 +283,14 @@ def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
     report = next((tmp_path / "dump" / "backtest").glob("*.md")).read_text()
     assert "The run did not reach its end" in report
     assert "## Trades" in report
+
+
+def test_a_page_is_named_at_the_end(tmp_path):
+    pytest.importorskip("bokeh", reason="needs the extra report")
+    shown = run_here("demo", cwd=tmp_path, BACKTEST_KIT_HTML="1").stdout
+    (page,) = (tmp_path / "dump/backtest").glob("*.html")
+    assert shown.splitlines()[-1] == f"page: {page.relative_to(tmp_path)}"
+    text = page.read_text("utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "default-src 'none'" in text
+    assert run_here("demo", "--no-html", cwd=tmp_path).stdout in shown

@@ -1,5 +1,6 @@
 """`live`, `state` and `report live` as a person uses them: real processes, real signals."""
 
+import importlib.util
 import json
 import os
 import select
@@ -278,7 +279,10 @@ def test_a_pipe_that_nobody_reads_does_not_stop_the_runs(place, start):
     errors = process.stderr.read()
     assert process.wait(30) == 0
     assert "the output is closed; the runs go on without it" in errors
-    report = run("report", "live", "--state", "state/replay", cwd=place)
+    page = ("--html", "pages/live.html") if importlib.util.find_spec("bokeh") else ()
+    report = run("report", "live", "--state", "state/replay", *page, cwd=place)
+    if page:
+        assert "<h1>often on X</h1>" in (place / page[1]).read_text()
     assert "## Trades" in report.stdout
     assert report.stdout.startswith("# Live run of often on X")
 

@@ -123,7 +123,7 @@ def set_at(i, column, value):
         (set_at(3, 2, 50.0), "high below its low"),
         (set_at(3, 4, 105.0), "close outside"),
         (set_at(3, 1, 105.0), "open outside"),
-        (set_at(3, 2, 100_000.0), "1000 times off the batch's median"),
+        (set_at(3, 2, 100_000.0), "1000 times off the close before it, 100.0"),
         (set_at(3, 0, T0 + 1), r"grid|after"),
         (
             lambda a: [*a, [4_000_000_000_000 // 60000 * 60000, 100, 101, 99, 100, 1]],

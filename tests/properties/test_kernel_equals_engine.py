@@ -231,7 +231,10 @@ def compare(case, more, **how):
         assert table.unpriced == len(play.timeline) or bars.stop <= play.timeline[-1]
         return
     assert list(ticks(table, bars)) == ended
-    errors = {kind: (seen.count, seen.when) for kind, seen in record.error_kinds.items()}
+    errors = {}
+    for (*kind, _), seen in record.error_kinds.items():
+        count, first = errors.get(tuple(kind), (0, seen.when))
+        errors[tuple(kind)] = (count + seen.count, first)
     invalid = errors.pop(("get_signal", "SignalError"), (0, -1))
     assert (table.invalid, table.first_invalid) == invalid
     # a call at which the last candle of its interval has not come is an error of that step
@@ -350,7 +353,7 @@ def backtest(case, more, rows, play, *, stepped, most=None, after=None):
 
 KEPT = {
     *("closed", "waited", "partials", "calls", "frames", "since", "until", "complete"),
-    *("data_ended_at", "gaps", "error_count", "rejections", "warming", "warm_at"),
+    *("data_ended_at", "candles", "error_count", "rejections", "warming", "warm_at"),
 }
 take = ArrayResults.take
 

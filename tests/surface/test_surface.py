@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 import backtest_kit as bk
+import command
 from backtest_kit import testing
 from backtest_kit._values import errors
 from backtest_kit._values.config import Config
@@ -195,7 +196,7 @@ def missing(names, module, pages):
 
 
 def test_every_public_name_is_documented():
-    pages = "\n".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
     once = "_once"  # is documented for all of them in one sentence
     names = [name.removesuffix(once) for name in bk.__all__ if not name.endswith("Error")]
     assert missing(names, "bk", pages) == []  # the errors are in the tree
@@ -205,13 +206,27 @@ def test_every_public_name_is_documented():
     assert missing(["Backtes", "andle", "risk"], "bk", pages) == ["Backtes", "andle", "risk"]
 
 
+def test_the_reference_renders_every_public_name():
+    """Names that are there but don't exist fail in `mkdocs build --strict`."""
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    rendered = re.findall(r"^::: backtest_kit\.([\w.]+)$", pages, re.MULTILINE)
+    public = [
+        *(name for name in bk.__all__ if name != "exchanges"),
+        *(f"exchanges.{name}" for name in bk.exchanges.__all__),
+        *(f"testing.{name}" for name in testing.__all__),
+    ]
+    assert sorted(name for name in rendered if not name.startswith("_")) == sorted(public)
+
+
 def test_readme_code_runs(tmp_path):
+    """In the project that the commands before it make."""
     text = (ROOT / "README.md").read_text()
     blocks = [b.split("```")[0] for b in text.split("```python\n")[1:]]
     assert blocks
+    assert command.run("init", "my_project", cwd=tmp_path).returncode == 0
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
-        cwd=tmp_path,
+        cwd=tmp_path / "my_project",
         capture_output=True,
         text=True,
         timeout=PATIENCE,

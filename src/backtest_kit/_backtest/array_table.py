@@ -26,7 +26,7 @@ from backtest_kit._rules.profit import MILESTONES
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
-from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.events import ErrorEvent, PartialEvent
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
 
@@ -82,9 +82,9 @@ async def tabulate(
     for when, error in errors:
         current_moment.set(Moment(run, when))
         run.error("get_signal", error)
-        more = table.invalid - 1
-        record.error_count += more
-        record.error_kinds["get_signal", type(error).__name__].count += more
+        if more := table.invalid - 1:
+            others = SignalError([f"{more} more, which arrays count without telling them apart"])
+            record.error(ErrorEvent(where="get_signal", error=others, when=when), more)
     record.table = table
     record.partials += found
     record.calls, record.frames, record.complete = table.calls, len(timeline), True
@@ -93,7 +93,7 @@ async def tabulate(
         assert begin is not None
         run.warm(timeline[session.call(begin, table.unanswered)])
     record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
-    record.gaps = run.view.gaps(record.until)
+    run.look_at_candles()
     return True
 
 

@@ -11,6 +11,7 @@ from backtest_kit._backtest.array_session import ArraySession, load_kernel
 from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
+from backtest_kit._engine.engine import describe
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions as step
@@ -71,6 +72,9 @@ class FrameDriver:
                 run, self._timeline, self._stride, self._session, milestones=milestones
             ):
                 return False
+        except Exception as error:
+            run.record.ended_by = describe(error)
+            raise
         finally:
             run.end()
             current_moment.reset(outside)
@@ -101,12 +105,15 @@ class FrameDriver:
         except asyncio.CancelledError:
             cancelled = True
             raise
+        except Exception as error:
+            run.record.ended_by = describe(error)
+            raise
         finally:
             run.end()
             run.risk_gate.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
-            run.record.gaps = run.view.gaps(run.record.until)
+            run.look_at_candles()
             run.timed("backtest_total", stopwatch() - began)
             run.progress(self._index)
             if not cancelled:

@@ -18,7 +18,7 @@ from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
 from backtest_kit._live.driver import MinuteDriver
 from backtest_kit._live.ledger import LiveTick
 from backtest_kit._reports.live import LiveData, live_data, live_report
-from backtest_kit._reports.table import write
+from backtest_kit._reports.table import file_name, write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
 from backtest_kit._values.errors import ArgumentError, RegistrationError, UnknownNameError
 from backtest_kit._values.time import INTERVALS
@@ -128,7 +128,7 @@ class Live:
             OSError: the file can't be written.
         """
         record = _record(symbol, strategy_name, exchange_name)
-        name = "-".join((symbol, strategy_name, record.exchange_name))
+        name = file_name(symbol, strategy_name, record.exchange_name)
         return write(live_report(live_data(record)), path, name)
 
 

@@ -15,13 +15,13 @@ from backtest_kit import exchanges
 from backtest_kit._data.base import run_config
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import ReadyExchange, add_exchange
-from backtest_kit._values.errors import RegistrationError
+from backtest_kit._values.errors import ArgumentError, RegistrationError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime, to_ms
 
 #: The name of the frame, and of an exchange that has none of its own.
 DATA: Final = "data"
-_PARQUET: Final = (".parquet", ".pq")
+_PARQUET: Final = (".parquet", ".pq", ".feather", ".arrow")
 
 
 def add_data(engine: Engine, data: object) -> ExchangeSchema:
@@ -122,7 +122,7 @@ def frame_of(
 
     Raises:
         RegistrationError: the exchange does not say what it has, or nothing is left of it.
-        ValueError, TypeError: an instant can't be read.
+        ArgumentError, TypeError: an instant can't be read.
     """
     first, last = range_of(exchange, symbols, start, end)
     if start is None:
@@ -150,7 +150,7 @@ def range_of(
 
     Raises:
         RegistrationError: the exchange does not say what it has, or nothing lies between.
-        ValueError, TypeError: an instant can't be read.
+        ArgumentError, TypeError: an instant can't be read.
     """
     ranges = [
         known
@@ -177,7 +177,7 @@ def _instant(name: str, value: object) -> int:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError(f"{name}={value!r} is no ISO 8601 date or time") from None
+            raise ArgumentError(f"{name}={value!r} is no ISO 8601 date or time") from None
         if value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
     elif isinstance(value, date) and not isinstance(value, datetime):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, overload
 
 import msgspec
@@ -194,6 +194,17 @@ class Candles:
         if step % own:
             raise ArgumentError(f"can't resample candles of {own // 1000} s into {interval}")
         return regroup(self, step)
+
+
+def concatenate(parts: Iterable[Candles]) -> Candles:
+    """Return candles that follow each other as one."""
+    some = [part for part in parts if len(part)]
+    if len(some) == 1:
+        return some[0]
+    if not some:
+        return Candles([], [], [], [], [], [])
+    columns = zip(*(part.columns() for part in some), strict=True)
+    return Candles(*(np.concatenate(pieces) for pieces in columns))
 
 
 def regroup(candles: Candles, step: int) -> Candles:

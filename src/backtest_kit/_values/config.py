@@ -76,6 +76,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Literal["stop_loss_first", "take_profit_first"],
         Meta(description="What a candle that reaches both levels is taken for (wick)."),
     ] = "stop_loss_first"
+    suspicious_candle: Annotated[
+        Literal["hold", "accept"],
+        Meta(
+            description="A base candle with a price 20 times off both closes before it: hold lets "
+            "nothing happen at its step."
+        ),
+    ] = "hold"
     gap_policy: Annotated[
         Literal["fill", "raise"],
         Meta(description="A missing candle is filled flat and counted, or is an error."),
@@ -135,6 +142,7 @@ class Settings(TypedDict, total=False):
     ask_at: Literal["close", "elapsed"]
     exit_trigger: Literal["auto", "vwap", "wick"]
     ambiguous_candle: Literal["stop_loss_first", "take_profit_first"]
+    suspicious_candle: Literal["hold", "accept"]
     gap_policy: Literal["fill", "raise"]
     get_candles_retry_count: int
     get_candles_retry_delay_ms: int

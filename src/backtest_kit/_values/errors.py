@@ -21,6 +21,7 @@ Named by what the reader does next::
       ClockError             the wall clock went back
       DataError
         BadCandlesError      candles break a rule; asking again would not help
+        SuspiciousCandleError  a price is so far off that it may be a bad print; told, not raised
         DataRangeError       asked for candles before the data begin or after they end
           BeforeDataError      before they begin; at the start of a run: warming up
         GapError             a candle is missing and gap_policy is "raise"
@@ -113,6 +114,10 @@ class DataError(BacktestKitError):
 
 class BadCandlesError(DataError, ValueError):
     """Candles break a rule; the message names the first one that does."""
+
+
+class SuspiciousCandleError(DataError):
+    """A candle has a price so far off that it may be a bad print; emitted, never raised."""
 
 
 class DataRangeError(DataError):

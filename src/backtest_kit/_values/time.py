@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
+
+import msgspec
 
 from backtest_kit._values.errors import ArgumentError
 
 Interval = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"]
+#: Milliseconds since the epoch, UTC; what is read from JSON lies in the years 69 to 9575.
+Instant = Annotated[int, msgspec.Meta(ge=-60_000_000_000_000, le=240_000_000_000_000)]
 MINUTE: Final = 60_000
 _UNIT = {"m": MINUTE, "h": 60 * MINUTE, "d": 1440 * MINUTE}
 INTERVALS: Final[dict[str, int]] = {
@@ -60,7 +64,10 @@ def to_datetime(ms: int) -> datetime:
 
 def iso(ms: int) -> str:
     """Return milliseconds as `2024-01-31T23:59Z`, with seconds only when there are any."""
-    moment = to_datetime(ms)
+    try:
+        moment = to_datetime(ms)
+    except OverflowError:  # after the year 9999
+        return f"{ms} ms"
     spec = "minutes" if ms % MINUTE == 0 else "milliseconds" if ms % 1000 else "seconds"
     return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
 
