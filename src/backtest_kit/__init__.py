@@ -31,6 +31,8 @@ from backtest_kit._engine.listen import (
     listen_error_once,
     listen_exit,
     listen_exit_once,
+    listen_health,
+    listen_health_once,
     listen_partial_loss,
     listen_partial_loss_once,
     listen_partial_profit,
@@ -76,6 +78,7 @@ from backtest_kit._engine.sizing import PositionSize
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
+from backtest_kit._live.named import listen_transitions
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
 from backtest_kit._one_call.read import read_candles
@@ -94,6 +97,7 @@ from backtest_kit._values.errors import (
     BacktestKitError,
     BadCandlesError,
     BeforeDataError,
+    CallbackTimeoutError,
     ClockError,
     ConfigError,
     ContextError,
@@ -104,6 +108,7 @@ from backtest_kit._values.errors import (
     FetchError,
     FingerprintError,
     GapError,
+    ListenerBehindError,
     MissedStepsError,
     PeekingError,
     RegistrationError,
@@ -120,10 +125,13 @@ from backtest_kit._values.errors import (
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
+    HealthEvent,
+    ListenerHealth,
     PartialEvent,
     PerformanceEvent,
     ProgressEvent,
     RiskEvent,
+    RunHealth,
 )
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
@@ -161,6 +169,7 @@ __all__ = [
     "BacktestKitError",
     "BadCandlesError",
     "BeforeDataError",
+    "CallbackTimeoutError",
     "Candle",
     "Candles",
     "ClockError",
@@ -182,8 +191,11 @@ __all__ = [
     "FingerprintError",
     "FrameSchema",
     "GapError",
+    "HealthEvent",
     "Heat",
     "Interval",
+    "ListenerBehindError",
+    "ListenerHealth",
     "Live",
     "LiveState",
     "MissedStepsError",
@@ -201,6 +213,7 @@ __all__ = [
     "RiskCheck",
     "RiskEvent",
     "RiskSchema",
+    "RunHealth",
     "Schedule",
     "SearchResult",
     "SearchTrial",
@@ -278,6 +291,8 @@ __all__ = [
     "listen_error_once",
     "listen_exit",
     "listen_exit_once",
+    "listen_health",
+    "listen_health_once",
     "listen_partial_loss",
     "listen_partial_loss_once",
     "listen_partial_profit",
@@ -292,6 +307,7 @@ __all__ = [
     "listen_signal_live",
     "listen_signal_live_once",
     "listen_signal_once",
+    "listen_transitions",
     "listen_walker",
     "listen_walker_complete",
     "listen_walker_complete_once",
