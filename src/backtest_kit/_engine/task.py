@@ -80,8 +80,15 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work())
-    return _in_thread(work)
+        run: Callable[[Callable[[], Coroutine[Any, Any, T]]], T] = _here
+    else:
+        run = _in_thread
+    # not while the error is handled: all others would have it as context, and with it these frames
+    return run(work)
+
+
+def _here(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return asyncio.run(work())
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
