@@ -19,7 +19,8 @@ Mask = npt.NDArray[np.bool_]
 _DAY: Final = INTERVALS["1d"]
 #: No exchange has been closed for longer since its calendar was written down.
 _LONGEST_REST: Final = 16 * _DAY
-_LOOK_AHEAD: Final = 60 * _DAY
+#: How far ahead `is_ever_open` looks, in milliseconds.
+LOOK_AHEAD: Final = 60 * _DAY
 #: 1 January 1970 was a Thursday; days of the week count from Monday.
 _THURSDAY: Final = 3
 _OWN: Final = ("weekdays", "data")
@@ -108,7 +109,7 @@ def is_ever_open(calendar: str | None, since: int, interval: int, base: int) -> 
     if calendar is None or calendar == "data":
         return True
     first = since // interval * interval + interval
-    count = (_LOOK_AHEAD // interval + 1) * interval // base
+    count = (LOOK_AHEAD // interval + 1) * interval // base
     try:
         closed = closed_candles(calendar, first - base, base, np.ones(count, dtype=np.bool_))
     except DataError:  # it does not reach so far: each step that gets there says so

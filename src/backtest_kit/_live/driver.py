@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backtest_kit._data.calendar import closed_at, is_ever_open, load_calendar
+from backtest_kit._data.calendar import LOOK_AHEAD, closed_at, is_ever_open, load_calendar
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import has_warmup, never_asked, question
 from backtest_kit._engine.guard import call_user_code
@@ -70,6 +70,7 @@ class MinuteDriver:
         run, began = self._run, stopwatch()
         if self.tried is None and run.config.ask_at == "close":
             calendar = run.exchange.calendar
+            await load_calendar(calendar, when, when + LOOK_AHEAD)
             if not is_ever_open(calendar, when - 1, self._interval, self._base):
                 run.error("frame", never_asked(run))
         self.tried = when
