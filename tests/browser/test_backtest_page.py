@@ -21,6 +21,9 @@ TWO_FRAMES = "() => new Promise((r) => requestAnimationFrame(() => requestAnimat
 DAYS, DAY = 5, 86_400_000
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def backtest():
     """A backtest of five days with some trades, and its candles."""

@@ -24,6 +24,9 @@ NOT_RUN = re.compile(r"<!-- not run: \S.* -->\n?")
 EXTRAS = {"optuna", "pandas", "polars", "ccxt", "distributed", "talib"}
 
 
+pytestmark = pytest.mark.slow
+
+
 def blocks(text):
     """Yield (line of its first statement, code) of each Python block that is to be run."""
     tokens = MarkdownIt().parse(text)

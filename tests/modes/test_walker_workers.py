@@ -167,6 +167,7 @@ def walk(executor=None, symbol="X"):
     return contracts, bk.Walker.get_report(symbol, walker_name="w")
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_process_gives():
     register()
     told = []

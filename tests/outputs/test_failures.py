@@ -56,6 +56,7 @@ def test_a_strategy_that_always_raises_ends_a_backtest_with_its_line(raises, cap
     assert (data["raised"], data["calls"], data["errors"][0]["place"]) == (25, 25, place)
 
 
+@pytest.mark.slow
 def test_a_walk_and_a_replay_name_it_too(raises):
     walk = run_here("walk", "s.py", *DAY, cwd=raises)
     assert walk.returncode == 1
@@ -195,6 +196,7 @@ def test_runs_made_while_a_file_is_loaded_are_in_no_report(tmp_path):
     assert "X: 2023-01-01T00:00Z to 2023-01-03T00:00Z (frame 'hour')\n" in asked.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     (tmp_path / "own.py").write_text(OWN_RUN)
     (tmp_path / "c.csv").write_text("0,1,1,1,1,1\n60000,1,1,1,1,1\n")
