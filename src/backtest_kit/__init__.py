@@ -79,6 +79,7 @@ from backtest_kit._live.live import Live, use_persist_adapter
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
 from backtest_kit._one_call.read import read_candles
+from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
@@ -86,7 +87,9 @@ from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
 from backtest_kit._statistics.figures import Statistics
+from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -159,6 +162,7 @@ __all__ = [
     "ArgumentError",
     "Backtest",
     "BacktestKitError",
+    "BacktestResult",
     "BadCandlesError",
     "BeforeDataError",
     "Candle",
@@ -185,6 +189,7 @@ __all__ = [
     "Heat",
     "Interval",
     "Live",
+    "LiveResult",
     "LiveState",
     "MissedStepsError",
     "Partial",
@@ -193,6 +198,7 @@ __all__ = [
     "Performance",
     "PerformanceEvent",
     "PersistAdapter",
+    "Plateau",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
@@ -204,6 +210,7 @@ __all__ = [
     "Schedule",
     "SearchResult",
     "SearchTrial",
+    "Sensitivity",
     "Signal",
     "SignalError",
     "SignalRow",
@@ -230,6 +237,7 @@ __all__ = [
     "TryLaterError",
     "UnknownNameError",
     "VirtualClock",
+    "WalkResult",
     "Walker",
     "WalkerContract",
     "WalkerData",

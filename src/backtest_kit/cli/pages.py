@@ -8,7 +8,7 @@ from pathlib import Path
 from backtest_kit._engine.engine import Engine
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import market_of, run_sensitivity
+from backtest_kit._pages.market import market_of, sensitivity_of
 from backtest_kit._pages.page import require_bokeh
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_data
@@ -31,9 +31,10 @@ async def write_backtest_pages(engine: Engine, folder: Path) -> list[str]:
         return [f"page: none; {error}"]
     lines = []
     for record in engine.records.all():
-        market = await market_of(engine, record)
+        data = backtest_data(record)
+        market = await market_of(engine, engine.exchanges.get(record.exchange_name), data)
         candles = None if market is None else market.candles
-        text = backtest_page(backtest_data(record), candles, run_sensitivity(record, market))
+        text = backtest_page(data, candles, sensitivity_of(data, market))
         names = (record.symbol, record.strategy_name, record.exchange_name, record.frame_name or "")
         path = write_bytes(text.encode(), folder, "-".join(names), ".html")
         lines.append(f"page: {path}")
@@ -59,9 +60,3 @@ def page_of(data: BacktestData | LiveData | WalkerData) -> str:
     if isinstance(data, BacktestData):
         return backtest_page(data)
     return walk_page(data) if isinstance(data, WalkerData) else live_page([data])
-
-
-def write_page(text: str, path: Path) -> None:
-    """Write a page under a path that the user gave; raises as above."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")

@@ -14,13 +14,14 @@ from rich.markdown import Markdown
 
 from backtest_kit._live.stored import stored_record
 from backtest_kit._pages.live_page import live_page
+from backtest_kit._pages.page import write_page
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.live import LiveData, live_data, live_report
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import from_environment
 from backtest_kit._values.errors import BacktestKitError
-from backtest_kit.cli.pages import page_of, write_page
+from backtest_kit.cli.pages import page_of
 from backtest_kit.cli.state import Shown, read_state, state_of_option, state_option
 from backtest_kit.cli.terminal import Console
 
