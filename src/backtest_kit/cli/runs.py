@@ -1,4 +1,4 @@
-"""`backtest-kit runs`: list, compare and prune the backtests that were kept."""
+"""`backtest-kit runs`: list, compare and prune the runs that were kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backtest_kit._reports.run_folder import find_run, kept_runs, prune_runs, re
 from backtest_kit._reports.table import number
 from backtest_kit._values.time import iso
 
-#: Where `backtest-kit backtest` keeps its runs.
+#: Where commands keep runs.
 RUNS = Path("dump/runs")
 root_option = click.option(
     "--runs",
@@ -33,7 +33,7 @@ root_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def runs(context: click.Context, root: Path, as_json: bool) -> None:
-    """List the backtests that were kept, newest first; compare some, or remove old ones.
+    """List the backtests and walks that were kept, newest first; compare or remove some.
 
     \b
         backtest-kit runs
@@ -65,13 +65,14 @@ def runs(context: click.Context, root: Path, as_json: bool) -> None:
         info = run.info
         table.add_row(
             iso(info.started_at // 1000 * 1000),
-            info.strategy_name,
+            info.strategy_name if info.kind == "backtest" else f"walk, best: {info.best or 'none'}",
             info.symbol,
             f"{info.trades:,}",
             number(info.total_pnl, 2, " %"),
             number(info.sharpe_ratio, 3),
             run.folder.name,
         )
+    click.echo(f"in {root}; backtest-kit report RUN shows one, by the beginning of its name")
     Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
 
 
@@ -90,7 +91,7 @@ def compare(names: tuple[str, ...], root: Path, as_json: bool) -> None:
     """
     if len(names) < 2:
         raise click.UsageError("give two runs or more; backtest-kit runs lists them")
-    found = [read_run(find_run(root, name)) for name in names]
+    found = [read_run(find_run(root, name, "backtest")) for name in names]
     if as_json:
         data = [differences(found[0], other) for other in found[1:]]
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
