@@ -163,3 +163,17 @@ def test_a_page_is_made_again_with_its_candles_and_opened(place, monkeypatch):
     (place / "y.csv").write_text("0,1,1,1,1,1\n60000,1,1,1,1,1\n")
     wrong = run_here("report", kept["digest"], "--html", "--data", "y.csv", cwd=place)
     one_line(wrong, "has no candles of X")
+
+
+def test_a_number_at_the_top_of_the_file_is_a_change_of_the_code(place, tmp_path):
+    (tmp_path / "x.csv").write_text((place / "x.csv").read_text())
+    code = "PERCENT = 0.8\n" + STRATEGIES.replace("0.8", "PERCENT").replace("(5, 7)", "(5,)")
+    for text in (code, code.replace("0.8", "1.1")):
+        (tmp_path / "often.py").write_text(text)
+        run_here("backtest", "often.py", "--symbol", "X", "--data", "x.csv", cwd=tmp_path)
+    compared = run_here("runs", "compare", "previous", "last", cwd=tmp_path).stdout
+    assert "-PERCENT = 0.8\n+PERCENT = 1.1\n" in compared
+    rows = [line for line in compared.splitlines() if "| changed |" in line]
+    assert rows, "those that reach the take-profit"
+    assert all(row.split("|")[4] != row.split("|")[5] for row in rows)
+    assert "the profit is the same" in compared

@@ -105,7 +105,8 @@ def backtest(
                 for note in source_notes(exchange, symbol):
                     click.echo(f"{symbol}: {note}")
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
-        return run_jobs(engine, exchange, jobs, output, as_json=as_json, html=html)
+        code = file.read_text("utf-8", "replace")
+        return run_jobs(engine, exchange, jobs, output, code, as_json=as_json, html=html)
 
 
 def run_jobs(
@@ -113,11 +114,15 @@ def run_jobs(
     exchange: ExchangeSchema,
     jobs: list[tuple[str, StrategySchema, FrameSchema]],
     output: Path,
+    source: str = "",
     *,
     as_json: bool,
     html: bool,
 ) -> int:
-    """Run backtests side by side, write their reports, print them; return the exit code."""
+    """Run backtests side by side, keep and print them; return the exit code.
+
+    `source` is the text of the strategies' file.
+    """
     failures: list[str] = []
 
     async def one(symbol: str, strategy: StrategySchema, frame: FrameSchema) -> None:
@@ -143,7 +148,7 @@ def run_jobs(
         except KeyboardInterrupt:
             interrupted = True
         pages = html and not without_page
-        kept = keep_backtests(engine, output / "runs", started_at, html=pages)
+        kept = keep_backtests(engine, output / "runs", started_at, source, html=pages)
     records = engine.records.all()
     if as_json:
         sys.stdout.write(msgspec.json.encode([run.data for run in kept]).decode() + "\n")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import close_exchange, run_blocking
@@ -38,8 +40,12 @@ class Kept(NamedTuple):
     files: tuple[str, ...]
 
 
-def keep_backtests(engine: Engine, root: Path, started_at: int, *, html: bool) -> list[Kept]:
+def keep_backtests(
+    engine: Engine, root: Path, started_at: int, source: str, *, html: bool
+) -> list[Kept]:
     """Write a folder for each backtest of the engine; a Ctrl-C meanwhile leaves pages out.
+
+    `source` is the file of the strategies, which says more than the text of a function alone.
 
     Raises:
         OSError: a file can't be written.
@@ -48,6 +54,7 @@ def keep_backtests(engine: Engine, root: Path, started_at: int, *, html: bool) -
     kept = []
     for record in records:
         data, market, more = backtest_data(record), None, _look_back(record, records)
+        data = msgspec.structs.replace(data, source=source or data.source)
         exchange = engine.exchanges.get(record.exchange_name)
         depends = sensitivity_of(data, None)
         try:
