@@ -16,6 +16,7 @@ from backtest_kit._reports.run_folder import (
     prune_runs,
     read_run,
 )
+from backtest_kit.cli.runs import _short
 from command import one_line, run_here
 from markets import market, played
 
@@ -177,3 +178,10 @@ def test_a_number_at_the_top_of_the_file_is_a_change_of_the_code(place, tmp_path
     assert rows, "those that reach the take-profit"
     assert all(row.split("|")[4] != row.split("|")[5] for row in rows)
     assert "the profit is the same" in compared
+
+
+@given(st.lists(st.text("ab_Z", min_size=1, max_size=8), unique=True, max_size=8))
+def test_a_run_is_listed_under_a_name_that_finds_it(names):
+    for name, shown in zip(names, _short(names), strict=True):
+        begin = [other for other in names if other.startswith(shown)]
+        assert begin == [name] or (shown == name and name in begin)

@@ -146,8 +146,9 @@ def find_run(root: Path, name: str, kind: Kind | None = None) -> Path:
     Raises:
         BacktestKitError: there is none, or there are several; the message names them.
     """
-    if (Path(name) / INFO).exists():
-        return Path(name)
+    for exact in (Path(name), root / name):
+        if (exact / INFO).exists():
+            return exact
     runs = [r for r in kept_runs(root) if r.info is not None and kind in (None, r.info.kind)]
     newest = dict(zip(("last", "previous"), runs, strict=False))
     if name in newest:
