@@ -108,6 +108,12 @@ def test_the_balance_scales_the_equity_and_nothing_else(path, result):
             bk.backtest(path, up, interval="5m", balance=wrong)
 
 
+def test_a_shell_shows_one_line(result):
+    shown = repr(result)
+    assert shown.startswith("<BacktestResult: up on BTCUSDT, 2024-01-01T")
+    assert len(shown) < 150
+
+
 def test_a_notebook_shows_figures_and_a_curve(result):
     html = result._repr_html_()
     (svg,) = re.findall(r"<svg.*?</svg>", html)

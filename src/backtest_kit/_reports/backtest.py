@@ -95,6 +95,13 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
         """Return the closed signals as columns."""
         return self.trades
 
+    def __repr__(self) -> str:
+        s, covered = self.statistics, span(self.since, self.until)
+        return (
+            f"<{type(self).__name__}: {self.strategy_name} on {self.symbol}, {covered}, "
+            f"{s.total_signals:,} trades, total profit {number(s.total_pnl, 2, ' %')}>"
+        )
+
     def _repr_html_(self) -> str:
         title = f"{self.strategy_name} on {self.symbol}, {span(self.since, self.until)}"
         s, curve = self.statistics, self.equity
