@@ -161,14 +161,14 @@ class LiveResult(LiveData, frozen=True, kw_only=True):
 def backtest_result(data: BacktestData, engine: Engine, exchange: ExchangeSchema) -> BacktestResult:
     """Return a backtest's data as a result whose candles come from `exchange`."""
     result = BacktestResult(**msgspec.structs.asdict(data))
-    result.__dict__["source"] = _Source(weakref.ref(engine), exchange)
+    vars(result)["source"] = _Source(weakref.ref(engine), exchange)
     return result
 
 
 def walk_result(data: WalkerData, trials: Sequence[TrialResult]) -> WalkResult:
     """Return a walk's ranking as a result, with its trials."""
     result = WalkResult(**msgspec.structs.asdict(data))
-    result.__dict__["trials_kept_"] = tuple(trials)
+    vars(result)["trials_kept_"] = tuple(trials)
     return result
 
 
