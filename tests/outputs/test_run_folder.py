@@ -185,3 +185,25 @@ def test_a_run_is_listed_under_a_name_that_finds_it(names):
     for name, shown in zip(names, _short(names), strict=True):
         begin = [other for other in names if other.startswith(shown)]
         assert begin == [name] or (shown == name and name in begin)
+
+
+def test_the_first_run_has_nothing_to_be_compared_with(tmp_path):
+    keep_run(played(1), tmp_path / "dump" / "runs", AT)
+    told = run_here("runs", "compare", "previous", "last", cwd=tmp_path)
+    one_line(told, "there is no previous backtest in dump/runs: it holds 1")
+
+
+def test_a_second_ctrl_c_leaves_the_page_out(place, tmp_path, monkeypatch):
+    pytest.importorskip("bokeh", reason="needs the extra report")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backtest_kit.cli.pages.load_market", interrupted)
+    words = ("backtest", place / "often.py", "--symbol", "X", "--data", place / "x.csv", "--html")
+    done = run_here(*words, cwd=tmp_path)
+    one_line(done, "interrupted before there was a page", code=130)
+    folders = [*(tmp_path / "dump" / "runs").iterdir()]
+    assert len(folders) == 2
+    assert all((folder / "run.json").exists() for folder in folders)
+    assert not any((folder / "report.html").exists() for folder in folders)

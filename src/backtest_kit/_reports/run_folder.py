@@ -153,6 +153,11 @@ def find_run(root: Path, name: str, kind: Kind | None = None) -> Path:
     newest = dict(zip(("last", "previous"), runs, strict=False))
     if name in newest:
         return newest[name].folder
+    if name in ("last", "previous"):
+        raise BacktestKitError(
+            f"there is no {name} {kind or 'run'} in {root}: it holds {len(runs)}; "
+            "backtest-kit backtest makes one"
+        )
     found = [
         run.folder
         for run in runs

@@ -167,6 +167,13 @@ def run_jobs(
             console.print(line, soft_wrap=True, highlight=False)
     for failure in failures:
         click.echo(f"backtest-kit: {failure}", err=True)
+    if pages and len(page_lines(run.folder for run in kept)) < len(kept):
+        click.echo(
+            "backtest-kit: interrupted before there was a page; "
+            "backtest-kit report RUN --html --data FILE makes it",
+            err=True,
+        )
+        return INTERRUPTED
     if interrupted:
         click.echo("backtest-kit: interrupted; the report holds what was found so far", err=True)
         return INTERRUPTED
