@@ -29,6 +29,7 @@ COLUMNS = {
     "_arrays": 1.85,
     "_rules": 2.45,
     "exchanges": 0,
+    "_catalog": 0.5,
     "_values": 2,
 }
 

@@ -32,6 +32,7 @@ def test_all_is_sorted_and_complete():
 def test_the_names_of_exchanges_and_testing():
     """Which are public too: taking one away is a change that users notice."""
     assert bk.exchanges.__all__ == [
+        "CatalogExchange",
         "CcxtExchange",
         "CsvExchange",
         "FrameExchange",

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,22 +40,18 @@ class Catalog:
     """
 
     def __init__(self, address: str | os.PathLike[str]) -> None:
-        import pyarrow as pa
         from pyarrow import fs
 
         self.address = os.fspath(address)
-        self._local = "://" not in self.address
-        try:
-            if self._local:
-                self._fs: Any = fs.LocalFileSystem()
-                self._root = str(Path(self.address).absolute())
-            else:
-                self._fs, self._root = fs.FileSystem.from_uri(self.address)
-        except (OSError, pa.ArrowInvalid, ImportError) as error:
-            raise RegistrationError(f"catalog {self.address!r} can't be used: {error}") from None
-        self._root = self._root.rstrip("/")
+        self._fs, self._root = _file_system(self.address)
+        self._local = isinstance(self._fs, fs.LocalFileSystem)
 
-    def keys(self) -> list[SeriesKey]:
+    @property
+    def absolute(self) -> str:
+        """The address, wherever the process is."""
+        return self._root if self._local else self.address
+
+    def series(self) -> list[SeriesKey]:
         """Return the series there are, by exchange, symbol and interval; raises OSError."""
         folders = {str(Path(path).parent) for path, _ in self._files("")}
         found = (key_of_folder(folder) for folder in folders)
@@ -174,6 +171,7 @@ class Catalog:
     def _replace(self, path: str, content: bytes) -> None:
         """Write a file whole: a reader, and a machine that fails, find the old or the new one."""
         if not self._local:
+            self._fs.create_dir(path.rpartition("/")[0], recursive=True)
             with self._fs.open_output_stream(path) as stream:
                 stream.write(content)
             return
@@ -197,6 +195,30 @@ class Catalog:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the path in it.
+
+    Raises:
+        RegistrationError: neither pyarrow nor fsspec knows it.
+    """
+    import pyarrow as pa
+    from pyarrow import fs
+
+    if "://" not in address:
+        return fs.LocalFileSystem(), str(Path(address).absolute())
+    try:
+        found, root = fs.FileSystem.from_uri(address)
+    except (OSError, pa.ArrowInvalid) as error:
+        try:
+            store, root = import_module("fsspec.core").url_to_fs(address)
+        except (ImportError, ValueError, OSError) as other:
+            raise RegistrationError(
+                f"catalog {address!r} can't be used: {error} (pyarrow); {other} (fsspec)"
+            ) from None
+        found = fs.PyFileSystem(fs.FSSpecHandler(store))
+    return found, root.rstrip("/")
 
 
 def _parquet(data: MonthData) -> bytes:
