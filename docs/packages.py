@@ -18,6 +18,7 @@ COLUMNS = {
     "cli": 2.5,
     "testing": 0,
     "_one_call": 1.5,
+    "data": 3,
     "_walker": 2,
     "_backtest": 2,
     "_live": 3,
