@@ -22,6 +22,7 @@ COLUMNS = {
     "_walker": 2,
     "_backtest": 2,
     "_live": 3,
+    "_pages": 2,
     "_reports": 2,
     "_engine": 1,
     "_data": 2.6,

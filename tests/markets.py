@@ -59,6 +59,29 @@ def market(seed, minutes=400, gaps=True, quiet=True, coarse=False):
     return rows
 
 
+def spiked(rows, seed, rate=0.04):
+    """The rows with prices 25 times off: in a wick, up to the close, in all of a candle, for good.
+
+    Never 1000 times off both closes before.
+    """
+    rng = np.random.default_rng([seed, 7])
+    found, level = [], 1.0
+    for t, *prices, volume in rows:
+        kind, factor = rng.random() / rate, 25.0 if rng.random() < 0.5 else 1 / 25
+        opening, high, low, close = prices
+        if kind < 0.4:
+            high, low = max(high, high * factor), min(low, low * factor)
+        elif kind < 0.6:
+            high, low = max(high, high * factor), min(low, low * factor)
+            close = high if factor > 1 else low
+        elif kind < 0.8:
+            opening, high, low, close = (price * factor for price in prices)
+        elif kind < 1 and level in (1.0, 1 / factor):
+            level *= factor
+        found.append((t, *(price * level for price in (opening, high, low, close)), volume))
+    return found
+
+
 def script(seed, rate, coarse=False):
     """A function (t, price) -> proposal or None; the same answer whoever asks."""
 

@@ -29,6 +29,34 @@ def fill_gaps(rows, base=MINUTE):
     return whole
 
 
+def far_off(candle, closes):
+    """A price is 20 times above or below both closes before."""
+    _, _, high, low, _, _ = candle
+    near = closes[-2:]
+    return bool(near) and (high >= max(near) * 20 or low * 20 <= min(near))
+
+
+def held(rows, filled):
+    """Say of each candle, gaps being `filled`, if it is suspicious; one that is missing follows."""
+    there, closes, last = {row[0] for row in rows}, [], False
+    found = []
+    for row in filled:
+        if row[0] in there:
+            last = far_off(row, closes)
+            closes.append(row[4])
+        found.append(last)
+    return found
+
+
+def without(rows, suspicious):
+    """Candles as the average price sees them: nothing was traded in suspicious ones."""
+    out = []
+    for row, doubt in zip(rows, suspicious, strict=True):
+        close = out[-1][4] if out else row[4]
+        out.append((row[0], close, close, close, close, 0.0) if doubt else row)
+    return out
+
+
 def is_valid(p, average_price, market, config):
     """`market` is the price that fills; the average price decides later, unless by wicks."""
     entry = p.get("price_open")
@@ -124,8 +152,14 @@ def backtest(rows, start, end, frame_step, interval, script, config, base=MINUTE
     """Return the transitions as tuples, in order; nothing happens when a closed candle closes."""
     count = config["avg_price_candles_count"]
     at_close = config["ask_at"] == "close"
-    rows = fill_gaps(rows, base)
-    is_open = [closed_at is None or not closed_at(row[0]) for row in rows]
+    told, rows = rows, fill_gaps(rows, base)
+    holds = config.get("suspicious_candle", "hold") == "hold"
+    doubts = held(told, rows) if holds else [False] * len(rows)
+    sound = without(rows, doubts)
+    is_open = [
+        not doubt and (closed_at is None or not closed_at(row[0]))
+        for row, doubt in zip(rows, doubts, strict=True)
+    ]
     out, sig, last_call, last_close = [], None, None, None
     for k in range(len(rows)):
         t = rows[k][0] + base
@@ -133,7 +167,7 @@ def backtest(rows, start, end, frame_step, interval, script, config, base=MINUTE
             continue
         if k + 1 < count:
             continue
-        p, row = average(rows[: k + 1], count), rows[k]
+        p, row = average(sound[: k + 1], count), rows[k]
         market = row[4] if config["fill_price"] == "market" else p
         if sig is not None and sig["pending_at"] is None:
             turn = scheduled(sig, t, p, market, row, config)
@@ -175,12 +209,13 @@ def backtest(rows, start, end, frame_step, interval, script, config, base=MINUTE
         sig["entry"] = market if now else entry
         out.append(("opened" if now else "scheduled", t, sig["entry"]))
     if sig is not None:
-        rows = rows[: max(k for k in range(len(rows)) if is_open[k]) + 1]
+        end = max(k for k in range(len(rows)) if is_open[k]) + 1
+        rows, sound = rows[:end], sound[:end]
         t = rows[-1][0] + base
         if sig["pending_at"] is None:
             out.append(("cancelled", t, "end_of_data"))
         else:
-            market = rows[-1][4] if config["fill_price"] == "market" else average(rows, count)
+            market = rows[-1][4] if config["fill_price"] == "market" else average(sound, count)
             out.append(closed(sig, t, ("end_of_data", market, False), config))
     return out
 

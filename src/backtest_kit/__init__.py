@@ -90,6 +90,7 @@ from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ArgumentError,
     BacktestKitError,
     BadCandlesError,
     BeforeDataError,
@@ -111,6 +112,7 @@ from backtest_kit._values.errors import (
     StateOwnedError,
     StrategyFailedError,
     StrategyFileError,
+    SuspiciousCandleError,
     TryLaterError,
     UnknownNameError,
     WorkerError,
@@ -154,6 +156,7 @@ from backtest_kit._walker.walker import Walker
 
 __all__ = [
     "ActivePosition",
+    "ArgumentError",
     "Backtest",
     "BacktestKitError",
     "BadCandlesError",
@@ -213,6 +216,7 @@ __all__ = [
     "StrategyFailedError",
     "StrategyFileError",
     "StrategySchema",
+    "SuspiciousCandleError",
     "Table",
     "Tick",
     "TickActive",

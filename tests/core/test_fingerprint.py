@@ -273,6 +273,7 @@ def test_a_function_of_a_library_counts_with_what_it_closes_over():
     assert fingerprint(one) != fingerprint(other)
 
 
+@pytest.mark.slow
 def test_the_library_counts_with_its_source(tmp_path):
     """Any of its modules, in whichever package."""
     copy = tmp_path / "backtest_kit"

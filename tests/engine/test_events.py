@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import backtest_kit as bk
+from command import PATIENCE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAMES = {"strategy_name": "s", "exchange_name": "synthetic", "frame_name": "f"}
@@ -202,7 +203,7 @@ async def test_a_listener_may_run_a_backtest_itself():
             inner[0] = [t async for t in bk.Backtest.run("OTHER", **NAMES)]
 
     bk.listen_done_backtest(again)
-    await asyncio.wait_for(bk.Backtest.background("BTCUSDT", **NAMES), 20)
+    await asyncio.wait_for(bk.Backtest.background("BTCUSDT", **NAMES), PATIENCE)
     assert inner[0]
 
 

@@ -340,6 +340,7 @@ def test_minutes_missed_over_a_restart_are_counted_once():
     assert (second.steps, second.missed) == (6, 4)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 200), max_size=3), st.booleans())
 def test_every_minute_is_on_time_or_counted_as_missed(seed, outages, restart):

@@ -9,6 +9,7 @@ import pytest
 
 import backtest_kit as bk
 from backtest_kit._reports.backtest import statistics_of
+from command import PATIENCE
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
@@ -213,7 +214,7 @@ def test_stopping_ends_inside_the_strategy_and_keeps_what_is_finished(how):
         else:
             bk.Walker.stop("X", walker_name="w")
         try:
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, PATIENCE)
         except asyncio.CancelledError:
             assert how == "cancel"
 
@@ -251,7 +252,8 @@ def test_errors_now_and_then_are_no_failure_but_shown():
     assert contract.error is None
     row = bk.Walker.get_data("X", walker_name="w").ranking[0]
     assert row.error_count == len(calls) // 3
-    assert row.first_error == "ValueError: sometimes"
+    assert row.first_error.startswith("ValueError: sometimes (")
+    assert row.first_error.endswith(': raise ValueError("sometimes"))')
     assert "errors, the first ValueError: sometimes" in bk.Walker.get_report("X", walker_name="w")
 
 
@@ -300,10 +302,10 @@ def test_names_are_checked_before_anything_runs():
     assert bk.list_walkers()[0].walker_name == "w"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_strategies():
     """Of each strategy its figures are kept, 32 bytes a trade; a kept result would take 500."""
-    names = [f"s{i}" for i in range(30)]
+    names = [f"s{i}" for i in range(15)]
     register(minutes=3000, **{name: trader(minutes=2 + i % 5) for i, name in enumerate(names)})
     walker(names)
     alone(names[0])  # the candles are there
@@ -317,7 +319,7 @@ def test_memory_does_not_grow_with_the_number_of_strategies():
     finally:
         tracemalloc.stop()
     trades = sum(c.statistics.total_signals for c in contracts)
-    assert trades > 10_000
+    assert trades > 5_000
     assert after - before < 100 * trades
 
 

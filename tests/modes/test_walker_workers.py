@@ -28,6 +28,7 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._walker.pool_runner import PoolRunner
 from backtest_kit._walker.spool import read_spool, remove_stale_folders, spool_folder, write_spool
 from backtest_kit._walker.trial import TrialSetup
+from command import PATIENCE
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
@@ -112,7 +113,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="workers do not inherit the pipe to this test there")
 @pytest.mark.parametrize("parent", ["plain", "forked"])
 def test_workers_end_when_their_parent_is_killed(tmp_path, parent):
@@ -129,7 +130,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, parent):
         assert names == {"ends", "sleeps", "spins"}
         process.kill()
         # the end of the pipe: nobody who had inherited it is there any more
-        process.communicate(timeout=200)
+        process.communicate(timeout=PATIENCE)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -191,6 +192,7 @@ def test_any_executor_will_do(kind):
         assert executor.submit(int, "3").result() == 3, "it is left to its owner"
 
 
+@pytest.mark.slow
 def test_a_cluster_of_two_workers():
     distributed = pytest.importorskip("distributed")
     register()
@@ -204,6 +206,7 @@ def test_a_cluster_of_two_workers():
         assert walk(client.get_executor()) == alone
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_nothing_is_different(tmp_path, caplog):
     register(dies=str(tmp_path / "died"))
     (tmp_path / "died").touch()
@@ -215,6 +218,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_different(tmp_path, caplo
     assert "a worker died" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadly", [None, "once", "always"])
 def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch, deadly):
     pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
@@ -262,6 +266,7 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch,
     assert len({c.metric_value for c in alone}) > 40
 
 
+@pytest.mark.slow
 def test_a_strategy_that_kills_its_worker_each_time_fails_and_the_others_go_on(tmp_path):
     register(dies=str(tmp_path / "none" / "such"))  # can't be made: dies again and again
     bk.add_strategy(strategy_name="deadly", interval="5m", get_signal=_die)
@@ -273,6 +278,7 @@ def test_a_strategy_that_kills_its_worker_each_time_fails_and_the_others_go_on(t
     assert "a worker died 3 times in the trial of strategy 'deadly'" in contracts[1].error
 
 
+@pytest.mark.slow
 def test_only_the_one_that_kills_its_worker_is_blamed():
     def slow(symbol, when):
         time.sleep(0.01)
@@ -286,6 +292,7 @@ def test_only_the_one_that_kills_its_worker_is_blamed():
     assert [c.error is None for c in contracts] == [True, True, False, True]
 
 
+@pytest.mark.slow
 def test_several_that_kill_their_workers_are_blamed_one_after_another():
     """The second is met after the suspects of the first, whose old batches stay broken."""
     register()
@@ -372,7 +379,7 @@ def test_stopping_ends_the_workers():
         while not first:
             await asyncio.sleep(0.05)
         task.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, PATIENCE)
 
     asyncio.run(main())
     data = bk.Walker.get_data("X", walker_name="v")
@@ -449,6 +456,7 @@ def test_every_exchange_can_be_sent(make, tmp_path):
     assert asyncio.run(read(again)) == asyncio.run(read(exchange))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_kept_loads_the_same_candles_once():
     register()
     read_spool.cache_clear()
@@ -478,6 +486,7 @@ class BreaksEarly(ThreadPoolExecutor):
         return super().submit(function, *arguments)
 
 
+@pytest.mark.slow
 def test_workers_that_die_while_strategies_are_still_sent_are_replaced(monkeypatch):
     register()
     alone = walk()

@@ -22,7 +22,7 @@ from backtest_kit._rules.profit import profit
 from backtest_kit._rules.proposal import limits_of
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import BacktestKitError
+from backtest_kit._values.errors import ArgumentError, BacktestKitError
 from backtest_kit._values.results import CANCELLED, REASONS
 from backtest_kit._values.time import MINUTE, interval_ms
 
@@ -158,7 +158,7 @@ def run_kernel(bars: Bars, rows: SignalRows) -> TradeTable:
 
     Raises:
         BacktestKitError: Numba is missing.
-        ValueError: an instant is off its grid, or the interval is unknown.
+        ArgumentError: an instant is off its grid, or the interval is unknown.
     """
     compile_kernel()
     return _run(bars, rows)
@@ -242,7 +242,7 @@ def _job(bars: Bars, rows: SignalRows, until: int) -> tuple[plain.Columns, plain
     base = bars.step
     start, step = rows.timeline.start - bars.first, rows.timeline.step
     if start % base or step % base or interval % base or rows.opens % interval:
-        raise ValueError(f"{rows.timeline} and opens={rows.opens} must be on their grids")
+        raise ArgumentError(f"{rows.timeline} and opens={rows.opens} must be on their grids")
     asked, wick = rows.stride, config.exit_trigger == "wick"
     hop, phase = (0, 0) if asked is None else (asked.hop, asked.phase)
     flat = bars.price, bars.price, bars.price

@@ -11,7 +11,8 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
-from backtest_kit._reports.table import write
+from backtest_kit._reports.table import file_name, write
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.results import TickClosed
 
 
@@ -132,13 +133,13 @@ class Backtest:
         record = _record(symbol, strategy_name, exchange_name, frame_name)
         text = backtest_report(backtest_data(record))
         parts = (symbol, strategy_name, record.exchange_name, record.frame_name or "")
-        return write(text, path, "-".join(parts))
+        return write(text, path, file_name(*parts))
 
 
 def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: str) -> FrameDriver:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
+        raise ArgumentError(f"symbol={symbol!r} must be a non-empty string")
     driver = prepare(
         engine,
         symbol,

@@ -11,6 +11,7 @@ from backtest_kit._backtest.array_session import ArraySession, load_kernel
 from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
+from backtest_kit._engine.engine import describe
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions as step
@@ -71,6 +72,9 @@ class FrameDriver:
                 run, self._timeline, self._stride, self._session, milestones=milestones
             ):
                 return False
+        except Exception as error:
+            run.record.ended_by = describe(error)
+            raise
         finally:
             run.end()
             current_moment.reset(outside)
@@ -101,12 +105,15 @@ class FrameDriver:
         except asyncio.CancelledError:
             cancelled = True
             raise
+        except Exception as error:
+            run.record.ended_by = describe(error)
+            raise
         finally:
             run.end()
             run.risk_gate.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
-            run.record.gaps = run.view.gaps(run.record.until)
+            run.look_at_candles()
             run.timed("backtest_total", stopwatch() - began)
             run.progress(self._index)
             if not cancelled:
@@ -133,6 +140,8 @@ class FrameDriver:
                 if closed is not None:
                     return closed
                 await self._pace()
+            if not self._run.stopping:
+                await self._reach(self._timeline[-1])  # the last frames may have been jumped over
             return None
         finally:
             current_moment.reset(outside)
@@ -170,6 +179,8 @@ class FrameDriver:
             bars = self._bars = await self._run.view.bars(self._run.symbol, when, when)
             if when >= bars.stop:
                 self._run.record.data_ended_at = bars.last
+                # frames that were jumped over lie behind the data, too
+                self._index = min(self._index, frames_before(self._timeline, bars.stop))
                 return None
         return bars
 

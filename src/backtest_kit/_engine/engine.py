@@ -22,6 +22,7 @@ from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, Settings, configure, from_environment
 from backtest_kit._values.events import ErrorEvent
+from backtest_kit._values.places import place_of
 from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
@@ -60,6 +61,8 @@ class Engine:
     def __init__(self) -> None:
         self.config: Config = from_environment()
         self.logger: logging.Logger = logging.getLogger("backtest_kit")
+        #: Whether errors are logged with their whole tracebacks.
+        self.tracebacks = False
         self.exchanges: Registry[ExchangeSchema] = Registry("exchange")
         self.strategies: Registry[StrategySchema] = Registry("strategy")
         self.frames: Registry[FrameSchema] = Registry("frame")
@@ -101,7 +104,9 @@ class Engine:
             run = (event.strategy_name, event.symbol, event.exchange_name)
             place = " ".join(part for part in run if part)
             self.logger.error(
-                "%s%s: %s", event.where, f" of {place}" if place else "", describe(event.error)
+                "%s%s: %s",
+                *(event.where, f" of {place}" if place else "", describe(event.error)),
+                exc_info=event.error if self.tracebacks else None,
             )
         if self.bus.wanted("error"):
             self.bus.emit(event, "error")
@@ -162,8 +167,10 @@ def _event(where: str, error: BaseException, at: Moment | None) -> ErrorEvent:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as one line: its type and its text."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """Return an error as one line: its type, its text, and the user's line at which it arose."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    place = place_of(error)
+    return text if place is None else f"{text} ({place})"
 
 
 #: The engines entered, innermost last; a task or thread has its own.

@@ -11,11 +11,12 @@ from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.fresh import Begun
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.leftovers import Leftovers
-from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.record import KEPT_KINDS, KindKey, RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._rules.proposal import Quote, complete
+from backtest_kit._values.candle_rules import SUSPICIOUS_FACTOR
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import BeforeDataError
+from backtest_kit._values.errors import BeforeDataError, SuspiciousCandleError
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
@@ -31,6 +32,8 @@ from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import iso
 
+#: Seconds after which an error that goes on is logged again (its events come each time).
+_REMIND_AFTER = 600.0
 _CALLBACK = {
     "idle": "on_idle",
     "scheduled": "on_schedule",
@@ -74,7 +77,8 @@ class Run:
         self.own_knows = False
         #: As they were when the run began: others may take their names.
         self._risks = {schema.name: schema for schema in risk_gate.schemas}
-        self._last_error: tuple[str, type[BaseException]] | None = None
+        #: The kinds of error that were logged, and when (seconds of the clock).
+        self._told: dict[KindKey, float] = {}
         self._last_metric: dict[str, int] = {}
         self._made = begun.made
         self._leftovers: Leftovers | None = None
@@ -138,6 +142,31 @@ class Run:
         if function is not None:
             await self.guarded(f"callback {name}", function, event)
 
+    def watch_candles(self) -> None:
+        """Do `look_at_candles` while the run goes on, where one that is loaded gives cause."""
+        if self.view.doubtful(self.symbol):
+            self.look_at_candles()
+
+    def look_at_candles(self) -> None:
+        """Note what the candles of the run were like up to its newest step; tell of doubts."""
+        record, told = self.record, len(self.record.candles.suspicious)
+        record.gaps = self.view.gaps(record.until)
+        record.candles = self.view.candle_count(self.symbol, record.since, record.until)
+        news = record.candles.suspicious[told:]
+        if len(news) > 0:
+            held = self.config.suspicious_candle == "hold"
+            outcome = "nothing happened at its step" if held else "it was taken as it is"
+            have = f"{len(news)} candles have" if len(news) > 1 else "a candle has"
+            first = ", the first" if len(news) > 1 else ""
+            self.error(
+                "candles",
+                SuspiciousCandleError(
+                    f"{have} a price {SUSPICIOUS_FACTOR:.0f} times or more off the closes before"
+                    f"{first}: {iso(news[0])} ({self.symbol} {self.config.base_interval}); "
+                    f"{outcome} (suspicious_candle={self.config.suspicious_candle!r})"
+                ),
+            )
+
     async def guarded(self, where: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call user code whose answer does not matter; what it raises is an error event."""
         try:
@@ -174,14 +203,18 @@ class Run:
             self.error("get_signal", error)
 
     def error(self, where: str, error: Exception) -> None:
-        """Count, emit and log an error of user code or of one step."""
+        """Count, emit and log an error of user code or of one step; in Live, remind of one."""
         now = current_moment.get()
         event = ErrorEvent(
             where=where, error=error, when=None if now is None else now.when, **self._names()
         )
-        self.record.error(event)
-        kind = (where, type(error))
-        repeated, self._last_error = kind == self._last_error, kind
+        kind, now_s = self.record.error(event), self.engine.clock.monotonic()
+        told = self._told.get(kind)
+        repeated = told is not None or len(self._told) >= KEPT_KINDS
+        if told is not None and self.mode == "live":
+            repeated = now_s - told < _REMIND_AFTER
+        if not repeated:
+            self._told[kind] = now_s
         self.engine.report(event, log=not repeated)
         if repeated:
             self.engine.logger.debug("%s again: %s", where, describe(error))
@@ -197,6 +230,8 @@ class Run:
         for answer in answers:
             refused = answer.reason is not None
             schema = self._risks[answer.risk_name]
+            if answer.error is not None:
+                self.error(f"check {answer.by} of risk profile {answer.risk_name!r}", answer.error)
             callback = schema.callback("on_rejected" if refused else "on_allowed")
             if not refused and callback is None:
                 continue
@@ -210,7 +245,7 @@ class Run:
                 reason=answer.reason,
             )
             if refused:
-                self.record.rejections.append(event)
+                self.record.reject(event)
                 if self.engine.bus.wanted("risk"):
                     self.engine.bus.emit(event, "risk")
             if callback is not None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from backtest_kit._values.clock import Clock, stopwatch
-from backtest_kit._values.errors import ClockError
+from backtest_kit._values.errors import ArgumentError, ClockError
 from backtest_kit._values.time import MINUTE, iso, to_ms
 
 #: While waiting, the wall clock is read this often: it may jump, or the machine may sleep.
@@ -94,17 +94,17 @@ class VirtualClock:
     fast as in real time. The run ends at `end`; an open position stays open.
 
     Raises:
-        ValueError: a datetime is naive, `end` is before `start`, or `speed` is not above 0.
+        ArgumentError: a datetime is naive, `end` is before `start`, or `speed` is not above 0.
     """
 
     def __init__(self, start: datetime, end: datetime, *, speed: float | None = None) -> None:
         self.start, self.end = to_ms(start, "start"), to_ms(end, "end")
         if self.start % MINUTE:
-            raise ValueError(f"start={start.isoformat()} must be a whole minute")
+            raise ArgumentError(f"start={start.isoformat()} must be a whole minute")
         if self.end < self.start:
-            raise ValueError(f"end={end.isoformat()} is before start={start.isoformat()}")
+            raise ArgumentError(f"end={end.isoformat()} is before start={start.isoformat()}")
         if speed is not None and not 0 < speed < float("inf"):
-            raise ValueError(f"speed={speed!r} must be a number above 0")
+            raise ArgumentError(f"speed={speed!r} must be a number above 0")
         self.speed = speed
 
 

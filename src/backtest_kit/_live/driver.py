@@ -84,7 +84,7 @@ class MinuteDriver:
             raise
         finally:
             run.end()
-            run.record.gaps = run.view.gaps(run.record.until)
+            run.look_at_candles()
             if entered:
                 await ledger.leave(self._at, cancelled=cancelled)
             else:
@@ -134,6 +134,7 @@ class MinuteDriver:
         current_moment.set(Moment(run, when))
         follows = self._ledger.signal is not None or run.exchange.calendar is not None
         try:
+            await self._ledger.confirm()
             await load_calendar(run.exchange.calendar, self._at, when)
             newest = self._newest_open(when)
             if newest <= self._at:
@@ -147,21 +148,21 @@ class MinuteDriver:
             if reached < newest and run.exchange.calendar != "data":
                 late = DataRangeError(
                     f"the candle of {run.symbol} that closed at {iso(newest)} is not there; the "
-                    f"newest closed at {iso(bars.stop)}"
+                    f"newest closed at {iso(bars.stop - bars.step)}"
                 )
                 if self._recorded:
                     raise late
                 run.error("feed", late)
             await self._catch_up(bars, reached, when)
+            run.watch_candles()
             if reached < newest:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
             else:
                 run.risk_gate.resume()
                 self._rest(when)
-        except ExchangeRefusedError:
-            raise
         except DataError as error:
-            if self._recorded:
+            refused = isinstance(error, ExchangeRefusedError)  # what is open outlives one
+            if self._recorded or (refused and self._ledger.signal is None):
                 raise
             run.risk_gate.pause()  # cut off: the others don't wait for it
             run.error("feed", error)
@@ -223,8 +224,7 @@ class MinuteDriver:
 
     def _newest_open(self, when: int) -> int:
         """Return the newest step up to `when` at which the market may be open."""
-        calendar = self._run.exchange.calendar
-        while when > (self._at or 0) and closed_at(calendar, when, self._base):
+        while when > (self._at or 0) and closed_at(self._run.exchange.calendar, when, self._base):
             when -= self._base
         return when
 
@@ -374,8 +374,7 @@ class MinuteDriver:
     async def _drop(self, row: SignalRow) -> bool:
         """Cancel a waiting signal because the user stops the run; say whether that was stored."""
         when = max(self._at or 0, row.scheduled_at)
-        price = self._ledger.state.price
-        price = row.price_open if price is None else price
+        price = row.price_open if (at := self._ledger.state.price) is None else at
         dropped = step.cancelled(row, when, price, "user")
         try:
             await self._ledger.commit(when, price, [dropped], signal=None)

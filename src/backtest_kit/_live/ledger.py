@@ -23,7 +23,7 @@ import msgspec
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.run import Run
-from backtest_kit._state.documents import LiveState, RunKey, Transition, transition
+from backtest_kit._state.documents import RunKey, Transition, nothing_stored, transition
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.events import PartialEvent
@@ -42,9 +42,7 @@ class Ledger:
         self._run = run
         self._owner = owner
         self.key = RunKey(run.exchange_name, run.strategy_name, run.symbol)
-        self.state = LiveState(
-            exchange_name=run.exchange_name, strategy_name=run.strategy_name, symbol=run.symbol
-        )
+        self.state = nothing_stored(self.key)
         #: Results for the consumer of the run, with their sequence, that it has not received yet.
         self.batch: list[tuple[int, LiveTick]] = []
         #: The consumer has received all transitions before this sequence.
@@ -79,7 +77,7 @@ class Ledger:
         """
         run, state = self._run, self.state
         for entry in await self._owner.journal.history(state):
-            run.record.add(entry.tick or entry.milestone)
+            run.record.add(entry.event)
         oldest_step = self._owner.runs.oldest_step()
         run.risk_gate.restore(
             self._owner.positions_elsewhere(self.key),
@@ -155,9 +153,18 @@ class Ledger:
         if first is not None:
             await self._run.publish(first)
         for entry in new:
-            self._run.record.add(entry.tick or entry.milestone)
+            self._run.record.add(entry.event)
             await self._publish(entry)
         self._know_own()
+
+    async def confirm(self) -> None:
+        """Make sure that what is stored is what is known here, after a write that failed.
+
+        Raises:
+            StateError: it still can't be written.
+        """
+        async with self._writing:
+            await self._owner.runs.confirm(self.key)
 
     def undo(self) -> None:
         """Let the strategy forget what it did in a step that could not be written."""
@@ -216,10 +223,10 @@ class Ledger:
         if not entries:
             return
         try:
-            await self._owner.journal.add(self.key, entries)
+            await self._owner.journal.add(self.key, entries, self.state.revision)
         except CorruptStateError as error:  # set aside; the page begins anew
             self._run.error("journal", error)
-            await self._owner.journal.add(self.key, entries)
+            await self._owner.journal.add(self.key, entries, self.state.revision)
         await self._run.engine.bus.drain()
         async with self._writing:
             left = tuple(entry for entry in self.state.outbox if entry.sequence >= heard)
@@ -258,7 +265,8 @@ class Ledger:
             ) from error
 
     async def _write(self, **changes: Any) -> None:
-        state = msgspec.structs.replace(self.state, **changes)
+        revision = self.state.revision + 1
+        state = msgspec.structs.replace(self.state, revision=revision, **changes)
         try:
             await self._owner.runs.write(state)
         except asyncio.CancelledError:

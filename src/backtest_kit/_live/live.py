@@ -18,9 +18,9 @@ from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
 from backtest_kit._live.driver import MinuteDriver
 from backtest_kit._live.ledger import LiveTick
 from backtest_kit._reports.live import LiveData, live_data, live_report
-from backtest_kit._reports.table import write
+from backtest_kit._reports.table import file_name, write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
-from backtest_kit._values.errors import RegistrationError, UnknownNameError
+from backtest_kit._values.errors import ArgumentError, RegistrationError, UnknownNameError
 from backtest_kit._values.time import INTERVALS
 
 #: Seconds that a run waits before a risk check for another run that is behind.
@@ -128,7 +128,7 @@ class Live:
             OSError: the file can't be written.
         """
         record = _record(symbol, strategy_name, exchange_name)
-        name = "-".join((symbol, strategy_name, record.exchange_name))
+        name = file_name(symbol, strategy_name, record.exchange_name)
         return write(live_report(live_data(record)), path, name)
 
 
@@ -150,7 +150,7 @@ def _prepare(
 ) -> tuple[Run, MinuteDriver]:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
+        raise ArgumentError(f"symbol={symbol!r} must be a non-empty string")
     if clock is not None and not isinstance(clock, VirtualClock):
         raise TypeError(f"clock={clock!r} must be a VirtualClock, or None for the wall clock")
     strategy = engine.strategies.get(strategy_name)

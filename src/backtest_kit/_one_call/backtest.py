@@ -38,7 +38,7 @@ def backtest(
     those of `bk.set_config`, on top of the present ones.
 
     It runs in an engine of its own: nothing has to be registered, and nothing is left behind. It
-    also works where an event loop is already running, as in a notebook::
+    also works where an event loop is already running, as in a notebook:
 
         result = bk.backtest("BTCUSDT-1m-2023.parquet", crossover, interval="5m")
 

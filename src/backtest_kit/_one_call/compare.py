@@ -41,7 +41,7 @@ def compare(
 
     `strategies` are those of `bk.grid`, or any mix of what `bk.backtest` takes; `metric`,
     `windows`, `executor` and `store` are those of a walk. With several symbols, each strategy runs
-    over all of them, by default over the time that all have. The rest is as in `bk.backtest`::
+    over all of them, by default over the time that all have. The rest is as in `bk.backtest`:
 
         ranking = bk.compare("BTCUSDT.parquet", bk.grid(crossover, fast=[10, 20], slow=[50, 100]))
 

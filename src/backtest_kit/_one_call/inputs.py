@@ -20,7 +20,7 @@ from backtest_kit._values.time import INTERVALS, iso, to_datetime, to_instant
 
 #: The name of the frame, and of an exchange that has none of its own.
 DATA: Final = "data"
-_PARQUET: Final = (".parquet", ".pq")
+_PARQUET: Final = (".parquet", ".pq", ".feather", ".arrow")
 
 
 def add_data(engine: Engine, data: object) -> ExchangeSchema:
@@ -121,7 +121,7 @@ def frame_of(
 
     Raises:
         RegistrationError: the exchange does not say what it has, or nothing is left of it.
-        ValueError, TypeError: an instant can't be read.
+        ArgumentError, TypeError: an instant can't be read.
     """
     first, last = range_of(exchange, symbols, start, end)
     if start is None:
@@ -149,7 +149,7 @@ def range_of(
 
     Raises:
         RegistrationError: the exchange does not say what it has, or nothing lies between.
-        ValueError, TypeError: an instant can't be read.
+        ArgumentError, TypeError: an instant can't be read.
     """
     ranges = [
         known

@@ -29,7 +29,7 @@ class Refusal(RiskEvent, frozen=True, kw_only=True):
 
 
 class RiskData(Tabular, frozen=True, kw_only=True):
-    """Answers of the risk profiles."""
+    """Answers of the risk profiles; `rejections` are the newest of each run, up to 1,000."""
 
     symbol: str
     strategy_name: str
@@ -50,12 +50,14 @@ def risk_data(records: Sequence[RunRecord]) -> RiskData:
         for record in records
         for event in record.rejections
     )
-    counts = Counter((event.risk_name, event.reason or "") for event in events)
+    counts: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        counts += record.refused
     return RiskData(
         symbol=", ".join(dict.fromkeys(record.symbol for record in records)),
         strategy_name=records[0].strategy_name,
         allowed=sum(record.risk_allowed for record in records),
-        rejected=len(events),
+        rejected=counts.total(),
         reasons=tuple(
             RefusalCount(risk_name=name, reason=reason, count=count)
             for (name, reason), count in counts.most_common()

@@ -13,10 +13,13 @@ from urllib.parse import quote
 
 import numpy as np
 
+from backtest_kit._values.text import for_markdown as plain
 from backtest_kit._values.time import iso
 
 #: File systems allow 255 bytes; a longer name ends in a hash of itself.
 _LONGEST_NAME: Final = 180
+
+__all__ = ["markdown_table", "minutes", "number", "plain", "price", "span", "write", "write_bytes"]
 
 Cell = str | int | float | None
 
@@ -62,15 +65,20 @@ def minutes(value: float | None) -> str:
     return " ".join(parts[:2]) or f"{value:.1f} min"
 
 
-def plain(text: str) -> str:
-    """Return text as one line of Markdown: no line break, and no HTML tag that would vanish."""
-    line = " ".join(text.split())
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", line.replace("\\", "\\\\"))
-
-
 def span(since: int, until: int) -> str:
     """Return a range of time given in milliseconds."""
     return f"{iso(since)} to {iso(until)}"
+
+
+def file_name(*parts: str) -> str:
+    """Return a name for a file from the names of what it is about.
+
+    Where one of them has the dash that stands between them, a digest keeps the names distinct.
+    """
+    name = "-".join(parts)
+    if not any("-" in part for part in parts):
+        return name
+    return f"{name}-{hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()}"
 
 
 def write(text: str, folder: str | Path, name: str) -> Path:

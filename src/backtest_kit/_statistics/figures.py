@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.schemas import METRICS
 from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE
@@ -253,10 +254,10 @@ def metric(statistics: Statistics, name: str) -> float | None:
     """Return one of `METRICS`, where it is a finite number.
 
     Raises:
-        ValueError: no such metric; the message lists them.
+        ArgumentError: no such metric; the message lists them.
     """
     if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
+        raise ArgumentError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
     value: float | None = getattr(statistics, name)
     return None if value is None else _finite(value)
 

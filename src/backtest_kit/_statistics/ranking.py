@@ -66,6 +66,8 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
 
     `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
     often the best strategy in one half of the time is below the median in the other.
+    `base_interval` is of the candles by which the runs stepped; "" where a report of an earlier
+    release does not say it.
     """
 
     walker_name: str
@@ -85,6 +87,7 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     verdict: Verdict
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
+    base_interval: str = ""
 
     def table(self) -> Table:
         """Return the ranking as columns, a row per strategy, best first."""
@@ -98,6 +101,7 @@ def rank(
     trials: Sequence[TrialResult],
     tried: int | None = None,
     timeline: range | None = None,
+    base_interval: str = "",
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
@@ -139,6 +143,7 @@ def rank(
             r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
         ),
         overfitting=_overfitting(r, closed, span),
+        base_interval=base_interval,
         walk_forward=None
         if schema.windows is None or timeline is None
         else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),

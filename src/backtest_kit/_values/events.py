@@ -6,8 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from backtest_kit._values.places import Place, place_of
 from backtest_kit._values.results import transition_id
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import Instant
 
 Mode = Literal["backtest", "live"]
 MetricType = Literal["backtest_total", "backtest_timeframe", "backtest_signal", "live_tick"]
@@ -74,7 +76,7 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
     level: int
     revenue_percent: float
     current_price: float
-    timestamp: int
+    timestamp: Instant
 
     @property
     def transition_id(self) -> str:
@@ -85,7 +87,8 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
 class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something raised; `where` says which part: a step, a callback, a listener, a whole run.
 
-    `when` is the instant of the step in milliseconds UTC, and `None` outside one.
+    `when` is the instant of the step in milliseconds UTC, and `None` outside one. `place` is the
+    user's line at which it arose (`file`, `line`, `code`), `None` where none of theirs was running.
     """
 
     where: str
@@ -95,3 +98,8 @@ class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):
     exchange_name: str | None = None
     mode: Mode | None = None
     when: int | None = None
+
+    @property
+    def place(self) -> Place | None:
+        """Where in the user's files it arose."""
+        return place_of(self.error)

@@ -6,7 +6,8 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
-from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.signal import SignalRow, signal_id
+from backtest_kit._values.time import Instant
 
 CloseReason = Literal["take_profit", "stop_loss", "time_expired", "end_of_data"]
 CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data"]
@@ -32,7 +33,7 @@ class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
     symbol: str
     strategy_name: str
     exchange_name: str
-    timestamp: int
+    timestamp: Instant
     current_price: float
 
     def to_json(self) -> str:
@@ -42,8 +43,11 @@ class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
 
 def transition_id(row: SignalRow, what: str) -> str:
     """Return the id of a transition: the same whenever, and however often, it is reported."""
-    place = f"{row.exchange_name}:{row.strategy_name}:{row.symbol}"
-    return f"{place}:{row.scheduled_at}:{what}"
+    place = f"{row.exchange_name}:{row.strategy_name}:{row.symbol}:{row.scheduled_at}"
+    # else release 0.1.0, which quoted no names, may have told of the signal
+    if row.id != place:
+        place = signal_id(row.exchange_name, row.strategy_name, row.symbol, row.scheduled_at)
+    return f"{place}:{what}"
 
 
 class _Transition(_Tick, frozen=True, kw_only=True):
@@ -95,7 +99,7 @@ class TickClosed(_Transition, frozen=True, kw_only=True, tag="closed"):
 
     action: ClassVar[Literal["closed"]] = "closed"
     close_reason: CloseReason
-    close_timestamp: int
+    close_timestamp: Instant
     pnl: ProfitLoss
     ambiguous: bool = False
 
@@ -105,7 +109,7 @@ class TickCancelled(_Transition, frozen=True, kw_only=True, tag="cancelled"):
 
     action: ClassVar[Literal["cancelled"]] = "cancelled"
     reason: CancelReason
-    close_timestamp: int
+    close_timestamp: Instant
 
 
 Tick = TickIdle | TickScheduled | TickWaiting | TickOpened | TickActive | TickClosed | TickCancelled

@@ -6,10 +6,12 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from backtest_kit._values.time import MINUTE
+from backtest_kit._values.time import MINUTE, Instant
 
 Position = Literal["long", "short"]
 POSITIONS: Final = ("long", "short")
+#: Of the id of a signal: exchange, strategy, symbol, instant.
+_PARTS: Final = 4
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,15 +47,23 @@ class SignalRow(msgspec.Struct, frozen=True, kw_only=True):
     price_take_profit: float
     price_stop_loss: float
     minute_estimated_time: Annotated[int, msgspec.Meta(ge=1)]
-    scheduled_at: int
-    pending_at: int | None = None
+    scheduled_at: Instant
+    pending_at: Instant | None = None
     note: str = ""
     price_limit: float | None = None
 
 
 def signal_id(exchange_name: str, strategy_name: str, symbol: str, when: int) -> str:
-    """Return the id of a signal that was proposed at `when` (ms) without one."""
-    return f"{exchange_name}:{strategy_name}:{symbol}:{when}"
+    """Return the id of a signal that was proposed at `when` (ms) without one.
+
+    A colon within a name is written `%3A`, so that no two names give the same id.
+    """
+    text = f"{exchange_name}:{strategy_name}:{symbol}:{when}"
+    if text.count(":") > _PARTS - 1 or "%" in text:
+        names = (exchange_name, strategy_name, symbol)
+        quoted = (name.replace("%", "%25").replace(":", "%3A") for name in names)
+        return ":".join((*quoted, str(when)))
+    return text
 
 
 def expires_at(row: SignalRow) -> int:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.time import iso
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Table:
     is none; pandas, polars and Parquet get them as datetimes in UTC.
 
     Raises:
-        ValueError: columns differ in length.
+        ArgumentError: columns differ in length.
     """
 
     __slots__ = ("_columns", "times", "title")
@@ -41,7 +42,7 @@ class Table:
         self._columns = {name: np.asarray(values) for name, values in columns.items()}
         lengths = {name: len(column) for name, column in self._columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns differ in length: {lengths}")
+            raise ArgumentError(f"columns differ in length: {lengths}")
         for column in self._columns.values():
             column.flags.writeable = False
         self.times = times

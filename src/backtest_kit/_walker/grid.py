@@ -24,7 +24,7 @@ def grid(
     `None` to leave a combination out. Each name is that of the factory (or of the schema) with the
     parameters: `crossover(fast=10, slow=50)`. The last parameter varies fastest. Either all are
     registered or, after an error, none. A second grid of the same factory (a notebook's cell that
-    is run again) replaces what the first has registered under the same names::
+    is run again) replaces what the first has registered under the same names:
 
         names = bk.grid(crossover, fast=[10, 20], slow=range(50, 200, 10))
         bk.add_walker(walker_name="w", strategies=names, exchange_name=..., frame_name=...)

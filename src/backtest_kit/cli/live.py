@@ -21,10 +21,13 @@ from backtest_kit.cli.options import (
     calendar_option,
     exchange_option,
     output_option,
+    reading_options,
     settings_option,
     strategies_option,
+    traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
+from backtest_kit.exchanges._layout import Layout
 
 #: What ccxt calls a key, and the end of the variable that it is read from.
 _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid": "UID"}
@@ -49,11 +52,13 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
     help="Run over recorded candles (Parquet, CSV); the state is kept apart.",
 )
 @calendar_option
+@reading_options
 @click.option("--speed", default="1000x", show_default=True, help="Of a replay; or: max.")
 @click.option("--from", "start", help="Begin the replay here (ISO 8601; without a zone: UTC).")
 @click.option("--to", "end", help="End the replay here, included.")
 @settings_option("step_delay_ms=1000")
 @output_option("reports")
+@traceback_option
 @click.option("--json", "as_json", is_flag=True, help="Print each transition as a line of JSON.")
 def live(
     file: Path,
@@ -64,11 +69,13 @@ def live(
     paper: bool,
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     speed: str,
     start: str | None,
     end: str | None,
     settings: tuple[str, ...],
     output: Path,
+    tracebacks: bool,
     as_json: bool,
 ) -> int:
     """Run the strategies that FILE registers, every minute, until it is stopped.
@@ -92,7 +99,7 @@ def live(
     with Engine() as engine:
         rehearsal = paper or source is not None
         engine.set_config(paper=rehearsal)
-        load(file)
+        load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
         state = state_dir or Path(engine.config.state_dir)
         if rehearsal:
@@ -102,7 +109,7 @@ def live(
         engine.set_config(state_dir=str(state), paper=rehearsal)
         secrets = {} if paper else _keys(exchange_name)
         exchange = choose_exchange(
-            engine, exchange_name, source, calendar, option="--replay", **secrets
+            engine, exchange_name, source, calendar, given, option="--replay", **secrets
         )
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs = []

@@ -6,14 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
 from rich.live import Live as LiveDisplay
 
 from backtest_kit._engine.engine import Engine
@@ -22,13 +21,14 @@ from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live
 from backtest_kit._reports.live import live_data, live_report
-from backtest_kit._reports.table import write, write_bytes
+from backtest_kit._reports.table import file_name, write, write_bytes
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import Tick, TickActive, TickIdle, TickWaiting
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.live_table import OTHER_LINES, LiveTable, transition_line
+from backtest_kit.cli.terminal import Console
 
 #: Seconds between two renderings of the table.
 _REFRESH: Final = 0.5
@@ -52,7 +52,7 @@ def run_session(
         if not record.until:
             continue  # it could not begin
         data = live_data(record)
-        name = "-".join((data.symbol, data.strategy_name, data.exchange_name))
+        name = file_name(data.symbol, data.strategy_name, data.exchange_name)
         write_bytes(msgspec.json.encode(data), output / "live", name, ".json")
         path = write(live_report(data), output / "live", name)
         if not as_json:
@@ -154,6 +154,9 @@ class _Session:
             _say("stopped: nothing is open")
         elif self._recorded:
             _say("the replay has ended")
+            if any(record.always_raised for record in self.records()):
+                _say("a strategy raised at every call; its report says where")
+                return FAILED
         return 0
 
     def _on_signal(self, number: int) -> None:
@@ -226,6 +229,7 @@ class _Session:
             yield lambda: display.update(render(), refresh=True)
 
     def _health(self) -> None:
+        self._table.done = replayed(self._jobs, self.records())
         for record in self.records():
             kinds = [*record.error_kinds.values()]
             self._table.feed(
@@ -237,6 +241,19 @@ class _Session:
                 errors=record.error_count,
                 last_error=kinds[-1].message if kinds else None,
             )
+
+
+def replayed(jobs: Sequence[Job], records: Sequence[RunRecord]) -> float | None:
+    """Return how much of the recorded time the runs have been through, 0 to 1."""
+    until = {(record.symbol, record.strategy_name): record.until for record in records}
+    whole = done = 0
+    for job in jobs:
+        if job.clock is None:
+            return None
+        start, end = job.clock.start, job.clock.end
+        whole += end - start
+        done += max(until.get((job.symbol, job.strategy_name), 0) - start, 0)
+    return min(done / whole, 1.0) if whole else None
 
 
 @contextmanager

@@ -13,13 +13,12 @@ import numpy as np
 from backtest_kit._catalog.layout import SeriesKey, month_of, months
 from backtest_kit._catalog.spans import Span, union
 from backtest_kit._values.candle_rules import check_series
-from backtest_kit._values.candles import Candles
+from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError, BadCandlesError, FetchError
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit.data._source import Answer
-from backtest_kit.exchanges._recorded import concatenate
 
 ARCHIVE: Final = "https://data.binance.vision"
 _DAY: Final = INTERVALS["1d"]

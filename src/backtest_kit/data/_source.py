@@ -9,13 +9,12 @@ from backtest_kit._catalog.layout import SeriesKey, months
 from backtest_kit._catalog.spans import Span
 from backtest_kit._data.fetch import Cooldown, Fetch
 from backtest_kit._engine.task import close_exchange
-from backtest_kit._values.candles import Candles
+from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import DataError
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, MINUTE, iso
-from backtest_kit.exchanges._recorded import concatenate
 
 #: Pages of a venue that are written together.
 _PAGES: Final = 10

@@ -11,11 +11,11 @@ import numpy as np
 
 from backtest_kit._catalog.catalog import Catalog
 from backtest_kit._catalog.layout import Month, SeriesKey, months
-from backtest_kit._values.candles import Candles
+from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.content import ContentHash
 from backtest_kit._values.errors import DataRangeError, RegistrationError, did_you_mean
 from backtest_kit._values.time import INTERVALS
-from backtest_kit.exchanges._recorded import Recording, Series, concatenate
+from backtest_kit.exchanges._recorded import Recording, Series
 
 #: Decoded months that a series keeps in memory: a year of minutes takes 25 MB.
 KEPT_MONTHS: Final = 14
