@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 
 import numpy as np
 import pytest
@@ -130,17 +132,95 @@ faults = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(faults, st.integers(600, 1000))
 def test_faults_that_pass_leave_no_trace(tmp_path_factory, struck, most):
     folder = tmp_path_factory.mktemp("catalog")
-    with venue(get_candles_retry_count=6) as server:
+    with venue(get_candles_retry_count=12) as server:
         server.most = most  # shorter pages than were asked for
         for kind, times, _ in struck:
             server.fault(FAULTS[kind], times=times)
-        found = fetch(server, folder)
+        since = BEGIN + 3 * DAY + DAY // 2  # over the border of the months, and the outage
+        found = fetch(server, folder, start=since)
     assert found.whole, found.series[0].problems
-    assert stored(folder) == CLOSED
+    assert stored(folder) == [row for row in CLOSED if row[0] >= since]
+
+
+@pytest.mark.parametrize("gone", [0, 400, -1])
+def test_a_page_that_is_one_candle_short_is_asked_for_again(gone, tmp_path):
+    def short(server, handler, query):
+        page = server.klines(query)
+        del page[gone]
+        server.answer(handler, page)
+
+    with venue() as server:
+        server.fault(short, times=1)
+        found = fetch(server, tmp_path, start=BEGIN + 3 * DAY)
+        pages = [query for _, query in server.asked if query["interval"] == "1m"]
+    assert found.whole
+    assert stored(tmp_path) == [row for row in CLOSED if row[0] >= BEGIN + 3 * DAY]
+    assert len(pages) < 25  # not everything is asked for twice
+
+
+def test_a_venue_that_stays_down_is_given_up(tmp_path):
+    with venue(get_candles_retry_count=1) as server:
+        server.fault(status(503))
+        found = fetch(server, tmp_path, start=BEGIN - 3650 * DAY)
+        assert len(server.asked) < 10
+    (problem,) = found.series[0].problems
+    assert "503" in problem.message
+    assert problem.since == BEGIN - 3650 * DAY
+    assert stored(tmp_path) == []
+
+
+def test_a_symbol_that_the_venue_does_not_know_is_asked_for_once(tmp_path):
+    with venue() as server:
+        found = bk.data.download(
+            server.exchange("binance"),
+            "NO/USDT",
+            start="2014-01-01",
+            catalog=tmp_path,
+            source="venue",
+        )
+        assert not server.asked
+    assert "NO/USDT" in found.series[0].problems[0].message
+
+
+def test_a_damaged_file_is_a_problem_of_its_series(tmp_path):
+    with venue() as server:
+        both = ["BTC/USDT", "ETH/USDT"]
+        exchange = server.exchange("binance")
+        more = {"catalog": tmp_path, "source": "venue"}
+        bk.data.download(exchange, both, start=to_datetime(BEGIN + 7 * DAY), **more)
+        (path,) = (tmp_path / KEY.folder).glob("*.parquet")
+        path.write_bytes(path.read_bytes()[:-5])
+        found = bk.data.download(exchange, both, start=to_datetime(BEGIN + 6 * DAY), **more)
+    one, other = found.series
+    assert path.name in one.problems[0].message
+    assert not other.problems
+    assert other.rows
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(tmp_path, monkeypatch):
+    with venue() as server:
+        fetch(server, tmp_path, end=BEGIN + 3 * DAY)
+        before = files(tmp_path)
+        write = os.write
+
+        def full(handle, content):
+            if len(content) > 1:  # the lock is no file of the catalog
+                write(handle, content[: len(content) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(handle, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("backtest_kit._catalog.catalog.os.write", full)
+            with pytest.raises(OSError, match="No space left"):
+                fetch(server, tmp_path)
+        assert files(tmp_path) == before
+        assert not [*tmp_path.rglob("*.tmp")]
+        assert fetch(server, tmp_path).whole
+    assert stored(tmp_path) == CLOSED
 
 
 def test_what_could_not_be_had_is_told_and_the_rest_is_there(tmp_path):

@@ -22,6 +22,8 @@ from backtest_kit._values.errors import BadCandlesError, RegistrationError
 
 #: In the metadata of each Parquet file: what a merge has to know, written with it in one go.
 _META: Final = b"backtest-kit"
+#: How the names of files end that are being written.
+_UNFINISHED: Final = ".tmp"
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -117,7 +119,7 @@ class Catalog:
         passport = passport_of(key, month, data, source, now)
         self._replace(self._path(key, month.file), _parquet(data))
         text = msgspec.json.format(msgspec.json.encode(passport), indent=1)
-        self._replace(self._path(key, month.passport), text)
+        self._replace(self._path(key, month.passport), text, durable=False)
         return passport
 
     def passport(self, key: SeriesKey, month: Month) -> Passport | None:
@@ -150,6 +152,12 @@ class Catalog:
         """Open the Parquet file of a month, to be read in parts; raises OSError."""
         return self._fs.open_input_file(self._path(key, month.file))
 
+    def sweep(self) -> None:
+        """Remove what writers that were killed have left; raises OSError. Nobody else may write."""
+        if self._local:
+            for left in Path(self._root).rglob(f".*{_UNFINISHED}"):
+                left.unlink(missing_ok=True)
+
     def _path(self, key: SeriesKey, name: str) -> str:
         return f"{self._root}/{key.folder}/{name}"
 
@@ -168,8 +176,11 @@ class Catalog:
         infos = self._fs.get_file_info(chosen)
         return [i for i in infos if i.is_file and month_of_file(i.base_name) is not None]
 
-    def _replace(self, path: str, content: bytes) -> None:
-        """Write a file whole: a reader, and a machine that fails, find the old or the new one."""
+    def _replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Write a file whole: a reader, and a machine that fails, find the old or the new one.
+
+        One that is not `durable` may be damaged when the machine fails.
+        """
         if not self._local:
             self._fs.create_dir(path.rpartition("/")[0], recursive=True)
             with self._fs.open_output_stream(path) as stream:
@@ -177,19 +188,23 @@ class Catalog:
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=_UNFINISHED)
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
+            try:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                if durable:
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
             temporary.chmod(0o644)
-            temporary.replace(target)
+            os.replace(temporary, target)  # noqa: PTH105 - the same calls as the state's files
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if os.name == "posix":
+        if durable and os.name == "posix":
             folder = os.open(target.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)

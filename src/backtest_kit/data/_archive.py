@@ -16,11 +16,19 @@ from backtest_kit._values.candle_rules import check_series
 from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import BacktestKitError, BadCandlesError, FetchError
+from backtest_kit._values.errors import (
+    BacktestKitError,
+    BadCandlesError,
+    DataRangeError,
+    ExchangeRefusedError,
+    FetchError,
+)
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit.data._source import Answer
 
 ARCHIVE: Final = "https://data.binance.vision"
+#: The venues, by their names in ccxt, whose candles it has.
+VENUES: Final = ("binance", "binanceusdm", "binancecoinm")
 _DAY: Final = INTERVALS["1d"]
 #: The file of a month comes some days after its end; until then there are those of its days.
 _PUBLISHED: Final = 40 * _DAY
@@ -62,7 +70,9 @@ class Archive:
         """Return the candles of a month, or of days.
 
         Raises:
-            FetchError: there is no such file, or it can't be had.
+            DataRangeError: there is no such file.
+            ExchangeRefusedError: the archive has no such market.
+            FetchError: it can't be had.
             BadCandlesError: it is damaged at every try, or breaks a rule of the data.
         """
         since, until = chunk
@@ -72,7 +82,7 @@ class Archive:
             if candles is not None:
                 return Answer(candles, (chunk,))
             if self._clock().wall_ms() - until > _PUBLISHED:
-                raise FetchError(f"the archive has no file of {key} for {month}")
+                raise DataRangeError(f"the archive has no file of {key} for {month}")
         days: list[tuple[Span, Candles]] = []
         for begin in range(since, until, _DAY):
             span = (begin, begin + _DAY)
@@ -80,7 +90,7 @@ class Archive:
             if candles is not None:
                 days.append((span, candles))
         if not days:
-            raise FetchError(f"the archive has no files of {key} for the days of {month} yet")
+            raise DataRangeError(f"the archive has no files of {key} for the days of {month} yet")
         return Answer(concatenate(c for _, c in days), tuple(union(span for span, _ in days)))
 
     async def close(self) -> None:
@@ -151,7 +161,7 @@ def _place(key: SeriesKey) -> tuple[str, str]:
     """Return the folder and the name of a symbol in the archive.
 
     Raises:
-        FetchError: the archive has no such kind of market.
+        ExchangeRefusedError: the archive has no such kind of market.
     """
     pair, _, settled = key.symbol.partition(":")
     base, slash, quoted = pair.partition("/")
@@ -161,7 +171,7 @@ def _place(key: SeriesKey) -> tuple[str, str]:
         return "futures/um", f"{base}{quoted}"
     if slash and settled == base:
         return "futures/cm", f"{base}{quoted}_PERP"
-    raise FetchError(f"the archive has no candles of {key.symbol!r}")
+    raise ExchangeRefusedError(f"the archive has no candles of {key.symbol!r}")
 
 
 def _candles(content: bytes, checksum: bytes | None, key: SeriesKey, span: Span) -> Candles:

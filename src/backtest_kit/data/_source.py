@@ -59,13 +59,15 @@ class Venue:
         self._config = config
         self._clock = clock
         self._cooldown = Cooldown(clock)
+        self._listings: dict[str, int] = {}
 
     async def chunks(self, key: SeriesKey, wanted: Span) -> list[Span]:
         """Return some pages at a time, cut at the borders of months."""
         since, until = wanted
         listed = await self._listed(key, since, until)
+        self._listings[key.symbol] = listed
         found = [] if listed == since else [(since, listed)]
-        length = self._fetch(key).size * _PAGES * key.step
+        length = self._fetch(key.symbol, key.interval).size * _PAGES * key.step
         for month in months(listed, until) if listed < until else []:
             begin, end = max(month.first, listed), min(month.end, until)
             found += [(at, min(at + length, end)) for at in range(begin, end, length)]
@@ -74,9 +76,12 @@ class Venue:
     async def read(self, key: SeriesKey, chunk: Span) -> Answer:
         """Return the candles of a chunk, as far as they have closed and settled."""
         since, until = chunk
-        pages = await self._fetch(key).pages(since, until)
-        candles = concatenate(pages)
+        if until <= self._listings.get(key.symbol, since):
+            return Answer(concatenate([]), (chunk,))
+        fetch = self._fetch(key.symbol, key.interval)
+        pages = await fetch.pages(since, until)
         settled = (self._clock().wall_ms() - _SETTLED) // key.step * key.step
+        candles = await _complete(fetch, concatenate(pages), since, min(until, settled))
         newest = int(candles.timestamp[-1]) + key.step if len(candles) else since
         return Answer(candles, ((since, min(until, max(settled, newest))),))
 
@@ -84,21 +89,13 @@ class Venue:
         """Return where the candles begin, by those of days: years before are not asked for."""
         if until - since < 3 * _DAY or key.step >= _DAY or not self._has("1d", key.symbol):
             return since
-        days = Fetch(
-            self._exchange,
-            key.symbol,
-            "1d",
-            self._config,
-            self._cooldown,
-            self._report,
-            self._clock,
-        )
-        begin = since // _DAY * _DAY
-        for at in range(begin, until, days.size * _DAY):
-            pages = await days.pages(at, min(at + days.size * _DAY, until // _DAY * _DAY))
-            if pages:
-                return max(since, int(pages[0].timestamp[0]))
-        return max(since, until // _DAY * _DAY)  # today has no day yet
+        days = self._fetch(key.symbol, "1d")
+        begin, end = since // _DAY * _DAY, until // _DAY * _DAY  # today has no day yet
+        for at in range(begin, end, days.size * _DAY):
+            pages = await days.pages(at, min(at + days.size * _DAY, end))
+            if pages:  # one day earlier, lest the page was one short
+                return max(since, int(pages[0].timestamp[0]) - _DAY)
+        return max(since, end)
 
     async def close(self) -> None:
         """Close the exchange's connections."""
@@ -109,11 +106,11 @@ class Venue:
         names = known(symbol) if callable(known) else known
         return names is None or interval in names
 
-    def _fetch(self, key: SeriesKey) -> Fetch:
+    def _fetch(self, symbol: str, interval: str) -> Fetch:
         return Fetch(
             self._exchange,
-            key.symbol,
-            key.interval,
+            symbol,
+            interval,
             self._config,
             self._cooldown,
             self._report,
@@ -122,6 +119,22 @@ class Venue:
 
     def _report(self, where: str, error: Exception) -> None:
         raise error  # there are no callbacks
+
+
+async def _complete(fetch: Fetch, candles: Candles, since: int, until: int) -> Candles:
+    """Ask once more for each page that has candles, but not all: it may have been cut short."""
+    length = fetch.size * fetch.step
+    parts: list[Candles] = []
+    for begin in range(since, until, length):
+        end = min(begin + length, until)
+        i, j = candles.timestamp.searchsorted((begin, end))
+        page = candles[int(i) : int(j)]
+        if 0 < len(page) < (end - begin) // fetch.step:
+            again = concatenate(await fetch.pages(begin, end))
+            page = again if len(again) > len(page) else page
+        parts.append(page)
+    rest = int(candles.timestamp.searchsorted(max(since, until)))
+    return concatenate([*parts, candles[rest:]])
 
 
 def not_in_the_future(name: str, when: int, now: int) -> None:
