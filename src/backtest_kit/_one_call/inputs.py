@@ -17,6 +17,7 @@ from backtest_kit._engine.register import ReadyExchange, add_exchange
 from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import INTERVALS, iso, to_datetime, to_instant
+from backtest_kit.exchanges._catalog import is_catalog
 
 #: The name of the frame, and of an exchange that has none of its own.
 DATA: Final = "data"
@@ -34,6 +35,9 @@ def add_data(engine: Engine, data: object) -> ExchangeSchema:
         add_exchange(data)
     elif isinstance(data, str | os.PathLike):
         path = Path(data)
+        if is_catalog(data):
+            add_exchange(exchanges.CatalogExchange(data))
+            return engine.exchanges.list()[-1]
         if not path.exists():
             raise RegistrationError(f"data={str(data)!r} does not exist (looked in {Path.cwd()})")
         inside = [path.name] if path.is_file() else [p.name for p in path.iterdir()]

@@ -1,4 +1,4 @@
-"""`backtest-kit data`: check, repair and import files of candles."""
+"""`backtest-kit data`: candles in a catalog and in files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from backtest_kit._reports.data_check import DataReport, convert, inspect
 from backtest_kit._reports.data_repair import repair, time_text
 from backtest_kit._reports.table import number
 from backtest_kit._values.time import INTERVALS, iso
+from backtest_kit.cli.catalog import download, export_, list_, update
 from backtest_kit.cli.options import calendar_option, reading_options
 from backtest_kit.cli.terminal import wide_console
 from backtest_kit.exchanges._layout import Layout
@@ -24,7 +25,11 @@ _SHOWN_CHANGES = 20
 
 @click.group()
 def data() -> None:
-    """Check, repair and import files of candles."""
+    """Download candles into a catalog; check, repair and import files of them."""
+
+
+for command in (download, update, list_, export_):
+    data.add_command(command)
 
 
 @data.command()

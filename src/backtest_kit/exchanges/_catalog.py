@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,12 @@ from backtest_kit.exchanges._recorded import Recording, Series
 
 #: Decoded months that a series keeps in memory: a year of minutes takes 25 MB.
 KEPT_MONTHS: Final = 14
+
+
+def is_catalog(address: str | os.PathLike[str]) -> bool:
+    """Say whether candles are in a catalog there: a folder of exchanges, or any URI."""
+    text = os.fspath(address)
+    return "://" in text or any(path.is_dir() for path in Path(text).glob("exchange=*"))
 
 
 class CatalogExchange(Recording):
