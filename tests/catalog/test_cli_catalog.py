@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,20 @@ def test_every_command_reads_a_catalog(filled):
         folder / "data", lambda symbol, when: None, symbol="BTC/USDT", interval="5m"
     )
     assert found is not None
+
+
+def test_a_catalog_is_checked(filled):
+    folder, _ = filled
+    done = run_here("data", "check", "data", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    found = json.loads(run_here("data", "check", "data", "--json", cwd=folder).stdout)
+    assert [(report["rows"], report["missing"]) for report in found] == [(ROUND, 0)] * 2
+    damaged = shutil.copytree(folder / "data", folder / "damaged")
+    path = next(damaged.rglob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+    done = run_here("data", "check", "damaged", cwd=folder)
+    assert done.returncode == 1
+    assert "can't be read as Parquet" in done.stdout
 
 
 DRIVER = """

@@ -144,6 +144,11 @@ class Catalog:
         source, at = (kept.source, kept.downloaded_at) if kept is not None else ("unknown", 0)
         return passport_of(key, month, data, source, at)
 
+    def has_candles(self, key: SeriesKey) -> bool:
+        """Say whether a series has any candle; raises as `read`."""
+        passports = (self.passport(key, month) for month in self.months(key))
+        return any(passport is not None and passport.rows for passport in passports)
+
     def size(self, key: SeriesKey) -> int:
         """Return the bytes of a series' candles; raises OSError."""
         return sum(info.size or 0 for info in self._infos(key.folder))

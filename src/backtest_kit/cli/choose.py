@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from backtest_kit import exchanges
 from backtest_kit._data.base import run_config
@@ -72,6 +73,16 @@ def choose_exchange(
     if name not in {exchange.name for exchange in registered}:
         add_exchange(exchanges.CcxtExchange(name, **keys))
     return engine.exchanges.get(name)
+
+
+def add_cached(
+    engine: Engine, exchange: ExchangeSchema, catalog: str, *, record: bool
+) -> ExchangeSchema:
+    """Put a catalog in front of a registered exchange, and return what is registered now."""
+    cached = exchanges.CachedExchange(exchange, catalog, record=record)
+    functions = {"get_candles": cached.get_candles, "close": cached.close}
+    add_exchange(msgspec.structs.replace(exchange, **functions), replace=True)
+    return engine.exchanges.get(exchange.name)
 
 
 def source_notes(exchange: ExchangeSchema, symbol: str) -> tuple[str, ...]:

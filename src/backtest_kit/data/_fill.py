@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Final, Literal
 
-import filelock
 import msgspec
 
 from backtest_kit._catalog.catalog import Catalog
 from backtest_kit._catalog.layout import SeriesKey, months
-from backtest_kit._catalog.month import MonthData, Revision, merged
+from backtest_kit._catalog.month import Revision
 from backtest_kit._catalog.spans import Span, missing, union, within
+from backtest_kit._catalog.writing import alone, write_answer
 from backtest_kit._engine.engine import Engine, current_engine
 from backtest_kit._engine.task import run_blocking
-from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import (
     DataError,
     DataRangeError,
@@ -214,58 +212,6 @@ def _covered(catalog: Catalog, job: Job) -> list[Span]:
     return union(found)
 
 
-def write_answer(
-    catalog: Catalog,
-    key: SeriesKey,
-    candles: Candles,
-    covered: Sequence[Span],
-    source: str,
-    now: int,
-) -> int:
-    """Merge an answer into its months, each written whole; return how many candles are new.
-
-    `covered` are the spans for which `candles` are all there are, `now` is in milliseconds.
-
-    Raises:
-        BadCandlesError: a file of the catalog is damaged.
-        OSError: it can't be read or written.
-    """
-    added = 0
-    for span in covered:
-        for month in months(*span):
-            begin, end = max(span[0], month.first), min(span[1], month.end)
-            i, j = candles.timestamp.searchsorted((begin, end))
-            old: MonthData = catalog.read(key, month)
-            new = merged(old, candles[int(i) : int(j)], (begin, end))
-            catalog.write(key, month, new, source, now)
-            added += len(new.candles) - len(old.candles)
-    return added
-
-
 def _revisions(catalog: Catalog, key: SeriesKey) -> tuple[Revision, ...]:
     passports = (catalog.passport(key, month) for month in catalog.months(key))
     return tuple(revision for passport in passports if passport for revision in passport.revisions)
-
-
-@contextmanager
-def alone(catalog: Catalog) -> Iterator[None]:
-    """Hold the catalog's lock, where it is on a disk.
-
-    Raises:
-        RegistrationError: another download has it.
-        OSError: the folder can't be made or written.
-    """
-    if "://" in catalog.absolute:
-        yield
-        return
-    root = Path(catalog.absolute)
-    root.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(root / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            catalog.sweep()
-            yield
-    except filelock.Timeout:
-        raise RegistrationError(
-            f"another download is at work in {root}: wait for it, or choose another catalog"
-        ) from None

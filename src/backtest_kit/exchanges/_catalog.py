@@ -6,16 +6,17 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from backtest_kit._catalog.catalog import Catalog
 from backtest_kit._catalog.layout import Month, SeriesKey, months
+from backtest_kit._catalog.spans import missing
 from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.content import ContentHash
 from backtest_kit._values.errors import DataRangeError, RegistrationError, did_you_mean
-from backtest_kit._values.time import INTERVALS
+from backtest_kit._values.time import INTERVALS, interval_ms
 from backtest_kit.exchanges._recorded import Recording, Series
 
 #: Decoded months that a series keeps in memory: a year of minutes takes 25 MB.
@@ -31,8 +32,9 @@ def is_catalog(address: str | os.PathLike[str]) -> bool:
 class CatalogExchange(Recording):
     """Candles that `data download` has put into a catalog, a folder or a URI (`s3://...`).
 
-    `exchange` is the venue in the catalog; by default the only one. Of several intervals of a
-    symbol the finest is taken. `calendar` is that of `ExchangeSchema`.
+    `exchange` is the venue in the catalog; by default the only one. Where a symbol has several
+    intervals, candles of one of them are its own where it covers what is asked for, and all others
+    are made of the finest. `calendar` is that of `ExchangeSchema`.
 
     Raises:
         RegistrationError: there is no such venue, or there are several.
@@ -63,6 +65,10 @@ class CatalogExchange(Recording):
         super().__init__(exchange_name or exchange, calendar)
         self.address = catalog.absolute
         self._venue = exchange
+        self._own: dict[SeriesKey, CatalogSeries | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_own": {}}
 
     def open(self, symbol: str) -> Series:
         """Return the candles of a symbol."""
@@ -76,6 +82,19 @@ class CatalogExchange(Recording):
                 f"{did_you_mean(symbol, symbols)}"
             )
         return CatalogSeries(catalog, min(own, key=lambda key: INTERVALS[key.interval]))
+
+    async def get_candles(self, symbol: str, interval: str, since: int, limit: int) -> Candles:
+        """Return the candles of `interval` with open times in the `limit` steps from `since`."""
+        step, finest = interval_ms(interval), self.series(symbol)
+        if step != finest.step:
+            key, until = SeriesKey(self._venue, symbol, interval), since + limit * step
+            if key not in self._own:
+                catalog = Catalog(self.address)
+                self._own[key] = CatalogSeries(catalog, key) if catalog.has_candles(key) else None
+            own = self._own[key]
+            if own is not None and own.covers(since, until):
+                return own.read(since, until)
+        return await super().get_candles(symbol, interval, since, limit)
 
     def content_digest(self) -> str:
         """Return a digest of all candles of the venue; raises OSError."""
@@ -113,6 +132,16 @@ class CatalogSeries:
                 begin, end = np.searchsorted(candles.timestamp, (since, until))
                 parts.append(candles[int(begin) : int(end)])
         return concatenate(parts)
+
+    def covers(self, since: int, until: int) -> bool:
+        """Say whether the source has told all there is in [since, until)."""
+        known = (
+            span
+            for month in months(since, until)
+            if month in self._months
+            for span in self._catalog.covered(self._key, month)
+        )
+        return not missing(known, since, until)
 
     def _edge(self, order: Sequence[Month]) -> tuple[int, int]:
         """Return the range of the first month in this order that has candles."""
