@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from backtest_kit import exchanges
+from backtest_kit import data, exchanges
 from backtest_kit._arrays.signals import Signals, trailing_mean
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.ambient import (
@@ -269,6 +269,7 @@ __all__ = [
     "backtest",
     "candles",
     "compare",
+    "data",
     "differences",
     "exchange",
     "exchanges",

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._reports.data_check import inspect, read_file
+from backtest_kit._reports.data_check import inspect
 from backtest_kit._reports.data_repair import repair
+from backtest_kit.exchanges._parts import read_file
 from command import kept, one_line, run_here
 from markets import MINUTE, START, market
 
