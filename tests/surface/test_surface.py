@@ -168,7 +168,8 @@ def test_the_core_does_no_io():
 def test_heavy_libraries_are_imported_only_when_used():
     code = (
         "import sys, backtest_kit; "
-        "heavy = {'pyarrow', 'pandas', 'polars', 'ccxt', 'rich', 'click', 'numba'}; "
+        "heavy = {'pyarrow', 'pandas', 'polars', 'ccxt', 'rich', 'click', 'numba', 'bokeh', "
+        "'backtest_kit._pages.page'}; "
         "print(*heavy & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

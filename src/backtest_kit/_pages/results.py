@@ -1,4 +1,7 @@
-"""Results that show themselves: what runs return, with `plot` and `report`."""
+"""Results that show themselves: what runs return, with `plot` and `report`.
+
+What draws is imported when something is drawn: most runs draw nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,6 @@ import msgspec
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.task import close_exchange, run_blocking
-from backtest_kit._pages.backtest_page import backtest_page
-from backtest_kit._pages.figure import backtest_figure, live_figure, walk_figure
-from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import Market, market_of, sensitivity_of
-from backtest_kit._pages.page import require_bokeh, write_page
-from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._reports.live import LiveData
 from backtest_kit._reports.walker import conclusion
@@ -30,6 +27,8 @@ from backtest_kit._values.schemas import ExchangeSchema
 if TYPE_CHECKING:
     from bokeh.models import Column
     from bokeh.plotting import figure as Figure  # noqa: N812 - it is a class
+
+    from backtest_kit._pages.market import Market
 
 
 class _Source(NamedTuple):
@@ -50,6 +49,9 @@ class BacktestResult(BacktestData, frozen=True, kw_only=True, dict=True):
         Raises:
             BacktestKitError: Bokeh is missing (the extra `report`).
         """
+        from backtest_kit._pages.figure import backtest_figure
+        from backtest_kit._pages.page import require_bokeh
+
         require_bokeh()
         market = self._market()
         return backtest_figure(self, None if market is None else market.candles)
@@ -61,18 +63,24 @@ class BacktestResult(BacktestData, frozen=True, kw_only=True, dict=True):
             BacktestKitError: Bokeh is missing (the extra `report`).
             OSError: the file can't be written.
         """
+        from backtest_kit._pages.backtest_page import backtest_page
+        from backtest_kit._pages.market import sensitivity_of
+        from backtest_kit._pages.page import require_bokeh, write_page
+
         require_bokeh()
-        return write_page(self._page(self._market()), path)
+        market = self._market()
+        candles = None if market is None else market.candles
+        return write_page(backtest_page(self, candles, sensitivity_of(self, market)), path)
 
     def sensitivity(self) -> Sensitivity:
         """Return what the profit depends on: costs, delays, ambiguous candles, the best trades."""
+        from backtest_kit._pages.market import sensitivity_of
+
         return sensitivity_of(self, self._market())
 
-    def _page(self, market: Market | None) -> str:
-        candles = None if market is None else market.candles
-        return backtest_page(self, candles, sensitivity_of(self, market))
-
     def _market(self) -> Market | None:
+        from backtest_kit._pages.market import market_of
+
         source: _Source | None = self.__dict__.get("source")
         if source is None:
             return None
@@ -110,6 +118,8 @@ class WalkResult(WalkerData, frozen=True, kw_only=True, dict=True):
         Raises:
             BacktestKitError: Bokeh is missing (the extra `report`).
         """
+        from backtest_kit._pages.figure import walk_figure
+
         return walk_figure(self, self.trials_kept)
 
     def report(self, path: str | Path) -> Path:
@@ -119,6 +129,9 @@ class WalkResult(WalkerData, frozen=True, kw_only=True, dict=True):
             BacktestKitError: Bokeh is missing (the extra `report`).
             OSError: the file can't be written.
         """
+        from backtest_kit._pages.page import write_page
+        from backtest_kit._pages.walk_page import walk_page
+
         return write_page(walk_page(self, self.trials_kept), path)
 
     def plateau(self) -> Plateau | None:
@@ -146,6 +159,8 @@ class LiveResult(LiveData, frozen=True, kw_only=True):
         Raises:
             BacktestKitError: Bokeh is missing (the extra `report`).
         """
+        from backtest_kit._pages.figure import live_figure
+
         return live_figure([self])
 
     def report(self, path: str | Path) -> Path:
@@ -155,6 +170,9 @@ class LiveResult(LiveData, frozen=True, kw_only=True):
             BacktestKitError: Bokeh is missing (the extra `report`).
             OSError: the file can't be written.
         """
+        from backtest_kit._pages.live_page import live_page
+        from backtest_kit._pages.page import write_page
+
         return write_page(live_page([self]), path)
 
 
