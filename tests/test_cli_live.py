@@ -5,9 +5,12 @@ import json
 import os
 import select
 import signal
+import socket
 import struct
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -316,3 +319,85 @@ def test_mistakes_are_one_clear_line(place):
     one_line(here("report", "x.csv", "--symbol", "X"), "are for: report live")
     (place / "state").write_text("mine")
     one_line(live("--replay", "x.csv"), "state/replay", code=1)
+
+
+CHATTY = (
+    SYNTHETIC
+    + """
+@bk.strategy("chatty", interval="1m")
+def chatty(symbol, when):
+    print("thinking " * 20_000, flush=True)
+"""
+)
+
+
+@posix
+@pytest.mark.parametrize("stuck", ["output", "both"])
+def test_behind_a_pipe_that_nobody_reads_a_signal_ends_the_command(place, stuck):
+    """The strategy fills the pipe itself, as one that prints does: it goes on, and can be ended."""
+    (place / "chatty.py").write_text(CHATTY)
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            *["live", "chatty.py", "--strategy", "chatty", "--symbol", "X", "--paper", "--json"],
+        ],
+        cwd=place,
+        stdout=writer,
+        stderr=writer if stuck == "both" else subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        deadline = time.monotonic() + 40
+        while not [*place.glob("state/paper/heartbeat/*.json")]:  # a step is done
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(20)
+        os.close(reader)
+
+
+@posix
+def test_health_is_served_and_systemd_is_told(place, start, monkeypatch):
+    pytest.importorskip("prometheus_client")
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(place / "notify"))
+    told.settimeout(30)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "500000")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start("live", "now.py", "--symbol", "X", "--paper", "--health", f"127.0.0.1:{port}")
+    waiting_for(process.stdout, "opened long")
+    heard = {told.recv(100).decode() for _ in range(3)}
+    assert {"READY=1", "WATCHDOG=1"} <= heard
+
+    def look(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    code, text = look("/healthz")
+    assert code == 200
+    (run_,) = json.loads(text)["runs"]
+    assert (run_["symbol"], run_["status"], run_["late"]) == ("X", "active", False)
+    code, text = look("/metrics")
+    assert code == 200
+    labels = '{exchange="synthetic",strategy="often",symbol="X"}'
+    assert f"backtest_kit_step_age_seconds{labels}" in text
+    assert f"backtest_kit_steps_total{labels} 1.0" in text
+    assert "backtest_kit_healthy 1.0" in text
+    assert look("/")[0] == 404
+    process.send_signal(signal.SIGTERM)
+    while told.recv(100) != b"STOPPING=1":
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    told.close()
+    taken = run("live", "now.py", "--symbol", "X", "--health", "nowhere", cwd=place)
+    one_line(taken, "--health 'nowhere' must be HOST:PORT")

@@ -31,6 +31,8 @@ from backtest_kit._engine.listen import (
     listen_error_once,
     listen_exit,
     listen_exit_once,
+    listen_health,
+    listen_health_once,
     listen_partial_loss,
     listen_partial_loss_once,
     listen_partial_profit,
@@ -76,9 +78,11 @@ from backtest_kit._engine.sizing import PositionSize
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
+from backtest_kit._live.named import listen_transitions
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
 from backtest_kit._one_call.read import read_candles
+from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
@@ -86,7 +90,9 @@ from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
 from backtest_kit._statistics.figures import Statistics
+from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -94,6 +100,7 @@ from backtest_kit._values.errors import (
     BacktestKitError,
     BadCandlesError,
     BeforeDataError,
+    CallbackTimeoutError,
     ClockError,
     ConfigError,
     ContextError,
@@ -104,6 +111,7 @@ from backtest_kit._values.errors import (
     FetchError,
     FingerprintError,
     GapError,
+    ListenerBehindError,
     MissedStepsError,
     PeekingError,
     RegistrationError,
@@ -120,10 +128,13 @@ from backtest_kit._values.errors import (
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
+    HealthEvent,
+    ListenerHealth,
     PartialEvent,
     PerformanceEvent,
     ProgressEvent,
     RiskEvent,
+    RunHealth,
 )
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
@@ -159,8 +170,10 @@ __all__ = [
     "ArgumentError",
     "Backtest",
     "BacktestKitError",
+    "BacktestResult",
     "BadCandlesError",
     "BeforeDataError",
+    "CallbackTimeoutError",
     "Candle",
     "Candles",
     "ClockError",
@@ -182,9 +195,13 @@ __all__ = [
     "FingerprintError",
     "FrameSchema",
     "GapError",
+    "HealthEvent",
     "Heat",
     "Interval",
+    "ListenerBehindError",
+    "ListenerHealth",
     "Live",
+    "LiveResult",
     "LiveState",
     "MissedStepsError",
     "Partial",
@@ -193,6 +210,7 @@ __all__ = [
     "Performance",
     "PerformanceEvent",
     "PersistAdapter",
+    "Plateau",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
@@ -201,9 +219,11 @@ __all__ = [
     "RiskCheck",
     "RiskEvent",
     "RiskSchema",
+    "RunHealth",
     "Schedule",
     "SearchResult",
     "SearchTrial",
+    "Sensitivity",
     "Signal",
     "SignalError",
     "SignalRow",
@@ -230,6 +250,7 @@ __all__ = [
     "TryLaterError",
     "UnknownNameError",
     "VirtualClock",
+    "WalkResult",
     "Walker",
     "WalkerContract",
     "WalkerData",
@@ -279,6 +300,8 @@ __all__ = [
     "listen_error_once",
     "listen_exit",
     "listen_exit_once",
+    "listen_health",
+    "listen_health_once",
     "listen_partial_loss",
     "listen_partial_loss_once",
     "listen_partial_profit",
@@ -293,6 +316,7 @@ __all__ = [
     "listen_signal_live",
     "listen_signal_live_once",
     "listen_signal_once",
+    "listen_transitions",
     "listen_walker",
     "listen_walker_complete",
     "listen_walker_complete_once",

@@ -24,6 +24,9 @@ START, HOUR = 1_704_067_200_000, 3_600_000
 NASTY = "<script>alert(1)</script>"
 
 
+pytestmark = pytest.mark.slow
+
+
 def trial(name, mean, seed):
     """A trial of 200 trades, two hours apart."""
     r = np.random.default_rng(seed).normal(mean, 1, 200)

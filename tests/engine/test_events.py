@@ -211,3 +211,17 @@ async def test_listening_changes_no_trade():
     quiet = bk.Backtest.run_sync("BTCUSDT", **NAMES)
     bk.listen_signal(lambda tick: None)
     assert bk.Backtest.run_sync("BTCUSDT", **NAMES) == quiet
+
+
+async def test_a_backtest_is_stopped_by_its_name_and_the_done_listener_knows_the_mode():
+    told = []
+    bk.listen_done_backtest(lambda event: told.append((bk.get_mode(), bk.get_context().symbol)))
+    task = bk.Backtest.background("BTCUSDT", **NAMES)
+    with pytest.raises(bk.UnknownNameError, match=r"no backtest of s on OTHER .*s BTCUSDT"):
+        bk.Backtest.stop("OTHER", strategy_name="s")
+    bk.Backtest.stop("BTCUSDT", strategy_name="s", frame_name="f")
+    await task
+    assert not bk.Backtest.get_data("BTCUSDT", strategy_name="s").complete
+    assert told == [("backtest", "BTCUSDT")]
+    with pytest.raises(bk.UnknownNameError, match=r"running: nothing"):
+        bk.Backtest.stop("BTCUSDT", strategy_name="s")

@@ -147,6 +147,7 @@ def test_reports_are_read_from_their_files(golden, expected):
     assert write.ranking(walked) == expected["walk"]["ranking"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", WHOLE, indirect=True)
 def test_a_walk_store_counts_and_keeps_what_was_tried(golden, expected):
     """Other code has other fingerprints: its trials may run again, but those stored stay."""

@@ -3,11 +3,15 @@
 import asyncio
 import gc
 import tracemalloc
+import weakref
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 import backtest_kit as bk
+from backtest_kit._backtest.array_session import Span
+from backtest_kit._engine.engine import current_engine
 from backtest_kit._reports.backtest import statistics_of
 from command import PATIENCE
 from markets import START, market
@@ -321,6 +325,33 @@ def test_memory_does_not_grow_with_the_number_of_strategies():
     trades = sum(c.statistics.total_signals for c in contracts)
     assert trades > 5_000
     assert after - before < 100 * trades
+
+
+def test_a_walk_frees_the_one_before_it():
+    """At once: nothing that is wrong in a trial may keep it until the collector comes round."""
+
+    def arrays(candles):
+        near = np.where(candles.close > candles.open, 0.01, 1.0)  # too near: invalid
+        return bk.Signals.bracket(np.ones(len(candles)), near, 1.0, 20)
+
+    register(
+        steps=trader(),
+        arrays={"interval": "5m", "get_signals": arrays, "warmup": 2},
+        fails={"get_signal": fails},
+    )
+    walker(["steps", "arrays", "fails"])
+    gc.collect()
+    gc.disable()
+    try:
+        walked = []
+        for _ in range(2):
+            bk.Walker.run_sync("X", walker_name="w")
+            walked.append(weakref.ref(current_engine().walks["w", ("X",)]))
+        assert [walk() is None for walk in walked] == [True, False]
+        spans = [kept for kept in gc.get_objects() if isinstance(kept, Span)]
+        assert not spans, "of a trial its columns are kept"
+    finally:
+        gc.enable()
 
 
 def test_windows_are_walked_forward_and_reported():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._state.cursors import Cursor, cursor_key
 from backtest_kit._state.documents import (
     Heartbeat,
     LiveState,
@@ -75,6 +76,8 @@ def documents(key):
         outbox=(entry,),
         own={"seen": [1, 2]},
         own_sequence=0,
+        told=1,
+        heard=0,
         revision=7,
     )
     beats = Heartbeat({str(key): START}, {str(key): START}, {str(key): 7}, {})
@@ -82,11 +85,12 @@ def documents(key):
         ("run", str(key)): state,
         ("journal", f"{key}/000000"): Page((entry,), 7),
         ("heartbeat", "all"): beats,
+        ("cursor", cursor_key("telegram", key)): Cursor(1),
     }
 
 
 STORED = {name: encode(*name, document) for name, document in documents(KEYS[0]).items()}
-TYPES = {"run": LiveState, "journal": Page, "heartbeat": Heartbeat}
+TYPES = {"run": LiveState, "journal": Page, "heartbeat": Heartbeat, "cursor": Cursor}
 
 
 def noticed(name, content):

@@ -1,6 +1,5 @@
 """What a backtest's profit depends on: a replay of its proposals is the run again."""
 
-import asyncio
 from datetime import timedelta
 
 import msgspec
@@ -10,7 +9,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._pages.market import market_of, run_sensitivity
 from backtest_kit._statistics.sensitivity import Sensitivity, break_even_slippage
 from backtest_kit._values.time import to_datetime
 from markets import MINUTE, START, cases, market, script
@@ -38,7 +36,7 @@ def played(case, rows, **changes):
         except (bk.ConfigError, bk.DataRangeError):  # nothing is asked in this frame
             assume(False)
         record = engine.records.select(mode="backtest")[0]
-        return record, run_sensitivity(record, asyncio.run(market_of(engine, record)))
+        return record, bk.Backtest.get_data("X", strategy_name="s").sensitivity()
 
 
 @settings(max_examples=40)
@@ -96,7 +94,7 @@ def test_a_later_entry_is_a_run_that_is_asked_later():
             names = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
             bk.Backtest.run_sync("X", **names)
             record = engine.records.select(mode="backtest")[0]
-            return record, run_sensitivity(record, asyncio.run(market_of(engine, record)))
+            return record, bk.Backtest.get_data("X", strategy_name="s").sensitivity()
 
     record, found = total(0)
     assert len(record.closed) > 4

@@ -141,5 +141,6 @@ def _invalid(run: Run, span: Span) -> tuple[int, Exception]:
     try:
         run.accept(chunk.signals.row(chunk.row(when), quote.fill), quote, when)
     except SignalError as error:
-        return when, error
+        # with its traceback it would keep this frame, and so all results, until they are collected
+        return when, error.with_traceback(None)
     raise AssertionError(f"the simulation refused the signal at {iso(when)}, which is valid")

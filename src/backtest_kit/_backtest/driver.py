@@ -11,6 +11,7 @@ from backtest_kit._backtest.array_session import ArraySession, load_kernel
 from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
+from backtest_kit._engine.asking import never_asked
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
@@ -21,7 +22,6 @@ from backtest_kit._rules.fast_forward import pending_until, scheduled_until
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
 from backtest_kit._values.clock import stopwatch, yield_to_others
-from backtest_kit._values.errors import ConfigError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, CloseReason, TickClosed, TickIdle
 from backtest_kit._values.signal import SignalRow, expires_at
@@ -52,6 +52,18 @@ class FrameDriver:
         self._bars: Bars | None = None
         self._block = 16
         self._pacer = Pacer(run.engine.bus)
+
+    def stop(self) -> None:
+        """Take no new signals; an open position is followed to its close."""
+        self._run.stopping = True
+
+    def enter(self) -> None:
+        """Let `Backtest.stop` find the run, until its results have ended."""
+        self._run.engine.backtests[id(self)] = (self._run.record, self.stop)
+
+    def leave(self) -> None:
+        """Let nobody find it any more."""
+        self._run.engine.backtests.pop(id(self), None)
 
     async def tabulate(self, *, milestones: bool) -> bool:
         """Do what `results` does in one pass over arrays; `False` if that can't be done.
@@ -89,6 +101,7 @@ class FrameDriver:
         began = stopwatch()
         cancelled = False
         run.risk_gate.join(self._timeline.start)
+        self.enter()
         run.begin()
         try:
             if self._on_timeframe is not None:
@@ -101,7 +114,7 @@ class FrameDriver:
             run.record.complete = self._index >= len(self._timeline)
             over = run.record.complete or run.record.data_ended_at is not None
             if over and run.exchange.calendar and not (run.record.calls or run.record.warming):
-                run.error("frame", self._never_asked())
+                run.error("frame", never_asked(run))
         except asyncio.CancelledError:
             cancelled = True
             raise
@@ -109,6 +122,7 @@ class FrameDriver:
             run.record.ended_by = describe(error)
             raise
         finally:
+            self.leave()
             run.end()
             run.risk_gate.leave()
             if self._index:
@@ -161,16 +175,6 @@ class FrameDriver:
         record.until = max(record.until, tick.close_timestamp)
         self._run.timed("backtest_signal", stopwatch() - began)
         return tick if isinstance(tick, TickClosed) else None
-
-    def _never_asked(self) -> ConfigError:
-        """Return why a whole frame passed without a call: all were due in closed times."""
-        run = self._run
-        remedy = "or set ask_at='elapsed'" if run.config.ask_at == "close" else "or another frame"
-        return ConfigError(
-            f"strategy {run.strategy_name!r} was never asked: whenever it is due, by its interval "
-            f"{run.strategy.interval}, the market is closed (calendar {run.exchange.calendar!r} of "
-            f"exchange {run.exchange_name!r}); take another interval, {remedy}"
-        )
 
     async def _reach(self, when: int) -> Bars | None:
         """Return bars that reach the step `when`; `None`: the data end before it."""
@@ -340,7 +344,7 @@ class FrameDriver:
 
     async def _milestone(self, event: PartialEvent) -> None:
         self._run.record.add(event)
-        await self._run.publish_milestone(event)
+        await self._run.publish(event)
 
     async def _close(self, row: SignalRow, bars: Bars, when: int, close: Close) -> TickClosed:
         run = self._run

@@ -19,6 +19,8 @@ Mask = npt.NDArray[np.bool_]
 _DAY: Final = INTERVALS["1d"]
 #: No exchange has been closed for longer since its calendar was written down.
 _LONGEST_REST: Final = 16 * _DAY
+#: How far ahead `is_ever_open` looks, in milliseconds.
+LOOK_AHEAD: Final = 60 * _DAY
 #: 1 January 1970 was a Thursday; days of the week count from Monday.
 _THURSDAY: Final = 3
 _OWN: Final = ("weekdays", "data")
@@ -97,6 +99,22 @@ async def load_calendar(calendar: str | None, since: int, until: int) -> None:
     if _known(calendar, *years) is None:
         with suppress(DataError):
             await asyncio.to_thread(_sessions, calendar, *years)
+
+
+def is_ever_open(calendar: str | None, since: int, interval: int, base: int) -> bool:
+    """Say whether, in the two months after `since` (ms), a multiple of `interval` is an open step.
+
+    By what the calendar knows beforehand, as `open_step`.
+    """
+    if calendar is None or calendar == "data":
+        return True
+    first = since // interval * interval + interval
+    count = (LOOK_AHEAD // interval + 1) * interval // base
+    try:
+        closed = closed_candles(calendar, first - base, base, np.ones(count, dtype=np.bool_))
+    except DataError:  # it does not reach so far: each step that gets there says so
+        return True
+    return not bool(closed[:: interval // base].all())
 
 
 def check_calendar(calendar: str | None) -> None:

@@ -160,7 +160,8 @@ class Fetch:
         callback = self._exchange.callback("on_candle_data")
         if callback is not None:
             try:
-                await call_once(callback, self._symbol, self._interval, page)
+                async with asyncio.timeout(self._config.callback_timeout_seconds):
+                    await call_once(callback, self._symbol, self._interval, page)
             except Exception as error:  # noqa: BLE001 - a callback never fails a request
                 self._report("callback on_candle_data", error)
         return page

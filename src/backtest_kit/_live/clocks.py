@@ -32,6 +32,10 @@ class Ticker(Protocol):
         """Say whether the minute that begins with step `when` is over: too late to act on it."""
         ...
 
+    def left(self, when: int) -> float | None:
+        """Return the seconds until it is over; `None`: it never is."""
+        ...
+
 
 class WallTicker:
     """Steps by the wall clock, `delay_ms` after each end of a candle of `base` milliseconds.
@@ -85,6 +89,10 @@ class WallTicker:
         """See `Ticker`."""
         return self._clock.wall_ms() - self._delay >= when + MINUTE
 
+    def left(self, when: int) -> float:
+        """See `Ticker`."""
+        return max(0, when + MINUTE + self._delay - self._clock.wall_ms()) / 1000
+
 
 class VirtualClock:
     """A clock for `Live.run(..., clock=...)`: a step at each minute from `start` to `end`.
@@ -131,6 +139,10 @@ class VirtualTicker:
     def over(self, when: int) -> bool:
         """See `Ticker`: while a step is done, a virtual clock stands still."""
         return False
+
+    def left(self, when: int) -> None:
+        """See `Ticker`."""
+        return
 
     async def _paced(self, pause: float, wake: asyncio.Event) -> bool:
         """Keep steps `pause` ms apart; say whether `wake` came first."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._state.cursors import CURSOR
 from backtest_kit._state.documents import (
     Heartbeat,
     LiveState,
@@ -155,6 +156,9 @@ def forget(adapter: Any, run: StoredRun) -> None:
         for name in adapter.list("journal"):
             if name.rpartition("/")[0] == key:
                 adapter.delete("journal", name)
+        for name in adapter.list(CURSOR):
+            if name.startswith(f"{key}/"):
+                adapter.delete(CURSOR, name)
         beats, _ = _read(adapter, "heartbeat", HEARTBEAT, Heartbeat)
         if beats is not None:
             for noted in (beats.at, beats.document_step, beats.revision, beats.told):

@@ -61,10 +61,10 @@ def live_page(runs: Sequence[LiveData]) -> str:
         "timeline": timeline_chart(runs, span, height),
         "total": total_chart(span, at, profits),
     }
-    names = {(run.symbol, run.strategy_name): i for i, run in enumerate(runs, 1)}
+    names = {(r.symbol, r.strategy_name, r.exchange_name): i for i, r in enumerate(runs, 1)}
     page_data: dict[str, Any] = {
         "trades": trade_columns(closed),
-        "runs": [names[tick.symbol, tick.strategy_name] for tick in closed],
+        "runs": [names[t.symbol, t.strategy_name, t.exchange_name] for t in closed],
     }
     facts = [
         f"{iso(span[0])} to {iso(span[1])}",
@@ -101,12 +101,23 @@ def _figures(runs: Sequence[LiveData], closed: Sequence[TickClosed]) -> list[tup
 
 
 def _runs(runs: Sequence[LiveData]) -> str:
-    columns = ("#", "Symbol", "Strategy", "Now", "Newest step", "Trades", "Sum", "Missed")
+    columns = (
+        "#",
+        "Symbol",
+        "Strategy",
+        "Exchange",
+        "Now",
+        "Newest step",
+        "Trades",
+        "Sum",
+        "Missed",
+    )
     rows = [
         (
             str(i),
             run.symbol,
             run.strategy_name,
+            run.exchange_name,
             _now(run),
             iso(run.until),
             f"{run.statistics.total_signals:,}",
@@ -115,7 +126,7 @@ def _runs(runs: Sequence[LiveData]) -> str:
         )
         for i, run in enumerate(runs, 1)
     ]
-    return f'<div class="scroll">{table(columns, rows, right=(0, 5, 6, 7))}</div>'
+    return f'<div class="scroll">{table(columns, rows, right=(0, 6, 7, 8))}</div>'
 
 
 def _now(run: LiveData) -> str:
@@ -128,5 +139,5 @@ def _now(run: LiveData) -> str:
 
 
 def _run_section(place: int, run: LiveData) -> str:
-    title = f"{place}. {run.strategy_name} on {run.symbol}"
+    title = f"{place}. {run.strategy_name} on {run.symbol}, {run.exchange_name}"
     return section(title, markdown(f"{what_text(run)}\n{trust_text(run)}"), f"run-{place}")

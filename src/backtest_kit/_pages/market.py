@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
-from backtest_kit._engine.record import RunRecord
+from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._rules.bars import Bars
 from backtest_kit._statistics.sensitivity import DELAYS, Sensitivity, sensitivity
 from backtest_kit._values.candles import Candles
+from backtest_kit._values.config import Config
 from backtest_kit._values.errors import DataError
+from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import MINUTE, interval_ms
 
 
@@ -20,36 +22,39 @@ class Market(NamedTuple):
     candles: Candles
     bars: Bars
 
+    @property
+    def held(self) -> float | None:
+        """What one purchase would have made from the first open to the last close, percent."""
+        close = self.candles.close
+        return float((close[-1] / self.candles.open[0] - 1) * 100) if len(close) else None
 
-async def market_of(engine: Engine, record: RunRecord) -> Market | None:
-    """Return the market of a backtest on its base interval; `None` where it can't be had.
 
-    Raises:
-        UnknownNameError: its exchange is no longer registered.
-    """
-    config, exchange = record.config, engine.exchanges.get(record.exchange_name)
-    rows = [tick.signal for tick in record.closed]
-    longest = max((row.minute_estimated_time for row in rows), default=0)
+async def market_of(engine: Engine, exchange: ExchangeSchema, data: BacktestData) -> Market | None:
+    """Return the market of a backtest on its base interval; `None` where it can't be had."""
+    config = data.settings
+    if config is None:  # written by a release that did not keep them
+        return None
+    longest = max((tick.signal.minute_estimated_time for tick in data.signals), default=0)
     step = interval_ms(config.base_interval)
-    ends = [record.until, *(tick.close_timestamp for tick in record.closed[-1:])]
+    ends = [data.until, *(tick.close_timestamp for tick in data.signals[-1:])]
     last = max(ends) + longest * MINUTE + config.schedule_await_minutes * MINUTE
     view = MarketView(engine.store, exchange, config, last + max(DELAYS) * step)
     try:
-        bars = await view.bars(record.symbol, record.since, view.horizon)
+        bars = await view.bars(data.symbol, data.since, view.horizon)
     except DataError:
         return None
-    segment = view.loaded(record.symbol, config.base_interval)
+    segment = view.loaded(data.symbol, config.base_interval)
     assert segment is not None
     t = segment.columns[0]
-    real = ~segment.filled & (t >= record.since) & (t < max(ends))
+    real = ~segment.filled & (t >= data.since) & (t < max(ends))
     return Market(Candles(*(column[real] for column in segment.columns)), bars)
 
 
-def run_sensitivity(record: RunRecord, market: Market | None) -> Sensitivity:
-    """Return what a run's profit depends on; see `sensitivity`."""
-    cancelled = [waited.cancelled for waited in record.waited if waited.cancelled is not None]
+def sensitivity_of(data: BacktestData, market: Market | None) -> Sensitivity:
+    """Return what a backtest's profit depends on; see `sensitivity`."""
+    config = data.settings or Config(
+        percent_fee=data.percent_fee, percent_slippage=data.percent_slippage
+    )
     if market is None:
-        return sensitivity(record.closed, cancelled, record.config)
-    candles, bars = market
-    held = float((candles.close[-1] / candles.open[0] - 1) * 100) if len(candles) else None
-    return sensitivity(record.closed, cancelled, record.config, bars, held)
+        return sensitivity(data.signals, data.cancelled, config)
+    return sensitivity(data.signals, data.cancelled, config, market.bars, market.held)

@@ -45,11 +45,11 @@ def trades_of(closed: Sequence[TickClosed]) -> Table:
     )
 
 
-def equity_of(closed: Sequence[TickClosed], since: int) -> Table:
+def equity_of(closed: Sequence[TickClosed], since: int, balance: float = 1.0) -> Table:
     """Return what profits have come to after each close, beginning at `since` (ms) with none.
 
-    `total_pnl` is the sum of the profits in percent. `equity` starts at 1 and stakes all of it on
-    each trade; `drawdown_percent` is how far it lies below its highest value so far.
+    `total_pnl` is the sum of the profits in percent. `equity` starts at `balance` and stakes all of
+    it on each trade; `drawdown_percent` is how far it lies below its highest value so far.
     """
     r = np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64)
     growth = equity(r)
@@ -57,7 +57,7 @@ def equity_of(closed: Sequence[TickClosed], since: int) -> Table:
         {
             "timestamp": np.array([since, *(t.close_timestamp for t in closed)], dtype=np.int64),
             "total_pnl": np.concatenate(([0.0], np.cumsum(r))),
-            "equity": growth,
+            "equity": growth * balance,
             "drawdown_percent": (1 - growth / np.maximum.accumulate(growth)) * 100,
         },
         times=("timestamp",),

@@ -89,10 +89,11 @@ class LiveState(Document, frozen=True, kw_only=True):
     `at` is the newest step whose outcome is stored here, `asked_at` the step of the last call of
     the strategy, `signal` the open signal (waiting while its `pending_at` is `None`), `fired` the
     bit mask of the milestones it has passed, `price` the average price when this was written.
-    `outbox` holds the transitions that listeners and the consumer may not have been told of yet.
-    The costs are those of the process that wrote the document. `own` is what the strategy's `save`
-    returned, in which it knows of the transitions before `own_sequence`. `revision` counts how
-    often the document was written.
+    `outbox` holds the transitions that are not in the journal yet; callbacks have been told of
+    those before the sequence `told`, and the consumer of those before `heard` (`None`, in documents
+    of 0.1.0: of all that are not in the outbox). The costs are those of the process that wrote the
+    document. `own` is what the strategy's `save` returned, in which it knows of the transitions
+    before `own_sequence`. `revision` counts how often the document was written.
     """
 
     exchange_name: str
@@ -112,7 +113,18 @@ class LiveState(Document, frozen=True, kw_only=True):
     outbox: tuple[Transition, ...]
     own: Any
     own_sequence: Count
+    told: Count | None
+    heard: Count | None
     revision: Count
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """The sequences of the first transition to tell callbacks, and the consumer."""
+        first = self.outbox[0].sequence if self.outbox else self.sequence
+        return (
+            first if self.told is None else self.told,
+            first if self.heard is None else self.heard,
+        )
 
     @property
     def key(self) -> RunKey:
@@ -148,6 +160,8 @@ def nothing_stored(key: RunKey) -> LiveState:
         outbox=(),
         own=None,
         own_sequence=0,
+        told=None,
+        heard=None,
         revision=0,
     )
 

@@ -121,6 +121,16 @@ class Journal:
             found = found.with_page(page)
         return found
 
+    async def page(self, key: RunKey, sequence: int) -> tuple[Transition, ...]:
+        """Return the page that the transition `sequence` of a run is on; raises as `history`."""
+        page = await self._page(key, page_key(key, sequence // PAGE_SIZE))
+        return () if page is None else page.transitions
+
+    @staticmethod
+    def next_page(sequence: int) -> int:
+        """Return the first sequence that is not on the page of `sequence`."""
+        return (sequence // PAGE_SIZE + 1) * PAGE_SIZE
+
     async def _page(self, key: RunKey, name: str) -> Page | None:
         try:
             return await self._store.read("journal", name, Page)

@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from backtest_kit._state.adapter import PersistAdapter, finish
+from backtest_kit._state.cursors import Cursors
 from backtest_kit._state.documents import LiveState, RunKey
 from backtest_kit._state.heartbeats import Heartbeats
 from backtest_kit._state.journal import Journal
@@ -38,6 +39,9 @@ class StateOwner:
         self.journal = Journal(self._store, report)
         self.heartbeats = Heartbeats(self._store, report, clock)
         self.runs = RunDocuments(self._store, report, self.journal, self.heartbeats)
+        self.cursors = Cursors(self._store, report)
+        #: Runs that have ended and may still have something to write.
+        self._leaving = 0
         #: What stops each run of this process.
         self.running: dict[RunKey, Callable[[], None]] = {}
 
@@ -73,13 +77,16 @@ class StateOwner:
         self.running.pop(key, None)
         if not self.running:
             self.heartbeats.stop()
-        await self._store.settled()
+        self._leaving += 1
         try:
+            await self._store.settled()
             await self.runs.confirm(key)
         except StateError as error:
             self._report("state", error)
+        finally:
+            self._leaving -= 1
         async with self._turn():  # who enters now waits until the state was given back
-            if self.running:
+            if self.running or self._leaving:
                 return
             try:
                 await self._store.close()

@@ -160,9 +160,12 @@ class RunDocuments:
                 await self._refuse(key, state, newest)
             if state is not None:
                 self._report("state", StateError(_goes_on(key)))
-            stored = msgspec.structs.replace(
-                stored, revision=newest, sequence=max(stored.sequence, reach.sequence)
-            )
+            sequence = max(stored.sequence, reach.sequence)
+            stored = msgspec.structs.replace(stored, revision=newest, sequence=sequence)
+            if (
+                not stored.outbox
+            ):  # what came after this copy has been told, and is not true any more
+                stored = msgspec.structs.replace(stored, told=sequence, heard=sequence)
         self._damaged.pop(key, None)
         if newest or state is not None:
             self._states[key] = stored

@@ -9,7 +9,8 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _run_1(data: dict[str, Any]) -> dict[str, Any]:
-    filled = {"own": None, "own_sequence": 0} | data | {"revision": 0}
+    unknown = {"own": None, "own_sequence": 0, "told": None, "heard": None}
+    filled = unknown | data | {"revision": 0}
     filled["signal"] = _row_1(data["signal"])
     filled["outbox"] = [_transition_1(entry) for entry in data["outbox"]]
     return filled

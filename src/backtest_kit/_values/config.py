@@ -115,6 +115,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     feed_wait_ms: Annotated[
         int, Meta(ge=0, description="Milliseconds that a live step waits for a late candle.")
     ] = 30_000
+    callback_timeout_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Seconds that one call of a live run's callback may take."),
+    ] = 30.0
     state_dir: Annotated[str, Meta(min_length=1, description="Folder of the live state.")] = (
         "./state"
     )
@@ -151,6 +155,7 @@ class Settings(TypedDict, total=False):
     candles_per_chunk: int
     step_delay_ms: int
     feed_wait_ms: int
+    callback_timeout_seconds: float
     state_dir: str
     paper: bool
 

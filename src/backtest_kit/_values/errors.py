@@ -19,6 +19,8 @@ Named by what the reader does next::
         CorruptStateError    a document of the state is damaged; it was set aside
       MissedStepsError       a live run could not act at some minutes
       ClockError             the wall clock went back
+      CallbackTimeoutError   a callback of a live run took too long
+      ListenerBehindError    a listener of live runs is far behind
       DataError
         BadCandlesError      candles break a rule; asking again would not help
         SuspiciousCandleError  a price is so far off that it may be a bad print; told, not raised
@@ -106,6 +108,14 @@ class MissedStepsError(BacktestKitError):
 
 class ClockError(BacktestKitError):
     """The wall clock has gone back; no minute is stepped twice."""
+
+
+class CallbackTimeoutError(BacktestKitError):
+    """A callback of a live run took longer than `callback_timeout_seconds`."""
+
+
+class ListenerBehindError(BacktestKitError):
+    """A listener of live runs is far behind, or left something unheard; nothing waits for it."""
 
 
 class DataError(BacktestKitError):

@@ -103,3 +103,52 @@ class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):
     def place(self) -> Place | None:
         """Where in the user's files it arose."""
         return place_of(self.error)
+
+
+class ListenerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How far behind a listener of live runs is.
+
+    `behind` counts the events that it has not heard, also those that were `dropped` or replaced by
+    a newer state; `busy_seconds` is how long its present call has lasted. The callbacks of a run
+    count as one listener.
+    """
+
+    name: str
+    behind: int
+    dropped: int
+    busy_seconds: float
+
+
+class RunHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How one live run is.
+
+    `step` is its newest step (ms), `None` before the first; `step_age_seconds` the time since then,
+    or since the run began; `late` whether that is more than two base intervals and a minute.
+    `feed_lag_seconds`: for how long the next step has been due. `outbox`: transitions that are not
+    in the journal yet; `unheard`: those that the callbacks or the consumer of `Live.run` have not
+    been told of.
+    """
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    base_interval: str
+    status: Literal["starting", "idle", "waiting", "active"]
+    step: int | None
+    step_age_seconds: float
+    feed_lag_seconds: float
+    late: bool
+    steps: int
+    missed: int
+    errors: int
+    outbox: int
+    unheard: int
+
+
+class HealthEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """How the live runs of an engine and their listeners are, at `timestamp` (ms by its clock)."""
+
+    timestamp: int
+    healthy: bool
+    runs: tuple[RunHealth, ...]
+    listeners: tuple[ListenerHealth, ...]

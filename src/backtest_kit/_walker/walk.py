@@ -108,6 +108,7 @@ class Walk:
             )
         finally:
             self._current = None
+            del task  # its error has this frame in its traceback: a circle that keeps the walk
 
     async def _finish(self, result: TrialResult) -> WalkerContract:
         """Keep a result, notify listeners and callbacks, and return its contract."""

@@ -15,7 +15,9 @@ from backtest_kit._live.stored import forget, stored_runs
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, iso
+from backtest_kit.cli.background_output import background_output
 from backtest_kit.cli.choose import add_cached, choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.health_server import parse_address
 from backtest_kit.cli.live_session import Job, run_session
 from backtest_kit.cli.options import (
     calendar_option,
@@ -69,6 +71,13 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
 @output_option("reports")
 @traceback_option
 @click.option("--json", "as_json", is_flag=True, help="Print each transition as a line of JSON.")
+@click.option(
+    "--health",
+    "health_address",
+    metavar="HOST:PORT",
+    help="Serve metrics for Prometheus at /metrics, and at /healthz whether all is well (extra "
+    "health).",
+)
 def live(
     file: Path,
     symbols: tuple[str, ...],
@@ -88,6 +97,7 @@ def live(
     output: Path,
     tracebacks: bool,
     as_json: bool,
+    health_address: str | None,
 ) -> int:
     """Run the strategies that FILE registers, every minute, until it is stopped.
 
@@ -112,7 +122,9 @@ def live(
     if record and catalog is None:
         raise click.UsageError("--record needs --catalog, where it writes")
     factor = _speed(speed)
-    with Engine() as engine:
+    address = None if health_address is None else parse_address(health_address)
+    # what nobody reads, of this command or of the file's own prints, must hold up no step
+    with background_output(), Engine() as engine:
         rehearsal = paper or source is not None
         engine.set_config(paper=rehearsal)
         load(file, tracebacks=tracebacks)
@@ -139,7 +151,7 @@ def live(
                 keys = {(exchange.name, name, symbol) for name in names}
                 _begin_anew(state, keys, clock, INTERVALS[base])
             jobs += [Job(symbol, name, clock) for name in names]
-        return run_session(engine, exchange, jobs, output, as_json=as_json)
+        return run_session(engine, exchange, jobs, output, as_json=as_json, address=address)
 
 
 def _keys(name: str | None) -> dict[str, str]:

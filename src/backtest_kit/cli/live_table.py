@@ -83,9 +83,9 @@ class LiveTable:
         #: How much of a replay is done, 0 to 1; `None` where there is no end.
         self.done: float | None = None
 
-    def add(self, symbol: str, strategy_name: str, exchange_name: str) -> None:
-        """Declare a run before its first result."""
-        self._row(symbol, strategy_name, exchange_name)
+    def add(self, symbol: str, strategy_name: str, exchange_name: str, base: int = MINUTE) -> None:
+        """Declare a run before its first result, with its base interval in ms."""
+        self._row(symbol, strategy_name, exchange_name).base = base
 
     def update(self, tick: Tick) -> None:
         """Take in the result of a step; a transition that is reported twice counts once."""

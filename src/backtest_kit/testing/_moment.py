@@ -51,6 +51,7 @@ class _Run(msgspec.Struct, frozen=True):
     strategy_name: str
     exchange_name: str
     frame_name: str | None = None
+    waits: bool = True
 
 
 @contextmanager

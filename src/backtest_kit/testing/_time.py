@@ -71,11 +71,14 @@ class SimulatedTime(Clock):
 
     `run` runs a coroutine, such as one that awaits `Live.background`, on a `LeapingEventLoop`,
     with this as the clock of the current engine. Keep state in `MemoryAdapter`, so that days of
-    steps need no disk.
+    steps need no disk. Sync listeners and callbacks are called on the event loop, unlike those of a
+    live run by the real clock.
 
     Add to `start` while it runs, and the machine has slept for so long; set `skew`, and the clock
     that the engine reads is so much ahead of the true time `now`.
     """
+
+    waits_for_threads = False
 
     def __init__(self, start: datetime | int) -> None:
         self.start = milliseconds(start)
