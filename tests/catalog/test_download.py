@@ -328,6 +328,17 @@ def test_a_damaged_file_of_the_archive_is_asked_for_again(change, text, tmp_path
     assert stored(other) == []
 
 
+def test_a_zip_that_is_cut_short_is_asked_for_again_without_a_checksum_too(tmp_path):
+    with venue() as server, ArchiveServer(ROWS, BEGIN + 4 * DAY, 0) as archive:
+        name = "BTCUSDT-1m-2024-01.zip"
+        archive.faults[name] = [(200, {}, lambda content: content[: len(content) // 2])]
+        archive.faults[f"{name}.CHECKSUM"] = [(404, {}, lambda content: b"")] * 9
+        end = BEGIN + 4 * DAY
+        assert fetch(server, tmp_path, end=end, source="archive", archive=archive.address).whole
+        assert [path.endswith(name) for path in archive.asked].count(True) == 2
+    assert stored(tmp_path) == [row for row in CLOSED if row[0] < end]
+
+
 def test_an_archive_that_is_busy_is_waited_for(tmp_path):
     with venue() as server, ArchiveServer(ROWS, BEGIN + 4 * DAY, 0) as archive:
         busy = [(429, {"Retry-After": "7"}, lambda c: c), (503, {}, lambda c: c)]

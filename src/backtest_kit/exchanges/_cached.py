@@ -117,7 +117,27 @@ class CachedExchange:
 
     def _stored(self, symbol: str, interval: str, since: int, until: int) -> tuple[Candles, int]:
         """Return what the catalog has of the beginning, and where that ends."""
-        step, best, best_end = INTERVALS[interval], None, since
+        parts, at = [], since
+        while at < until:
+            key, end = self._furthest(symbol, interval, at, until)
+            if end == at:
+                break
+            pieces = []
+            for month in months(at, end):
+                candles = self._month(key, month).candles
+                i, j = candles.timestamp.searchsorted((at, end))
+                pieces.append(candles[int(i) : int(j)])
+            whole = concatenate(pieces)
+            parts.append(whole if key.interval == interval else regroup(whole, INTERVALS[interval]))
+            at = end
+        return concatenate(parts), at
+
+    def _furthest(
+        self, symbol: str, interval: str, since: int, until: int
+    ) -> tuple[SeriesKey, int]:
+        """Return which series covers most from `since` on, to make candles of, and up to where."""
+        step = INTERVALS[interval]
+        best, best_end = SeriesKey(self.exchange_name, symbol, interval), since
         finer = (name for name, ms in INTERVALS.items() if ms < step and step % ms == 0)
         for name in (interval, *finer):
             key = SeriesKey(self.exchange_name, symbol, name)
@@ -128,15 +148,7 @@ class CachedExchange:
             end = gone[0][0] // step * step if gone else until
             if end > best_end:
                 best, best_end = key, end
-        if best is None:
-            return concatenate([]), since
-        parts = []
-        for month in months(since, best_end):
-            candles = self._month(best, month).candles
-            begin, end = candles.timestamp.searchsorted((since, best_end))
-            parts.append(candles[int(begin) : int(end)])
-        found = concatenate(parts)
-        return (found if best.step == step else regroup(found, step)), best_end
+        return best, best_end
 
     def _month(self, key: SeriesKey, month: Month) -> MonthData:
         with self._writing:
