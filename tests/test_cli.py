@@ -94,6 +94,28 @@ def write(path, text):
     return path
 
 
+@posix
+def test_a_closed_output_is_no_mistake(tmp_path):
+    strategy = """
+import backtest_kit as bk
+bk.add_exchange(bk.exchanges.SyntheticExchange())
+@bk.strategy("s", interval="1m")
+def s(symbol, when): ...
+"""
+    write(tmp_path / "s.py", strategy)
+    frame = ("--symbol", "X", "--from", "2024-01-01", "--to", "2024-01-02", "--no-html")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "backtest", "s.py", *frame],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [*(tmp_path / "dump" / "backtest").glob("*.md")]
+
+
 def test_mistakes_are_one_clear_line(tmp_path):
     def here(*arguments):
         return run_here(*arguments, cwd=tmp_path)
