@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from backtest_kit._values.events import HealthEvent
-from backtest_kit.cli.health_server import serve_health
+from backtest_kit.cli.health_server import parse_address, serve_health
 
 
 def test_a_client_that_goes_before_the_answer_leaves_no_traceback(capfd):
@@ -24,3 +24,13 @@ def test_a_client_that_goes_before_the_answer_leaves_no_traceback(capfd):
         assert client.getresponse().status == 200
         client.close()
     assert capfd.readouterr().err == ""
+
+
+def test_an_address_of_ip_version_6():
+    pytest.importorskip("prometheus_client")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serve_health(parse_address("[::1]:0"), lambda: None) as port:
+        socket.create_connection(("::1", port)).close()
