@@ -113,7 +113,7 @@ def s(symbol, when): ...
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert [*(tmp_path / "dump" / "backtest").glob("*.md")]
+    assert [*(tmp_path / "dump" / "runs").glob("*/report.md")]
 
 
 def test_mistakes_are_one_clear_line(tmp_path):
