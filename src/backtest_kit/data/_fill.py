@@ -11,7 +11,6 @@ import msgspec
 
 from backtest_kit._catalog.catalog import Catalog
 from backtest_kit._catalog.layout import SeriesKey, months
-from backtest_kit._catalog.month import Revision
 from backtest_kit._catalog.spans import Span, missing, union, within
 from backtest_kit._catalog.writing import alone, write_answer
 from backtest_kit._engine.engine import Engine, current_engine
@@ -25,7 +24,7 @@ from backtest_kit._values.errors import (
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, MINUTE
 from backtest_kit.data._archive import VENUES, Archive
-from backtest_kit.data._listing import summary_of
+from backtest_kit.data._listing import passports_of
 from backtest_kit.data._outcome import Download, Problem, SeriesDownload
 from backtest_kit.data._source import Source, Venue
 
@@ -119,11 +118,9 @@ class _Filling:
             for source in sources:
                 await self._ask(source, last=source is sources[-1])
             self._tell_what_is_left()
-            summary = await asyncio.to_thread(summary_of, self._catalog, key)
-            gaps, absent = summary.gaps, summary.missing
-            revisions = await asyncio.to_thread(_revisions, self._catalog, key)
+            passports = await asyncio.to_thread(passports_of, self._catalog, key)
         except DataError as error:  # a file of the catalog is damaged
-            asked, gaps, absent, revisions = [], 0, 0, ()
+            asked, passports = [], []
             self._problems = [Problem(job.since, job.until, str(error))]
         return SeriesDownload(
             exchange=key.exchange,
@@ -133,9 +130,9 @@ class _Filling:
             until=job.until,
             asked=tuple(asked),
             rows=self._rows,
-            gaps=gaps,
-            missing=absent,
-            revisions=revisions,
+            gaps=sum(passport.gaps for passport in passports),
+            missing=sum(passport.missing for passport in passports),
+            revisions=tuple(told for passport in passports for told in passport.revisions),
             problems=tuple(self._problems),
         )
 
@@ -210,8 +207,3 @@ def _covered(catalog: Catalog, job: Job) -> list[Span]:
         for span in catalog.covered(job.key, month)
     )
     return union(found)
-
-
-def _revisions(catalog: Catalog, key: SeriesKey) -> tuple[Revision, ...]:
-    passports = (catalog.passport(key, month) for month in catalog.months(key))
-    return tuple(revision for passport in passports if passport for revision in passport.revisions)

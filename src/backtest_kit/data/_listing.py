@@ -23,10 +23,15 @@ def describe(catalog: str | os.PathLike[str] = "data") -> tuple[SeriesSummary, .
     return tuple(summary_of(opened, key) for key in opened.series())
 
 
+def passports_of(catalog: Catalog, key: SeriesKey) -> list[Passport]:
+    """Return what is known of each month of a series; raises as `describe`."""
+    found = (catalog.passport(key, month) for month in catalog.months(key))
+    return [passport for passport in found if passport is not None]
+
+
 def summary_of(catalog: Catalog, key: SeriesKey) -> SeriesSummary:
     """Return what the passports of a series say; raises as `describe`."""
-    found = (catalog.passport(key, month) for month in catalog.months(key))
-    passports: list[Passport] = [passport for passport in found if passport is not None]
+    passports = passports_of(catalog, key)
     firsts = [passport.first for passport in passports if passport.first is not None]
     lasts = [passport.last for passport in passports if passport.last is not None]
     return SeriesSummary(
