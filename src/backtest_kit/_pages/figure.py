@@ -16,6 +16,7 @@ from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._pages.walk_charts import curves_chart
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._reports.live import LiveData
+from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Candles, regroup
@@ -42,8 +43,7 @@ def backtest_figure(data: BacktestData, candles: Candles | None = None) -> Colum
     from bokeh.layouts import column
 
     span = (data.since, max(data.until, data.since + 1))
-    profits = np.array([tick.pnl.pnl_percentage for tick in data.signals], dtype=np.float64)
-    closed_at = np.array([tick.close_timestamp for tick in data.signals], dtype=np.int64)
+    profits, _, closed_at = outcomes_of(data.signals)
     shown, held = [], None
     prices: Figure | None = None
     if candles is not None and len(candles):
@@ -99,8 +99,7 @@ def live_figure(runs: Sequence[LiveData]) -> Column:
     span = (min(run.since for run in runs), max(run.until for run in runs))
     span = (span[0], max(span[1], span[0] + 1))
     closed = sorted((t for run in runs for t in run.signals), key=lambda t: t.close_timestamp)
-    at = np.array([tick.close_timestamp for tick in closed], dtype=np.int64)
-    profits = np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64)
+    profits, _, at = outcomes_of(closed)
     lanes = timeline_chart(runs, span, 70 + 34 * len(runs))
     return column(lanes, total_chart(span, at, profits), sizing_mode="stretch_width")
 

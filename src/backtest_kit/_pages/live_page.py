@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from backtest_kit._pages.live_charts import timeline_chart, total_chart
 from backtest_kit._pages.page import (
     TABLE,
@@ -22,6 +20,7 @@ from backtest_kit._pages.page import (
 from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._reports.live import LiveData, trust_text, what_text
 from backtest_kit._reports.table import number, price
+from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
@@ -55,8 +54,7 @@ def live_page(runs: Sequence[LiveData]) -> str:
     parts.append(section("Timeline", f"{timeline}{total}{_LEGEND}</div>", "times"))
     parts += [_run_section(i, run) for i, run in enumerate(runs, 1)]
     parts.append(section("Trades", TABLE, "trades"))
-    at = np.array([tick.close_timestamp for tick in closed], dtype=np.int64)
-    profits = np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64)
+    profits, _, at = outcomes_of(closed)
     charts = {
         "timeline": timeline_chart(runs, span, height),
         "total": total_chart(span, at, profits),

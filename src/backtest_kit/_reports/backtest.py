@@ -15,7 +15,7 @@ from backtest_kit._engine.record import ASKING, RunRecord
 from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines, error_text
 from backtest_kit._reports.notebook import curve_svg, figures_html
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
-from backtest_kit._reports.trades import equity_of, trades_of
+from backtest_kit._reports.trades import equity_of, outcomes_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickCancelled, TickClosed
@@ -127,12 +127,7 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
     """Return the statistics of closed results in their order; `span` in milliseconds."""
-    return summarize(
-        np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64),
-        np.array([tick.signal.pending_at or 0 for tick in closed], dtype=np.int64),
-        np.array([tick.close_timestamp for tick in closed], dtype=np.int64),
-        span,
-    )
+    return summarize(*outcomes_of(closed), span)
 
 
 def backtest_data(record: RunRecord) -> BacktestData:
