@@ -18,10 +18,10 @@ from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import INTERVALS, iso, to_datetime, to_instant
 from backtest_kit.exchanges._catalog import is_catalog
+from backtest_kit.exchanges._parts import reader_of
 
 #: The name of the frame, and of an exchange that has none of its own.
 DATA: Final = "data"
-_PARQUET: Final = (".parquet", ".pq", ".feather", ".arrow")
 
 
 def add_data(engine: Engine, data: object) -> ExchangeSchema:
@@ -40,10 +40,7 @@ def add_data(engine: Engine, data: object) -> ExchangeSchema:
             return engine.exchanges.list()[-1]
         if not path.exists():
             raise RegistrationError(f"data={str(data)!r} does not exist (looked in {Path.cwd()})")
-        inside = [path.name] if path.is_file() else [p.name for p in path.iterdir()]
-        parquet = any(name.lower().endswith(_PARQUET) for name in inside)
-        kind = exchanges.ParquetExchange if parquet else exchanges.CsvExchange
-        add_exchange(kind(path, exchange_name=DATA))
+        add_exchange(reader_of(path)(path, exchange_name=DATA))
     else:
         add_exchange(exchanges.FrameExchange(data, exchange_name=DATA))
     return engine.exchanges.list()[-1]

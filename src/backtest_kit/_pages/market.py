@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.task import close_exchange, run_blocking
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._rules.bars import Bars
 from backtest_kit._statistics.sensitivity import DELAYS, Sensitivity, sensitivity
@@ -48,6 +49,18 @@ async def market_of(engine: Engine, exchange: ExchangeSchema, data: BacktestData
     t = segment.columns[0]
     real = ~segment.filled & (t >= data.since) & (t < max(ends))
     return Market(Candles(*(column[real] for column in segment.columns)), bars)
+
+
+def load_market(engine: Engine, exchange: ExchangeSchema, data: BacktestData) -> Market | None:
+    """Return the market of a backtest, and close the exchange; `None` where it can't be had."""
+
+    async def load() -> Market | None:
+        try:
+            return await market_of(engine, exchange, data)
+        finally:
+            await close_exchange(exchange)
+
+    return run_blocking(load)
 
 
 def sensitivity_of(data: BacktestData, market: Market | None) -> Sensitivity:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from backtest_kit._engine.engine import Engine
-from backtest_kit._engine.task import close_exchange, run_blocking
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._reports.live import LiveData
 from backtest_kit._reports.walker import conclusion
@@ -79,20 +78,12 @@ class BacktestResult(BacktestData, frozen=True, kw_only=True, dict=True):
         return sensitivity_of(self, self._market())
 
     def _market(self) -> Market | None:
-        from backtest_kit._pages.market import market_of
+        from backtest_kit._pages.market import load_market
 
         source: _Source | None = self.__dict__.get("source")
         if source is None:
             return None
-        engine, exchange = source.engine() or Engine(), source.exchange
-
-        async def load() -> Market | None:
-            try:
-                return await market_of(engine, exchange, self)
-            finally:
-                await close_exchange(exchange)
-
-        return run_blocking(load)
+        return load_market(source.engine() or Engine(), source.exchange, self)
 
     def __eq__(self, other: object) -> bool:
         """Compare what was found, whatever it was read from."""

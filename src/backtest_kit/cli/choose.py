@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -20,7 +19,7 @@ from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._values.windows import Windows
 from backtest_kit.exchanges._catalog import is_catalog
 from backtest_kit.exchanges._layout import Layout
-from backtest_kit.exchanges._parquet import SUFFIXES as TABLES
+from backtest_kit.exchanges._parts import reader_of
 from backtest_kit.exchanges._recorded import Recording
 
 
@@ -51,9 +50,9 @@ def choose_exchange(
                 raise click.UsageError(f"{option} {source} is a catalog, which is read as it is")
             add_exchange(exchanges.CatalogExchange(source, name, calendar=calendar))
             return engine.exchanges.list()[-1]
-        kind = _kind(source)
+        reader = reader_of(source)
         add_exchange(
-            kind(
+            reader(
                 source,
                 exchange_name=name or "data",
                 calendar=calendar,
@@ -140,13 +139,6 @@ def choose_settings(pairs: tuple[str, ...]) -> Settings:
         return parse_settings(given)
     except BacktestKitError as error:
         raise click.UsageError(f"--set {error}") from None
-
-
-def _kind(source: Path) -> Any:
-    names = [source.name] if source.is_file() else [p.name for p in source.iterdir()]
-    if any(name.lower().endswith(TABLES) for name in names):
-        return exchanges.ParquetExchange
-    return exchanges.CsvExchange
 
 
 def _length(option: str, text: str) -> timedelta:

@@ -10,10 +10,9 @@ import msgspec
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
-from backtest_kit._engine.task import close_exchange, run_blocking
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import Market, market_of, sensitivity_of
+from backtest_kit._pages.market import load_market, sensitivity_of
 from backtest_kit._pages.page import require_bokeh
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_data
@@ -25,7 +24,6 @@ from backtest_kit._statistics.sensitivity import Sensitivity, sensitivity
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError
-from backtest_kit._values.schemas import ExchangeSchema
 
 #: A run's page, in its folder.
 PAGE: Final = "report.html"
@@ -53,10 +51,10 @@ def keep_backtests(
     records = engine.records.all()
     kept = []
     for record in records:
-        data, market, more = backtest_data(record), None, _look_back(record, records)
+        data, more = backtest_data(record), _look_back(record, records)
         data = msgspec.structs.replace(data, source=source or data.source)
         exchange = engine.exchanges.get(record.exchange_name)
-        depends = sensitivity_of(data, None)
+        depends: Sensitivity | None = None
         try:
             market = load_market(engine, exchange, data)
             if html:
@@ -69,20 +67,15 @@ def keep_backtests(
         except KeyboardInterrupt:
             html = False
         folder = keep_run(data, root, started_at, more)
-        kept.append(Kept(data, depends, folder, tuple(name for name in more if name != PAGE)))
+        kept.append(
+            Kept(
+                data,
+                depends or sensitivity_of(data, None),
+                folder,
+                tuple(name for name in more if name != PAGE),
+            )
+        )
     return kept
-
-
-def load_market(engine: Engine, exchange: ExchangeSchema, data: BacktestData) -> Market | None:
-    """Return the market of a backtest, and close the exchange; `None` where it can't be had."""
-
-    async def load() -> Market | None:
-        try:
-            return await market_of(engine, exchange, data)
-        finally:
-            await close_exchange(exchange)
-
-    return run_blocking(load)
 
 
 def _look_back(record: RunRecord, records: Sequence[RunRecord]) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._live.stored import stored_record
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import sensitivity_of
+from backtest_kit._pages.market import load_market, sensitivity_of
 from backtest_kit._pages.page import write_page
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_report
@@ -30,7 +30,7 @@ from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.time import iso
 from backtest_kit.cli.choose import choose_exchange
 from backtest_kit.cli.options import calendar_option, data_option, reading_options
-from backtest_kit.cli.pages import PAGE, load_market, page_of
+from backtest_kit.cli.pages import PAGE, page_of
 from backtest_kit.cli.runs import root_option
 from backtest_kit.cli.state import Shown, read_state, state_of_option, state_option
 from backtest_kit.cli.terminal import Console

@@ -8,10 +8,17 @@ from pathlib import Path
 from backtest_kit._values.candle_rules import BATCH
 from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.errors import DataError
-from backtest_kit.exchanges._csv import SUFFIXES, csv_parts, read_csv
+from backtest_kit.exchanges._csv import SUFFIXES, CsvExchange, csv_parts, read_csv
 from backtest_kit.exchanges._layout import Layout, Reading
-from backtest_kit.exchanges._parquet import PARQUET, ParquetFile, read_feather
+from backtest_kit.exchanges._parquet import PARQUET, ParquetExchange, ParquetFile, read_feather
 from backtest_kit.exchanges._parquet import SUFFIXES as TABLES
+
+
+def reader_of(path: Path) -> type[ParquetExchange | CsvExchange]:
+    """Return the exchange that reads a file or the files of a folder, by their names."""
+    names = [path.name] if path.is_file() else [p.name for p in path.iterdir()]
+    tables = any(name.lower().endswith(TABLES) for name in names)
+    return ParquetExchange if tables else CsvExchange
 
 
 def read_file(
