@@ -29,7 +29,8 @@ from backtest_kit._rules.life import (
     pending_step,
     scheduled_step,
 )
-from backtest_kit._rules.proposal import Limits, problems_of
+from backtest_kit._rules.management import Limits
+from backtest_kit._rules.proposal import problems_of
 from backtest_kit._values.candles import Floats, Ints
 
 _FIRST_WINDOW = 128

@@ -18,8 +18,8 @@ from backtest_kit._arrays.signals import Signals, read_only
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._rules.asking import Stride, stride
 from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.management import limits_of
 from backtest_kit._rules.profit import profit
-from backtest_kit._rules.proposal import limits_of
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError

@@ -15,7 +15,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.asking import Stride
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.proposal import limits_of
+from backtest_kit._rules.management import limits_of
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError, DataRangeError
 from backtest_kit._values.schemas import StrategySchema

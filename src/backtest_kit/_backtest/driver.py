@@ -243,7 +243,7 @@ class FrameDriver:
         waits = row.pending_at is None
         if not await run.risk_allows(row, quote.fill, when, reserve=not waits):
             return None
-        minutes = row.minute_estimated_time + waits * run.config.schedule_await_minutes
+        minutes = (row.minute_estimated_time or 0) + waits * run.config.schedule_await_minutes
         # a wait and a life are each rounded up to a step
         until = when + minutes * MINUTE + waits * bars.step
         self._bars = bars = await run.view.bars(run.symbol, when, until)

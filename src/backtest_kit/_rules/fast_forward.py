@@ -6,8 +6,9 @@ of the rules, so that the two can't drift apart.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import numpy.typing as npt
 
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import MILESTONES, crossed, revenue_percent
@@ -17,7 +18,6 @@ from backtest_kit._rules.steps import (
     Close,
     pending_step,
     scheduled_step,
-    side,
     timeout_at,
 )
 from backtest_kit._values.candles import Floats
@@ -34,13 +34,10 @@ def scheduled_until(
 
     `None` where the bars ends first.
     """
-    s = side(row)
-    if config.exit_trigger == "vwap":
-        touched = bars.price
-    else:
-        # a candle that opens beyond the stop also reaches the entry, which lies before it
-        touched = bars.low if s > 0 else bars.high
-    when = _first(bars, after, timeout_at(row, config), touched, s, s * row.price_open, None)
+    # a candle that opens beyond the stop also reaches the entry, which lies before it
+    lower, upper = (row.price_open, math.inf) if row.side > 0 else (-math.inf, row.price_open)
+    low, high = compared(bars, config)
+    when = first_touch(bars, after, timeout_at(row, config), low, high, lower, upper)
     if when is None:
         return None
     turn = scheduled_step(row, bars.bar(when), config)
@@ -55,13 +52,9 @@ def pending_until(
 
     `None` where the bars ends first.
     """
-    s = side(row)
-    stop, goal = s * row.price_stop_loss, s * row.price_take_profit
-    if config.exit_trigger == "vwap":
-        worst, best = bars.price, bars.price
-    else:
-        worst, best = (bars.low, bars.high) if s > 0 else (bars.high, bars.low)
-    when = _first(bars, after, expires_at(row), worst, s, stop, (best, goal))
+    lower, upper = (row.stop, row.target) if row.side > 0 else (row.target, row.stop)
+    low, high = compared(bars, config)
+    when = first_touch(bars, after, expires_at(row), low, high, lower, upper)
     if when is None:
         return None
     close = pending_step(row, bars.bar(when), config)
@@ -69,25 +62,27 @@ def pending_until(
     return when, close
 
 
-def _first(
-    bars: Bars,
-    after: int,
-    expiry: int,
-    low: Floats,
-    s: int,
-    floor: float,
-    ceiling: tuple[Floats, float] | None,
+def compared(bars: Bars, config: Config) -> tuple[Floats, Floats]:
+    """Return the lows and highs that are compared with levels: of candles, or average prices."""
+    wick = config.exit_trigger == "wick"
+    return (bars.low, bars.high) if wick else (bars.price, bars.price)
+
+
+def first_touch(
+    bars: Bars, after: int, expiry: int, low: Floats, high: Floats, lower: float, upper: float
 ) -> int | None:
-    """Return the first step with `s * low <= floor` or `s * high >= ceiling`, or the expiry."""
+    """Return the first step with `low <= lower` or `high >= upper`, or the one of the expiry.
+
+    Instants in milliseconds; the step is later than `after`, `None` where the bars end first.
+    """
     begin = bars.row(after) + 1
     last = bars.open_row(max(-((bars.first - expiry) // bars.step), begin))
     end = min(last + 1, len(bars.price))
     window = _FIRST_WINDOW
     while begin < end:
         stop = min(begin + window, end)
-        hit = _at_most(low[begin:stop], s, floor)
-        if ceiling is not None:
-            hit |= _at_most(ceiling[0][begin:stop], -s, -ceiling[1])
+        hit = low[begin:stop] <= lower
+        hit |= high[begin:stop] >= upper
         if bars.next_open is not None:
             hit &= bars.next_open[begin:stop] == np.arange(begin, stop)
         i = int(hit.argmax())
@@ -95,10 +90,6 @@ def _first(
             return bars.first + (begin + i) * bars.step
         begin, window = stop, window * 4
     return bars.first + last * bars.step if last < len(bars.price) else None
-
-
-def _at_most(values: Floats, s: int, limit: float) -> npt.NDArray[np.bool_]:
-    return values <= limit if s > 0 else values >= -limit
 
 
 def milestones_until(

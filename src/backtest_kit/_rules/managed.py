@@ -1,0 +1,202 @@
+"""A step of a managed position with the records of the engine.
+
+It asks `position` about a row and a bar.
+
+`managed_until` finds over arrays the next step at which anything can happen, and asks there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from backtest_kit._rules import holding as at
+from backtest_kit._rules.bars import Bar, Bars
+from backtest_kit._rules.fast_forward import compared, first_touch
+from backtest_kit._rules.holding import close_rest, fix_levels, open_position
+from backtest_kit._rules.life import UNCHANGED
+from backtest_kit._rules.management import flat, limits_of, management_of
+from backtest_kit._rules.position import managed_step, opening_step, watched
+from backtest_kit._values.config import Config
+from backtest_kit._values.results import LEG_REASONS, CloseReason, Leg
+from backtest_kit._values.signal import Levels, SignalRow, expires_at
+
+
+class PriceLevels(NamedTuple):
+    """The levels of one position as prices, each list flat (see `position`)."""
+
+    entries: list[float]
+    profits: list[float]
+    losses: list[float]
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A managed position: its row as filled, `state` and `legs` as `holding` lays them out.
+
+    `times` are the instants of the legs, in milliseconds.
+    """
+
+    row: SignalRow
+    levels: PriceLevels
+    state: tuple[float, ...]
+    legs: tuple[float, ...]
+    times: tuple[int, ...]
+
+    @property
+    def effective_entry(self) -> float:
+        """The average cost of what is held."""
+        return self.state[at.AVERAGE]
+
+    @property
+    def most_fills(self) -> int:
+        """How many fills one step can bring, beside those there are."""
+        return sum(len(levels) for levels in self.levels) // 2 + 1
+
+
+class Managed(NamedTuple):
+    """A position after a step, and why it closed at it; `None`: it lives on."""
+
+    holding: Holding
+    closed: CloseReason | None
+
+
+def levels_of(row: SignalRow) -> PriceLevels:
+    """Return the levels of a filled row as prices."""
+    return PriceLevels(
+        _prices(row.entries, -row.side, row.price_open),
+        _prices(row.take_profits, row.side, row.price_open),
+        _prices(row.stop_losses, -row.side, row.price_open),
+    )
+
+
+def _prices(levels: Levels, direction: int, first: float) -> list[float]:
+    percents = flat(levels)
+    prices = [0.0] * len(percents)
+    fix_levels(percents, direction, first, prices)
+    return prices
+
+
+def open_managed(row: SignalRow, bar: Bar, config: Config) -> Managed:
+    """Return the position that a row opens with at its fill, at the end of that step.
+
+    It may be closed already, where it waited and the candle that fills it goes on to the stop.
+    """
+    wick, limits = config.exit_trigger == "wick", limits_of(config)
+    how, levels = management_of(row), levels_of(row)
+    state, legs = [0.0] * at.SIZE, [0.0] * at.WIDTH
+    open_position(
+        state,
+        legs,
+        float(row.side),
+        row.price_open,
+        row.target,
+        row.stop,
+        row.price_open if wick else bar.price,
+        how.trailing,
+        how.activation,
+        how.breakeven,
+        limits.slippage,
+        limits.fee,
+    )
+    holding = Holding(row, levels, tuple(state), tuple(legs), (bar.when,))
+    state, legs = _room(holding)
+    outcome = opening_step(
+        state,
+        levels.entries,
+        levels.losses,
+        row.scheduled_at != bar.when,
+        bar.fill,
+        bar.open,
+        bar.high,
+        bar.low,
+        wick,
+        legs,
+    )
+    return _after(holding, state, legs, bar.when, outcome)
+
+
+def step_managed(holding: Holding, bar: Bar, config: Config) -> Managed:
+    """Return the position after a later step."""
+    state, legs = _room(holding)
+    levels = holding.levels
+    outcome = managed_step(
+        state,
+        levels.entries,
+        levels.profits,
+        levels.losses,
+        bar.when >= expires_at(holding.row),
+        bar.price,
+        bar.fill,
+        bar.open,
+        bar.high,
+        bar.low,
+        config.exit_trigger == "wick",
+        config.ambiguous_candle == "stop_loss_first",
+        legs,
+    )
+    return _after(holding, state, legs, bar.when, outcome)
+
+
+def close_managed(holding: Holding, when: int, reason: CloseReason, price: float) -> Holding:
+    """Return the position with all that it holds closed at `price`."""
+    state, legs = _room(holding)
+    close_rest(state, legs, LEG_REASONS.index(reason), price, False)
+    return _after(holding, state, legs, when, UNCHANGED).holding
+
+
+def managed_until(
+    holding: Holding, bars: Bars, after: int, config: Config, until: int
+) -> int | None:
+    """Return the first step later than `after` at which anything can happen to a position.
+
+    At `until` (ms), or where its life ends, it does in any case. `None` where the bars end first.
+    """
+    lower, upper = watched(holding.state, *holding.levels)  # type: ignore[arg-type]
+    end = min(expires_at(holding.row), until)
+    return first_touch(bars, after, end, *compared(bars, config), lower, upper)
+
+
+def _room(holding: Holding) -> tuple[list[float], list[float]]:
+    """Return state and legs to be written to."""
+    return [*holding.state], [*holding.legs, *[0.0] * (at.WIDTH * holding.most_fills)]
+
+
+def _after(
+    holding: Holding, state: list[float], legs: list[float], when: int, outcome: int
+) -> Managed:
+    fills = int(state[at.FILLS])
+    stepped = Holding(
+        holding.row,
+        holding.levels,
+        tuple(state),
+        tuple(legs[: fills * at.WIDTH]),
+        holding.times + (when,) * (fills - len(holding.times)),
+    )
+    closed: CloseReason | None = None
+    if outcome != UNCHANGED:
+        closed = LEG_REASONS[outcome]  # type: ignore[assignment]
+    return Managed(stepped, closed)
+
+
+def legs_of(numbers: Sequence[float], times: Sequence[int]) -> tuple[Leg, ...]:
+    """Return the legs of a position, laid out as `holding` says, as results tell them."""
+    width = at.WIDTH
+    rows = [numbers[i : i + width] for i in range(0, len(numbers), width)]
+    cost = 0.0
+    for row in rows:
+        if row[at.QUANTITY] > 0:
+            cost += row[at.LEG_COST]
+    return tuple(
+        Leg(
+            kind="entry" if row[at.QUANTITY] > 0 else "exit",
+            timestamp=when,
+            price=row[at.PRICE],
+            quantity=abs(row[at.QUANTITY]),
+            share=row[at.LEG_COST] / cost * 100,
+            reason=LEG_REASONS[int(row[at.REASON])],
+            ambiguous=bool(row[at.AMBIGUOUS]),
+        )
+        for row, when in zip(rows, times, strict=True)
+    )

@@ -1,0 +1,226 @@
+"""One managed position at a time: the rules give what the slow reference gives, to the last bit.
+
+The markets are coarse, so that levels are met exactly, and several at a time.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference_positions
+from backtest_kit._rules import holding as at
+from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.managed import (
+    close_managed,
+    legs_of,
+    levels_of,
+    managed_until,
+    open_managed,
+    step_managed,
+)
+from backtest_kit._rules.profit import profit
+from backtest_kit._values.config import Config
+from backtest_kit._values.signal import NEVER, SignalRow, TrailingStop
+
+MINUTE = 60_000
+NAMES = {"symbol": "X", "strategy_name": "s", "exchange_name": "e"}
+
+plays = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**32),
+        "position": st.sampled_from(["long", "short"]),
+        "wick": st.booleans(),
+        "loss_first": st.booleans(),
+        "waited": st.booleans(),
+        "costs": st.booleans(),
+        "grid": st.sampled_from([0.25, 0.5, 1e-6]),
+        "restless": st.sampled_from([0.3, 1.0, 3.0]),
+        "trailing": st.sampled_from([None, (0.5, 0.0), (1.0, 0.0), (1.0, 1.5), (3.0, 0.5)]),
+        "breakeven": st.sampled_from([None, 0.5, 1.0, 2.0]),
+        "profits": st.sampled_from(
+            [(), ((1.0, 50.0),), ((0.5, 25.0), (1.0, 25.0)), ((0.5, 40.0), (1.5, 60.0))]
+        ),
+        "losses": st.sampled_from([(), ((1.0, 30.0),), ((0.5, 50.0), (1.0, 50.0))]),
+        "entries": st.sampled_from([(), ((1.0, 1.0),), ((0.5, 1.0), (1.0, 2.0), (1.5, 0.3))]),
+        "target": st.sampled_from([None, 2.0, 4.0]),
+        "stop": st.sampled_from([None, 2.0, 3.0]),
+        "life": st.sampled_from([3, 20, 60, None]),
+    }
+)
+
+
+def candles(play, length=60):
+    """Bars and rows around 100, in steps of the grid."""
+    rng = np.random.default_rng(play["seed"])
+    grid, scale = play["grid"], play["restless"]
+
+    def rounded(x):
+        return np.round(x / grid) * grid
+
+    moves = rng.normal(0, 0.4 * scale, length)
+    close = rounded(100 + np.cumsum(moves))
+    gaps = np.where(rng.random(length) < 0.2, rng.normal(0, scale, length), 0)
+    open_ = rounded(np.concatenate(([100.0], close[:-1])) + gaps)
+    reach = np.abs(rng.normal(0, 0.6 * scale, (2, length)))
+    high = rounded(np.maximum(open_, close) + reach[0])
+    low = rounded(np.minimum(open_, close) - reach[1])
+    average = rounded(close + rng.normal(0, 0.3 * scale, length))
+    fill = np.where(rng.random() < 0.5, close, average)
+    return Bars(MINUTE, average, fill, open_, high, low)
+
+
+def config_of(play):
+    return Config(
+        exit_trigger="wick" if play["wick"] else "vwap",
+        ambiguous_candle="stop_loss_first" if play["loss_first"] else "take_profit_first",
+        percent_fee=0.1 if play["costs"] else 0.0,
+        percent_slippage=0.1 if play["costs"] else 0.0,
+    )
+
+
+def row_of(play, bars):
+    side = 1 if play["position"] == "long" else -1
+    target, stop, trailing = play["target"], play["stop"], play["trailing"]
+    first = bars.bar(MINUTE)
+    # what waited is filled on the way to the candle's worst price
+    price = (first.low + first.high) / 2 if play["waited"] else first.fill
+    return SignalRow(
+        id="x",
+        **NAMES,
+        position=play["position"],
+        price_open=price,
+        price_take_profit=None if target is None else price * (1 + side * target / 100),
+        price_stop_loss=None if stop is None else price * (1 - side * stop / 100),
+        minute_estimated_time=play["life"],
+        scheduled_at=0 if play["waited"] else MINUTE,
+        pending_at=MINUTE,
+        trailing_stop=None if trailing is None else TrailingStop(*trailing),
+        breakeven_percent=play["breakeven"],
+        take_profits=play["profits"],
+        stop_losses=play["losses"],
+        entries=play["entries"],
+    )
+
+
+def by_the_reference(play, row, bars, config):
+    signal = {
+        "position": row.position,
+        "price_take_profit": row.price_take_profit,
+        "price_stop_loss": row.price_stop_loss,
+        "trailing_stop": play["trailing"],
+        "breakeven_percent": play["breakeven"],
+        "take_profits": play["profits"],
+        "stop_losses": play["losses"],
+        "entries": play["entries"],
+    }
+    settings = {name: getattr(config, name) for name in Config.__struct_fields__}
+
+    def seen(k):
+        bar = bars.bar(MINUTE * (k + 1))
+        return bar.when, bar.price, bar.fill, (0, bar.open, bar.high, bar.low, bar.fill, 1.0)
+
+    t, p, market, candle = seen(0)
+    position = reference_positions.Position(signal, t, row.price_open, p, settings)
+    position.opening(t, p, market, candle, waited=play["waited"])
+    for k in range(1, len(bars.price)):
+        if position.over:
+            break
+        t, p, market, candle = seen(k)
+        expired = play["life"] is not None and t - MINUTE >= play["life"] * MINUTE
+        position.step(t, p, market, candle, expired=expired)
+    if not position.over:
+        position.close(t, market, "end_of_data", False)
+    return position.told
+
+
+def by_the_rules(play, row, bars, config, *, search):
+    told = []
+    before, closed = open_managed(row, bars.bar(MINUTE), config)
+    told += happened(None, before, MINUTE, closed)
+    when = MINUTE
+    while closed is None:
+        if search:
+            found = managed_until(before, bars, when, config, NEVER)
+        else:
+            found = when + MINUTE if when + MINUTE < bars.stop else None
+        if found is None:
+            when = bars.last
+            end = close_managed(before, when, "end_of_data", bars.bar(when).fill)
+            told.append(ended(end, when, "end_of_data", config))
+            return told
+        when = found
+        after, closed = step_managed(before, bars.bar(when), config)
+        told += happened(before, after, when, closed)
+        before = after
+    told.append(ended(before, when, closed, config))
+    return told
+
+
+def happened(before, after, when, closed):
+    """What a step did, but for the close, as the reference tells it."""
+    known = 1 if before is None else len(before.times)
+    stop = after.row.stop if before is None else before.state[at.STOP]
+    legs = [after.legs[i : i + at.WIDTH] for i in range(0, len(after.legs), at.WIDTH)]
+    entered = sum(leg[at.QUANTITY] for leg in legs[:known] if leg[at.QUANTITY] > 0)
+    reasons = [leg.reason for leg in legs_of(after.legs, after.times)]
+    for leg, reason in list(zip(legs, reasons, strict=True))[
+        known : len(legs) - (closed is not None)
+    ]:
+        price, quantity, unsure = leg[at.PRICE], leg[at.QUANTITY], bool(leg[at.AMBIGUOUS])
+        if quantity > 0:
+            entered += quantity
+            yield "added", when, price, leg[at.LEG_COST], leg[at.LEG_AVERAGE], reason, unsure
+        else:
+            yield "part", when, price, -quantity / entered * 100, reason, unsure
+    if closed is None and after.state[at.STOP] != stop:
+        by = "trailing" if after.state[at.KIND] == 4 else "breakeven"
+        yield "moved", when, stop if math.isfinite(stop) else None, after.state[at.STOP], by
+
+
+def ended(holding, when, reason, config):
+    paid, got = at.paid_and_got(holding.state)
+    result = profit(holding.row.position, paid, got, config.percent_fee, config.percent_slippage)
+    if holding.row.breakeven_percent is not None and abs(result) <= 1e-9:
+        result = 0.0
+    legs = legs_of(holding.legs, holding.times)
+    assert holding.state[at.HELD] == 0.0
+    for kind in ("entry", "exit"):
+        shares = sum(leg.share for leg in legs if leg.kind == kind)
+        assert shares == pytest.approx(100.0, abs=1e-9)
+    quantities = [leg.quantity if leg.kind == "entry" else -leg.quantity for leg in legs]
+    assert min(np.cumsum(quantities)) >= -1e-12 * holding.state[at.ENTERED]
+    told = tuple(
+        (leg.kind, leg.timestamp, leg.price, leg.quantity, leg.share, leg.reason, leg.ambiguous)
+        for leg in legs
+    )
+    unsure = any(leg.ambiguous for leg in legs)
+    return "closed", when, reason, got, result, unsure, paid, holding.state[at.COST], told
+
+
+@given(plays)
+def test_the_rules_step_by_step_equal_the_reference(play):
+    bars, config = candles(play), config_of(play)
+    row = row_of(play, bars)
+    expected = by_the_reference(play, row, bars, config)
+    assert by_the_rules(play, row, bars, config, search=False) == expected
+
+
+@given(plays)
+def test_a_search_finds_every_step_at_which_something_happens(play):
+    bars, config = candles(play), config_of(play)
+    row = row_of(play, bars)
+    expected = by_the_reference(play, row, bars, config)
+    assert by_the_rules(play, row, bars, config, search=True) == expected
+
+
+def test_levels_are_measured_from_the_fill():
+    play = {"seed": 1, "grid": 0.25, "restless": 1.0, "position": "short", "waited": False}
+    play |= {"target": None, "stop": None, "trailing": None, "life": None, "breakeven": None}
+    play |= {"profits": ((1.0, 50.0),), "losses": (), "entries": ((2.0, 1.5),)}
+    row = row_of(play, candles(play))
+    levels = levels_of(row)
+    assert levels.profits == [row.price_open * (1 - 1.0 / 100), 50.0]
+    assert levels.entries == [row.price_open * (1 + 2.0 / 100), 1.5]
