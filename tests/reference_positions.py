@@ -48,7 +48,7 @@ def is_valid(sig, entry, config):
                 return False
         if name != "entries" and sum(share for _, share in levels) > 100 * (1 + hair):
             return False
-    return len(sig.get("entries", ())) <= config["max_entries"]
+    return len(sig.get("entries", ())) <= config.get("max_entries", 8)
 
 
 def break_even(entry, s, config):

@@ -121,13 +121,17 @@ from backtest_kit._values.events import (
 )
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
+    Leg,
     ProfitLoss,
     Tick,
     TickActive,
+    TickAdded,
     TickCancelled,
     TickClosed,
     TickIdle,
+    TickMoved,
     TickOpened,
+    TickPartial,
     TickScheduled,
     TickWaiting,
     tick_from_json,
@@ -140,7 +144,7 @@ from backtest_kit._values.schemas import (
     StrategySchema,
     WalkerSchema,
 )
-from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.signal import Signal, SignalRow, TrailingStop
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
@@ -175,6 +179,7 @@ __all__ = [
     "GapError",
     "Heat",
     "Interval",
+    "Leg",
     "Live",
     "LiveState",
     "MissedStepsError",
@@ -209,12 +214,16 @@ __all__ = [
     "StrategySchema",
     "Tick",
     "TickActive",
+    "TickAdded",
     "TickCancelled",
     "TickClosed",
     "TickIdle",
+    "TickMoved",
     "TickOpened",
+    "TickPartial",
     "TickScheduled",
     "TickWaiting",
+    "TrailingStop",
     "Transition",
     "TryLaterError",
     "UnknownNameError",

@@ -3,8 +3,6 @@
 The markets are coarse, so that levels are met exactly, and several at a time.
 """
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,18 +10,18 @@ from hypothesis import strategies as st
 
 import reference_positions
 from backtest_kit._rules import holding as at
+from backtest_kit._rules import transitions
 from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.fast_forward import compared, first_touch
 from backtest_kit._rules.managed import (
     close_managed,
-    legs_of,
     levels_of,
-    managed_until,
     open_managed,
     step_managed,
+    watched_prices,
 )
-from backtest_kit._rules.profit import profit
 from backtest_kit._values.config import Config
-from backtest_kit._values.signal import NEVER, SignalRow, TrailingStop
+from backtest_kit._values.signal import SignalRow, TrailingStop, expires_at
 
 MINUTE = 60_000
 NAMES = {"symbol": "X", "strategy_name": "s", "exchange_name": "e"}
@@ -143,7 +141,9 @@ def by_the_rules(play, row, bars, config, *, search):
     when = MINUTE
     while closed is None:
         if search:
-            found = managed_until(before, bars, when, config, NEVER)
+            low, high = compared(bars, config)
+            end = expires_at(row)
+            found = first_touch(bars, when, end, low, high, *watched_prices(before))
         else:
             found = when + MINUTE if when + MINUTE < bars.stop else None
         if found is None:
@@ -155,49 +155,39 @@ def by_the_rules(play, row, bars, config, *, search):
         after, closed = step_managed(before, bars.bar(when), config)
         told += happened(before, after, when, closed)
         before = after
-    told.append(ended(before, when, closed, config))
+    told.append(ended(before, when, closed.reason, config))
     return told
 
 
 def happened(before, after, when, closed):
     """What a step did, but for the close, as the reference tells it."""
-    known = 1 if before is None else len(before.times)
-    stop = after.row.stop if before is None else before.state[at.STOP]
-    legs = [after.legs[i : i + at.WIDTH] for i in range(0, len(after.legs), at.WIDTH)]
-    entered = sum(leg[at.QUANTITY] for leg in legs[:known] if leg[at.QUANTITY] > 0)
-    reasons = [leg.reason for leg in legs_of(after.legs, after.times)]
-    for leg, reason in list(zip(legs, reasons, strict=True))[
-        known : len(legs) - (closed is not None)
-    ]:
-        price, quantity, unsure = leg[at.PRICE], leg[at.QUANTITY], bool(leg[at.AMBIGUOUS])
-        if quantity > 0:
-            entered += quantity
-            yield "added", when, price, leg[at.LEG_COST], leg[at.LEG_AVERAGE], reason, unsure
+    for tick in transitions.happened(before, after, when, 0.0, closes=closed is not None):
+        if tick.action == "added":
+            how = tick.price, tick.size, tick.effective_entry
         else:
-            yield "part", when, price, -quantity / entered * 100, reason, unsure
-    if closed is None and after.state[at.STOP] != stop:
-        by = "trailing" if after.state[at.KIND] == 4 else "breakeven"
-        yield "moved", when, stop if math.isfinite(stop) else None, after.state[at.STOP], by
+            how = tick.price, tick.share
+        name = "added" if tick.action == "added" else "part"
+        yield name, when, *how, tick.reason, tick.ambiguous
+    tick = transitions.moved(before, after, when, 0.0)
+    if tick is not None:
+        yield "moved", when, tick.before, tick.after, tick.reason
 
 
 def ended(holding, when, reason, config):
-    paid, got = at.paid_and_got(holding.state)
-    result = profit(holding.row.position, paid, got, config.percent_fee, config.percent_slippage)
-    if holding.row.breakeven_percent is not None and abs(result) <= 1e-9:
-        result = 0.0
-    legs = legs_of(holding.legs, holding.times)
+    tick = transitions.closed_managed(holding, when, 0.0, reason, config)
     assert holding.state[at.HELD] == 0.0
     for kind in ("entry", "exit"):
-        shares = sum(leg.share for leg in legs if leg.kind == kind)
+        shares = sum(leg.share for leg in tick.legs if leg.kind == kind)
         assert shares == pytest.approx(100.0, abs=1e-9)
-    quantities = [leg.quantity if leg.kind == "entry" else -leg.quantity for leg in legs]
+    quantities = [leg.quantity if leg.kind == "entry" else -leg.quantity for leg in tick.legs]
     assert min(np.cumsum(quantities)) >= -1e-12 * holding.state[at.ENTERED]
-    told = tuple(
+    legs = tuple(
         (leg.kind, leg.timestamp, leg.price, leg.quantity, leg.share, leg.reason, leg.ambiguous)
-        for leg in legs
+        for leg in tick.legs
     )
-    unsure = any(leg.ambiguous for leg in legs)
-    return "closed", when, reason, got, result, unsure, paid, holding.state[at.COST], told
+    paid, got = tick.pnl.price_open, tick.pnl.price_close
+    profit = tick.pnl.pnl_percentage
+    return "closed", when, reason, got, profit, tick.ambiguous, paid, tick.cost, legs
 
 
 @given(plays)

@@ -16,7 +16,7 @@ from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.signals import Signals, read_only
 from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._rules.asking import Stride, stride
+from backtest_kit._rules.asking import Stride, askable, stride
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.management import limits_of
 from backtest_kit._rules.profit import profit
@@ -24,7 +24,7 @@ from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.results import CANCELLED, REASONS
-from backtest_kit._values.time import MINUTE, interval_ms
+from backtest_kit._values.time import INTERVALS, MINUTE, interval_ms
 
 #: Trades after which `simulate` comes back with them.
 _ROOM: Final = 8192
@@ -51,7 +51,10 @@ class SignalRows(msgspec.Struct, frozen=True, eq=False):
     @property
     def stride(self) -> Stride | None:
         """The frames of `timeline` at which the strategy is asked; `None`: at none."""
-        return stride(self.timeline, interval_ms(self.interval), self.config.ask_at == "close")
+        base = INTERVALS.get(self.config.base_interval, MINUTE)
+        asks = askable(self.timeline, base, self.config)
+        at_close = self.config.ask_at == "close"
+        return stride(self.timeline, interval_ms(self.interval), at_close, asks)
 
 
 class Simulation:

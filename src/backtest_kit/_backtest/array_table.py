@@ -102,8 +102,9 @@ def milestones_of(run: Run, span: Span) -> list[PartialEvent]:
         tick = next(results_of(span.table, run.record.names, i))
         assert isinstance(tick, TickClosed)
         before = tick.close_timestamp
-        before += (tick.close_reason == "end_of_data") * span.bars.step
-        found += transitions.milestones(tick.signal, run.mode, span.bars, before)
+        # these close a trade after the milestones of their step
+        before += (tick.close_reason in ("end_of_data", "closed")) * span.bars.step
+        found += transitions.all_milestones(tick.signal, run.mode, span.bars, before, ())
     return found
 
 

@@ -15,14 +15,12 @@ from backtest_kit._rules.profit import MILESTONES, crossed, revenue_percent
 from backtest_kit._rules.steps import (
     Activation,
     Cancel,
-    Close,
-    pending_step,
     scheduled_step,
     timeout_at,
 )
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.config import Config
-from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.signal import SignalRow
 
 _FIRST_WINDOW = 128
 
@@ -43,23 +41,6 @@ def scheduled_until(
     turn = scheduled_step(row, bars.bar(when), config)
     assert turn is not None
     return when, turn
-
-
-def pending_until(
-    row: SignalRow, bars: Bars, after: int, config: Config
-) -> tuple[int, Close] | None:
-    """Return the first step later than `after` at which a filled signal closes, and how.
-
-    `None` where the bars ends first.
-    """
-    lower, upper = (row.stop, row.target) if row.side > 0 else (row.target, row.stop)
-    low, high = compared(bars, config)
-    when = first_touch(bars, after, expires_at(row), low, high, lower, upper)
-    if when is None:
-        return None
-    close = pending_step(row, bars.bar(when), config)
-    assert close is not None
-    return when, close
 
 
 def compared(bars: Bars, config: Config) -> tuple[Floats, Floats]:
@@ -93,11 +74,12 @@ def first_touch(
 
 
 def milestones_until(
-    row: SignalRow, bars: Bars, after: int, before: int, fired: int
+    position: str, entry: float, bars: Bars, after: int, before: int, fired: int
 ) -> tuple[list[tuple[int, int]], int]:
     """Return (instant, level) of each milestone at the steps in (`after`, `before`), and the mask.
 
-    `fired` and the mask returned are bit masks as in `_profit.crossed`.
+    Of a position whose effective entry is `entry`. `fired` and the mask returned are bit masks as
+    in `_profit.crossed`.
     """
     begin, end = bars.row(after) + 1, min(bars.row(before), len(bars.price))
     if begin >= end:
@@ -108,7 +90,7 @@ def milestones_until(
         prices = prices[open_]
         if not len(prices):
             return [], fired
-    revenue = revenue_percent(row.position, row.price_open, prices)
+    revenue = revenue_percent(position, entry, prices)
     found: list[tuple[int, int]] = []
     if revenue.max() < MILESTONES[0] and revenue.min() > -MILESTONES[0]:
         return found, fired

@@ -115,7 +115,7 @@ def tighten(state: Numbers) -> None:
         state[MOVES] += 1
 
 
-def follows(state: Numbers) -> bool:
+def follows(state: Levels) -> bool:
     """Say whether a trailing stop acts at the best price."""
     if not state[TRAILING] > 0:
         return False
@@ -123,12 +123,12 @@ def follows(state: Numbers) -> bool:
     return state[ACTIVATION] == 0 or side * state[BEST] >= side * active_from(state)
 
 
-def active_from(state: Numbers) -> float:
+def active_from(state: Levels) -> float:
     """Return from which best price on a trailing stop acts, unless from the first entry on."""
     return state[AVERAGE] * (1 + state[SIDE] * state[ACTIVATION] / 100)
 
 
-def breakeven_from(state: Numbers) -> float:
+def breakeven_from(state: Levels) -> float:
     """Return from which best price on the stop is at breakeven; NaN where that is not used."""
     return state[AVERAGE] * (1 + state[SIDE] * state[BREAKEVEN_AT] / 100)
 
@@ -196,7 +196,7 @@ def at_most_held(state: Numbers, quantity: float) -> float:
     return quantity
 
 
-def paid_and_got(state: Numbers) -> tuple[float, float]:
+def paid_and_got(state: Levels) -> tuple[float, float]:
     """Return the mean prices of all that was entered, and of all that was closed."""
     paid = state[COST] * state[FIRST] / state[ENTERED]
     return paid, state[PROCEEDS] / state[ENTERED]

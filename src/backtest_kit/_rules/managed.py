@@ -1,8 +1,6 @@
 """A step of a managed position with the records of the engine.
 
 It asks `position` about a row and a bar.
-
-`managed_until` finds over arrays the next step at which anything can happen, and asks there.
 """
 
 from __future__ import annotations
@@ -13,15 +11,29 @@ from typing import NamedTuple
 import msgspec
 
 from backtest_kit._rules import holding as at
-from backtest_kit._rules.bars import Bar, Bars
-from backtest_kit._rules.fast_forward import compared, first_touch
+from backtest_kit._rules.bars import Bar
 from backtest_kit._rules.holding import close_rest, fix_levels, open_position
 from backtest_kit._rules.life import UNCHANGED
 from backtest_kit._rules.management import flat, limits_of, management_of
 from backtest_kit._rules.position import managed_step, opening_step, watched
+from backtest_kit._rules.steps import Close
 from backtest_kit._values.config import Config
-from backtest_kit._values.results import LEG_REASONS, CloseReason, Leg
+from backtest_kit._values.results import LEG_REASONS, CloseReason, Leg, LegReason
 from backtest_kit._values.signal import Levels, SignalRow, expires_at
+
+
+class LegRow(NamedTuple):
+    """A fill: `quantity` below 0 is an exit; `cost` is relative to the first entry's.
+
+    `effective_entry` is that after it.
+    """
+
+    reason: LegReason
+    price: float
+    quantity: float
+    cost: float
+    effective_entry: float
+    ambiguous: bool
 
 
 class PriceLevels(NamedTuple):
@@ -33,15 +45,15 @@ class PriceLevels(NamedTuple):
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """A managed position: its row as filled, `state` and `legs` as `holding` lays them out.
+    """A managed position: its row as filled, `state` and `fills` as `holding` lays them out.
 
-    `times` are the instants of the legs, in milliseconds.
+    `times` are the instants of the fills, in milliseconds.
     """
 
     row: SignalRow
     levels: PriceLevels
     state: tuple[float, ...]
-    legs: tuple[float, ...]
+    fills: tuple[float, ...]
     times: tuple[int, ...]
 
     @property
@@ -50,16 +62,51 @@ class Holding(msgspec.Struct, frozen=True):
         return self.state[at.AVERAGE]
 
     @property
+    def is_open(self) -> bool:
+        """Whether anything is held."""
+        return self.state[at.HELD] > 0
+
+    @property
+    def cost(self) -> float:
+        """The cost of all entries, relative to the first."""
+        return self.state[at.COST]
+
+    @property
+    def stop(self) -> float:
+        """The stop as it is now, infinite where there is none."""
+        return self.state[at.STOP]
+
+    @property
+    def stopped_by(self) -> LegReason:
+        """The reason with which the stop closes."""
+        return LEG_REASONS[int(self.state[at.KIND])]
+
+    @property
+    def moves(self) -> int:
+        """How often levels have been moved."""
+        return int(self.state[at.MOVES])
+
+    @property
+    def rows(self) -> list[LegRow]:
+        """The legs so far, in order."""
+        return leg_rows(self.fills)
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The legs so far, as results tell them."""
+        return legs_of(self.rows, self.times)
+
+    @property
     def most_fills(self) -> int:
         """How many fills one step can bring, beside those there are."""
         return sum(len(levels) for levels in self.levels) // 2 + 1
 
 
 class Managed(NamedTuple):
-    """A position after a step, and why it closed at it; `None`: it lives on."""
+    """A position after a step, and how it closed at it; `None`: it lives on."""
 
     holding: Holding
-    closed: CloseReason | None
+    close: Close | None
 
 
 def levels_of(row: SignalRow) -> PriceLevels:
@@ -146,21 +193,14 @@ def close_managed(holding: Holding, when: int, reason: CloseReason, price: float
     return _after(holding, state, legs, when, UNCHANGED).holding
 
 
-def managed_until(
-    holding: Holding, bars: Bars, after: int, config: Config, until: int
-) -> int | None:
-    """Return the first step later than `after` at which anything can happen to a position.
-
-    At `until` (ms), or where its life ends, it does in any case. `None` where the bars end first.
-    """
-    lower, upper = watched(holding.state, *holding.levels)  # type: ignore[arg-type]
-    end = min(expires_at(holding.row), until)
-    return first_touch(bars, after, end, *compared(bars, config), lower, upper)
+def watched_prices(holding: Holding) -> tuple[float, float]:
+    """Return the lower and the upper price at which anything can happen to a position next."""
+    return watched(holding.state, *holding.levels)
 
 
 def _room(holding: Holding) -> tuple[list[float], list[float]]:
     """Return state and legs to be written to."""
-    return [*holding.state], [*holding.legs, *[0.0] * (at.WIDTH * holding.most_fills)]
+    return [*holding.state], [*holding.fills, *[0.0] * (at.WIDTH * holding.most_fills)]
 
 
 def _after(
@@ -174,29 +214,44 @@ def _after(
         tuple(legs[: fills * at.WIDTH]),
         holding.times + (when,) * (fills - len(holding.times)),
     )
-    closed: CloseReason | None = None
-    if outcome != UNCHANGED:
-        closed = LEG_REASONS[outcome]  # type: ignore[assignment]
-    return Managed(stepped, closed)
+    if outcome == UNCHANGED:
+        return Managed(stepped, None)
+    last = stepped.rows[-1]
+    reason: CloseReason = LEG_REASONS[outcome]  # type: ignore[assignment]
+    return Managed(stepped, Close(reason, last.price, last.ambiguous))
 
 
-def legs_of(numbers: Sequence[float], times: Sequence[int]) -> tuple[Leg, ...]:
-    """Return the legs of a position, laid out as `holding` says, as results tell them."""
+def leg_rows(numbers: Sequence[float]) -> list[LegRow]:
+    """Return fills, laid out as `holding` says, by name."""
     width = at.WIDTH
-    rows = [numbers[i : i + width] for i in range(0, len(numbers), width)]
+    return [
+        LegRow(
+            LEG_REASONS[int(row[at.REASON])],
+            row[at.PRICE],
+            row[at.QUANTITY],
+            row[at.LEG_COST],
+            row[at.LEG_AVERAGE],
+            bool(row[at.AMBIGUOUS]),
+        )
+        for row in (numbers[i : i + width] for i in range(0, len(numbers), width))
+    ]
+
+
+def legs_of(rows: Sequence[LegRow], times: Sequence[int]) -> tuple[Leg, ...]:
+    """Return the legs of a position as results tell them."""
     cost = 0.0
     for row in rows:
-        if row[at.QUANTITY] > 0:
-            cost += row[at.LEG_COST]
+        if row.quantity > 0:
+            cost += row.cost
     return tuple(
         Leg(
-            kind="entry" if row[at.QUANTITY] > 0 else "exit",
+            kind="entry" if row.quantity > 0 else "exit",
             timestamp=when,
-            price=row[at.PRICE],
-            quantity=abs(row[at.QUANTITY]),
-            share=row[at.LEG_COST] / cost * 100,
-            reason=LEG_REASONS[int(row[at.REASON])],
-            ambiguous=bool(row[at.AMBIGUOUS]),
+            price=row.price,
+            quantity=abs(row.quantity),
+            share=row.cost / cost * 100,
+            reason=row.reason,
+            ambiguous=row.ambiguous,
         )
         for row, when in zip(rows, times, strict=True)
     )

@@ -236,9 +236,7 @@ def rises(state: Numbers, profits: Levels, best: float) -> bool:
     return i < len(profits) and side * best >= side * profits[i]
 
 
-def watched(
-    state: Numbers, entries: Levels, profits: Levels, losses: Levels
-) -> tuple[float, float]:
+def watched(state: Levels, entries: Levels, profits: Levels, losses: Levels) -> tuple[float, float]:
     """Return the lower and the upper price at which anything can happen next.
 
     Between them a step changes nothing that matters later: neither a fill, nor the stop.

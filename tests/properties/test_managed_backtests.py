@@ -1,0 +1,244 @@
+"""Backtests of managed positions, and of exit columns: steps, fast-forward and the reference."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+import backtest_kit as bk
+import reference
+from backtest_kit._values.time import INTERVALS, to_datetime
+from markets import MINUTE, START, cases, managed, market, script
+
+settings = st.fixed_dictionaries(
+    {"require_stop_loss": st.booleans(), "max_entries": st.sampled_from([2, 8])}
+)
+
+
+def facts_of(told):
+    """Results as the reference writes them."""
+    for x in told:
+        if isinstance(x, bk.PartialEvent):
+            yield "partial", x.timestamp, x.level
+            continue
+        match x.action:
+            case "opened" | "scheduled":
+                yield x.action, x.timestamp, x.signal.price_open
+            case "cancelled":
+                yield x.action, x.timestamp, x.reason
+            case "added":
+                how = x.price, x.size, x.effective_entry
+                yield x.action, x.timestamp, *how, x.reason, x.ambiguous
+            case "partial":
+                yield "part", x.timestamp, x.price, x.share, x.reason, x.ambiguous
+            case "moved":
+                yield x.action, x.timestamp, x.before, x.after, x.reason
+            case "closed":
+                close = x.pnl.price_close, x.pnl.pnl_percentage
+                plain = x.action, x.timestamp, x.close_reason, *close, x.ambiguous
+                if not x.signal.is_managed:
+                    yield plain
+                    continue
+                legs = tuple(
+                    (y.kind, y.timestamp, y.price, y.quantity, y.share, y.reason, y.ambiguous)
+                    for y in x.legs
+                )
+                yield *plain, x.pnl.price_open, x.cost, legs
+
+
+TOLD = (
+    *("on_open", "on_schedule", "on_cancel", "on_close", "on_partial", "on_add"),
+    *("on_partial_profit", "on_partial_loss"),
+)
+
+
+def as_mapping(proposal):
+    """A proposal as a strategy returns it."""
+    if proposal is None or "trailing_stop" not in proposal:
+        return proposal
+    percent, activate = proposal["trailing_stop"]
+    trailing = {"percent": percent, "activate_percent": activate}
+    return proposal | {"trailing_stop": trailing}
+
+
+def play(case, rows, *, step_by_step, length=0.75, **strategy):
+    """Run a case on a new engine; return what callbacks were told, as the reference writes it."""
+    told = []
+    names = (*TOLD, "on_move") if step_by_step else TOLD
+    with bk.Engine() as engine:
+        engine.set_config(**case.config)
+        bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+        bk.add_frame(
+            frame_name="f",
+            interval=case.frame,
+            start_date=to_datetime(START),
+            end_date=to_datetime(START + int(case.minutes * length) * MINUTE),
+        )
+        bk.add_strategy(
+            strategy_name="s",
+            interval=case.interval,
+            callbacks=dict.fromkeys(names, told.append),
+            **strategy,
+        )
+        try:
+            bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
+        except (bk.ConfigError, bk.DataRangeError):  # as in the tests of plain signals
+            return None
+        record = engine.records.select(mode="backtest")[0]
+        unexpected = [
+            k for k in record.error_kinds if "SignalError" not in k[1] and "DataRange" not in k[1]
+        ]
+        assert not unexpected, unexpected
+    return [*facts_of(told)]
+
+
+def without_moves(facts):
+    return [fact for fact in facts if fact[0] != "moved"]
+
+
+def compare(case, more, *, step_by_step):
+    case = case._replace(config=case.config | more)
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    proposals = managed(script(case.seed, case.ask_rate, case.coarse), case.seed)
+
+    def get_signal(symbol, when):
+        return as_mapping(proposals(int(when.timestamp() * 1000), bk.average_price(symbol)))
+
+    found = play(case, rows, step_by_step=step_by_step, get_signal=get_signal)
+    if found is None:
+        return
+    expected = reference.backtest(
+        rows,
+        START,
+        START + int(case.minutes * 0.75) * MINUTE,
+        INTERVALS[case.frame],
+        INTERVALS[case.interval],
+        proposals,
+        case.config,
+    )
+    assert found == (expected if step_by_step else without_moves(expected))
+
+
+@given(cases, settings)
+def test_fast_forward_of_managed_positions_equals_the_reference(case, more):
+    compare(case, more, step_by_step=False)
+
+
+@given(cases, settings)
+def test_steps_of_managed_positions_equal_the_reference(case, more):
+    compare(case, more, step_by_step=True)
+
+
+def rows_of_signals(case, interval):
+    """Columns by the close of a candle: what an array strategy says, and the reference's script.
+
+    They depend on the time alone, so that windows say the same.
+    """
+
+    def columns(closes_at):
+        rng = np.random.default_rng([case.seed, 5])
+        draws = rng.random((9, 997))[:, (closes_at // interval) % 997]
+        side = np.where(draws[0] < 0.5, 1, -1) * (draws[1] < case.ask_rate)
+        often = 0.1 + 0.5 * rng.random()
+        return {
+            "side": side,
+            "up": np.where(draws[2] < 0.3, np.nan, 0.6 + 2 * draws[2]),
+            "down": np.where(draws[3] < 0.2, np.nan, 0.6 + 2 * draws[3]),
+            "minutes": np.where(draws[4] < 0.3, np.nan, np.floor(1 + 100 * draws[4] ** 3)),
+            "away": np.where(draws[5] < 0.4, np.nan, 2 * draws[5] - 1),
+            "trailing": np.where(draws[6] < 0.5, np.nan, draws[6]),
+            "exit_long": draws[7] < often,
+            "exit_short": draws[8] < often,
+        }
+
+    return columns
+
+
+LEVELS = st.fixed_dictionaries(
+    {
+        "take_profits": st.sampled_from([(), (), ((0.5, 25.0), (0.8, 75.0))]),
+        "stop_losses": st.sampled_from([(), (), ((0.5, 60.0),)]),
+        "entries": st.sampled_from([(), (), ((0.2, 1.0), (0.5, 2.0))]),
+    }
+)
+
+
+def compare_arrays(case, more, levels, trails, exits, *, step_by_step, one_by_one=False):
+    config = case.config | more
+    if case.interval not in ("1m", "3m", "5m", "15m"):
+        case = case._replace(interval="15m")
+    case, interval = case._replace(config=config), INTERVALS[case.interval]
+    columns = rows_of_signals(case, interval)
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    warmup = 2
+
+    def get_signals(candles):
+        if one_by_one and len(candles) > warmup:
+            raise RuntimeError("only a window at a time")
+        said = columns(candles.timestamp + interval)
+        how = dict(levels)
+        if trails:
+            how |= {"trailing_stop": said["trailing"], "trailing_activate_percent": 0.2}
+        if exits:
+            how |= {"exit_long": said["exit_long"], "exit_short": said["exit_short"]}
+        return bk.Signals.bracket(said["side"], said["up"], said["down"], said["minutes"], **how)
+
+    def proposals(t, price):
+        there = columns(np.array([t // interval * interval]))
+        said = {name: column[0] for name, column in there.items()}
+        side, market_price = said["side"], prices[t]
+        if not side or t < START + warmup * interval:
+            return None
+        up, down, minutes = said["up"], said["down"], said["minutes"]
+        proposal = {
+            "position": "long" if side > 0 else "short",
+            "price_take_profit": None if np.isnan(up) else market_price * (1 + side * up / 100),
+            "price_stop_loss": None if np.isnan(down) else market_price * (1 - side * down / 100),
+            "minute_estimated_time": None if np.isnan(minutes) else int(minutes),
+        }
+        if trails and not np.isnan(said["trailing"]):
+            proposal["trailing_stop"] = (said["trailing"], 0.2)
+        return proposal | {name: pairs for name, pairs in levels.items() if pairs}
+
+    def said_exits(t):
+        said = columns(np.array([t]))
+        return bool(said["exit_long"][0]), bool(said["exit_short"][0])
+
+    whole = reference.fill_gaps(rows)
+    count = config["avg_price_candles_count"]
+    prices = {
+        row[0] + MINUTE: row[4]
+        if config["fill_price"] == "market"
+        else reference.average(whole[max(k + 1 - count, 0) : k + 1], count)
+        for k, row in enumerate(whole)
+    }
+    found = play(case, rows, step_by_step=step_by_step, get_signals=get_signals, warmup=warmup)
+    if found is None:
+        return
+    expected = reference.backtest(
+        rows,
+        START,
+        START + int(case.minutes * 0.75) * MINUTE,
+        INTERVALS[case.frame],
+        interval,
+        proposals,
+        config,
+        exits=said_exits if exits else None,
+    )
+    assert found == (expected if step_by_step else without_moves(expected))
+
+
+@given(cases, settings, LEVELS, st.booleans(), st.booleans())
+def test_fast_forward_of_array_strategies_equals_the_reference(case, more, levels, trails, exits):
+    compare_arrays(case, more, levels, trails, exits, step_by_step=False)
+
+
+@given(cases, settings, LEVELS, st.booleans(), st.booleans())
+def test_steps_of_array_strategies_equal_the_reference(case, more, levels, trails, exits):
+    compare_arrays(case, more, levels, trails, exits, step_by_step=True)
+
+
+@given(cases, settings, LEVELS, st.booleans(), st.booleans())
+def test_array_strategies_that_are_asked_by_windows_equal_the_reference(
+    case, more, levels, trails, exits
+):
+    compare_arrays(case, more, levels, trails, exits, step_by_step=False, one_by_one=True)
