@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._arrays.simulation import SignalRows, compile_kernel, run_kernel
+from backtest_kit._arrays.job import SignalRows
+from backtest_kit._arrays.simulation import compile_kernel, run_kernel
 from backtest_kit._data.series import average_prices
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.config import Config

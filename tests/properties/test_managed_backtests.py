@@ -1,14 +1,21 @@
 """Backtests of managed positions, and of exit columns: steps, fast-forward and the reference."""
 
+import threading
+from collections import namedtuple
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
 import reference
+from backtest_kit._arrays import simulation
+from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._values.time import INTERVALS, to_datetime
-from markets import MINUTE, START, cases, managed, market, script
+from markets import MINUTE, START, Case, cases, managed, market, script
 
+Shifted = namedtuple("Shifted", (*Case._fields, "shift"))
 settings = st.fixed_dictionaries(
     {"require_stop_loss": st.booleans(), "max_entries": st.sampled_from([2, 8])}
 )
@@ -162,7 +169,47 @@ LEVELS = st.fixed_dictionaries(
 )
 
 
-def compare_arrays(case, more, levels, trails, exits, *, step_by_step, one_by_one=False):
+def tabulated(case, rows, *, compiled, **strategy):
+    """Run a case with nobody listening, in arrays; return the closes, the milestones, the ends."""
+    with bk.Engine() as engine, pytest.MonkeyPatch.context() as patch:
+        if compiled:
+            pytest.importorskip("numba", reason="the kernel needs Numba")
+            simulation.compile_kernel()
+        else:
+            patch.setattr(simulation, "kernel_ready", threading.Event())
+        used = []
+        original = FrameDriver.tabulate
+
+        async def watched(driver, **how):
+            used.append(await original(driver, **how))
+            return used[-1]
+
+        patch.setattr(FrameDriver, "tabulate", watched)
+        engine.set_config(**case.config)
+        bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+        bk.add_frame(
+            frame_name="f",
+            interval=case.frame,
+            start_date=to_datetime(START + case.shift * MINUTE),
+            end_date=to_datetime(START + int(case.minutes * 0.75) * MINUTE),
+        )
+        bk.add_strategy(strategy_name="s", interval=case.interval, **strategy)
+        try:
+            closed = bk.Backtest.run_sync(
+                "X", strategy_name="s", exchange_name="frame", frame_name="f"
+            )
+        except (bk.ConfigError, bk.DataRangeError):
+            return None
+        record = engine.records.select(mode="backtest")[0]
+        cancelled = [waited.cancelled for waited in record.waited if waited.cancelled is not None]
+        facts = [*facts_of(closed)], [*facts_of(record.partials)], [*facts_of(cancelled)]
+        assert all(bk.tick_from_json(tick.to_json()) == tick for tick in closed)
+        return *facts, record.calls - record.warming, used[0]
+
+
+def compare_arrays(
+    case, more, levels, trails, exits, *, step_by_step=False, one_by_one=False, table=None
+):
     config = case.config | more
     if case.interval not in ("1m", "3m", "5m", "15m"):
         case = case._replace(interval="15m")
@@ -211,12 +258,21 @@ def compare_arrays(case, more, levels, trails, exits, *, step_by_step, one_by_on
         else reference.average(whole[max(k + 1 - count, 0) : k + 1], count)
         for k, row in enumerate(whole)
     }
-    found = play(case, rows, step_by_step=step_by_step, get_signals=get_signals, warmup=warmup)
+    if table is not None:
+        # behind the warm-up; most frames lie inside the data
+        case = case._replace(config=config)
+        shift = warmup * interval // MINUTE + 12
+        found = tabulated(
+            Shifted(*case, shift), rows, compiled=table, get_signals=get_signals, warmup=warmup
+        )
+    else:
+        shift = 0
+        found = play(case, rows, step_by_step=step_by_step, get_signals=get_signals, warmup=warmup)
     if found is None:
-        return
+        return None
     expected = reference.backtest(
         rows,
-        START,
+        START + shift * MINUTE,
         START + int(case.minutes * 0.75) * MINUTE,
         INTERVALS[case.frame],
         interval,
@@ -224,7 +280,13 @@ def compare_arrays(case, more, levels, trails, exits, *, step_by_step, one_by_on
         config,
         exits=said_exits if exits else None,
     )
+    if table is not None:
+        kinds = ("closed", "partial", "cancelled")
+        parts = tuple([fact for fact in expected if fact[0] == kind] for kind in kinds)
+        assert found[:3] == parts
+        return found
     assert found == (expected if step_by_step else without_moves(expected))
+    return found
 
 
 @given(cases, settings, LEVELS, st.booleans(), st.booleans())
@@ -242,3 +304,43 @@ def test_array_strategies_that_are_asked_by_windows_equal_the_reference(
     case, more, levels, trails, exits
 ):
     compare_arrays(case, more, levels, trails, exits, step_by_step=False, one_by_one=True)
+
+
+@given(cases, settings, LEVELS, st.booleans(), st.booleans())
+def test_the_kernel_equals_the_reference(case, more, levels, trails, exits):
+    compare_arrays(case, more, levels, trails, exits, table=True)
+
+
+@given(cases, settings, LEVELS, st.booleans(), st.booleans())
+def test_arrays_in_plain_python_equal_the_reference(case, more, levels, trails, exits):
+    compare_arrays(case, more, levels, trails, exits, table=False)
+
+
+def test_arrays_serve_managed_strategies():
+    """The two tests above compare tables, not the steps that a run falls back to."""
+    config = {
+        "exit_trigger": "wick",
+        "avg_price_candles_count": 2,
+        "fill_price": "market",
+        "ask_at": "elapsed",
+        "ambiguous_candle": "stop_loss_first",
+        "schedule_await_minutes": 30,
+        "min_take_profit_distance_percent": 0.0,
+        "min_stop_loss_distance_percent": 0.0,
+        "max_stop_loss_distance_percent": 0.0,
+        "percent_slippage": 0.0,
+        "percent_fee": 0.0,
+    }
+    more = {"require_stop_loss": False, "max_entries": 8}
+    levels = {"take_profits": ((0.5, 25.0),), "stop_losses": (), "entries": ((0.2, 1.0),)}
+    closes = []
+    for seed, limit in ((1, 0), (2, 0), (3, 1440)):
+        case = Case(
+            seed, 600, "1m", "3m", 0.3, False, config | {"max_signal_lifetime_minutes": limit}
+        )
+        found = compare_arrays(case, more, levels, True, True, table=True)
+        assert found[-1], "a table served"
+        closes += found[0]
+    reasons = {close[2] for close in closes}
+    assert {"closed", "take_profit", "trailing_stop"} <= reasons
+    assert any(len(close[-1]) > 2 for close in closes)

@@ -62,6 +62,10 @@ class SignalChunk(msgspec.Struct, frozen=True, eq=False):
                 break
             yield when
 
+    def says_exit(self, side: int, when: int) -> bool:
+        """Say whether the row of the candle that closes at `when` says "nothing on `side`"."""
+        return not when % self.step and next(self.exits(side, when, when), None) is not None
+
     def first(self, when: int, stop: int, hop: int) -> tuple[int, int]:
         """Return the first call time with a signal and its row; `(last call time, -1)` if none.
 

@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import Final
 
-from backtest_kit._rules.life import BREAKEVEN, STOP_LOSS, TRAILING_STOP
+from backtest_kit._rules.life import (
+    BREAKEVEN,
+    CLOSED,
+    END_OF_DATA,
+    STOP_LOSS,
+    TAKE_PROFIT,
+    TIME_EXPIRED,
+    TRAILING_STOP,
+)
 from backtest_kit._values.candles import Floats
-from backtest_kit._values.results import LEG_REASONS
+from backtest_kit._values.results import CANCELLED, LEG_REASONS
 
 Numbers = MutableSequence[float] | Floats
 Levels = Sequence[float] | Floats
@@ -53,9 +61,15 @@ SIZE: Final = 22
 #: first entry's (of an exit, at average cost), the effective entry after it, if it is ambiguous.
 REASON, PRICE, QUANTITY, LEG_COST, LEG_AVERAGE, AMBIGUOUS = range(6)
 WIDTH: Final = 6
-_, SIGNAL, ENTRY_LEVEL, TAKE_PROFIT_LEVEL, STOP_LOSS_LEVEL, MANAGE, USER = range(
-    6, len(LEG_REASONS)
+#: Reasons of legs, and if they are ambiguous, as numbers: every argument of these functions is a
+#: float or an array, so that Numba compiles each of them once.
+BY_TARGET, BY_STOP, BY_TIME, BY_END_OF_DATA, BY_CLOSE = map(
+    float, (TAKE_PROFIT, STOP_LOSS, TIME_EXPIRED, END_OF_DATA, CLOSED)
 )
+SIGNAL, ENTRY_LEVEL, TAKE_PROFIT_LEVEL, STOP_LOSS_LEVEL, MANAGE, USER = map(
+    float, range(CANCELLED, len(LEG_REASONS))
+)
+CLEAR, UNCLEAR = 0.0, 1.0
 #: What would leave less than this part of the quantity entered closes all.
 _LEAST_LEFT: Final = 1e-9
 #: Of a sum of shares: what rounding may take from it.
@@ -90,13 +104,13 @@ def open_position(
     for i in range(SIZE):
         state[i] = 0.0
     state[SIDE], state[FIRST], state[TARGET], state[STOP] = side, first, target, stop
-    state[KIND] = STOP_LOSS
+    state[KIND] = BY_STOP
     state[HELD] = state[ENTERED] = state[COST] = 1.0
     state[AVERAGE] = first
     state[BEST] = state[WORST] = begin
     state[TRAILING], state[ACTIVATION], state[BREAKEVEN_AT] = trailing, activation, breakeven
     state[SLIPPAGE], state[FEE] = slippage, fee
-    write_leg(state, legs, SIGNAL, first, 1.0, 1.0, False)
+    write_leg(state, legs, SIGNAL, first, 1.0, 1.0, CLEAR)
 
 
 def tighten(state: Numbers) -> None:
@@ -141,11 +155,11 @@ def breakeven_price(side: float, entry: float, slippage: float, fee: float) -> f
 def enter(
     state: Numbers,
     legs: Numbers,
-    reason: int,
+    reason: float,
     price: float,
     size: float,
     begin: float,
-    ambiguous: bool,
+    ambiguous: float,
 ) -> None:
     """Enter `size` times the first entry's cost more; the best price begins anew, at `begin`."""
     cost = size * state[FIRST]
@@ -160,7 +174,7 @@ def enter(
 
 
 def leave(
-    state: Numbers, legs: Numbers, reason: int, price: float, quantity: float, ambiguous: bool
+    state: Numbers, legs: Numbers, reason: float, price: float, quantity: float, ambiguous: float
 ) -> None:
     """Close `quantity` of what is held, at its average cost, which it leaves as it is."""
     state[HELD] -= quantity
@@ -169,10 +183,10 @@ def leave(
     write_leg(state, legs, reason, price, -quantity, cost, ambiguous)
 
 
-def close_rest(state: Numbers, legs: Numbers, reason: int, price: float, ambiguous: bool) -> int:
-    """Close all that is held; return `reason`."""
+def close_rest(state: Numbers, legs: Numbers, reason: float, price: float, ambiguous: float) -> int:
+    """Close all that is held; return the code of `reason`."""
     leave(state, legs, reason, price, state[HELD], ambiguous)
-    return reason
+    return int(reason)
 
 
 def share_of(state: Numbers, levels: Levels, i: int) -> float:
@@ -210,15 +224,15 @@ def worse(side: float, one: float, other: float) -> float:
 def write_leg(
     state: Numbers,
     legs: Numbers,
-    reason: int,
+    reason: float,
     price: float,
     quantity: float,
     cost: float,
-    ambiguous: bool,
+    ambiguous: float,
 ) -> None:
     """Write a fill behind the others; there has to be room for it."""
     at = WIDTH * int(state[FILLS])
-    legs[at + REASON], legs[at + PRICE] = float(reason), price
+    legs[at + REASON], legs[at + PRICE] = reason, price
     legs[at + QUANTITY], legs[at + LEG_COST] = quantity, cost
-    legs[at + LEG_AVERAGE], legs[at + AMBIGUOUS] = state[AVERAGE], float(ambiguous)
+    legs[at + LEG_AVERAGE], legs[at + AMBIGUOUS] = state[AVERAGE], ambiguous
     state[FILLS] += 1

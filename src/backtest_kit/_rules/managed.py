@@ -189,7 +189,7 @@ def step_managed(holding: Holding, bar: Bar, config: Config) -> Managed:
 def close_managed(holding: Holding, when: int, reason: CloseReason, price: float) -> Holding:
     """Return the position with all that it holds closed at `price`."""
     state, legs = _room(holding)
-    close_rest(state, legs, LEG_REASONS.index(reason), price, False)
+    close_rest(state, legs, float(LEG_REASONS.index(reason)), price, at.CLEAR)
     return _after(holding, state, legs, when, UNCHANGED).holding
 
 

@@ -14,6 +14,10 @@ from backtest_kit._rules.holding import (
     AVERAGE,
     BEST,
     BREAKEVEN_AT,
+    BY_STOP,
+    BY_TARGET,
+    BY_TIME,
+    CLEAR,
     ENTRY_LEVEL,
     FEE,
     HELD,
@@ -28,6 +32,7 @@ from backtest_kit._rules.holding import (
     TAKE_PROFIT_LEVEL,
     TARGET,
     TRAILING,
+    UNCLEAR,
     WORST,
     Levels,
     Numbers,
@@ -42,7 +47,7 @@ from backtest_kit._rules.holding import (
     tighten,
     worse,
 )
-from backtest_kit._rules.life import STOP_LOSS, TAKE_PROFIT, TIME_EXPIRED, UNCHANGED
+from backtest_kit._rules.life import UNCHANGED
 
 
 def opening_step(
@@ -65,7 +70,7 @@ def opening_step(
     if waited and wick:
         side = state[SIDE]
         worst = low if side > 0 else high
-        outcome = fall_to(state, entries, losses, worst, open_, fill, wick, worst, False, legs)
+        outcome = fall_to(state, entries, losses, worst, open_, fill, wick, worst, CLEAR, legs)
         if outcome != UNCHANGED:
             return outcome
         if side * worst < side * state[WORST]:
@@ -97,20 +102,20 @@ def managed_step(
     bound = open_
     if not wick:  # a flat candle at the average price, every fill at the worse of level and market
         if expired:
-            return close_rest(state, legs, TIME_EXPIRED, fill, False)
+            return close_rest(state, legs, BY_TIME, fill, CLEAR)
         open_ = high = low = average
         bound = worse(side, stop, fill)
     if side * open_ <= side * stop:
-        return close_rest(state, legs, int(state[KIND]), bound, False)
+        return close_rest(state, legs, state[KIND], bound, CLEAR)
     added, bound = state[NEXT_ENTRY], (open_ if wick else fill)
     worst, best = (low, high) if side > 0 else (high, low)
-    outcome = fall_to(state, entries, losses, open_, bound, fill, wick, average, False, legs)
+    outcome = fall_to(state, entries, losses, open_, bound, fill, wick, average, CLEAR, legs)
     if outcome == UNCHANGED:
-        outcome = rise_to(state, profits, open_, fill, wick, False, legs)
+        outcome = rise_to(state, profits, open_, fill, wick, CLEAR, legs)
     if outcome == UNCHANGED and wick:
         down = falls_first(state, entries, losses, worst)
         up = rises(state, profits, best)
-        unclear = down != 0 and up
+        unclear = UNCLEAR if down != 0 and up else CLEAR
         if (down > 0) == loss_first or not up:
             outcome = fall_to(
                 state, entries, losses, worst, bound, fill, wick, average, unclear, legs
@@ -124,7 +129,7 @@ def managed_step(
                     state, entries, losses, worst, bound, fill, wick, average, unclear, legs
                 )
         if outcome == UNCHANGED and expired:
-            outcome = close_rest(state, legs, TIME_EXPIRED, fill, False)
+            outcome = close_rest(state, legs, BY_TIME, fill, CLEAR)
     if outcome != UNCHANGED:
         return outcome
     if state[NEXT_ENTRY] == added and side * best > side * state[BEST]:
@@ -144,7 +149,7 @@ def fall_to(
     fill: float,
     wick: bool,
     average: float,
-    ambiguous: bool,
+    ambiguous: float,
     legs: Numbers,
 ) -> int:
     """Let the price fall (for a short: rise) to `to`; return why it closes, or `UNCHANGED`.
@@ -170,12 +175,12 @@ def fall_to(
             state[NEXT_LOSS] += 1
             quantity = share_of(state, losses, j)
             if quantity >= state[HELD]:
-                return close_rest(state, legs, STOP_LOSS, price, ambiguous)
+                return close_rest(state, legs, BY_STOP, price, ambiguous)
             leave(state, legs, STOP_LOSS_LEVEL, price, quantity, ambiguous)
         else:
             break
     if side * to <= side * stop:
-        return close_rest(state, legs, int(state[KIND]), worse(side, stop, bound), ambiguous)
+        return close_rest(state, legs, state[KIND], worse(side, stop, bound), ambiguous)
     return UNCHANGED
 
 
@@ -185,7 +190,7 @@ def rise_to(
     to: float,
     fill: float,
     wick: bool,
-    ambiguous: bool,
+    ambiguous: float,
     legs: Numbers,
 ) -> int:
     """Let the price rise (for a short: fall) to `to`; return why it closes, or `UNCHANGED`.
@@ -205,11 +210,11 @@ def rise_to(
         state[NEXT_PROFIT] += 1
         quantity = share_of(state, profits, i)
         if quantity >= state[HELD]:
-            return close_rest(state, legs, TAKE_PROFIT, price, ambiguous)
+            return close_rest(state, legs, BY_TARGET, price, ambiguous)
         leave(state, legs, TAKE_PROFIT_LEVEL, price, quantity, ambiguous)
     if ends:
         price = target if wick else worse(side, target, fill)
-        return close_rest(state, legs, TAKE_PROFIT, price, ambiguous)
+        return close_rest(state, legs, BY_TARGET, price, ambiguous)
     return UNCHANGED
 
 

@@ -165,7 +165,7 @@ def complete(
     immediate = opens_now(side, limit, quote.fill)
     if position in POSITIONS and not found & _BAD_PRICE and limit != _UNREADABLE:
         entry = quote.fill if immediate else limit
-        target, stop = levels_or_none(side, take_profit, stop_loss)
+        target, stop = never_reached(side, take_profit, stop_loss)
         bits = management_problems(side, entry, target, stop, asked.numbers, limits)
         problems += management_in_words(bits, side, entry, target, stop, asked, config)
     if problems:
@@ -188,7 +188,7 @@ def complete(
     )
 
 
-def levels_or_none(side: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
+def never_reached(side: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
     """Return target and stop, infinite (never reached) where NaN says that there is none."""
     if math.isnan(take_profit):
         take_profit = side * math.inf

@@ -1,0 +1,123 @@
+"""Managed positions of a simulation: from the fill to the end, asking the rules where they act."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backtest_kit._arrays.layout import Columns, Rules, Work
+from backtest_kit._arrays.searches import exit_after, first_touch
+from backtest_kit._rules.holding import (
+    AMBIGUOUS,
+    BY_CLOSE,
+    BY_END_OF_DATA,
+    CLEAR,
+    FILLS,
+    WIDTH,
+    close_rest,
+    fix_levels,
+    open_position,
+)
+from backtest_kit._rules.life import UNCHANGED
+from backtest_kit._rules.management import Management
+from backtest_kit._rules.position import managed_step, opening_step, watched
+from backtest_kit._values.candles import Ints
+
+#: The legs of a position with one entry and one exit, which are not written.
+PLAIN: Final = 2
+
+
+def hold(
+    columns: Columns,
+    rules: Rules,
+    work: Work,
+    side: float,
+    entry: float,
+    goal: float,
+    stop: float,
+    how: Management,
+    exits: Ints,
+    scheduled: int,
+    filled: int,
+    lasts: int,
+) -> tuple[int, int]:
+    """Follow a managed position from the step `filled` on; return why it ends, and at which step.
+
+    It was proposed at step `scheduled`, and lives for `lasts` steps.
+    """
+    state, legs = work.state, work.legs
+    fix_levels(how.profits, side, entry, work.profits)
+    fix_levels(how.losses, -side, entry, work.losses)
+    fix_levels(how.entries, -side, entry, work.entries)
+    fill, wick, at, known = columns.fill[filled], rules.wick, filled, 0
+    begin = entry if wick else columns.price[filled]
+    trailing, activation, breakeven, _, _, _ = how
+    costs = rules.limits.slippage, rules.limits.fee
+    open_position(
+        state, legs, side, entry, goal, stop, begin, trailing, activation, breakeven, *costs
+    )
+    waited = filled != scheduled
+    reason = opening_step(
+        state,
+        work.entries,
+        work.losses,
+        waited,
+        fill,
+        columns.open[filled],
+        columns.high[filled],
+        columns.low[filled],
+        wick,
+        legs,
+    )
+    exit_at = exit_after(exits, rules, filled - waited)
+    if reason == UNCHANGED and exit_at == filled:
+        reason = close_rest(state, legs, BY_CLOSE, fill, CLEAR)
+    last = filled + lasts
+    if len(columns.next_open) > 0 and last < len(columns.fill):
+        last = columns.next_open[last]
+    last = min(last, exit_at)
+    while True:
+        while known < state[FILLS]:
+            work.steps[known] = at
+            known += 1
+        if reason != UNCHANGED:
+            return reason, at
+        lower, upper = watched(state, work.entries, work.profits, work.losses)
+        at = first_touch(columns.touch_low, columns.touch_high, at, last, lower, upper)
+        if at < 0:
+            at = max(rules.last, filled)
+            reason = close_rest(state, legs, BY_END_OF_DATA, columns.fill[at], CLEAR)
+            continue
+        reason = managed_step(
+            state,
+            work.entries,
+            work.profits,
+            work.losses,
+            at - filled >= lasts,
+            columns.price[at],
+            columns.fill[at],
+            columns.open[at],
+            columns.high[at],
+            columns.low[at],
+            wick,
+            rules.stop_first,
+            legs,
+        )
+        if reason == UNCHANGED and at == exit_at:
+            reason = close_rest(state, legs, BY_CLOSE, columns.fill[at], CLEAR)
+
+
+def keep_legs(work: Work, written: int) -> tuple[int, bool]:
+    """Write the legs of a position behind the `written` ones; return how many, and if unclear.
+
+    Not those of one entry and one exit, which follow from its prices.
+    """
+    legs, count, unclear = work.legs, int(work.state[FILLS]), False
+    for i in range(count):
+        unclear = unclear or legs[i * WIDTH + AMBIGUOUS] > 0
+    if count <= PLAIN:
+        return 0, unclear
+    for i in range(count):
+        work.all_steps[written + i] = work.steps[i]
+        for j in range(WIDTH):
+            work.all_legs[(written + i) * WIDTH + j] = legs[i * WIDTH + j]
+    return count, unclear
