@@ -6,8 +6,10 @@ from typing import Final
 
 from backtest_kit._arrays.layout import Columns, Rules, Work
 from backtest_kit._arrays.searches import exit_after, first_touch
+from backtest_kit._rules.fast_forward import trailing_touch
 from backtest_kit._rules.holding import (
     AMBIGUOUS,
+    BEST,
     BY_CLOSE,
     BY_END_OF_DATA,
     CLEAR,
@@ -15,7 +17,10 @@ from backtest_kit._rules.holding import (
     WIDTH,
     close_rest,
     fix_levels,
+    follow_to,
+    follows,
     open_position,
+    trailing_factor,
 )
 from backtest_kit._rules.life import UNCHANGED
 from backtest_kit._rules.management import Management
@@ -68,7 +73,7 @@ def hold(
         wick,
         legs,
     )
-    exit_at = exit_after(exits, rules, filled - waited)
+    exit_at = exit_after(exits, filled - waited)
     if reason == UNCHANGED and exit_at == filled:
         reason = close_rest(state, legs, BY_CLOSE, fill, CLEAR)
     last = filled + lasts
@@ -82,7 +87,13 @@ def hold(
         if reason != UNCHANGED:
             return reason, at
         lower, upper = watched(state, work.entries, work.profits, work.losses)
-        at = first_touch(columns.touch_low, columns.touch_high, at, last, lower, upper)
+        low, high = columns.touch_low, columns.touch_high
+        if follows(state):
+            best, factor = state[BEST], trailing_factor(state)
+            at, best = trailing_touch(low, high, at, last, lower, upper, side, best, factor)
+            follow_to(state, best)
+        else:
+            at = first_touch(low, high, at, last, lower, upper)
         if at < 0:
             at = max(rules.last, filled)
             reason = close_rest(state, legs, BY_END_OF_DATA, columns.fill[at], CLEAR)

@@ -111,28 +111,19 @@ def levels_of(signals: Signals) -> tuple[Levels, Levels, Levels]:
     return signals.take_profits, signals.stop_losses, signals.entries
 
 
-def _exit_steps(bars: Bars, rows: SignalRows) -> tuple[Ints, Ints]:
-    """Return, for each row, the step of the first one from there on that says exit, by side.
-
-    Those in closed times don't, nor those without an answer. Empty without such columns.
-    """
-    signals = rows.signals
-    if not signals.has_exits:
-        return _NEVER_CLOSED, _NEVER_CLOSED
-    interval = interval_ms(rows.interval)
+def _exit_steps(bars: Bars, rows: SignalRows) -> list[Ints]:
+    """Return the steps at which a row says exit, by side; not those in closed times."""
+    signals, interval = rows.signals, interval_ms(rows.interval)
     found = []
     for side in (1, -1):
-        at = signals.exits(side)
+        at = signals.exits(side) if signals.has_exits else _NEVER_CLOSED
         at = at[at >= rows.first_row]
         steps = (rows.opens + (at + 1) * interval - bars.first) // bars.step
         if bars.next_open is not None:
-            there = (steps >= 0) & (steps < len(bars.next_open))
-            at, steps = at[there], steps[there]
-            is_open = bars.next_open[steps] == steps
-            at, steps = at[is_open], steps[is_open]
-        ahead = np.searchsorted(at, np.arange(len(signals)))
-        found.append(np.append(steps, layout.NO_STEP)[ahead])
-    return found[0], found[1]
+            steps = steps[(steps >= 0) & (steps < len(bars.next_open))]
+            steps = steps[bars.next_open[steps] == steps]
+        found.append(steps)
+    return found
 
 
 def work_of(columns: layout.Columns, *, compiled: bool) -> layout.Work:

@@ -56,7 +56,7 @@ def _inlined(function: F, **compiled: Callable[..., Any]) -> F:
 
 
 def _called(
-    function: F, compiled: Mapping[str, Callable[..., Any]], *, forceinline: bool = False
+    function: F, compiled: Mapping[str, Callable[..., Any]], *, forceinline: bool = True
 ) -> F:
     """Do the same for a function that is long, or called from many places: the compiler decides."""
     if not available():
@@ -153,11 +153,50 @@ def first_touch(
     return k if k < steps else -1
 
 
+@_compiled
+def trailing_touch(
+    low: Floats,
+    high: Floats,
+    since: int,
+    last: int,
+    lower: float,
+    upper: float,
+    side: float,
+    best: float,
+    factor: float,
+) -> tuple[int, float]:
+    """Do what `fast_forward.trailing_touch` does, a row at a time."""
+    k, end = since + 1, min(last + 1, len(low))
+    if side > 0:
+        lower = max(lower, best * factor)
+        while k < end and low[np.uint64(k)] > lower and high[np.uint64(k)] < upper:
+            if k == last:
+                break
+            if high[np.uint64(k)] > best:
+                best = high[np.uint64(k)]
+                lower = max(lower, best * factor)
+            k += 1
+    else:
+        upper = min(upper, best * factor)
+        while k < end and low[np.uint64(k)] > lower and high[np.uint64(k)] < upper:
+            if k == last:
+                break
+            if low[np.uint64(k)] < best:
+                best = low[np.uint64(k)]
+                upper = min(upper, best * factor)
+            k += 1
+    return (k, best) if k < len(low) else (-1, best)
+
+
 _opens_now = _inlined(life.opens_now)
 _exit_after = _inlined(searches.exit_after)
 _holding = _all_of(holding)
 _position = _all_of(position, **_holding)
-_searches: dict[str, Callable[..., Any]] = {"first_touch": first_touch, "exit_after": _exit_after}
+_searches: dict[str, Callable[..., Any]] = {
+    "first_touch": first_touch,
+    "trailing_touch": trailing_touch,
+    "exit_after": _exit_after,
+}
 _hold = _called(hold.hold, {**_searches, **_position})
 _level_problems = _called(management.level_problems, {})
 #: `simulate`, compiled.

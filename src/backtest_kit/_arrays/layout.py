@@ -69,8 +69,8 @@ class Columns(NamedTuple):
     search compares with levels: lows and highs, beyond every level where the market is closed.
     `next_open` is as in `Bars`, empty where the market never closes.
 
-    How positions are managed is as in `Management`. `exit_long` and `exit_short` are, for each row,
-    the step of the first row from there on that says so (`NO_STEP`: none), empty without.
+    How positions are managed is as in `Management`. `exit_long` and `exit_short` are the steps at
+    which a row says so, ascending.
     """
 
     price: Floats

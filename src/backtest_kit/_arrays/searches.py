@@ -68,7 +68,9 @@ def first_touch(
     return last if last < steps else -1
 
 
-def exit_after(exits: Ints, rules: Rules, k: int) -> int:
+def exit_after(exits: Ints, k: int) -> int:
     """Return the first step after `k` at which a row says exit; `NO_STEP` if there is none."""
-    row = max((rules.epoch + k) // rules.interval - rules.base + 1, 0)
-    return exits[row] if row < len(exits) else NO_STEP
+    if len(exits) == 0:
+        return NO_STEP
+    i = np.searchsorted(exits, k + 1)
+    return int(exits[i]) if i < len(exits) else NO_STEP

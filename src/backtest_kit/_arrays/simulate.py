@@ -128,7 +128,7 @@ def simulate(
             continue
         at, filled, entry, close, ambiguous, reason = k, k, fill, stop, False, UNCHANGED
         exits = columns.exit_long if side > 0 else columns.exit_short
-        exit_at = exit_after(exits, rules, k)
+        exit_at = exit_after(exits, k)
         if minutes == minutes:
             lasts = -(-int(minutes) // rules.minutes)
         elif limits.lifetime > 0:
@@ -181,7 +181,7 @@ def simulate(
             last = filled + lasts
             if closes and last < steps:
                 last = next_open[last]
-            last = min(last, exit_after(exits, rules, filled))
+            last = min(last, exit_after(exits, filled))
             at = first_touch(touch_low, touch_high, filled, last, lower, upper)
             if at < 0:
                 at, reason = max(rules.last, filled), END_OF_DATA
@@ -213,7 +213,7 @@ def simulate(
         real[WHOLE_COST, written] = cost
         written += 1
         ended = reason in (END_OF_DATA, CANCELLED_END_OF_DATA)
-        free = 0 if exit_after(exits, rules, at - 1) == at else rules.free
+        free = 0 if exit_after(exits, at - 1) == at else rules.free
         after = -((rules.start - at - max(free, int(ended))) // rules.step)
         after = min(max(after, frame), rules.frames)
         state[HELD] += after - frame

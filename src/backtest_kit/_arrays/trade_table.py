@@ -123,9 +123,9 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return msgspec.structs.replace(self, **columns)
 
     @property
-    def cost(self) -> Floats | None:
-        """The cost of each trade's entries, relative to the first; `None`: all 1."""
-        return None if self.managed is None else self.managed.cost
+    def cost(self) -> Floats:
+        """The cost of each trade's entries, relative to the first."""
+        return np.ones(len(self)) if self.managed is None else self.managed.cost
 
 
 def _of_rows(table: msgspec.Struct, keep: npt.NDArray[np.bool_], *but: str) -> dict[str, Any]:

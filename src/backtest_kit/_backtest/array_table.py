@@ -119,12 +119,11 @@ def _added(table: TradeTable, i: int) -> list[tuple[int, float]]:
     return [(when, row.effective_entry) for when, row in further]
 
 
-def costs_of(record: RunRecord) -> Floats | None:
-    """Return the cost of the entries of what a run has closed, the first 1; `None`: all 1."""
+def costs_of(record: RunRecord) -> Floats:
+    """Return the cost of the entries of what a run has closed, relative to the first, in order."""
     if record.table is not None:
         return record.table.closed().cost
-    costs = np.array([tick.cost for tick in record.closed], dtype=np.float64)
-    return None if (costs == 1.0).all() else costs
+    return np.array([tick.cost for tick in record.closed], dtype=np.float64)
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:

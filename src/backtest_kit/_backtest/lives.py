@@ -15,8 +15,8 @@ from backtest_kit._rules.managed import (
     Holding,
     close_managed,
     open_managed,
+    search,
     step_managed,
-    watched_prices,
 )
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import (
@@ -148,7 +148,7 @@ class Lives:
         after = told = when
         fired = 0
         while close is None:
-            found = await self._next(row, holding, after, bars, walks=walks)
+            found, holding = self._next(row, holding, after, bars, walks=walks)
             exit_at = await self._exit(row, after, bars, found)
             exits, at = exit_at is not None, found if exit_at is None else exit_at
             entry = row.price_open if holding is None else holding.effective_entry
@@ -198,18 +198,17 @@ class Lives:
                 await self._pace()
         return await self._close(row, bars, when, close, holding, exits=exits)
 
-    async def _next(
+    def _next(
         self, row: SignalRow, holding: Holding | None, after: int, bars: Bars, *, walks: bool
-    ) -> int | None:
-        """Return the next step to look at; `None`: the bars end first."""
+    ) -> tuple[int | None, Holding | None]:
+        """Return the next step to look at (`None`: the bars end first), the position before it."""
         if walks:
-            return next(iter(bars.steps_after(after)), None)
+            return next(iter(bars.steps_after(after)), None), holding
         if holding is not None:
-            lower, upper = watched_prices(holding)
-        else:
-            lower, upper = (row.stop, row.target) if row.side > 0 else (row.target, row.stop)
+            return search(holding, bars, after, self._run.config)
+        lower, upper = (row.stop, row.target) if row.side > 0 else (row.target, row.stop)
         low, high = compared(bars, self._run.config)
-        return first_touch(bars, after, expires_at(row), low, high, lower, upper)
+        return first_touch(bars, after, expires_at(row), low, high, lower, upper), None
 
     async def _tell(
         self, before: Holding | None, after: Holding, close: Close | None, when: int, bars: Bars

@@ -75,6 +75,7 @@ def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statis
         np.array([tick.signal.pending_at or 0 for tick in closed], dtype=np.int64),
         np.array([tick.close_timestamp for tick in closed], dtype=np.int64),
         span,
+        np.array([tick.cost for tick in closed], dtype=np.float64),
     )
 
 

@@ -73,6 +73,40 @@ def first_touch(
     return bars.first + last * bars.step if last < len(bars.price) else None
 
 
+def trailing_touch(
+    low: Floats,
+    high: Floats,
+    since: int,
+    last: int,
+    lower: float,
+    upper: float,
+    side: float,
+    best: float,
+    factor: float,
+) -> tuple[int, float]:
+    """Return the first row after `since` that reaches a level, else `last`, and the best before it.
+
+    The stop is `factor` times the best price of the rows before, on the side of `lower` for a long
+    and `upper` for a short, if that is tighter. Row -1: the data end.
+    """
+    if side < 0:  # mirrored: negating a float never rounds
+        at, best = trailing_touch(-high, -low, since, last, -upper, -lower, 1.0, -best, factor)
+        return at, -best
+    begin, end, window = since + 1, min(last + 1, len(low)), _FIRST_WINDOW
+    while begin < end:
+        stop = min(begin + window, end)
+        bests = np.maximum.accumulate(np.concatenate(([best], high[begin:stop])))
+        hits = low[begin:stop] <= np.maximum(lower, bests[:-1] * factor)
+        hits |= high[begin:stop] >= upper
+        i = int(hits.argmax())
+        if hits[i]:
+            return begin + i, float(bests[i])
+        best, begin, window = float(bests[-1]), stop, window * 4
+        if begin > last:
+            return last, float(bests[-2])
+    return -1, best
+
+
 def milestones_until(
     position: str, entry: float, bars: Bars, after: int, before: int, fired: int
 ) -> tuple[list[tuple[int, int]], int]:

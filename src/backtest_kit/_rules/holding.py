@@ -117,7 +117,7 @@ def tighten(state: Numbers) -> None:
     """Move the stop, for the next step, to the tighter of what trailing and breakeven ask for."""
     side, stop, kind = state[SIDE], state[STOP], state[KIND]
     if follows(state):
-        price = state[BEST] * (1 - side * state[TRAILING] / 100)
+        price = state[BEST] * trailing_factor(state)
         if side * price > side * stop:
             stop, kind = price, float(TRAILING_STOP)
     if side * state[BEST] >= side * breakeven_from(state):
@@ -127,6 +127,20 @@ def tighten(state: Numbers) -> None:
     if stop != state[STOP]:
         state[STOP], state[KIND] = stop, kind
         state[MOVES] += 1
+
+
+def follow_to(state: Numbers, best: float) -> None:
+    """Do what steps between two acts do where the stop follows: the best price has come to `best`.
+
+    Several moves of the stop count as one.
+    """
+    state[BEST] = best
+    tighten(state)
+
+
+def trailing_factor(state: Levels) -> float:
+    """Return what the best price is multiplied with to get a trailing stop."""
+    return 1 - state[SIDE] * state[TRAILING] / 100
 
 
 def follows(state: Levels) -> bool:

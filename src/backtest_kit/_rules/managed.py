@@ -9,10 +9,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from backtest_kit._rules import holding as at
-from backtest_kit._rules.bars import Bar
-from backtest_kit._rules.holding import close_rest, fix_levels, open_position
+from backtest_kit._rules.bars import Bar, Bars
+from backtest_kit._rules.fast_forward import compared, first_touch, trailing_touch
+from backtest_kit._rules.holding import (
+    close_rest,
+    fix_levels,
+    follow_to,
+    follows,
+    open_position,
+    trailing_factor,
+)
 from backtest_kit._rules.life import UNCHANGED
 from backtest_kit._rules.management import flat, limits_of, management_of
 from backtest_kit._rules.position import managed_step, opening_step, watched
@@ -193,9 +202,35 @@ def close_managed(holding: Holding, when: int, reason: CloseReason, price: float
     return _after(holding, state, legs, when, UNCHANGED).holding
 
 
-def watched_prices(holding: Holding) -> tuple[float, float]:
-    """Return the lower and the upper price at which anything can happen to a position next."""
-    return watched(holding.state, *holding.levels)
+def search(holding: Holding, bars: Bars, after: int, config: Config) -> tuple[int | None, Holding]:
+    """Return the first step later than `after` (ms) at which anything can happen, or life ends.
+
+    And the position before it: where its stop follows the best price, that has gone on. `None`
+    where the bars end first.
+    """
+    lower, upper = watched(holding.state, *holding.levels)
+    low, high = compared(bars, config)
+    expiry = expires_at(holding.row)
+    if not follows(holding.state):
+        return first_touch(bars, after, expiry, low, high, lower, upper), holding
+    begin = bars.row(after) + 1
+    last = bars.open_row(max(-((bars.first - expiry) // bars.step), begin))
+    end = min(last + 1, len(bars.price))
+    low, high = low[begin:end], high[begin:end]
+    if bars.next_open is not None:
+        closed = bars.next_open[begin:end] != np.arange(begin, end)
+        low, high = np.where(closed, np.inf, low), np.where(closed, -np.inf, high)
+    state = [*holding.state]
+    best, factor = state[at.BEST], trailing_factor(state)
+    row, best = trailing_touch(
+        low, high, -1, last - begin, lower, upper, state[at.SIDE], best, factor
+    )
+    if row < 0:
+        return None, holding
+    follow_to(state, best)
+    return bars.first + (begin + row) * bars.step, msgspec.structs.replace(
+        holding, state=tuple(state)
+    )
 
 
 def _room(holding: Holding) -> tuple[list[float], list[float]]:

@@ -109,25 +109,27 @@ def managed_step(
         return close_rest(state, legs, state[KIND], bound, CLEAR)
     added, bound = state[NEXT_ENTRY], (open_ if wick else fill)
     worst, best = (low, high) if side > 0 else (high, low)
-    outcome = fall_to(state, entries, losses, open_, bound, fill, wick, average, CLEAR, legs)
-    if outcome == UNCHANGED:
+    outcome = UNCHANGED
+    # first to the open, then to both ends
+    if falls_first(state, entries, losses, open_) != 0:
+        outcome = fall_to(state, entries, losses, open_, bound, fill, wick, average, CLEAR, legs)
+    if outcome == UNCHANGED and rises(state, profits, open_):
         outcome = rise_to(state, profits, open_, fill, wick, CLEAR, legs)
     if outcome == UNCHANGED and wick:
         down = falls_first(state, entries, losses, worst)
         up = rises(state, profits, best)
         unclear = UNCLEAR if down != 0 and up else CLEAR
-        if (down > 0) == loss_first or not up:
+        last = up and down != 0 and (down > 0) != loss_first
+        if down != 0 and not last:
             outcome = fall_to(
                 state, entries, losses, worst, bound, fill, wick, average, unclear, legs
             )
-            if outcome == UNCHANGED:
-                outcome = rise_to(state, profits, best, fill, wick, unclear, legs)
-        else:
+        if outcome == UNCHANGED and up:
             outcome = rise_to(state, profits, best, fill, wick, unclear, legs)
-            if outcome == UNCHANGED:
-                outcome = fall_to(
-                    state, entries, losses, worst, bound, fill, wick, average, unclear, legs
-                )
+        if outcome == UNCHANGED and last:
+            outcome = fall_to(
+                state, entries, losses, worst, bound, fill, wick, average, unclear, legs
+            )
         if outcome == UNCHANGED and expired:
             outcome = close_rest(state, legs, BY_TIME, fill, CLEAR)
     if outcome != UNCHANGED:
@@ -244,7 +246,8 @@ def rises(state: Numbers, profits: Levels, best: float) -> bool:
 def watched(state: Levels, entries: Levels, profits: Levels, losses: Levels) -> tuple[float, float]:
     """Return the lower and the upper price at which anything can happen next.
 
-    Between them a step changes nothing that matters later: neither a fill, nor the stop.
+    Between them a step changes nothing that matters later: neither a fill, nor the stop, unless it
+    `follows` the best price.
     """
     side = state[SIDE]
     near, far = side * state[STOP], side * state[TARGET]
@@ -255,9 +258,7 @@ def watched(state: Levels, entries: Levels, profits: Levels, losses: Levels) -> 
         near = max(near, side * losses[j])
     if k < len(profits):
         far = min(far, side * profits[k])
-    if follows(state):
-        far = min(far, side * state[BEST])
-    elif state[TRAILING] > 0:
+    if state[TRAILING] > 0 and not follows(state):
         far = min(far, side * active_from(state))
     if state[BREAKEVEN_AT] > 0:
         price = breakeven_price(side, state[AVERAGE], state[SLIPPAGE], state[FEE])

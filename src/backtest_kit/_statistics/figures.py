@@ -23,8 +23,13 @@ YEAR_MS: Final = 365.25 * 1440 * MINUTE
 LEAST_SPAN_MS: Final = 1440 * MINUTE
 
 
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Statistics of closed signals; percentages are in percent, durations in minutes."""
+class Statistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Statistics of closed signals; percentages are in percent, durations in minutes.
+
+    `total_pnl_by_cost` is the sum of each profit times the cost of its entries, in percent of one
+    first entry: where positions are averaged down, percents of their own cost flatter, since they
+    win on a small cost and lose on a large one. `None`, and not in JSON, where all costs are 1.
+    """
 
     total_signals: int
     win_count: int
@@ -48,13 +53,21 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     max_loss_streak: int
     avg_duration_minutes: float | None
     exposure_percent: float | None
+    total_pnl_by_cost: float | None = None
 
 
-def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]) -> Statistics:
+def summarize(
+    r: Floats,
+    opened_at: Ints,
+    closed_at: Ints,
+    span: tuple[int, int],
+    cost: Floats | None = None,
+) -> Statistics:
     """Return all statistics of closed signals.
 
     `opened_at` and `closed_at` are int64 milliseconds of shape (N,), in the order of closing;
-    `span` is the start and end of the run in milliseconds.
+    `span` is the start and end of the run in milliseconds. `cost` is that of each one's entries,
+    relative to the first; `None`: 1.
     """
     n = len(r)
     with _quiet():
@@ -84,7 +97,19 @@ def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]
         max_loss_streak=longest_streak(r < 0),
         avg_duration_minutes=float((closed_at - opened_at).mean() / MINUTE) if n else None,
         exposure_percent=exposure(opened_at, closed_at, span) if n else None,
+        total_pnl_by_cost=total_pnl_by_cost(r, cost),
     )
+
+
+def total_pnl_by_cost(r: Floats, cost: Floats | None) -> float | None:
+    """Return the sum of profits times costs, percent of one first entry; `None`: all costs are 1.
+
+    `cost` is relative to the first entry's, shape (N,).
+    """
+    if cost is None or bool((cost == 1.0).all()):
+        return None
+    with _quiet():
+        return _finite(float((r * cost).sum()))
 
 
 def std_dev(r: Floats) -> float | None:
