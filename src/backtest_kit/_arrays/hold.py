@@ -23,7 +23,6 @@ from backtest_kit._rules.holding import (
     trailing_factor,
 )
 from backtest_kit._rules.life import UNCHANGED
-from backtest_kit._rules.management import Management
 from backtest_kit._rules.position import managed_step, opening_step, watched
 from backtest_kit._values.candles import Ints
 
@@ -39,7 +38,7 @@ def hold(
     entry: float,
     goal: float,
     stop: float,
-    how: Management,
+    how: tuple[float, float, float],
     exits: Ints,
     scheduled: int,
     filled: int,
@@ -47,15 +46,16 @@ def hold(
 ) -> tuple[int, int]:
     """Follow a managed position from the step `filled` on; return why it ends, and at which step.
 
-    It was proposed at step `scheduled`, and lives for `lasts` steps.
+    It was proposed at step `scheduled`, and lives for `lasts` steps. `how` is the trailing stop,
+    from where on, and breakeven, in percent.
     """
     state, legs = work.state, work.legs
-    fix_levels(how.profits, side, entry, work.profits)
-    fix_levels(how.losses, -side, entry, work.losses)
-    fix_levels(how.entries, -side, entry, work.entries)
+    fix_levels(columns.profits, side, entry, work.profits)
+    fix_levels(columns.losses, -side, entry, work.losses)
+    fix_levels(columns.entries, -side, entry, work.entries)
     fill, wick, at, known = columns.fill[filled], rules.wick, filled, 0
     begin = entry if wick else columns.price[filled]
-    trailing, activation, breakeven, _, _, _ = how
+    trailing, activation, breakeven = how
     costs = rules.limits.slippage, rules.limits.fee
     open_position(
         state, legs, side, entry, goal, stop, begin, trailing, activation, breakeven, *costs

@@ -62,7 +62,7 @@ from backtest_kit._rules.life import (
     pending_step,
     scheduled_step,
 )
-from backtest_kit._rules.management import Management, management_problems
+from backtest_kit._rules.management import management_problems
 from backtest_kit._rules.proposal import never_reached, problems_of
 from backtest_kit._values.candles import Floats, Ints
 
@@ -116,12 +116,20 @@ def simulate(
         managed = rules.managed and (levels > 0 or trailing == trailing or breakeven == breakeven)
         activation = activations[min(row, len(activations) - 1)]
         activation = activation if activation == activation else 0.0
-        how = Management(
-            trailing, activation, breakeven, columns.profits, columns.losses, columns.entries
-        )
         if managed and problems == 0:
-            entry = fill if now else limit
-            problems = management_problems(side, entry, goal, stop, how, limits)
+            problems = management_problems(
+                side,
+                fill if now else limit,
+                goal,
+                stop,
+                trailing,
+                activation,
+                breakeven,
+                columns.profits,
+                columns.losses,
+                columns.entries,
+                limits,
+            )
         if problems != 0:
             state[FIRST_INVALID] = rules.epoch + k if state[INVALID] == 0 else state[FIRST_INVALID]
             state[INVALID] += 1
@@ -167,6 +175,7 @@ def simulate(
                 reason = STOP_LOSS
         legs, paid, cost = 0, entry, 1.0
         if managed and reason == UNCHANGED:
+            how = trailing, activation, breakeven
             reason, at = hold(
                 columns, rules, work, side, entry, goal, stop, how, exits, k, filled, lasts
             )

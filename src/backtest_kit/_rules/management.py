@@ -84,15 +84,19 @@ def management_problems(
     entry: float,
     target: float,
     stop: float,
-    management: Management,
+    trailing: float,
+    activation: float,
+    breakeven: float,
+    profits: Numbers,
+    losses: Numbers,
+    entries: Numbers,
     limits: Limits,
 ) -> int:
     """Return what is wrong with how a position is to be managed, as bits; 0: it is valid.
 
     `entry` is the price that distances are measured from, `target` and `stop` are infinite where
-    there is none.
+    there is none. The others are as in `Management`.
     """
-    trailing, activation, breakeven, profits, losses, entries = management
     problems = 0
     if trailing == trailing:
         if not 0 < trailing < 100:

@@ -166,7 +166,7 @@ def complete(
     if position in POSITIONS and not found & _BAD_PRICE and limit != _UNREADABLE:
         entry = quote.fill if immediate else limit
         target, stop = never_reached(side, take_profit, stop_loss)
-        bits = management_problems(side, entry, target, stop, asked.numbers, limits)
+        bits = management_problems(side, entry, target, stop, *asked.numbers, limits)
         problems += management_in_words(bits, side, entry, target, stop, asked, config)
     if problems:
         raise SignalError(problems)
