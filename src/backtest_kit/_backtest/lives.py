@@ -248,7 +248,7 @@ class Lives:
         if holding is None:
             tick = step.closed(row, when, price, close, run.config)
         else:
-            if holding.is_open:
+            if holding.is_held:
                 holding = close_managed(holding, when, reason, close.price)
             tick = step.closed_managed(holding, when, price, reason, run.config)
         run.record.add(tick)

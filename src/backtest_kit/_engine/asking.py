@@ -9,9 +9,9 @@ from typing import Any
 from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._engine.ambient import candles, fill_price
 from backtest_kit._engine.run import Run
-from backtest_kit._values.errors import BeforeDataError
+from backtest_kit._values.errors import BeforeDataError, SignalError
 from backtest_kit._values.schemas import StrategySchema
-from backtest_kit._values.signal import Signal
+from backtest_kit._values.signal import Signal, SignalRow
 
 
 async def has_warmup(run: Run, when: int) -> bool:
@@ -57,6 +57,18 @@ class ArrayQuestion:
 
     def _signals(self, symbol: str) -> Signals:
         return evaluate(self._function, candles(symbol, self._interval, self._warmup))
+
+
+def plain(row: SignalRow, asked: Callable[[str, datetime], Any]) -> SignalRow:
+    """Return a row that a live run can follow, which does not keep managed positions yet.
+
+    Raises:
+        SignalError: its position is to be managed, or ended by a column of `asked`.
+    """
+    if row.is_managed or (isinstance(asked, ArrayQuestion) and asked.has_exits):
+        missing = "trailing stop, breakeven, ladder, further entry or exit column"
+        raise SignalError([f"a live run does not manage positions yet: no {missing}"])
+    return row
 
 
 def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from backtest_kit._data.calendar import closed_at
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import ArrayQuestion, has_warmup, question
+from backtest_kit._engine.asking import has_warmup, plain, question
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
@@ -28,7 +28,6 @@ from backtest_kit._values.errors import (
     DataRangeError,
     ExchangeRefusedError,
     MissedStepsError,
-    SignalError,
     StateError,
 )
 from backtest_kit._values.results import CancelReason, TickIdle
@@ -314,11 +313,7 @@ class MinuteDriver:
     def _accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer that came in time."""
         run = self._run
-        row = run.accept(answer, bar.quote, bar.when)
-        exits = isinstance(self._ask_strategy, ArrayQuestion) and self._ask_strategy.has_exits
-        if row.is_managed or exits:
-            missing = "trailing stop, breakeven, ladder, further entry or exit column"
-            raise SignalError([f"a live run does not manage positions yet: no {missing}"])
+        row = plain(run.accept(answer, bar.quote, bar.when), self._ask_strategy)
         if self._ticker.over(bar.when):
             raise _too_late(bar.when)
         return None if run.stopping else row

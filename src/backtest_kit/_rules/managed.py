@@ -71,7 +71,7 @@ class Holding(msgspec.Struct, frozen=True):
         return self.state[at.AVERAGE]
 
     @property
-    def is_open(self) -> bool:
+    def is_held(self) -> bool:
         """Whether anything is held."""
         return self.state[at.HELD] > 0
 
