@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import backtest_kit as bk
 from backtest_kit._rules import holding as at
 from backtest_kit._rules import managed, transitions
 from backtest_kit._rules.bars import Bars
@@ -154,3 +155,43 @@ def ended(holding, when, reason, config):
 
 def without_moves(facts):
     return [fact for fact in facts if fact[0] != "moved"]
+
+
+def facts_of(told):
+    """Results as the reference writes them."""
+    for x in told:
+        if isinstance(x, bk.PartialEvent):
+            yield "partial", x.timestamp, x.level
+            continue
+        match x.action:
+            case "opened" | "scheduled":
+                yield x.action, x.timestamp, x.signal.price_open
+            case "cancelled":
+                yield x.action, x.timestamp, x.reason
+            case "added":
+                how = x.price, x.size, x.effective_entry
+                yield x.action, x.timestamp, *how, x.reason, x.ambiguous
+            case "partial":
+                yield "part", x.timestamp, x.price, x.share, x.reason, x.ambiguous
+            case "moved":
+                yield x.action, x.timestamp, x.before, x.after, x.reason
+            case "closed":
+                close = x.pnl.price_close, x.pnl.pnl_percentage
+                plain = x.action, x.timestamp, x.close_reason, *close, x.ambiguous
+                if not x.signal.is_managed:
+                    yield plain
+                    continue
+                legs = tuple(
+                    (y.kind, y.timestamp, y.price, y.quantity, y.share, y.reason, y.ambiguous)
+                    for y in x.legs
+                )
+                yield *plain, x.pnl.price_open, x.cost, legs
+
+
+def as_mapping(proposal):
+    """A proposal as a strategy returns it."""
+    if proposal is None or "trailing_stop" not in proposal:
+        return proposal
+    percent, activate = proposal["trailing_stop"]
+    trailing = {"percent": percent, "activate_percent": activate}
+    return proposal | {"trailing_stop": trailing}

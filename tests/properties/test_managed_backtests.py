@@ -14,6 +14,7 @@ from backtest_kit._arrays import simulation
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._values.time import INTERVALS, to_datetime
 from markets import MINUTE, START, Case, cases, managed, market, script
+from positions import as_mapping, facts_of
 
 Shifted = namedtuple("Shifted", (*Case._fields, "shift"))
 settings = st.fixed_dictionaries(
@@ -21,50 +22,10 @@ settings = st.fixed_dictionaries(
 )
 
 
-def facts_of(told):
-    """Results as the reference writes them."""
-    for x in told:
-        if isinstance(x, bk.PartialEvent):
-            yield "partial", x.timestamp, x.level
-            continue
-        match x.action:
-            case "opened" | "scheduled":
-                yield x.action, x.timestamp, x.signal.price_open
-            case "cancelled":
-                yield x.action, x.timestamp, x.reason
-            case "added":
-                how = x.price, x.size, x.effective_entry
-                yield x.action, x.timestamp, *how, x.reason, x.ambiguous
-            case "partial":
-                yield "part", x.timestamp, x.price, x.share, x.reason, x.ambiguous
-            case "moved":
-                yield x.action, x.timestamp, x.before, x.after, x.reason
-            case "closed":
-                close = x.pnl.price_close, x.pnl.pnl_percentage
-                plain = x.action, x.timestamp, x.close_reason, *close, x.ambiguous
-                if not x.signal.is_managed:
-                    yield plain
-                    continue
-                legs = tuple(
-                    (y.kind, y.timestamp, y.price, y.quantity, y.share, y.reason, y.ambiguous)
-                    for y in x.legs
-                )
-                yield *plain, x.pnl.price_open, x.cost, legs
-
-
 TOLD = (
     *("on_open", "on_schedule", "on_cancel", "on_close", "on_partial", "on_add"),
     *("on_partial_profit", "on_partial_loss"),
 )
-
-
-def as_mapping(proposal):
-    """A proposal as a strategy returns it."""
-    if proposal is None or "trailing_stop" not in proposal:
-        return proposal
-    percent, activate = proposal["trailing_stop"]
-    trailing = {"percent": percent, "activate_percent": activate}
-    return proposal | {"trailing_stop": trailing}
 
 
 def play(case, rows, *, step_by_step, length=0.75, **strategy):
