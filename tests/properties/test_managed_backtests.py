@@ -5,7 +5,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -250,7 +250,34 @@ def compare_arrays(
     return found
 
 
+#: A row says exit while a trailing stop follows the best price, before that stop is hit.
+EXIT_FIRST = Case(
+    238,
+    148,
+    "1m",
+    "1m",
+    0.02,
+    False,
+    {
+        "exit_trigger": "wick",
+        "fill_price": "market",
+        "ask_at": "close",
+        "ambiguous_candle": "stop_loss_first",
+        "schedule_await_minutes": 1,
+        "avg_price_candles_count": 1,
+        "min_take_profit_distance_percent": 0.0,
+        "min_stop_loss_distance_percent": 0.0,
+        "max_stop_loss_distance_percent": 0.0,
+        "max_signal_lifetime_minutes": 120,
+        "percent_slippage": 0.0,
+        "percent_fee": 0.0,
+    },
+)
+NO_LEVELS = {"take_profits": (), "stop_losses": (), "entries": ()}
+
+
 @given(cases, settings, LEVELS, st.booleans(), st.booleans())
+@example(EXIT_FIRST, {"require_stop_loss": False, "max_entries": 8}, NO_LEVELS, True, True)
 def test_fast_forward_of_array_strategies_equals_the_reference(case, more, levels, trails, exits):
     compare_arrays(case, more, levels, trails, exits, step_by_step=False)
 

@@ -62,7 +62,9 @@ def _called(
     if not available():
         return function
     numba: Any = importlib.import_module("numba")
-    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    # only called from compiled code, it needs no wrappers; it makes no arrays and keeps none, so
+    # that references to those it is given need not be counted
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
     options = {**_OPTIONS, **wrappers, "forceinline": forceinline}
     return numba.njit(**options)(_with(function, function.__name__, {**compiled}))  # type: ignore[no-any-return]
 

@@ -148,8 +148,11 @@ class Lives:
         after = told = when
         fired = 0
         while close is None:
-            found, holding = self._next(row, holding, after, bars, walks=walks)
+            found, ahead = self._next(row, holding, after, bars, walks=walks)
             exit_at = await self._exit(row, after, bars, found)
+            if holding is not None and exit_at is not None and exit_at != found:
+                _, ahead = search(holding, bars, after, config, exit_at)
+            holding = ahead
             exits, at = exit_at is not None, found if exit_at is None else exit_at
             entry = row.price_open if holding is None else holding.effective_entry
             if not walks:

@@ -28,7 +28,7 @@ from backtest_kit._rules.position import managed_step, opening_step, watched
 from backtest_kit._rules.steps import Close
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import LEG_REASONS, CloseReason, Leg, LegReason
-from backtest_kit._values.signal import Levels, SignalRow, expires_at
+from backtest_kit._values.signal import NEVER, Levels, SignalRow, expires_at
 
 
 class LegRow(NamedTuple):
@@ -202,15 +202,17 @@ def close_managed(holding: Holding, when: int, reason: CloseReason, price: float
     return _after(holding, state, legs, when, UNCHANGED).holding
 
 
-def search(holding: Holding, bars: Bars, after: int, config: Config) -> tuple[int | None, Holding]:
-    """Return the first step later than `after` (ms) at which anything can happen, or life ends.
+def search(
+    holding: Holding, bars: Bars, after: int, config: Config, until: int = NEVER
+) -> tuple[int | None, Holding]:
+    """Return the first step later than `after` at which anything can happen, or life ends.
 
-    And the position before it: where its stop follows the best price, that has gone on. `None`
-    where the bars end first.
+    At `until` at the latest; all in milliseconds. And the position before it: where its stop
+    follows the best price, that has gone on. `None` where the bars end first.
     """
     lower, upper = watched(holding.state, *holding.levels)
     low, high = compared(bars, config)
-    expiry = expires_at(holding.row)
+    expiry = min(expires_at(holding.row), until)
     if not follows(holding.state):
         return first_touch(bars, after, expiry, low, high, lower, upper), holding
     begin = bars.row(after) + 1
@@ -225,12 +227,9 @@ def search(holding: Holding, bars: Bars, after: int, config: Config) -> tuple[in
     row, best = trailing_touch(
         low, high, -1, last - begin, lower, upper, state[at.SIDE], best, factor
     )
-    if row < 0:
-        return None, holding
     follow_to(state, best)
-    return bars.first + (begin + row) * bars.step, msgspec.structs.replace(
-        holding, state=tuple(state)
-    )
+    when = None if row < 0 else bars.first + (begin + row) * bars.step
+    return when, msgspec.structs.replace(holding, state=tuple(state))
 
 
 def _room(holding: Holding) -> tuple[list[float], list[float]]:
