@@ -194,7 +194,7 @@ def compare_arrays(
         there = columns(np.array([t // interval * interval]))
         said = {name: column[0] for name, column in there.items()}
         side, market_price = said["side"], prices[t]
-        if not side or t < START + warmup * interval:
+        if not side or not START + warmup * interval <= t // interval * interval <= known_until:
             return None
         up, down, minutes = said["up"], said["down"], said["minutes"]
         proposal = {
@@ -207,7 +207,15 @@ def compare_arrays(
             proposal["trailing_stop"] = (said["trailing"], 0.2)
         return proposal | {name: pairs for name, pairs in levels.items() if pairs}
 
+    # there are candles up to the last that has closed and is no gap; behind it nothing is said
+    whole_candles = [row[0] for row in rows if row[0] // interval < rows[-1][0] // interval]
+    if (rows[-1][0] + MINUTE) % interval == 0:
+        whole_candles.append(rows[-1][0])
+    known_until = (max(whole_candles, default=0) // interval + 1) * interval
+
     def said_exits(t):
+        if t > known_until:
+            return False, False
         said = columns(np.array([t]))
         return bool(said["exit_long"][0]), bool(said["exit_short"][0])
 
