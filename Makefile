@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint soak bench docs install clean
+.PHONY: help demo test test-quick coverage lint soak bench docs install clean
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
 
 $(VENV)/.stamp: pyproject.toml
 	@echo "setting up $(VENV) (backtest-kit and what it needs)"
@@ -17,7 +17,7 @@ $(VENV)/.stamp: pyproject.toml
 
 $(VENV)/.stamp-test: $(VENV)/.stamp
 	@echo "setting up $(VENV) (tests and lint)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[all]" --group test --group lint
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[all]" --group test --group lint --group browser
 	@touch $@
 
 install: $(VENV)/.stamp ## set up .venv with backtest-kit
@@ -26,7 +26,13 @@ demo: $(VENV)/.stamp ## generate a month of candles, backtest a strategy, write 
 	@$(BIN)/backtest-kit demo
 
 test: $(VENV)/.stamp-test ## run all tests
-	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-quick: $(VENV)/.stamp-test ## run what takes no seconds, with fewer examples: in two minutes
+	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+coverage: $(VENV)/.stamp-test ## run all tests and measure what they reach; twice as long
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term
 
 lint: $(VENV)/.stamp-test ## lint, format check and types
 	@$(BIN)/ruff check .
@@ -45,6 +51,7 @@ bench: $(VENV)/.stamp-test ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks.growth
 	@$(BIN)/python -m benchmarks.live_step
 	@$(BIN)/python -m benchmarks.walk
+	@$(BIN)/python -m benchmarks.pages
 
 docs: $(VENV)/.stamp ## build the documentation site into site/
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --group docs

@@ -17,9 +17,11 @@ BOX, GAP, ROW, MARGIN = (120, 34), 30, 74, 20
 COLUMNS = {
     "cli": 2.5,
     "testing": 0,
+    "_one_call": 1.5,
     "_walker": 2,
     "_backtest": 2,
     "_live": 3,
+    "_pages": 2,
     "_reports": 2,
     "_engine": 1,
     "_data": 2.6,

@@ -41,6 +41,7 @@ bk.add_walker(
     ),
 )
 
-for contract in bk.Walker.run_sync("BTCUSDT", walker_name="crossovers"):
-    print(contract.strategy_name, contract.metric_value)
-print(bk.Walker.get_report("BTCUSDT", walker_name="crossovers"))
+if __name__ == "__main__":  # `backtest-kit walk` imports this file
+    for contract in bk.Walker.run_sync("BTCUSDT", walker_name="crossovers"):
+        print(contract.strategy_name, contract.metric_value)
+    print(bk.Walker.get_report("BTCUSDT", walker_name="crossovers"))

@@ -11,6 +11,11 @@ from unittest import mock
 import backtest_kit as bk
 from backtest_kit.cli import main
 
+#: How long (s) a test waits for what is sure to come: it ends one that hangs, on a machine however
+#: busy. Nothing may depend on how long something takes.
+PATIENCE = 500
+#: Pages take longer than most commands; tests of them ask for them.
+NO_PAGES = {"BACKTEST_KIT_HTML": "0"}
 COMMAND = [sys.executable, "-m", "backtest_kit"]
 
 
@@ -21,8 +26,8 @@ def run(*arguments, cwd, **environment):
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=100,
-        env=os.environ | environment,
+        timeout=PATIENCE,
+        env=os.environ | NO_PAGES | environment,
         check=False,
     )
 
@@ -39,7 +44,7 @@ def run_here(*arguments, cwd, **environment):
     ]
     with (
         contextlib.chdir(cwd),
-        mock.patch.dict(os.environ, environment),
+        mock.patch.dict(os.environ, NO_PAGES | environment),
         mock.patch.object(sys, "argv", ["backtest-kit", *words]),
         mock.patch.object(sys, "path", [*sys.path]),
         mock.patch.object(sys, "dont_write_bytecode", True),  # a file may change within a second

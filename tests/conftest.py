@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,14 @@ from hypothesis import HealthCheck, settings
 
 import backtest_kit as bk
 
+# A write to a real disk is waited for, by thousands of steps; that it survives is not seen here.
+_MEMORY = Path("/dev/shm")
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4e9:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
 _CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_check=_CALM)
+settings.register_profile("quick", deadline=None, max_examples=15, suppress_health_check=_CALM)
 settings.register_profile("deep", deadline=None, max_examples=2000, suppress_health_check=_CALM)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 if os.environ.get("HYPOTHESIS_PROFILE") == "deep":  # thirty times as many examples
@@ -34,6 +41,8 @@ MAY_BLOCK = [
     ("<frozen importlib._bootstrap>", {"_find_and_load"}),
     # files of recorded candles are read where they are asked for: nothing in such a run is late
     ("backtest_kit/exchanges/_recorded.py", {"series", "get_candles"}),
+    # the user's line at which an error arose: its file is read once
+    ("backtest_kit/_values/places.py", {"_place"}),
     # a callback of a test, which looks at what is on the disk
     ("tests/persistence/test_state.py", {"on_write"}),
 ]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+import backtest_kit as bk
 from backtest_kit._values.time import INTERVALS
 
 MINUTE = 60_000
@@ -56,6 +57,29 @@ def market(seed, minutes=400, gaps=True, quiet=True, coarse=False):
     if coarse:
         rows = [(row[0], *(round(x * 2) / 2 for x in row[1:5]), 0.0) for row in rows]
     return rows
+
+
+def spiked(rows, seed, rate=0.04):
+    """The rows with prices 25 times off: in a wick, up to the close, in all of a candle, for good.
+
+    Never 1000 times off both closes before.
+    """
+    rng = np.random.default_rng([seed, 7])
+    found, level = [], 1.0
+    for t, *prices, volume in rows:
+        kind, factor = rng.random() / rate, 25.0 if rng.random() < 0.5 else 1 / 25
+        opening, high, low, close = prices
+        if kind < 0.4:
+            high, low = max(high, high * factor), min(low, low * factor)
+        elif kind < 0.6:
+            high, low = max(high, high * factor), min(low, low * factor)
+            close = high if factor > 1 else low
+        elif kind < 0.8:
+            opening, high, low, close = (price * factor for price in prices)
+        elif kind < 1 and level in (1.0, 1 / factor):
+            level *= factor
+        found.append((t, *(price * level for price in (opening, high, low, close)), volume))
+    return found
 
 
 def script(seed, rate, coarse=False):
@@ -149,3 +173,14 @@ cases = st.builds(
     coarse=st.booleans(),
     config=configs,
 )
+
+
+def played(seed, shift=0, symbol="X", **config):
+    """A backtest of signals at each eleventh minute, as `bk.backtest` returns it."""
+
+    def get_signals(candles):
+        rows = candles.timestamp // 60_000
+        return bk.Signals.bracket(((rows + shift) % 11 == 0).astype(np.int8), 0.7, 0.6, 30)
+
+    schema = bk.StrategySchema(strategy_name="s", interval="1m", get_signals=get_signals, warmup=1)
+    return bk.backtest([list(row) for row in market(seed, 400)], schema, symbol=symbol, **config)

@@ -32,6 +32,34 @@ def fill_gaps(rows, base=MINUTE):
     return whole
 
 
+def far_off(candle, closes):
+    """A price is 20 times above or below both closes before."""
+    _, _, high, low, _, _ = candle
+    near = closes[-2:]
+    return bool(near) and (high >= max(near) * 20 or low * 20 <= min(near))
+
+
+def held(rows, filled):
+    """Say of each candle, gaps being `filled`, if it is suspicious; one that is missing follows."""
+    there, closes, last = {row[0] for row in rows}, [], False
+    found = []
+    for row in filled:
+        if row[0] in there:
+            last = far_off(row, closes)
+            closes.append(row[4])
+        found.append(last)
+    return found
+
+
+def without(rows, suspicious):
+    """Candles as the average price sees them: nothing was traded in suspicious ones."""
+    out = []
+    for row, doubt in zip(rows, suspicious, strict=True):
+        close = out[-1][4] if out else row[4]
+        out.append((row[0], close, close, close, close, 0.0) if doubt else row)
+    return out
+
+
 def is_valid(p, average_price, market, config):
     """`market` is the price that fills; the average price decides later, unless by wicks."""
     entry = p.get("price_open")
@@ -165,11 +193,17 @@ def backtest(
     """
     count = config["avg_price_candles_count"]
     at_close = config["ask_at"] == "close"
-    rows = fill_gaps(rows, base)
+    told, rows = rows, fill_gaps(rows, base)
+    holds = config.get("suspicious_candle", "hold") == "hold"
     frame_is_all = config["max_signal_lifetime_minutes"] == 0 and not live
     if frame_is_all:
         rows = [row for row in rows if row[0] + base <= end]
-    is_open = [closed_at is None or not closed_at(row[0]) for row in rows]
+    doubts = held(told, rows) if holds else [False] * len(rows)
+    sound = without(rows, doubts)
+    is_open = [
+        not doubt and (closed_at is None or not closed_at(row[0]))
+        for row, doubt in zip(rows, doubts, strict=True)
+    ]
     out, sig, last_call, last_close, reverses = [], None, None, None, False
 
     def no_more(position, t):
@@ -182,7 +216,7 @@ def backtest(
             continue
         if k + 1 < count:
             continue
-        p, row = average(rows[: k + 1], count), rows[k]
+        p, row = average(sound[: k + 1], count), rows[k]
         market = row[4] if config["fill_price"] == "market" else p
         lived = sig
         if sig is not None:
@@ -224,12 +258,13 @@ def backtest(
             sig["managed"].opening(t, p, market, row, waited=False)
             out += taken(sig)
     if sig is not None:
-        rows = rows[: max(k for k in range(len(rows)) if is_open[k]) + 1]
+        end = max(k for k in range(len(rows)) if is_open[k]) + 1
+        rows, sound = rows[:end], sound[:end]
         t = rows[-1][0] + base
         if sig["pending_at"] is None:
             out.append(("cancelled", t, "end_of_data"))
         else:
-            market = rows[-1][4] if config["fill_price"] == "market" else average(rows, count)
+            market = rows[-1][4] if config["fill_price"] == "market" else average(sound, count)
             end_position(sig, t, market, "end_of_data", config, out)
     return out
 

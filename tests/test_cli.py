@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command import COMMAND, one_line, run, run_here
+from command import COMMAND, PATIENCE, one_line, run, run_here
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "first_backtest.py"
@@ -62,17 +62,17 @@ def test_data_check_and_import(tmp_path):
         "all kept",
     ):
         assert text in shown.stdout
-    found = json.loads(run("data", "check", "a.csv", "--json", cwd=tmp_path).stdout)
+    found = json.loads(run_here("data", "check", "a.csv", "--json", cwd=tmp_path).stdout)
     assert (found["rows"], found["missing"]) == (48, 2)
-    done = run("data", "import", "a.csv", "a.parquet", cwd=tmp_path)
+    done = run_here("data", "import", "a.csv", "a.parquet", cwd=tmp_path)
     assert done.stdout == "48 candles written to a.parquet\n"
-    one_line(run("data", "import", "a.csv", "a.parquet", cwd=tmp_path), "use --force", code=1)
-    one_line(run("data", "import", "a.csv", "b.txt", cwd=tmp_path), "must end in .parquet")
+    one_line(run_here("data", "import", "a.csv", "a.parquet", cwd=tmp_path), "use --force", code=1)
+    one_line(run_here("data", "import", "a.csv", "b.txt", cwd=tmp_path), "must end in .parquet")
     write(tmp_path / "a.csv", "\n".join([*rows[:9], rows[3], *rows[9:]]))
-    bad = run("data", "check", "a.csv", cwd=tmp_path)
+    bad = run_here("data", "check", "a.csv", cwd=tmp_path)
     assert bad.returncode == 1
     assert "candle 9" in bad.stdout
-    one_line(run("data", "import", "a.csv", "c.parquet", cwd=tmp_path), "candle 9", code=1)
+    one_line(run_here("data", "import", "a.csv", "c.parquet", cwd=tmp_path), "candle 9", code=1)
     assert not (tmp_path / "c.parquet").exists()
 
 
@@ -207,7 +207,7 @@ def test_check_names_a_look_into_the_future_and_how_much_is_remembered(tmp_path)
     assert "no row depends on later candles" in text
     assert "strategy 'peeks' looks into the future: at row" in text
     assert "576 rows from 2024-01-01T00:00Z to 2024-01-02T23:55Z" in text
-    honest = run("check", "arrays.py", *span, "--strategy", "honest", "--json", cwd=tmp_path)
+    honest = run_here("check", "arrays.py", *span, "--strategy", "honest", "--json", cwd=tmp_path)
     assert honest.returncode == 0
     (found,) = json.loads(honest.stdout)
     assert (found["rows"], found["peeking"]) == (576, None)
@@ -215,8 +215,8 @@ def test_check_names_a_look_into_the_future_and_how_much_is_remembered(tmp_path)
     assert rows.pop(20) == found["signals"] > 100  # 30 candles are needed
     assert rows == {40: 0, 80: 0, 160: 0}
     (tmp_path / "plain.py").write_text(SLOW)
-    one_line(run("check", "plain.py", *span, cwd=tmp_path), "registers no array strategy")
-    early = run("check", "arrays.py", "--symbol", "X", "--from", "1970-01-01", cwd=tmp_path)
+    one_line(run_here("check", "plain.py", *span, cwd=tmp_path), "registers no array strategy")
+    early = run_here("check", "arrays.py", "--symbol", "X", "--from", "1970-01-01", cwd=tmp_path)
     one_line(early, "--to")
 
 
@@ -261,7 +261,7 @@ def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
         env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
     )
     os.close(slave)
-    shown, deadline, interrupted = "", time.monotonic() + 50, False
+    shown, deadline, interrupted = "", time.monotonic() + PATIENCE, False
     while time.monotonic() < deadline:
         ready, _, _ = select.select([master], [], [], 0.2)
         if ready:
@@ -275,7 +275,7 @@ def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
         if not interrupted and "slow BTCUSDT" in shown and "1%" in shown:
             process.send_signal(signal.SIGINT)
             interrupted = True
-    assert process.wait(20) == 130
+    assert process.wait(PATIENCE) == 130
     os.close(master)
     assert "━" in shown
     assert "interrupted; the report holds what was found so far" in shown
@@ -283,3 +283,14 @@ def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
     report = next((tmp_path / "dump" / "backtest").glob("*.md")).read_text()
     assert "The run did not reach its end" in report
     assert "## Trades" in report
+
+
+def test_a_page_is_named_at_the_end(tmp_path):
+    pytest.importorskip("bokeh", reason="needs the extra report")
+    shown = run_here("demo", cwd=tmp_path, BACKTEST_KIT_HTML="1").stdout
+    (page,) = (tmp_path / "dump/backtest").glob("*.html")
+    assert shown.splitlines()[-1] == f"page: {page.relative_to(tmp_path)}"
+    text = page.read_text("utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "default-src 'none'" in text
+    assert run_here("demo", "--no-html", cwd=tmp_path).stdout in shown

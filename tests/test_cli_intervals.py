@@ -119,6 +119,9 @@ def test_a_replay_and_a_walk_step_by_the_day(days, invoke):
     assert closes == found
     walk = json.loads(invoke("walk", "swing.py", *where, "--data", "SPY.csv"))
     assert walk["ranking"][0]["statistics"]["total_signals"] >= len(found)
+    assert walk["base_interval"] == "1d"
+    (report,) = (days / "dump" / "walker").glob("*.md")
+    assert "- Base interval: 1d\n" in report.read_text()
     again = invoke("live", "swing.py", *where, "--replay", "SPY.csv", "--speed", "max")
     assert again == replay, "one that has come to its end begins anew"
 

@@ -1,18 +1,23 @@
 """`live`, `state` and `report live` as a person uses them: real processes, real signals."""
 
+import importlib.util
 import json
 import os
 import select
 import signal
+import socket
 import struct
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
-from command import COMMAND, one_line, run, run_here
+from command import COMMAND, PATIENCE, one_line, run, run_here
 from markets import market
 
+pytestmark = pytest.mark.slow
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 STRATEGY = """
 import backtest_kit as bk
@@ -58,7 +63,7 @@ def start(place):
     yield begin
     for process in processes:
         process.kill()
-        process.wait(20)
+        process.wait(PATIENCE)
         process.stdout.close()
         process.stderr.close()
 
@@ -100,7 +105,7 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(place, start):
     for _ in range(6):
         process.stdout.readline()
     process.kill()
-    process.wait(20)
+    process.wait(PATIENCE)
     told = run("state", "--state", "state/replay", "--json", cwd=place)
     (run_,) = json.loads(told.stdout)
     assert run_["state"]["signal"] or run_["transitions"]
@@ -120,7 +125,7 @@ def test_a_replay_of_another_range_does_not_mix_with_one_that_was_stopped(place)
     one_line(done, "stands at 2024-01-01T05:00Z", "delete the folder")
 
 
-def waiting_for(stream, text, seconds=30):
+def waiting_for(stream, text, seconds=PATIENCE):
     shown, deadline = "", time.monotonic() + seconds
     while time.monotonic() < deadline:
         line = stream.readline()
@@ -148,7 +153,7 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
     waiting_for(process.stderr, "waiting for often X to close; once more stops at once")
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped at once; the state is safe, 1 signal will be followed" in errors
     assert "Traceback" not in errors
@@ -163,7 +168,7 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
     assert "often X" in errors
     assert "often Y" in errors
     other.send_signal(signal.SIGINT)
-    assert other.wait(20) == 128 + signal.SIGINT
+    assert other.wait(PATIENCE) == 128 + signal.SIGINT
 
 
 @posix
@@ -187,7 +192,7 @@ bk.add_exchange(exchange_name="own", get_candles=get_candles)
     process.send_signal(signal.SIGINT)
     waiting_for(process.stderr, "waiting for often GOOD to close")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGINT
     assert "no symbol BAD" not in errors, "it was said"
 
@@ -198,11 +203,11 @@ def test_one_signal_is_enough_where_nothing_is_open(place, start):
         SYNTHETIC + '@bk.strategy("idle", interval="1m")\ndef idle(symbol, when): ...\n'
     )
     process = start("live", "idle.py", "--strategy", "idle", "--symbol", "X", "--json")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not [*place.glob("state/run/*.json")] and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "stopping: nothing is open" in errors
     assert errors.endswith("backtest-kit: stopped: nothing is open\n")
@@ -228,7 +233,7 @@ def test_what_a_terminal_shows(place):
         env=os.environ | {"TERM": "xterm", "COLUMNS": "130", "LINES": "40"},
     )
     os.close(slave)
-    shown, deadline, pressed = "", time.monotonic() + 60, 0
+    shown, deadline, pressed = "", time.monotonic() + PATIENCE, 0
     while time.monotonic() < deadline:
         ready, _, _ = select.select([master], [], [], 0.2)
         if ready:
@@ -244,7 +249,7 @@ def test_what_a_terminal_shows(place):
             pressed = 2
     if process.poll() is None:
         process.kill()
-    assert process.wait(20) == 130, shown[-3000:]
+    assert process.wait(PATIENCE) == 130, shown[-3000:]
     os.close(master)
     for text in ("Symbol", "Distance %", "1 active", "opened", "\x1b[", "stopped at once"):
         assert text in shown
@@ -277,7 +282,10 @@ def test_a_pipe_that_nobody_reads_does_not_stop_the_runs(place, start):
     errors = process.stderr.read()
     assert process.wait(30) == 0
     assert "the output is closed; the runs go on without it" in errors
-    report = run("report", "live", "--state", "state/replay", cwd=place)
+    page = ("--html", "pages/live.html") if importlib.util.find_spec("bokeh") else ()
+    report = run("report", "live", "--state", "state/replay", *page, cwd=place)
+    if page:
+        assert "<h1>often on X</h1>" in (place / page[1]).read_text()
     assert "## Trades" in report.stdout
     assert report.stdout.startswith("# Live run of often on X")
 
@@ -311,3 +319,85 @@ def test_mistakes_are_one_clear_line(place):
     one_line(here("report", "x.csv", "--symbol", "X"), "are for: report live")
     (place / "state").write_text("mine")
     one_line(live("--replay", "x.csv"), "state/replay", code=1)
+
+
+CHATTY = (
+    SYNTHETIC
+    + """
+@bk.strategy("chatty", interval="1m")
+def chatty(symbol, when):
+    print("thinking " * 20_000, flush=True)
+"""
+)
+
+
+@posix
+@pytest.mark.parametrize("stuck", ["output", "both"])
+def test_behind_a_pipe_that_nobody_reads_a_signal_ends_the_command(place, stuck):
+    """The strategy fills the pipe itself, as one that prints does: it goes on, and can be ended."""
+    (place / "chatty.py").write_text(CHATTY)
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            *["live", "chatty.py", "--strategy", "chatty", "--symbol", "X", "--paper", "--json"],
+        ],
+        cwd=place,
+        stdout=writer,
+        stderr=writer if stuck == "both" else subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        deadline = time.monotonic() + 40
+        while not [*place.glob("state/paper/heartbeat/*.json")]:  # a step is done
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(20)
+        os.close(reader)
+
+
+@posix
+def test_health_is_served_and_systemd_is_told(place, start, monkeypatch):
+    pytest.importorskip("prometheus_client")
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(place / "notify"))
+    told.settimeout(30)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "500000")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start("live", "now.py", "--symbol", "X", "--paper", "--health", f"127.0.0.1:{port}")
+    waiting_for(process.stdout, "opened long")
+    heard = {told.recv(100).decode() for _ in range(3)}
+    assert {"READY=1", "WATCHDOG=1"} <= heard
+
+    def look(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    code, text = look("/healthz")
+    assert code == 200
+    (run_,) = json.loads(text)["runs"]
+    assert (run_["symbol"], run_["status"], run_["late"]) == ("X", "active", False)
+    code, text = look("/metrics")
+    assert code == 200
+    labels = '{exchange="synthetic",strategy="often",symbol="X"}'
+    assert f"backtest_kit_step_age_seconds{labels}" in text
+    assert f"backtest_kit_steps_total{labels} 1.0" in text
+    assert "backtest_kit_healthy 1.0" in text
+    assert look("/")[0] == 404
+    process.send_signal(signal.SIGTERM)
+    while told.recv(100) != b"STOPPING=1":
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    told.close()
+    taken = run("live", "now.py", "--symbol", "X", "--health", "nowhere", cwd=place)
+    one_line(taken, "--health 'nowhere' must be HOST:PORT")

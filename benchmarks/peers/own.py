@@ -20,6 +20,7 @@ def engine_of(close):
             percent_slippage=0.0,
             percent_fee=0.0,
             max_signal_lifetime_minutes=ENDLESS,
+            ask_at="elapsed",  # after the candle that closed a trade, as in the others
         )
         candles = bk.Candles(times, close, close, close, close, np.ones(rows))
         bk.add_exchange(bk.exchanges.FrameExchange(candles))

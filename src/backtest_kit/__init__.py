@@ -31,6 +31,8 @@ from backtest_kit._engine.listen import (
     listen_error_once,
     listen_exit,
     listen_exit_once,
+    listen_health,
+    listen_health_once,
     listen_partial_loss,
     listen_partial_loss_once,
     listen_partial_profit,
@@ -76,6 +78,11 @@ from backtest_kit._engine.sizing import PositionSize
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.live import Live, use_persist_adapter
+from backtest_kit._live.named import listen_transitions
+from backtest_kit._one_call.backtest import backtest
+from backtest_kit._one_call.compare import compare
+from backtest_kit._one_call.read import read_candles
+from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.documents import LiveState, Transition
@@ -86,9 +93,11 @@ from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ArgumentError,
     BacktestKitError,
     BadCandlesError,
     BeforeDataError,
+    CallbackTimeoutError,
     ClockError,
     ConfigError,
     ContextError,
@@ -99,6 +108,7 @@ from backtest_kit._values.errors import (
     FetchError,
     FingerprintError,
     GapError,
+    ListenerBehindError,
     MissedStepsError,
     PeekingError,
     RegistrationError,
@@ -107,6 +117,7 @@ from backtest_kit._values.errors import (
     StateOwnedError,
     StrategyFailedError,
     StrategyFileError,
+    SuspiciousCandleError,
     TryLaterError,
     UnknownNameError,
     WorkerError,
@@ -114,10 +125,13 @@ from backtest_kit._values.errors import (
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
+    HealthEvent,
+    ListenerHealth,
     PartialEvent,
     PerformanceEvent,
     ProgressEvent,
     RiskEvent,
+    RunHealth,
 )
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
@@ -145,6 +159,7 @@ from backtest_kit._values.schemas import (
     WalkerSchema,
 )
 from backtest_kit._values.signal import Signal, SignalRow, TrailingStop
+from backtest_kit._values.table import Table
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
@@ -153,10 +168,12 @@ from backtest_kit._walker.walker import Walker
 
 __all__ = [
     "ActivePosition",
+    "ArgumentError",
     "Backtest",
     "BacktestKitError",
     "BadCandlesError",
     "BeforeDataError",
+    "CallbackTimeoutError",
     "Candle",
     "Candles",
     "ClockError",
@@ -167,6 +184,7 @@ __all__ = [
     "CorruptStateError",
     "DataError",
     "DataRangeError",
+    "Differences",
     "DoneEvent",
     "Engine",
     "ErrorEvent",
@@ -177,9 +195,12 @@ __all__ = [
     "FingerprintError",
     "FrameSchema",
     "GapError",
+    "HealthEvent",
     "Heat",
     "Interval",
     "Leg",
+    "ListenerBehindError",
+    "ListenerHealth",
     "Live",
     "LiveState",
     "MissedStepsError",
@@ -197,6 +218,7 @@ __all__ = [
     "RiskCheck",
     "RiskEvent",
     "RiskSchema",
+    "RunHealth",
     "Schedule",
     "SearchResult",
     "SearchTrial",
@@ -212,6 +234,8 @@ __all__ = [
     "StrategyFailedError",
     "StrategyFileError",
     "StrategySchema",
+    "SuspiciousCandleError",
+    "Table",
     "Tick",
     "TickActive",
     "TickAdded",
@@ -243,7 +267,10 @@ __all__ = [
     "add_strategy",
     "add_walker",
     "average_price",
+    "backtest",
     "candles",
+    "compare",
+    "differences",
     "exchange",
     "exchanges",
     "format_price",
@@ -273,6 +300,8 @@ __all__ = [
     "listen_error_once",
     "listen_exit",
     "listen_exit_once",
+    "listen_health",
+    "listen_health_once",
     "listen_partial_loss",
     "listen_partial_loss_once",
     "listen_partial_profit",
@@ -287,12 +316,14 @@ __all__ = [
     "listen_signal_live",
     "listen_signal_live_once",
     "listen_signal_once",
+    "listen_transitions",
     "listen_walker",
     "listen_walker_complete",
     "listen_walker_complete_once",
     "listen_walker_once",
     "listen_walker_progress",
     "listen_walker_progress_once",
+    "read_candles",
     "search",
     "set_config",
     "set_logger",

@@ -24,7 +24,9 @@ def bars_of(closed, step):
         asked=0,
         closed=np.array(closed),
     )
-    return Bars(segment.first + step, flat, flat, flat, flat, flat, step, segment.next_open)
+    return Bars(
+        segment.first + step, flat, flat, flat, flat, flat, step, segment.next_open(hold=True)
+    )
 
 
 @given(masks, steps)

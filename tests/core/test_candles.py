@@ -211,7 +211,7 @@ def test_no_bad_price_gets_through(row, column, value):
 
 
 def long_series():
-    # a few cheap years and a long expensive tail: 4 is far below a thousandth of the median
+    # a few cheap years and a long expensive tail: no candle is far off the one before it
     n = 4 * BATCH
     steps = np.minimum(np.arange(n) / BATCH, 1.5)
     price = np.round(4 * np.exp(steps * np.log(8_000) / 1.5), 2)
@@ -220,8 +220,7 @@ def long_series():
 
 def test_a_thousandfold_growth_over_years_is_no_bad_print():
     whole = bk.Candles(*long_series())
-    with pytest.raises(bk.BadCandlesError, match="1000 times off"):
-        check_candles(whole, 60_000)
+    check_candles(whole, 60_000)
     check_series(whole, 60_000)
 
 

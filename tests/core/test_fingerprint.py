@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_kit._values.errors import FingerprintError
-from backtest_kit._walker.fingerprint import LIBRARY, fingerprint, library_fingerprint
+from backtest_kit._values.origin import LIBRARY
+from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 
 MAIN = """
 import enum
@@ -272,6 +273,7 @@ def test_a_function_of_a_library_counts_with_what_it_closes_over():
     assert fingerprint(one) != fingerprint(other)
 
 
+@pytest.mark.slow
 def test_the_library_counts_with_its_source(tmp_path):
     """Any of its modules, in whichever package."""
     copy = tmp_path / "backtest_kit"
@@ -310,6 +312,7 @@ def two(main, module, source, old, new):
 
 
 CLASSES = "import enum\nclass Side(enum.Enum):\n    LONG = 1\n    SHORT = 2\n"
+WRAPS = "import functools\nimport numpy as np\nas_mean = functools.wraps(np.mean)\n"
 HIDDEN = {
     "a member of an enum as a class attribute": one(
         CLASSES + "class S:\n    side = Side.?\n    def __call__(self):\n        return self.side\n"
@@ -408,6 +411,104 @@ HIDDEN = {
         "5",
         "6",
     ),
+    "a function under the name of a library's": one(
+        WRAPS + "@as_mean\ndef get_signal():\n    return ?\n", "5", "6"
+    ),
+    "a method under the name of a library's": one(
+        WRAPS + "class S:\n    @as_mean\n    def ask(self):\n        return ?\n"
+        "get_signal = S().ask\n",
+        "5",
+        "6",
+    ),
+    "a class under the name of a library's": one(
+        WRAPS + "@functools.wraps(np.ndarray, updated=())\nclass P:\n    def ask(self):\n"
+        "        return ?\ndef get_signal():\n    return P().ask()\n",
+        "5",
+        "6",
+    ),
+    "values in a class under the name of a library's": one(
+        WRAPS + "@functools.wraps(np.ndarray, updated=())\nclass P:\n    fast = ?\n"
+        "def get_signal():\n    return P.fast\n",
+        "5",
+        "6",
+    ),
+    "a callable object under the name of a library's": one(
+        WRAPS + "class S:\n    def __call__(self):\n        return ?\nget_signal = as_mean(S())\n",
+        "5",
+        "6",
+    ),
+    "a chain of names": one(
+        WRAPS + "@as_mean\n@functools.wraps(len)\n@functools.lru_cache\n@as_mean\n"
+        "def get_signal():\n    return ?\n",
+        "5",
+        "6",
+    ),
+    "a cache under the name of a library's": one(
+        WRAPS + "@as_mean\n@functools.lru_cache\ndef get_signal():\n    return ?\n", "5", "6"
+    ),
+    "a cached partial": one(
+        WRAPS + "get_signal = functools.cache(functools.partial(max, ?, 1))\n", "5", "6"
+    ),
+    "a partial under the name of its function": one(
+        WRAPS + "def rule(x):\n    return x\n"
+        "get_signal = functools.update_wrapper(functools.partial(rule, ?), rule)\n",
+        "5",
+        "6",
+    ),
+    "a partial under the name of a library's": one(
+        WRAPS + "get_signal = as_mean(functools.partial(lambda x: x, ?))\n", "5", "6"
+    ),
+    "a lambda as a default": one(
+        WRAPS + "@as_mean\ndef get_signal(*, limit=as_mean(lambda: ?)):\n    return limit()\n",
+        "5",
+        "6",
+    ),
+    "a function as an attribute of a function": one(
+        WRAPS + "@as_mean\ndef get_signal():\n    return get_signal.limit()\n"
+        "get_signal.limit = as_mean(lambda: ?)\n",
+        "5",
+        "6",
+    ),
+    "a function for one type": one(
+        WRAPS + "@functools.singledispatch\ndef rule(x):\n    return 1\n"
+        "@rule.register\ndef _(x: int):\n    return ?\ndef get_signal():\n    return rule(1)\n",
+        "5",
+        "6",
+    ),
+    "a function for any type": one(
+        WRAPS + "@as_mean\n@functools.singledispatch\ndef rule(x):\n    return ?\n"
+        "def get_signal():\n    return rule(1)\n",
+        "5",
+        "6",
+    ),
+    "a method for one type": one(
+        WRAPS + "class S:\n    @functools.singledispatchmethod\n    def ask(self, x):\n"
+        "        return 1\n    @ask.register\n    def _(self, x: int):\n        return ?\n"
+        "def get_signal():\n    return S().ask(1)\n",
+        "5",
+        "6",
+    ),
+    "a function in a vectorized one": one(
+        WRAPS + "rule = np.vectorize(as_mean(lambda x: x + ?))\n"
+        "def get_signal():\n    return int(rule(1))\n",
+        "5",
+        "6",
+    ),
+    "a module that is closed over": two(
+        WRAPS + "import own_config\ndef make(module):\n    @as_mean\n    def get_signal():\n"
+        "        return module.LEVELS\n    return get_signal\nget_signal = make(own_config)\n",
+        "own_values",
+        "LEVELS = [?]\n",
+        "5",
+        "6",
+    ),
+    "an object that is pickled as a name": one(
+        WRAPS + "class P:\n    def __init__(self, fast):\n        self.fast = fast\n"
+        "    def __reduce__(self):\n        return 'p'\np = P(?)\n"
+        "def get_signal():\n    return p.fast\n",
+        "5",
+        "6",
+    ),
     "a relative import that is late": two(
         "from own_pkg.strategy import get_signal\n",
         "own_pkg/helper",
@@ -422,32 +523,27 @@ AROUND = {
     "own_pkg/strategy": "def get_signal():\n    from .helper import f\n    return f()\n",
     "own_pkg/helper": "def f(): ...\n",
 }
-ASK = """
-import own_main
-from backtest_kit._walker.fingerprint import fingerprint
-before = fingerprint(own_main.get_signal)
-print(before, own_main.get_signal())
-assert fingerprint(own_main.get_signal) == before, "being asked changed it"
-"""
 
 
 @pytest.mark.parametrize("what", HIDDEN)
-def test_what_is_easily_overlooked_is_not(what, tmp_path):
+def test_what_is_easily_overlooked_is_not(what, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     found = []
     for i, files in enumerate(HIDDEN[what]):
         for name, text in (AROUND | files).items():
             path = tmp_path / str(i) / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-c", ASK],
-            cwd=tmp_path / str(i),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(done.stdout.split(maxsplit=1))
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / str(i))
+            try:
+                get_signal = importlib.import_module("own_main").get_signal
+                before = fingerprint(get_signal)
+                found.append((before, get_signal()))
+                assert fingerprint(get_signal) == before, "being asked changed it"
+            finally:
+                for name in [name for name in sys.modules if name.startswith("own_")]:
+                    del sys.modules[name]
     (first, answer), (second, other) = found
     assert answer != other, "the case itself is wrong"
     assert first != second

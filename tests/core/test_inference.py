@@ -64,6 +64,7 @@ def test_a_draw_is_of_blocks_that_wrap_around(block):
     assert (together > apart + 0.2) == (block > 1)
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_truth_as_often_as_it_says():
     inside = {"independent": 0, "dependent": 0}
     for seed in range(300):
@@ -145,6 +146,7 @@ def test_two_that_move_together_are_told_apart_in_time():
     assert together > 0.99
 
 
+@pytest.mark.slow
 def test_a_hundred_strategies_of_noise_are_noise():
     kinds = []
     for seed in range(40):
@@ -164,6 +166,7 @@ def test_the_best_of_many_stays_the_best_of_many_when_it_is_refined():
         assert verdict(near, seed=1, trials=310).kind == "noise"
 
 
+@pytest.mark.slow
 def test_a_planted_edge_is_found():
     found = []
     for seed in range(12):

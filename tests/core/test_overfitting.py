@@ -158,7 +158,7 @@ def test_too_little_to_say():
         (lambda: expected_maximum_sharpe(0, 1.0), "trials"),
         (lambda: expected_maximum_sharpe(5, -1.0), "variance"),
         (lambda: minimum_track_record_length(PAPER, confidence=1.0), "confidence"),
-        (lambda: probability_of_overfitting(np.zeros(5), seed=1), "two dimensions"),
+        (lambda: probability_of_overfitting(np.zeros(5), seed=1), "2 dimensions"),
         (lambda: probability_of_overfitting([[math.inf, 1.0]], seed=1), "not finite"),
         (lambda: probability_of_overfitting(np.zeros((50, 2)), seed=1, blocks=5), "even"),
         (lambda: probability_of_overfitting(np.zeros((50, 2)), seed=-1), "seed"),

@@ -1,22 +1,30 @@
-"""The Python blocks of README and docs run as they stand, each page as one program."""
+"""The Python blocks of README and docs run as they stand, each page as one program.
+
+Figures that a page gets from its blocks are those that it states.
+"""
 
 import ast
 import asyncio
 import inspect
 import re
-from datetime import UTC, datetime
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 
 import backtest_kit as bk
+import command
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Stands on a line above a block that is deliberately a fragment, or must not be run.
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->\n?")
-EXTRAS = {"optuna", "pandas", "polars", "ccxt", "distributed"}
+EXTRAS = {"optuna", "pandas", "polars", "ccxt", "distributed", "talib"}
+
+
+pytestmark = pytest.mark.slow
 
 
 def blocks(text):
@@ -30,8 +38,11 @@ def blocks(text):
 
 
 def run(text, name):
-    """Run the blocks of a page one after another, in one namespace; `await` works at its top."""
-    namespace = {"__name__": "page"}
+    """Run the blocks of a page one after another, and return their namespace.
+
+    `await` works at its top.
+    """
+    namespace = {"__name__": "__main__"}
     for line, code in blocks(text):
         shifted = "\n" * line + code  # a traceback then names the line of the page
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -39,31 +50,112 @@ def run(text, name):
         outcome = eval(compiled, namespace)
         if inspect.iscoroutine(outcome):
             asyncio.run(outcome)
+    return namespace
+
+
+def percent(value):
+    return f"{value:.2f} %"
+
+
+def total(result):
+    return percent(result.statistics.total_pnl)
+
+
+def of_tutorial(page):
+    before, free, after, changes = (page[n] for n in ("before", "free", "after", "changes"))
+    was, is_now, costless = before.statistics, after.statistics, free.statistics
+    return [
+        f"{was.total_signals} trades, of which {was.win_rate:.1f} % win, make {total(before)}",
+        f"It prints {costless.total_pnl:.2f}:",
+        f"the costs took {costless.total_pnl - was.total_pnl:.1f} %",
+        f"{is_now.total_signals} trades make {total(after)}",
+        f"(it had lost {percent(-changes.went)})",
+        f"make {percent(-changes.changed)} less",
+    ]
+
+
+def of_triggers(page):
+    wick = page["pessimistic"]
+    rate = f"{wick.statistics.win_rate:.1f} %"
+    return [f"| wick | {wick.statistics.total_signals} | {rate} | {total(wick)} |"]
+
+
+def of_costs(page):
+    before, after = total(page["before"]), total(page["after"])
+    return [f"{before} before, {after} after: {page['per_trade']:.1f} % a trade"]
+
+
+def of_luck(page):
+    best = page["ranking"].ranking[0].statistics
+    return [page["ranking"].verdict.sentence, f"{percent(best.total_pnl)} before costs"]
+
+
+def of_walk(page):
+    return [page["ranking"].verdict.sentence]
+
+
+def of_migration(page):
+    closed = page["trades"][page["trades"]["close_reason"] != "end_of_data"]
+    return [f"| {len(closed)} | {len(closed)} |", percent(closed["pnl_percentage"].sum())]
+
+
+#: What pages say in their text, computed anew from what their blocks leave behind.
+FIGURES = {
+    "tutorial/first-backtest.md": of_tutorial,
+    "tutorial/walk-and-replay.md": of_walk,
+    "explanation/triggers.md": of_triggers,
+    "explanation/costs.md": of_costs,
+    "explanation/luck.md": of_luck,
+    "migration/backtesting-py.md": of_migration,
+    "migration/vectorbt.md": of_migration,
+}
+
+
+def needs(code):
+    """Return the libraries that a page imports, or has the package import."""
+    named = re.findall(r"^\s*(?:import|from) (\w+)|\.to_(pandas|polars)\(", code, re.MULTILINE)
+    return sorted(EXTRAS & {one or other for one, other in named})
 
 
 def with_blocks():
     for page in PAGES:
         code = "\n".join(code for _, code in blocks(page.read_text("utf-8")))
         if code:
-            needs = sorted(EXTRAS & set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)))
-            yield pytest.param(page, needs, id=page.name)
+            yield pytest.param(page, needs(code), id=str(page.relative_to(ROOT)))
 
 
-@pytest.mark.timeout(300)  # the search of walker.md commits each of its trials to a disk
-@pytest.mark.parametrize(("page", "needs"), [*with_blocks()])
-def test_blocks_run(page, needs, tmp_path, monkeypatch):
-    """The exchanges and frames that pages speak of are one day of a synthetic market."""
-    for extra in needs:
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """The project that `backtest-kit init` makes, and files under the names that pages use."""
+    folder = tmp_path_factory.mktemp("pages") / "my_project"
+    assert command.run_here("init", folder, cwd=folder.parent).returncode == 0
+    market = bk.exchanges.SyntheticExchange(seed=7)
+    for name in ("BTCUSDT", "ETHUSDT"):
+        candles = bk.read_candles(
+            market, symbol=name, interval="1m", start="2023-01-01", end="2023-01-05"
+        )
+        table = bk.Table(dict(zip(bk.Candle.__struct_fields__, candles.columns(), strict=True)))
+        table.to_parquet(folder / "data" / f"{name}.parquet")
+    shutil.copy(folder / "data" / "BTCUSDT.parquet", folder / "BTCUSDT-1m-2023.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(("page", "needed"), [*with_blocks()])
+def test_blocks_run(page, needed, project, tmp_path, monkeypatch):
+    """In a folder that `init` has made, with some days of a random market."""
+    for extra in needed:
         pytest.importorskip(extra)
-    monkeypatch.chdir(tmp_path)
-    bk.add_exchange(bk.exchanges.SyntheticExchange(seed=7, exchange_name="file"))
-    bk.add_frame(
-        frame_name="2023",
-        interval="1m",
-        start_date=datetime(2023, 1, 2, tzinfo=UTC),
-        end_date=datetime(2023, 1, 3, tzinfo=UTC),
-    )
-    run(page.read_text("utf-8"), str(page))
+    folder = shutil.copytree(project, tmp_path / project.name)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    text = page.read_text("utf-8")
+    try:
+        namespace = run(text, str(page))
+    finally:
+        sys.modules.pop("strategy", None)  # the project's, which another page has a copy of
+    figures = FIGURES.get(page.relative_to(ROOT).as_posix().removeprefix("docs/"))
+    words = " ".join(text.replace("\n>", "\n").split())
+    assert [f for f in (figures(namespace) if figures else ()) if f not in words] == []
 
 
 PAGE = """

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import backtest_kit as bk
+from command import PATIENCE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAMES = {"strategy_name": "s", "exchange_name": "synthetic", "frame_name": "f"}
@@ -202,7 +203,7 @@ async def test_a_listener_may_run_a_backtest_itself():
             inner[0] = [t async for t in bk.Backtest.run("OTHER", **NAMES)]
 
     bk.listen_done_backtest(again)
-    await asyncio.wait_for(bk.Backtest.background("BTCUSDT", **NAMES), 20)
+    await asyncio.wait_for(bk.Backtest.background("BTCUSDT", **NAMES), PATIENCE)
     assert inner[0]
 
 
@@ -210,3 +211,17 @@ async def test_listening_changes_no_trade():
     quiet = bk.Backtest.run_sync("BTCUSDT", **NAMES)
     bk.listen_signal(lambda tick: None)
     assert bk.Backtest.run_sync("BTCUSDT", **NAMES) == quiet
+
+
+async def test_a_backtest_is_stopped_by_its_name_and_the_done_listener_knows_the_mode():
+    told = []
+    bk.listen_done_backtest(lambda event: told.append((bk.get_mode(), bk.get_context().symbol)))
+    task = bk.Backtest.background("BTCUSDT", **NAMES)
+    with pytest.raises(bk.UnknownNameError, match=r"no backtest of s on OTHER .*s BTCUSDT"):
+        bk.Backtest.stop("OTHER", strategy_name="s")
+    bk.Backtest.stop("BTCUSDT", strategy_name="s", frame_name="f")
+    await task
+    assert not bk.Backtest.get_data("BTCUSDT", strategy_name="s").complete
+    assert told == [("backtest", "BTCUSDT")]
+    with pytest.raises(bk.UnknownNameError, match=r"running: nothing"):
+        bk.Backtest.stop("BTCUSDT", strategy_name="s")

@@ -271,6 +271,54 @@ CHANGED = {
         def f(symbol, when, seen={}):
             seen[when] = symbol
     """,
+    "argument 1 of a partial": """
+        import functools
+        def ask(seen, symbol, when):
+            seen.append(when)
+        f = functools.partial(ask, [])
+    """,
+    "argument 'seen' of a partial": """
+        import functools
+        def ask(symbol, when, *, seen, most):
+            seen[when] = most
+        f = functools.partial(functools.partial(ask, seen={}), most=3)
+    """,
+    "argument 2 of a partial": """
+        import functools
+        def ask(most, seen, symbol, when):
+            seen.append(most)
+        ask_other = functools.partial(ask, 3, [])
+        def f(symbol, when):
+            ask_other(symbol, when)
+    """,
+    "attribute 'f.seen'": """
+        def f(symbol, when):
+            f.seen.append(when)
+        f.seen = []
+    """,
+    "attribute 'inner.calls'": """
+        import functools
+        def counted(function):
+            @functools.wraps(np.mean)
+            def inner(*args):
+                inner.calls += 1
+                return function(*args)
+            inner.__name__ = "inner"
+            inner.calls = -2
+            return inner
+        f = counted(lambda symbol, when: None)
+    """,
+    "global 'level'": """
+        level = -2
+        def f(symbol, when):
+            global level
+            level = -1
+    """,
+    "global 'levels'": """
+        levels = [-2.0, range(-2, 5), 2**61]
+        def f(symbol, when):
+            levels[:] = [-1.0, range(-1, 5), 1]
+    """,
     "global 'count'": """
         count = 0
         def add():

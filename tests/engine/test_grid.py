@@ -61,7 +61,19 @@ def test_a_mistake_registers_nothing(factory, parameters, text):
 
 
 def test_a_name_that_is_taken():
-    bk.grid(crossover, fast=[1], slow=[2])
+    bk.add_strategy(
+        strategy_name="crossover(fast=1, slow=2)", interval="1m", get_signal=lambda s, w: None
+    )
     with pytest.raises(bk.RegistrationError, match="already exists"):
         bk.grid(crossover, fast=[0, 1], slow=[2])
     assert len(bk.list_strategies()) == 1
+
+
+def test_a_grid_that_is_made_again_replaces_the_first():
+    bk.grid(crossover, fast=[1, 3], slow=[2, 4])
+    before = bk.list_strategies()
+    names = bk.grid(crossover, fast=[1], slow=[2, 8])
+    after = bk.list_strategies()
+    assert len(after) == len(before) + 1
+    assert after[0] is not before[0]
+    assert after[1] is before[1] or after[1].name not in names

@@ -173,7 +173,7 @@ def test_the_kernel_makes_the_same_means(count, rows, seed):
 
 
 def test_bad_counts():
-    with pytest.raises(ValueError, match="count=0 must be 1 or more"):
+    with pytest.raises(ValueError, match="count=0 must be a whole number, 1 or more"):
         bk.trailing_mean([1.0], 0)
     assert np.isnan(bk.trailing_mean([1.0, 2.0], 3)).all()
 

@@ -1,11 +1,13 @@
 """Risk profiles: shared in simulated time, check and reserve as one step."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import backtest_kit as bk
+from command import PATIENCE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -152,6 +154,64 @@ async def test_what_a_check_may_return(answer, reason):
     assert reason in bk.Risk.get_data(strategy_name="s").rejections[0].reason
 
 
+class TooLargeError(KeyError):
+    """An error of one's own, whatever it is derived from."""
+
+
+def raising(error):
+    def check(question):
+        raise error
+
+    return check
+
+
+async def fails(question):
+    return question.nothing
+
+
+@pytest.mark.parametrize(
+    ("check", "reason"),
+    [
+        (raising(ValueError("too late")), "too late"),
+        (raising(RuntimeError("too late")), "too late"),
+        (raising(Exception("too late")), "too late"),
+        (raising(AssertionError("too late")), "too late"),
+        (raising(TooLargeError()), "TooLargeError"),
+    ],
+)
+async def test_a_check_rejects_by_raising(check, reason):
+    setup(1, validations=[check])
+    errors = []
+    bk.listen_error(errors.append)
+    assert not (await play(SYMBOLS[:1], NAMES))["AAA"]
+    assert bk.Risk.get_data(strategy_name="s").rejections[0].reason == reason
+    assert not errors
+
+
+@pytest.mark.parametrize(
+    ("check", "reason"),
+    [
+        (raising(KeyError("AAA")), "check raised KeyError: 'AAA'"),
+        (raising(ZeroDivisionError("division")), "check raised ZeroDivisionError: division"),
+        (raising(bk.DataError("no candles")), "check raised DataError: no candles"),
+        (raising(json.JSONDecodeError("x", "", 0)), "check raised JSONDecodeError"),
+        (fails, "fails raised AttributeError: 'RiskCheck' object has no attribute 'nothing'"),
+    ],
+)
+async def test_a_check_that_fails_rejects_and_is_an_error_event(check, reason):
+    setup(1, validations=[check])
+    errors = []
+    bk.listen_error(errors.append)
+    assert not (await play(SYMBOLS[:1], NAMES))["AAA"]
+    rejections = bk.Risk.get_data(strategy_name="s").rejections
+    assert len(errors) == len(rejections) > 10
+    assert all(rejection.reason.startswith(reason) for rejection in rejections)
+    (where,) = {event.where for event in errors}
+    assert where == f"check {check.__name__} of risk profile 'book'"
+    assert {event.when for event in errors} == {rejection.timestamp for rejection in rejections}
+    assert bk.Backtest.get_data("AAA", strategy_name="s").error_count == len(errors)
+
+
 async def test_a_refused_activation_cancels_the_scheduled_signal():
     calls = []
 
@@ -180,6 +240,6 @@ async def test_a_consumer_that_holds_a_run_does_not_block_another():
     setup(3)
     held = bk.Backtest.run("AAA", **NAMES)
     await anext(held)
-    found = await asyncio.wait_for(play(SYMBOLS[1:2], NAMES), 20)
+    found = await asyncio.wait_for(play(SYMBOLS[1:2], NAMES), PATIENCE)
     assert found["BBB"]
     await held.aclose()

@@ -10,6 +10,7 @@ import random
 from datetime import timedelta
 from typing import NamedTuple
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -173,6 +174,7 @@ class Runs:
         return max(sum(a <= t < b for a, b in mine) for t in minutes)
 
 
+@pytest.mark.slow
 @given(st.lists(plans, min_size=2, max_size=4), limits, seeds)
 def test_runs_begun_together_have_one_outcome_at_any_speed(plans, limits, delays):
     expected = Runs(plans, limits).together()
@@ -248,7 +250,8 @@ def alone(plan):
 shared = plans.map(lambda plan: plan._replace(profiles=("p",)))
 
 
-@given(shared, shared, seeds, st.lists(st.floats(0.0005, 0.2), min_size=2, max_size=4))
+@pytest.mark.slow
+@given(shared, shared, seeds, st.lists(st.floats(0.0005, 0.2), min_size=1, max_size=2))
 def test_when_a_late_run_begins_does_not_matter(first, second, delays, starts):
     """It is as begun together, or goes on beside what the first has opened: nothing in between."""
     late = [begun_late([first, second], delays, start) for start in starts]

@@ -176,6 +176,7 @@ def test_a_strategy_with_a_warmup_is_not_asked_before_it():
     assert data.calls == data.error_count == len(errors) > 10  # it said that twelve are enough
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["1m", "3m", "5m", "15m"]),
     st.integers(1, 25),

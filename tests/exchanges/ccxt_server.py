@@ -67,6 +67,7 @@ class BinanceServer:
     def __init__(self, rows, now=lambda: FOREVER, most=1000):
         self.rows, self.now, self.most = rows, now, most
         self.faults, self.asked = [], []
+        self.heard = []  # of each request, address and headers as one text
         self.released = threading.Event()  # of the requests that hang
         outer = self
 
@@ -107,12 +108,15 @@ class BinanceServer:
             "binance",
             exchange_name,
             urls={"api": dict.fromkeys(ccxt.binance().urls["api"], base)},
-            options={
-                "defaultType": "spot",
-                "fetchMarkets": {"types": ["spot"]},
-                "fetchCurrencies": False,
+            **{
+                "rateLimit": 1,
+                "options": {
+                    "defaultType": "spot",
+                    "fetchMarkets": {"types": ["spot"]},
+                    "fetchCurrencies": False,
+                },
+                **options,
             },
-            **{"rateLimit": 1, **options},
         )
 
     def fault(self, kind, **selection):
@@ -126,6 +130,7 @@ class BinanceServer:
         url = urlparse(handler.path)
         query = {key: value[0] for key, value in parse_qs(url.query).items()}
         now = self.now()
+        self.heard.append(f"{handler.path}\n{handler.headers}")
         if url.path.endswith("/klines"):
             self.asked.append((now, query))
         for fault in self.faults:
@@ -193,6 +198,15 @@ def drop(server, handler, query):
 
 def page(server, handler, query):
     server.answer(handler, b"<html><body>We'll be back soon</body></html>", 200)
+
+
+def rubbish(data):
+    """Answer HTTP 200 with something else than candles."""
+
+    def answer(server, handler, query):
+        server.answer(handler, data)
+
+    return answer
 
 
 def cut_off(server, handler, query):

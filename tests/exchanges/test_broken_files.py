@@ -40,7 +40,8 @@ def parquet(path, columns, **options):
         (HEAD + PLAIN.replace(repr(ROWS[5][1]), "-1", 1), r"c\.csv: candle 5 .*0 or less"),
         (HEAD, r"c\.csv has fewer than two candles"),
         ("", r"c\.csv: the first line has 1 columns"),
-        ("time,open,high,low,close\n", r"c\.csv: the first line has 5 columns"),
+        ("time,open,high,low,close\n", r"c\.csv has fewer than two candles"),
+        ("time,open,high,low\n", r"c\.csv: the first line has 4 columns; expected 6, or 5"),
         ("a,open,high,low,close,volume\n" + PLAIN, r"c\.csv has no column a time"),
     ],
 )

@@ -5,6 +5,7 @@ Time leaps over pauses, and is the real one while the exchange is asked.
 
 import asyncio
 import gc
+import json
 import selectors
 import time
 
@@ -14,7 +15,9 @@ import pytest
 import backtest_kit as bk
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._values.errors import TryLaterError
+from backtest_kit.exchanges._ccxt import _tells_of_none
 from backtest_kit.testing import LeapingEventLoop, MemoryAdapter, SimulatedTime
+from command import PATIENCE
 from exchanges import ccxt_server as binance
 from exchanges.ccxt_server import BinanceServer, http_date, status
 from live.world import T0, flat, once, running
@@ -322,6 +325,109 @@ def test_which_errors_of_ccxt_are_refusals(stage, monkeypatch, name, refused):
         asked.run(asked.exchange.get_candles("BTC/USDT", "1m", START, 5))
 
 
+@pytest.mark.parametrize("code", [401, 407, 451, 511])
+def test_a_position_outlives_a_refusal(stage, code):
+    """A proxy or a captive portal answers for the exchange: told each minute, and tried again."""
+    rows = [list(row) for row in ROWS]
+    held = stage(
+        rows,
+        answer=once(T0 + 2 * MINUTE, price_take_profit=150.0, price_stop_loss=50.0),
+        max_stop_loss_distance_percent=0,
+        feed_wait_ms=1_500,
+        get_candles_retry_count=0,
+    )
+    answer = status(code, "<html>please log in</html>")
+    held.server.fault(answer, since=T0 + 4 * MINUTE, until=T0 + 9 * MINUTE)
+    held.live(12)
+    opened, closed = [t for t in held.told if t.action in ("opened", "closed")]
+    assert (opened.timestamp, closed.timestamp) == (T0 + 2 * MINUTE, T0 + 7 * MINUTE)
+    assert closed.close_reason == "time_expired"
+    told = held.error_texts("feed")
+    assert len(told) == 5, "once a minute"
+    assert all(str(code) in text and "log in" in text for text in told)
+    assert held.minutes_asked()[-1] == 12
+
+
+RUBBISH = {
+    "page": (binance.page, "We'll be back soon"),
+    "cut off": (binance.cut_off, "no list of candles"),
+    "nothing": (binance.rubbish(b""), "nothing at all"),
+    "word": (binance.rubbish("maintenance"), "maintenance"),
+    "object": (binance.rubbish({"status": "error", "message": "moved"}), "moved"),
+    "rows of another kind": (binance.rubbish([["a"]]), r'\[\["a"\]\]'),
+}
+
+
+@pytest.mark.parametrize("kind", RUBBISH)
+def test_rubbish_is_named_and_not_read_as_no_candle(stage, kind):
+    strange = stage(get_candles_retry_count=1)
+    answer, text = RUBBISH[kind]
+    strange.server.fault(answer)
+    with pytest.raises(ccxt.BadResponse, match=f"answered HTTP 200 with .*{text}"):
+        strange.run(strange.exchange.get_candles("BTC/USDT", "1m", START, 5))
+
+
+def test_rubbish_in_place_of_the_markets_is_no_unknown_symbol(stage):
+    portal = stage()
+    portal.server.fault(binance.page, path="/exchangeInfo")
+    with pytest.raises(ccxt.BadResponse, match=r"answered HTTP 200 with .*be back soon"):
+        portal.run(portal.exchange.get_candles("BTC/USDT", "1m", START, 5))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], {}, {"result": {"list": []}}, {"data": None}, {"error": [], "result": {"X": []}}],
+)
+def test_no_candle_may_be_said_in_many_ways(answer):
+    assert _tells_of_none(json.dumps(answer))
+
+
+def test_keys_are_not_used_for_what_is_public_and_no_error_holds_one(stage):
+    """Not even where ccxt would sign a request of its own accord, for the list of currencies."""
+    keys = {"apiKey": "KEY-1234", "secret": "SECRET-5678", "password": "WORD-90"}
+    options = {"fetchCurrencies": True, "fetchMarkets": {"types": ["spot"]}}
+    signed = stage(client={**keys, "options": {"defaultType": "spot", **options}})
+    assert len(signed.run(signed.exchange.get_candles("BTC/USDT", "1m", START, 5))) == 5
+    assert signed.server.heard
+    assert not [text for text in signed.server.heard if "KEY" in text or "signature" in text]
+    for code in (401, 403, 407, 418, 451, 500):
+        signed.server.faults.clear()
+        signed.server.fault(status(code, "no KEY-1234 with SECRET-5678 at //me:WORD-90@proxy"))
+        with pytest.raises((ccxt.BaseError, bk.DataError)) as caught:
+            signed.run(signed.exchange.get_candles("BTC/USDT", "1m", START, 5))
+        error = caught.value
+        assert error.__cause__ is None
+        assert error.__suppress_context__, "what ccxt raised is not shown with it"
+        assert not [word for word in (*keys.values(), "startTime=") if word in str(error)]
+
+
+def test_keys_are_used_where_there_is_no_candle_without(stage, monkeypatch):
+    fetch = ccxt.async_support.binance.fetch_ohlcv
+
+    async def fetch_ohlcv(client, *arguments, **options):
+        client.check_required_credentials()
+        return await fetch(client, *arguments, **options)
+
+    monkeypatch.setattr("ccxt.async_support.binance.fetch_ohlcv", fetch_ohlcv)
+    closed = stage(client={"apiKey": "KEY-1234", "secret": "SECRET-5678"})
+
+    async def twice():
+        asked = [closed.exchange.get_candles("BTC/USDT", "1m", START, 5) for _ in range(2)]
+        return await asyncio.gather(*asked)
+
+    assert [len(candles) for candles in closed.run(twice())] == [5, 5]
+
+
+def test_without_keys_an_exchange_that_wants_some_refuses(stage, monkeypatch):
+    async def fetch_ohlcv(client, *arguments, **options):
+        client.check_required_credentials()
+
+    monkeypatch.setattr("ccxt.async_support.binance.fetch_ohlcv", fetch_ohlcv)
+    keyless = stage()
+    with pytest.raises(bk.ExchangeRefusedError, match='requires "apiKey"'):
+        keyless.run(keyless.exchange.get_candles("BTC/USDT", "1m", START, 5))
+
+
 async def _until_it_ends(symbol="BTC/USDT"):
     async with asyncio.timeout(1200):
         await bk.Live.background(symbol, strategy_name="s", exchange_name="binance")
@@ -410,7 +516,7 @@ def test_a_request_for_the_markets_that_is_given_up_does_not_take_the_others_wit
     slow = stage()
 
     def in_time(server, handler, query):
-        server.released.wait(30)
+        server.released.wait(PATIENCE)
         server.answer(handler, {"timezone": "UTC", "symbols": binance.SYMBOLS})
 
     slow.server.fault(in_time, times=1, path="/exchangeInfo")

@@ -9,6 +9,7 @@ never killed leaves. Prints one line of JSON.
 """
 
 import asyncio
+import functools
 import json
 import os
 import random
@@ -27,6 +28,10 @@ from markets import MINUTE, START, market, script
 MINUTES = 60
 SYMBOLS = ("BTC/USDT:USDT", "../x")
 CALLS = ("open", "write", "fsync", "replace")
+
+
+#: Computed once, and inherited by the processes that are forked.
+market = functools.cache(market)
 
 
 class Doom:
@@ -181,6 +186,7 @@ def main(seed, every):
     with tempfile.TemporaryDirectory(dir=base) as scratch:
         calm = Path(scratch) / "calm"
         calm.mkdir()
+        market(seed, MINUTES + 30)
         _, calls = process(seed, calm, 0)
         wanted, living, told = outcome(calm)
         assert len({entry[0] for entry in told}) == len(told) > 0

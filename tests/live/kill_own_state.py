@@ -14,7 +14,7 @@ import kill_anywhere  # type: ignore[import-not-found]  # makes tests importable
 
 import backtest_kit as bk
 from backtest_kit._values.time import to_datetime
-from markets import MINUTE, START, market
+from markets import MINUTE, START
 
 outcome = kill_anywhere.outcome
 
@@ -78,7 +78,9 @@ def play(seed, folder, doom):
         min_stop_loss_distance_percent=0,
     )
     bk.add_exchange(
-        bk.exchanges.FrameExchange([list(row) for row in market(seed, kill_anywhere.MINUTES + 30)])
+        bk.exchanges.FrameExchange(
+            [list(row) for row in kill_anywhere.market(seed, kill_anywhere.MINUTES + 30)]
+        )
     )
     bk.add_strategy(strategy_name="s", interval="3m", make=Adaptive, callbacks={"on_tick": tell})
     start = START + 5 * MINUTE

@@ -12,6 +12,7 @@ from backtest_kit._live.stored import stored_runs
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import MemoryAdapter
+from command import PATIENCE
 from live.world import BRACKET, T0, Plain, Stage, clock, flat, once, running
 from markets import MINUTE, START
 
@@ -200,7 +201,7 @@ class Gate(Plain):
     def _pass(self, name):
         if name == self.name:
             self.inside.set()
-            self.go.wait(10)
+            self.go.wait(PATIENCE)
             self.name = None
 
     def acquire(self):
@@ -262,3 +263,60 @@ def test_an_adapter_that_raises_a_cancellation_is_an_error_of_the_state():
 
     stage.world.run(main())
     assert any(isinstance(event.error, bk.StateError) for event in stage.errors)
+
+
+@pytest.mark.parametrize("name", ["acquire", "read", "write", "release"])
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_second_cancel_during_a_call_of_the_state_leaks_no_lock(name, times, tmp_path):
+    """It used to give up waiting: the lock was held until the process ended."""
+
+    class Held(FileAdapter):
+        inside, go, holds = threading.Event(), threading.Event(), True
+
+        def _pass(self, called):
+            if called == name and Held.holds:
+                Held.holds = False
+                self.inside.set()
+                self.go.wait(10)
+
+        def acquire(self):
+            self._pass("acquire")
+            super().acquire()
+
+        def read(self, kind, key):
+            self._pass("read")
+            return super().read(kind, key)
+
+        def write(self, kind, key, document):
+            self._pass("write")
+            super().write(kind, key, document)
+
+        def release(self):
+            self._pass("release")
+            super().release()
+
+    bk.use_persist_adapter(Held(tmp_path))
+    bk.add_exchange(bk.exchanges.FrameExchange(flat(300)))
+    bk.add_strategy(strategy_name="s", interval="1m", get_signal=lambda symbol, when: None)
+
+    async def main():
+        def start(until):
+            return bk.Live.background(
+                "X", strategy_name="s", exchange_name="frame", clock=clock(50, until)
+            )
+
+        task = start(60)
+        while not Held.inside.is_set():
+            await asyncio.sleep(0.01)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0.02)
+        Held.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        other = FileAdapter(tmp_path)
+        await asyncio.to_thread(other.acquire)
+        await asyncio.to_thread(other.release)
+        await start(70)
+
+    asyncio.run(main())

@@ -11,10 +11,12 @@ import pytest
 PROGRAM = Path(__file__).with_name("kill_anywhere.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("seed", "every"), [(3, 5), (4, 7), (5, 7)])
-def test_kill_anywhere(seed, every, record_property):
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_kill_anywhere(seed, record_property):
+    """At every ninth call, or at every fifth where CI runs it."""
+    every = 5 if os.environ.get("CI") else 9
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(seed), str(every)],
         capture_output=True,

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import backtest_kit as bk
+from backtest_kit._engine.engine import current_engine
 from backtest_kit._values.time import to_datetime
 from live.world import T0, Stage, flat, once, running
 from markets import MINUTE, START
@@ -130,3 +131,88 @@ def test_a_check_that_takes_longer_than_the_minute_opens_nothing():
     stage.world.run(main())
     assert not [tick for tick in stage.told if tick.action == "opened"]
     assert any("the chance has gone" in str(event.error) for event in stage.errors)
+
+
+def test_the_error_of_a_late_candle_names_the_newest_there_is():
+    stage = Stage(flat(), feed_wait_ms=1000)
+    honest = stage.venue.get_candles
+
+    async def get_candles(symbol, interval, since, limit):
+        candles = await honest(symbol, interval, since, limit)
+        late = stage.world.now >= T0 + 3 * MINUTE  # stuck: nothing newer comes
+        return [c for c in candles if not late or c.timestamp < T0 + 2 * MINUTE]
+
+    bk.add_exchange(bk.ExchangeSchema(exchange_name="venue", get_candles=get_candles), replace=True)
+    stage.play(T0 + 4 * MINUTE + 30_000)
+    newest = "the newest closed at 2024-01-01T01:42Z"
+    assert stage.error_texts("feed") == [
+        f"the candle of X that closed at 2024-01-01T01:4{minute}Z is not there; {newest}"
+        for minute in (3, 4)
+    ]
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, bk.ExchangeRefusedError])
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_is_open_outlives_a_refusal(kind, waits, caplog):
+    """It is told each minute, logged again after a while, and the missed steps are followed."""
+    caplog.set_level("ERROR")
+    entry = {"price_open": 95.0} if waits else {}
+    stage = Stage(
+        flat(),
+        answer=once(T0 + MINUTE, minute_estimated_time=40, **entry),
+        get_candles_retry_count=0,
+        feed_wait_ms=0,
+        schedule_await_minutes=40,
+    )
+    honest = stage.venue.get_candles
+
+    async def get_candles(*arguments):
+        if T0 + 5 * MINUTE <= stage.world.now < T0 + 30 * MINUTE:
+            raise kind("no: bad key")
+        return await honest(*arguments)
+
+    bk.add_exchange(bk.ExchangeSchema(exchange_name="venue", get_candles=get_candles), replace=True)
+    assert stage.play(T0 + 60 * MINUTE) == "running"
+    ended = [t for t in stage.told if t.action in ("closed", "cancelled")]
+    assert [t.timestamp for t in ended] == [T0 + 41 * MINUTE]
+    told = stage.error_texts("feed")
+    assert len(told) == 25
+    assert all("no: bad key" in text for text in told)
+    logged = [r for r in caplog.records if r.levelname == "ERROR" and "bad key" in r.getMessage()]
+    assert 2 <= len(logged) <= 4
+
+
+def test_a_price_a_thousand_times_off_is_no_price_in_live_either():
+    """A page of one candle has no median; the closes before it are what it is compared with."""
+    rows = flat()
+    k = 100 + 4
+    rows[k] = (rows[k][0], 100.0, 100_000.0, 100.0, 100.0, 1.0)
+    stage = Stage(rows, answer=once(T0 + 2 * MINUTE, minute_estimated_time=30), exit_trigger="wick")
+    stage.play(T0 + 10 * MINUTE)
+    assert [t.action for t in stage.transitions()] == ["opened"]
+    told = stage.error_texts("feed")
+    assert len(told) >= 5
+    assert all("1000 times off the close before it, 100.0" in text for text in told)
+
+
+@pytest.mark.parametrize("policy", ["hold", "accept"])
+@pytest.mark.parametrize("trigger", ["wick", "vwap"])
+def test_a_spike_is_told_once_and_triggers_only_where_it_may(policy, trigger):
+    rows = flat()
+    k = 100 + 4
+    rows[k] = (rows[k][0], 100.0, 5_000.0, 100.0, 100.0, 1.0)
+    stage = Stage(
+        rows,
+        answer=once(T0 + 2 * MINUTE, minute_estimated_time=30),
+        exit_trigger=trigger,
+        suspicious_candle=policy,
+    )
+    stage.play(T0 + 40 * MINUTE)
+    closed = [t for t in stage.told if t.action == "closed"]
+    reason, minute = ("time_expired", 32) if policy == "hold" else ("take_profit", 5)
+    assert [(t.close_reason, t.timestamp) for t in closed] == [(reason, T0 + minute * MINUTE)]
+    (told,) = stage.error_texts("candles")
+    assert "a candle has a price 20 times or more off the closes before: 2024-01-01T01:44Z" in told
+    assert policy in told
+    (record,) = current_engine().records.select(mode="live")
+    assert record.candles.suspicious == (rows[k][0],)

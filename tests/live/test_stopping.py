@@ -6,12 +6,14 @@ import pytest
 
 import backtest_kit as bk
 from backtest_kit.testing import MemoryAdapter
+from command import PATIENCE
 from live.world import BRACKET, T0, Full, Stage, clock, flat, once
 from markets import MINUTE
 
 pytestmark = pytest.mark.usefixtures("asyncio_debug")
 
 
+@pytest.mark.slow
 def test_asking_a_paced_replay_to_stop_again_and_again_does_not_hold_it_up():
     told, asked = [], []
     bk.listen_signal_live(told.append)
@@ -27,13 +29,13 @@ def test_asking_a_paced_replay_to_stop_again_and_again_does_not_hold_it_up():
         task = bk.Live.background(
             "X", strategy_name="s", exchange_name="frame", clock=clock(50, 250, speed=300)
         )
-        async with asyncio.timeout(20):  # ten minutes of the signal are two seconds
+        async with asyncio.timeout(PATIENCE):  # ten minutes of the signal are two seconds
             while not any(tick.action == "opened" for tick in told):
                 await asyncio.sleep(0.01)
             while task.status in ("running", "stopping"):
                 task.stop()
                 asked.append(task.status)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.01)
         await task
 
     asyncio.run(main())

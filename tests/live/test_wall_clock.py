@@ -204,8 +204,8 @@ def test_an_answer_that_comes_too_late_is_not_traded():
     stage.play(T0 + 10 * MINUTE)
     assert not stage.transitions()
     assert "the chance has gone" in stage.error_texts("get_signal")[0]
-    assert [at - T0 for at, _ in stage.asked] == [MINUTE * i for i in (0, 1, 2, 3, 4, 5, 7, 8, 9)]
-    assert bk.Live.get_data("X", strategy_name="s").missed == 1
+    assert [at - T0 for at, _ in stage.asked] == [MINUTE * i for i in range(10)]
+    assert bk.Live.get_data("X", strategy_name="s").missed == 0, "it is not waited for"
 
 
 def test_a_hanging_symbol_does_not_hold_up_another():
@@ -340,6 +340,7 @@ def test_minutes_missed_over_a_restart_are_counted_once():
     assert (second.steps, second.missed) == (6, 4)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 200), max_size=3), st.booleans())
 def test_every_minute_is_on_time_or_counted_as_missed(seed, outages, restart):

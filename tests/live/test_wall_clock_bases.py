@@ -1,13 +1,17 @@
 """Live by the wall clock on candles longer than a minute, and through closed times."""
 
+import threading
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
 import reference
+from backtest_kit._data import calendar as calendars
 from backtest_kit._values.schemas import ExchangeSchema
-from backtest_kit._values.time import INTERVALS, to_datetime
+from backtest_kit._values.time import INTERVALS, to_datetime, to_ms
 from live.world import Stage, always, flat
 from markets import MINUTE, START, configs, market, script
 
@@ -112,6 +116,31 @@ def test_nobody_is_asked_in_closed_times_and_nothing_is_missed(calendar, engine)
     quiet = [minute for *_, minute in stage.venue.requests]
     saturday = (friday + DAY) // MINUTE + 5
     assert not [m for m in quiet if saturday <= m < saturday + 2 * 1440 - 10]
+
+
+def test_a_calendar_is_loaded_in_a_thread_and_ahead_of_its_year(engine, monkeypatch):
+    loaded, read = [], calendars._read_sessions
+
+    def noted(*years):
+        loaded.append((years, threading.current_thread() is threading.main_thread()))
+        return read(*years)
+
+    monkeypatch.setattr(calendars, "_loaded", {})
+    monkeypatch.setattr(calendars, "_read_sessions", noted)
+    december = to_ms(datetime(2024, 12, 10, tzinfo=UTC))
+    rows = [(at + december - START - DAY, *rest) for at, *rest in flat(30 * 1440)]
+    stage = Stage(rows, base_interval="1h", interval="1h", start=december)
+    venue = engine.exchanges.get("venue")
+    bk.add_exchange(exchange_name="XNYS", get_candles=venue.get_candles, calendar="XNYS")
+    stage.task = lambda: bk.Live.background("X", strategy_name="s", exchange_name="XNYS")
+    stage.play(december + 28 * DAY + MINUTE)
+    # the next two months are looked at when it begins: is the market ever open when it is asked?
+    assert loaded == [(("XNYS", 2024, 2025), False)]
+    closed = {"2024-12-25", "2025-01-01"}
+    days = {f"{to_datetime(at):%Y-%m-%d}" for at, _ in stage.asked}
+    assert len(days) == 18
+    assert not days & closed
+    assert not stage.errors
 
 
 def test_a_calendar_that_does_not_reach_so_far_ends_no_run(engine, monkeypatch):

@@ -206,6 +206,7 @@ def test_a_look_into_the_future_ends_the_run():
         bk.Backtest.run_sync("X", strategy_name="s", **NAMES)
 
 
+@pytest.mark.slow
 def test_a_walk_leaves_out_a_strategy_that_looks_into_the_future():
     bk.add_strategy(strategy_name="bad", interval="5m", warmup=25, get_signals=next_close)
     bk.add_strategy(strategy_name="good", interval="5m", warmup=25, get_signals=of_means)
@@ -272,6 +273,7 @@ print(loaded)
 """
 
 
+@pytest.mark.slow
 def test_numba_is_loaded_once_it_pays():
     pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
     done = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True)

@@ -123,7 +123,7 @@ def set_at(i, column, value):
         (set_at(3, 2, 50.0), "high below its low"),
         (set_at(3, 4, 105.0), "close outside"),
         (set_at(3, 1, 105.0), "open outside"),
-        (set_at(3, 2, 100_000.0), "1000 times off the batch's median"),
+        (set_at(3, 2, 100_000.0), "1000 times off the close before it, 100.0"),
         (set_at(3, 0, T0 + 1), r"grid|after"),
         (
             lambda a: [*a, [4_000_000_000_000 // 60000 * 60000, 100, 101, 99, 100, 1]],
@@ -334,6 +334,23 @@ def test_bad_settings_change_nothing(key, value, message):
     with pytest.raises(bk.ConfigError, match=message):
         bk.set_config(avg_price_candles_count=9, **{key: value})
     assert bk.get_config() == before
+
+
+def test_all_that_is_wrong_with_settings_is_told_at_once(monkeypatch):
+    with pytest.raises(bk.ConfigError) as caught:
+        bk.set_config(
+            percent_fees=1,
+            exit_trigger="touch",
+            percent_slippage=-1,
+            min_stop_loss_distance_percent=50,
+        )
+    assert str(caught.value).split("; ", 1)[0] == "unknown setting 'percent_fees'"
+    for text in ("'percent_fee'", "exit_trigger='touch'", "percent_slippage=-1", "satisfy both"):
+        assert text in str(caught.value)
+    monkeypatch.setenv("CC_PERCENT_FEE", "cheap")
+    monkeypatch.setenv("CC_FEED_WAIT_MS", "soon")
+    with pytest.raises(bk.ConfigError, match=r"CC_PERCENT_FEE: .* variable CC_FEED_WAIT_MS: "):
+        bk.Engine()
 
 
 def test_settings_from_the_environment(monkeypatch):

@@ -193,7 +193,7 @@ def test_what_is_logged_goes_to_the_users_logger_once(caplog):
 
     bk.add_strategy(strategy_name="s", interval="1m", get_signal=broken)
     bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic", frame_name="f")
-    assert [r.getMessage() for r in caplog.records if r.name == "mine"] == [
-        "get_signal of s X synthetic: ValueError: boom"
-    ]
+    (line,) = (r.getMessage() for r in caplog.records if r.name == "mine")
+    assert line.startswith("get_signal of s X synthetic: ValueError: boom (")
+    assert line.endswith('raise ValueError("boom"))')
     assert bk.Backtest.get_data("X", strategy_name="s").error_count == 31

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from command import PATIENCE
+
 CODE = """
 import numpy
 from pathlib import Path
@@ -29,10 +31,11 @@ print(peak() - before, n, bk.Backtest.get_data("X", strategy_name="s").complete)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_ten_years_of_minutes_fit_into_250_mb():
     done = subprocess.run(
-        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=110
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     megabytes, trades, complete = done.stdout.split()
     assert float(megabytes) < 250

@@ -1,6 +1,7 @@
 """Walks in other processes: the same contracts, order and figures; workers that die."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import pickle
@@ -27,6 +28,7 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._walker.pool_runner import PoolRunner
 from backtest_kit._walker.spool import read_spool, remove_stale_folders, spool_folder, write_spool
 from backtest_kit._walker.trial import TrialSetup
+from command import PATIENCE
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
@@ -69,6 +71,72 @@ def test_what_a_killed_walk_left_behind_is_removed(tmp_path, monkeypatch):
     )
 
 
+ORPHANS = """
+import os, sys, time
+from datetime import UTC, datetime, timedelta
+import backtest_kit as bk
+
+def make(name):
+    def get_signal(symbol, when):
+        if when == begin:
+            os.write(1, f"{name}\\n".encode())  # in one piece, whoever else writes
+        while name == "spins":
+            pass
+        if name == "sleeps":
+            time.sleep(1000)
+    return get_signal
+
+begin = datetime(2024, 1, 1, tzinfo=UTC)
+os.cpu_count = lambda: 3  # so many workers, of which one is idle soon
+
+if __name__ == "__main__":
+    if sys.argv[1] == "forked":  # what holds open the pipe by which workers are told
+        import multiprocessing.util
+        from multiprocessing import resource_tracker
+        tracker = resource_tracker.getfd()
+        start = multiprocessing.util.spawnv_passfds
+        def start_and_fork(*arguments):
+            pid = start(*arguments)
+            if os.fork() == 0:
+                os.close(1)
+                os.close(tracker)
+                time.sleep(1000)
+            return pid
+        multiprocessing.util.spawnv_passfds = start_and_fork
+    bk.add_exchange(bk.exchanges.SyntheticExchange())
+    bk.add_frame(frame_name="f", interval="1m", start_date=begin, end_date=begin + timedelta(1))
+    for name in ("ends", "sleeps", "spins"):
+        bk.add_strategy(strategy_name=name, interval="1m", get_signal=make(name))
+    names = dict(exchange_name=bk.list_exchanges()[0].exchange_name, frame_name="f")
+    bk.add_walker(walker_name="w", strategies=["ends", "sleeps", "spins"], **names)
+    bk.Walker.run_sync("X", walker_name="w", executor="processes")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="workers do not inherit the pipe to this test there")
+@pytest.mark.parametrize("parent", ["plain", "forked"])
+def test_workers_end_when_their_parent_is_killed(tmp_path, parent):
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    process = subprocess.Popen(
+        [sys.executable, "orphans.py", parent],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        names = {process.stdout.readline().strip() for _ in range(3)}
+        assert names == {"ends", "sleeps", "spins"}
+        process.kill()
+        # the end of the pipe: nobody who had inherited it is there any more
+        process.communicate(timeout=PATIENCE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def fails(symbol, when):
     raise RuntimeError("no idea")
 
@@ -99,6 +167,7 @@ def walk(executor=None, symbol="X"):
     return contracts, bk.Walker.get_report(symbol, walker_name="w")
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_process_gives():
     register()
     told = []
@@ -124,6 +193,7 @@ def test_any_executor_will_do(kind):
         assert executor.submit(int, "3").result() == 3, "it is left to its owner"
 
 
+@pytest.mark.slow
 def test_a_cluster_of_two_workers():
     distributed = pytest.importorskip("distributed")
     register()
@@ -137,6 +207,7 @@ def test_a_cluster_of_two_workers():
         assert walk(client.get_executor()) == alone
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_nothing_is_different(tmp_path, caplog):
     register(dies=str(tmp_path / "died"))
     (tmp_path / "died").touch()
@@ -148,6 +219,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_different(tmp_path, caplo
     assert "a worker died" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadly", [None, "once", "always"])
 def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch, deadly):
     pytest.importorskip("numba", reason="needs Numba: pip install 'backtest-kit[numba]'")
@@ -195,6 +267,7 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch,
     assert len({c.metric_value for c in alone}) > 40
 
 
+@pytest.mark.slow
 def test_a_strategy_that_kills_its_worker_each_time_fails_and_the_others_go_on(tmp_path):
     register(dies=str(tmp_path / "none" / "such"))  # can't be made: dies again and again
     bk.add_strategy(strategy_name="deadly", interval="5m", get_signal=_die)
@@ -206,6 +279,7 @@ def test_a_strategy_that_kills_its_worker_each_time_fails_and_the_others_go_on(t
     assert "a worker died 3 times in the trial of strategy 'deadly'" in contracts[1].error
 
 
+@pytest.mark.slow
 def test_only_the_one_that_kills_its_worker_is_blamed():
     def slow(symbol, when):
         time.sleep(0.01)
@@ -219,6 +293,7 @@ def test_only_the_one_that_kills_its_worker_is_blamed():
     assert [c.error is None for c in contracts] == [True, True, False, True]
 
 
+@pytest.mark.slow
 def test_several_that_kill_their_workers_are_blamed_one_after_another():
     """The second is met after the suspects of the first, whose old batches stay broken."""
     register()
@@ -305,7 +380,7 @@ def test_stopping_ends_the_workers():
         while not first:
             await asyncio.sleep(0.05)
         task.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, PATIENCE)
 
     asyncio.run(main())
     data = bk.Walker.get_data("X", walker_name="v")
@@ -373,7 +448,7 @@ def test_every_exchange_can_be_sent(make, tmp_path):
     again = pickle.loads(pickle.dumps(exchange))
     assert type(again) is type(exchange)
     if isinstance(exchange, bk.exchanges.CcxtExchange):
-        assert again._make().timeout == 5
+        assert again._make({}).timeout == 5
         return
 
     async def read(source):
@@ -382,6 +457,7 @@ def test_every_exchange_can_be_sent(make, tmp_path):
     assert asyncio.run(read(again)) == asyncio.run(read(exchange))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_kept_loads_the_same_candles_once():
     register()
     read_spool.cache_clear()
@@ -411,6 +487,7 @@ class BreaksEarly(ThreadPoolExecutor):
         return super().submit(function, *arguments)
 
 
+@pytest.mark.slow
 def test_workers_that_die_while_strategies_are_still_sent_are_replaced(monkeypatch):
     register()
     alone = walk()

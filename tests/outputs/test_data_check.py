@@ -92,6 +92,7 @@ def test_an_interval_can_be_given(tmp_path):
         look(tmp_path, rows, interval="2m")
 
 
+@pytest.mark.slow
 def test_a_history_that_grew_a_thousandfold_is_usable_and_imported(tmp_path):
     n = 400_000
     steps = np.minimum(np.arange(n) / 150_000, 1.0)

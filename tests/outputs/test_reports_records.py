@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import backtest_kit as bk
-from backtest_kit._data.market import SeriesGaps
+from backtest_kit._data.market import CandleCount, SeriesGaps
 from backtest_kit._data.series import Gap
 from backtest_kit._engine.record import RunRecord, Waited
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
@@ -48,7 +48,7 @@ def record(symbol="BTCUSDT", frame="f", exchange="mem", mode="backtest", **confi
         exchange_name=exchange,
         frame_name=frame,
         mode=mode,
-        config=Config(**config),
+        config=Config(base_interval="1m", **config),
         since=T0,
         until=T0 + DAY,
         total_frames=1440,
@@ -143,12 +143,14 @@ def full():
     ]
     made._waited = [waited(0, 5), waited(9, 120, "timeout"), waited(200, 7, "price_reject")]
     made.partials = [milestone(10, 0), milestone(20, 0), milestone(-10, 20)]
-    made.rejections = [refusal(note), refusal(note, 5), refusal("full", 9, "q")]
+    for refused in (refusal(note), refusal(note, 5), refusal("full", 9, "q")):
+        made.reject(refused)
     made.risk_allowed = 4
     made.gaps = (
         SeriesGaps("BTCUSDT", "1m", 83, (Gap(T0 + MINUTE, 3), Gap(T0 + 9 * MINUTE, 80))),
         SeriesGaps("BTCUSDT", "1h", 1, (Gap(T0, 1),)),
     )
+    made.candles = CandleCount(1440, 83, made.gaps[0].gaps)
     made.error(ErrorEvent(where="get_signal", error=ValueError(note), when=T0 + MINUTE))
     for duration in (4.0, 1.0, 3.0, 2.0):
         made.timing("backtest_signal").add(duration)
@@ -192,7 +194,7 @@ def test_statistics_reach_the_backtest_report_as_counted_by_hand():
     shown = {cells[0]: cells[1] for cells in parsed(backtest_report(data))[1][0]}
     assert shown["Sharpe ratio"] == f"{s.sharpe_ratio:.3f}"
     assert shown["Max drawdown"] == "1.99 %"
-    assert (data.ambiguous_closes, data.end_of_data_closes, data.gaps_filled) == (1, 1, 84)
+    assert (data.ambiguous_closes, data.end_of_data_closes, data.gaps_filled) == (1, 1, 83)
 
 
 def test_the_backtest_report_renders_whatever_notes_and_errors_hold():
@@ -220,19 +222,19 @@ def test_the_backtest_report_renders_whatever_notes_and_errors_hold():
         "110",
         "90",
         "2.000 %",
-        "take_profit",
+        "take_profit (on a missing candle)",
         "10",
         "a|b | c | d ü 漢 \\| x|y <entry> # no heading",
     ]
-    assert trades[2][8] == "stop_loss (ambiguous)"
+    assert trades[2][8] == "stop_loss (ambiguous) (on a missing candle)"
 
 
 def test_how_far_to_trust_says_what_was_filled_assumed_and_went_wrong():
     text = backtest_report(backtest_data(full()))
     for words in (
         "**Too few trades** to say anything about the strategy: 4.",
-        "BTCUSDT 1m, 83 missing candles in 2 gaps: 2024-01-01T00:09Z (80), 2024-01-01T00:01Z (3).",
-        "BTCUSDT 1h, 1 missing candle in 1 gap: 2024-01-01T00:00Z (1).",
+        "BTCUSDT 1m, 5.764 %: 83 missing candles in 2 gaps: 2024-01-01T00:09Z (80), 2024-01-01",
+        "Read with gaps filled: BTCUSDT 1h, 1 missing candle in 1 gap: 2024-01-01T00:00Z (1).",
         "low and high, stop_loss_first; ambiguous closes: 1.",
         "Signals closed because the data ended: 1.",
         "Errors: 1.",
@@ -265,7 +267,7 @@ def test_errors_and_gaps_that_are_not_listed_are_counted():
         for _ in range(2):
             made.error(ErrorEvent(where=f"listener {i}", error=KeyError("k")))
     gaps = tuple(Gap(T0 + i * 10 * MINUTE, 1 + i) for i in range(7))
-    made.gaps = (SeriesGaps("A", "1m", 28, gaps),)
+    made.candles = CandleCount(1440, 28, gaps)
     text = backtest_report(backtest_data(made))
     assert "Errors: 260." in text
     assert text.count("  - 2 x listener") == 10

@@ -74,14 +74,15 @@ def test_half_written_files_are_no_documents_and_are_tidied_up(tmp_path):
     adapter.release()
 
 
-def test_a_damaged_file_is_handed_over_whole(tmp_path, caplog):
+def test_a_damaged_file_is_handed_over_whole(tmp_path):
     adapter = bk.FileAdapter(tmp_path)
     adapter.write("run", "x", b"1")
     Path(adapter.where("run", "x")).write_bytes(b"\x00\xff rubbish\nmore")
     assert adapter.read("run", "x") == b"\x00\xff rubbish\nmore"
-    with caplog.at_level("ERROR"):
-        assert adapter.list("run") == []
-    assert "does not say whose document" in caplog.text
+    assert adapter.list("run") == []
+    ((key, problem),) = adapter.unreadable("run")
+    assert key is None
+    assert "does not say whose document" in problem
 
 
 def test_a_write_that_fails_leaves_the_old_document_and_no_litter(tmp_path, monkeypatch):

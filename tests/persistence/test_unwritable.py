@@ -10,6 +10,7 @@ import pytest
 
 from backtest_kit._live.stored import stored_runs
 from backtest_kit._state.files import FileAdapter
+from command import PATIENCE
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX users and limits")
 PROGRAM = """
@@ -68,7 +69,7 @@ def process(folder, *more):
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

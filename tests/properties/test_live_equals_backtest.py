@@ -183,6 +183,7 @@ def test_restarts_between_steps_change_nothing(case, cuts):
     assert len(told) == len(facts(told)), "an orderly end tells nothing twice"
 
 
+@pytest.mark.slow
 @given(cases, st.lists(st.integers(0, 60), min_size=1, max_size=6))
 def test_kills_at_any_write_lose_and_double_nothing(case, deaths):
     rows = market(case.seed, case.minutes, coarse=case.coarse)
@@ -239,6 +240,7 @@ def facts_by_symbol(told, until):
     }
 
 
+@pytest.mark.slow
 @given(cases, st.lists(st.integers(0, 60), max_size=4))
 def test_runs_that_share_a_risk_profile_equal_backtests_that_do(case, deaths):
     if INTERVALS[case.interval] > 60 * MINUTE:  # or the frame may not meet a single close

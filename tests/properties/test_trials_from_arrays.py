@@ -111,14 +111,6 @@ def fast_and_slow(case, warmup, bracket, broken, shift, length, symbols, chunk):
         fast = trial(case, strategy, timeline, symbols, chunk)
         patch.setattr(FrameDriver, "tabulate", never)
         slow = trial(case, strategy, timeline, symbols, chunk)
-    if (
-        isinstance(fast, TrialResult)
-        and isinstance(slow, TrialResult)
-        and not (all(used) and chunk > 1000)
-    ):
-        # which gaps are counted depends on what is loaded: at the end of a chunk, stepping has no
-        # use for all candles; where it takes over, candles are in the store already
-        slow = msgspec.structs.replace(slow, gaps_filled=fast.gaps_filled)
     assert fast == slow
     return used, slow
 

@@ -77,7 +77,7 @@ def play(rows, interval, answer, calendar=None):
 
 def test_days_of_a_stock_in_new_york(real_data):
     """Minutes of October 2013 as days: by the calendar, no day is missing."""
-    days = rows_of(read_file(real_data / "SPY-1m-2013-10.parquet").resample("1d"))
+    days = rows_of(read_file(real_data / "SPY-1m-2013-10.parquet").candles.resample("1d"))
     assert all(to_datetime(row[0]).weekday() < 5 for row in days)
     closes, data, expected = play(days, "1d", swing(0.6, 3 * 1440), "XNYS")
     assert closes == expected
@@ -91,7 +91,7 @@ def test_days_of_a_stock_in_new_york(real_data):
 
 
 def test_without_a_calendar_its_weekends_are_gaps(real_data):
-    days = rows_of(read_file(real_data / "SPY-1m-2013-10.parquet").resample("1d"))
+    days = rows_of(read_file(real_data / "SPY-1m-2013-10.parquet").candles.resample("1d"))
     closes, data, expected = play(days, "1d", swing(0.6, 3 * 1440))
     assert closes == expected
     assert data.closed_candles == 0
@@ -100,7 +100,7 @@ def test_without_a_calendar_its_weekends_are_gaps(real_data):
 
 @pytest.mark.parametrize("calendar", [None, "data"])
 def test_hours_of_a_coin(real_data, calendar):
-    hours = rows_of(read_file(real_data / "BTCUSDT-1h-2026-04.parquet"))
+    hours = rows_of(read_file(real_data / "BTCUSDT-1h-2026-04.parquet").candles)
     closes, data, expected = play(hours, "1h", swing(0.7, 600), calendar)
     assert closes == expected
     assert len(closes) > 30

@@ -101,7 +101,7 @@ def live(candles, start, end, documents, lives):
 
 @pytest.mark.parametrize(("name", "start", "days"), CASES)
 def test_live_equals_backtest(real_data, name, start, days):
-    candles = read_file(real_data / f"{name}.parquet")
+    candles = read_file(real_data / f"{name}.parquet").candles
     first = int(candles.timestamp[0]) + 200 * MINUTE
     begin = first if start is None else to_ms(datetime.fromisoformat(start), "start")
     end = min(begin + days * 1440 * MINUTE, int(candles.timestamp[-1]) + MINUTE)

@@ -16,8 +16,8 @@ MINUTE = 60_000
 
 @pytest.mark.parametrize("interval", ["5m", "1h"])
 def test_resampling_equals_the_exchange_bit_for_bit(real_data, interval):
-    fine = read_file(real_data / "BTCUSDT-1m-2026-03_2026-04.parquet")
-    own = read_file(real_data / f"BTCUSDT-{interval}-2026-04.parquet")
+    fine = read_file(real_data / "BTCUSDT-1m-2026-03_2026-04.parquet").candles
+    own = read_file(real_data / f"BTCUSDT-{interval}-2026-04.parquet").candles
     step = INTERVALS[interval]
     made = fine.resample(interval)
     first = max(int(own.timestamp[0]), -(-int(fine.timestamp[0]) // step) * step)
@@ -34,7 +34,7 @@ def test_every_file_keeps_the_rules(real_data):
     for path in files:
         report = inspect(path)
         assert report.usable, f"{path}: {report.invalid}"
-        check_candles(read_file(path), INTERVALS[report.interval])
+        check_candles(read_file(path).candles, INTERVALS[report.interval])
         kinds = [s.kind for s in report.suspicions]
         assert kinds == (["split"] if path.name.startswith("AAPL") else []), path
 
@@ -90,7 +90,7 @@ def test_a_crossover_over_real_markets(real_data, name, missing, trigger):
 
 
 def test_a_real_week_equals_the_reference(real_data):
-    candles = read_file(real_data / "BTCUSDT-1m-2020-03.parquet")[13_000:20_000]
+    candles = read_file(real_data / "BTCUSDT-1m-2020-03.parquet").candles[13_000:20_000]
     rows = list(zip(*(c.tolist() for c in candles.columns()), strict=True))
     first = -(-int(candles.timestamp[0]) // (15 * MINUTE)) * 15 * MINUTE - 10 * MINUTE
 

@@ -1,5 +1,6 @@
 """The public surface: names, layers, import time's causes, examples, docs in step with the code."""
 
+import ast
 import importlib.metadata
 import importlib.util
 import inspect
@@ -8,15 +9,18 @@ import re
 import subprocess
 import sys
 import typing
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import backtest_kit as bk
+import command
 from backtest_kit import testing
 from backtest_kit._values import errors
 from backtest_kit._values.config import Config
+from command import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "backtest_kit"
@@ -88,6 +92,31 @@ def test_what_structs_refer_to_is_found():
         }
 
 
+def test_a_wrong_value_is_an_error_of_ours():
+    """`ValueError` alone is for what a library of ours raises inside, and catches itself."""
+    inside = {"documents.py"}
+    bare = [
+        f"{path.name}:{node.lineno}"
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and getattr(node.exc.func, "id", "") == "ValueError"
+        and path.name not in inside
+    ]
+    assert not bare
+    for call in (
+        lambda: bk.Candles([0], [1], [1], [1], [1], [1])[::2],
+        lambda: bk.Candles([0, 60_000], *[[1, 1]] * 5).resample("7m"),
+        lambda: bk.trailing_mean([1.0], 0),
+        lambda: bk.VirtualClock(datetime(2024, 1, 1), datetime(2024, 1, 2)),
+    ):
+        with pytest.raises(bk.ArgumentError) as caught:
+            call()
+        assert isinstance(caught.value, ValueError)
+        assert isinstance(caught.value, bk.BacktestKitError)
+
+
 def tree_of_errors(text):
     """Return name and base of each error of a tree that is drawn with two spaces a level."""
     above, found = [], {}
@@ -137,7 +166,7 @@ def test_no_module_is_long():
         assert len(path.read_text().splitlines()) <= 400, path.name
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_every_example_runs(path, tmp_path):
     done = subprocess.run(
@@ -145,7 +174,7 @@ def test_every_example_runs(path, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -167,7 +196,7 @@ def missing(names, module, pages):
 
 
 def test_every_public_name_is_documented():
-    pages = "\n".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
     once = "_once"  # is documented for all of them in one sentence
     names = [name.removesuffix(once) for name in bk.__all__ if not name.endswith("Error")]
     assert missing(names, "bk", pages) == []  # the errors are in the tree
@@ -177,17 +206,30 @@ def test_every_public_name_is_documented():
     assert missing(["Backtes", "andle", "risk"], "bk", pages) == ["Backtes", "andle", "risk"]
 
 
-@pytest.mark.timeout(120)
+def test_the_reference_renders_every_public_name():
+    """Names that are there but don't exist fail in `mkdocs build --strict`."""
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    rendered = re.findall(r"^::: backtest_kit\.([\w.]+)$", pages, re.MULTILINE)
+    public = [
+        *(name for name in bk.__all__ if name != "exchanges"),
+        *(f"exchanges.{name}" for name in bk.exchanges.__all__),
+        *(f"testing.{name}" for name in testing.__all__),
+    ]
+    assert sorted(name for name in rendered if not name.startswith("_")) == sorted(public)
+
+
 def test_readme_code_runs(tmp_path):
+    """In the project that the commands before it make."""
     text = (ROOT / "README.md").read_text()
     blocks = [b.split("```")[0] for b in text.split("```python\n")[1:]]
     assert blocks
+    assert command.run("init", "my_project", cwd=tmp_path).returncode == 0
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
-        cwd=tmp_path,
+        cwd=tmp_path / "my_project",
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

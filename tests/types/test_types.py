@@ -13,6 +13,7 @@ import pytest
 import backtest_kit as bk
 from backtest_kit._engine import register
 from backtest_kit._values.config import Config, Settings
+from command import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PLANTED = Path(__file__).with_name("planted_mistakes.py")
@@ -42,11 +43,11 @@ def planted():
 
 def run(*command, cwd):
     return subprocess.run(
-        [*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=110, check=False
+        [*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_mypy_finds_each_planted_mistake_and_no_other(tmp_path):
     pytest.importorskip("mypy")
     config = tmp_path / "mypy.ini"
@@ -62,8 +63,8 @@ def test_mypy_finds_each_planted_mistake_and_no_other(tmp_path):
     assert {int(line) for _, line, _ in found} == planted(), done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHECKER is None, reason="neither pyright nor basedpyright is installed")
-@pytest.mark.timeout(120)
 def test_pyright_finds_each_planted_mistake_and_no_other(tmp_path):
     config = {
         "include": [str(PLANTED), *map(str, EXAMPLES)],

@@ -18,6 +18,7 @@ from backtest_kit._rules.management import flat as flattened
 from backtest_kit._rules.management import limits_of
 from backtest_kit._values.candles import Ints
 from backtest_kit._values.config import Config
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.signal import Levels
 from backtest_kit._values.time import INTERVALS, MINUTE, interval_ms
 
@@ -56,14 +57,14 @@ def job(bars: Bars, rows: SignalRows, until: int) -> tuple[layout.Columns, layou
     """Return what is to be simulated, up to frame `until`.
 
     Raises:
-        ValueError: an instant is off its grid, or the interval is unknown.
+        ArgumentError: an instant is off its grid, or the interval is unknown.
     """
     config, signals, interval = rows.config, rows.signals, interval_ms(rows.interval)
     base = bars.step
     bars = bars.until(data_end(rows.timeline, base, config))
     start, step = rows.timeline.start - bars.first, rows.timeline.step
     if start % base or step % base or interval % base or rows.opens % interval:
-        raise ValueError(f"{rows.timeline} and opens={rows.opens} must be on their grids")
+        raise ArgumentError(f"{rows.timeline} and opens={rows.opens} must be on their grids")
     asked, wick = rows.stride, config.exit_trigger == "wick"
     hop, phase = (0, 0) if asked is None else (asked.hop, asked.phase)
     flat = bars.price, bars.price, bars.price

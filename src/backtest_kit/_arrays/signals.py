@@ -13,7 +13,8 @@ import numpy.typing as npt
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._rules.management import pairs
 from backtest_kit._values.candles import Candles, Floats, Ints
-from backtest_kit._values.errors import SignalError
+from backtest_kit._values.errors import ArgumentError, SignalError
+from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.signal import Levels, Signal, TrailingStop
 
 Mask = npt.NDArray[np.bool_]
@@ -210,8 +211,10 @@ class Signals:
         `period` have no signal.
 
         Raises:
-            ValueError: `period` is below 1.
+            ArgumentError: `period` is no whole number of 1 or more.
         """
+        if not is_whole(period):
+            raise ArgumentError(f"period={period!r} must be a whole number, 1 or more")
         _, _, high, low, close, _ = candles.columns()
         before = np.concatenate((close[:1] * np.nan, close[:-1]))
         reach = np.maximum(high, before) - np.minimum(low, before)
@@ -298,14 +301,14 @@ def trailing_mean(values: npt.ArrayLike, count: int) -> Floats:
     what came before leaves its rounding.
 
     Raises:
-        ValueError: `count` is below 1, or `values` are not one-dimensional.
+        ArgumentError: `count` is no whole number of 1 or more, or `values` are not one-dimensional.
     """
+    if not is_whole(count):
+        raise ArgumentError(f"count={count!r} must be a whole number, 1 or more")
     count = operator.index(count)
-    if count < 1:
-        raise ValueError(f"count={count!r} must be 1 or more")
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1:
-        raise ValueError(f"values have shape {column.shape}; expected one dimension")
+        raise ArgumentError(f"values have shape {column.shape}; expected one dimension")
     rows = len(column) - count + 1
     if rows < 1:
         return np.full(column.shape, np.nan)

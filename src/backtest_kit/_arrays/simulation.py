@@ -162,7 +162,7 @@ def run_kernel(bars: Bars, rows: SignalRows) -> TradeTable:
 
     Raises:
         BacktestKitError: Numba is missing.
-        ValueError: an instant is off its grid, or the interval is unknown.
+        ArgumentError: an instant is off its grid, or the interval is unknown.
     """
     compile_kernel()
     return _run(bars, rows)

@@ -26,7 +26,7 @@ from backtest_kit._rules.profit import MILESTONES
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
-from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.events import ErrorEvent, PartialEvent
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
 
@@ -70,6 +70,9 @@ async def tabulate(
                 found += milestones_of(run, span)
             await yield_to_others()  # a walk can be stopped between spans
         done = stride.first(frame, asks_from) >= len(timeline) and bool(tables)
+        if done:  # the strategy is not asked at the last frames, but the data have to reach them
+            bars = await run.view.bars(run.symbol, timeline[-1], timeline[-1])
+            done = bars.stop > timeline[-1]
     except DataError:  # step by step, this may be an error of some steps
         done = False
     if not done:
@@ -79,9 +82,9 @@ async def tabulate(
     for when, error in errors:
         current_moment.set(Moment(run, when))
         run.error("get_signal", error)
-        more = table.invalid - 1
-        record.error_count += more
-        record.error_kinds["get_signal", type(error).__name__].count += more
+        if more := table.invalid - 1:
+            others = SignalError([f"{more} more, which arrays count without telling them apart"])
+            record.error(ErrorEvent(where="get_signal", error=others, when=when), more)
     record.table = table
     record.partials += found
     record.calls, record.frames, record.complete = table.calls, len(timeline), True
@@ -90,7 +93,7 @@ async def tabulate(
         assert begin is not None
         run.warm(timeline[session.call(begin, table.unanswered)])
     record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
-    record.gaps = run.view.gaps(record.until)
+    run.look_at_candles()
     return True
 
 
@@ -157,5 +160,6 @@ def _invalid(run: Run, span: Span) -> tuple[int, Exception]:
     try:
         run.accept(chunk.signals.row(chunk.row(when), quote.fill), quote, when)
     except SignalError as error:
-        return when, error
+        # with its traceback it would keep this frame, and so all results, until they are collected
+        return when, error.with_traceback(None)
     raise AssertionError(f"the simulation refused the signal at {iso(when)}, which is valid")

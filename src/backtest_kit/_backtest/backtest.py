@@ -11,7 +11,8 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
-from backtest_kit._reports.table import write
+from backtest_kit._reports.table import file_name, write
+from backtest_kit._values.errors import ArgumentError, UnknownNameError
 from backtest_kit._values.results import TickClosed
 
 
@@ -81,10 +82,39 @@ class Backtest:
                 await driver.run.failed("backtest", error)
                 raise
 
-        def stop() -> None:
-            driver.run.stopping = True
+        task = RunTask(work(), driver.stop, driver.leave)
+        driver.enter()
+        return task
 
-        return RunTask(work(), stop)
+    @staticmethod
+    def stop(
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str | None = None,
+        frame_name: str | None = None,
+    ) -> None:
+        """Take no new signals in backtests that go on; open positions are followed to their close.
+
+        Raises:
+            UnknownNameError: no such backtest goes on.
+        """
+        running = [*current_engine().backtests.values()]
+        found = [
+            stop
+            for record, stop in running
+            if (record.symbol, record.strategy_name) == (symbol, strategy_name)
+            and exchange_name in (None, record.exchange_name)
+            and frame_name in (None, record.frame_name)
+        ]
+        if not found:
+            there = "; ".join(f"{each.strategy_name} {each.symbol}" for each, _ in running)
+            raise UnknownNameError(
+                f"no backtest of {strategy_name} on {symbol} goes on (running: "
+                f"{there or 'nothing'})"
+            )
+        for stop in found:
+            stop()
 
     @staticmethod
     def get_data(
@@ -132,13 +162,13 @@ class Backtest:
         record = _record(symbol, strategy_name, exchange_name, frame_name)
         text = backtest_report(backtest_data(record))
         parts = (symbol, strategy_name, record.exchange_name, record.frame_name or "")
-        return write(text, path, "-".join(parts))
+        return write(text, path, file_name(*parts))
 
 
 def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: str) -> FrameDriver:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
+        raise ArgumentError(f"symbol={symbol!r} must be a non-empty string")
     driver = prepare(
         engine,
         symbol,

@@ -12,12 +12,13 @@ from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
 from backtest_kit._backtest.lives import Lives
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
+from backtest_kit._engine.asking import never_asked
+from backtest_kit._engine.engine import describe
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.asking import Stride, free_from
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.clock import stopwatch, yield_to_others
-from backtest_kit._values.errors import ConfigError
 from backtest_kit._values.results import TickClosed, TickIdle
 from backtest_kit._values.time import frames_before
 
@@ -48,6 +49,18 @@ class FrameDriver:
         self._pacer = Pacer(run.engine.bus)
         self._lives = Lives(run, timeline, self._caller, self._pace)
 
+    def stop(self) -> None:
+        """Take no new signals; an open position is followed to its close."""
+        self._run.stopping = True
+
+    def enter(self) -> None:
+        """Let `Backtest.stop` find the run, until its results have ended."""
+        self._run.engine.backtests[id(self)] = (self._run.record, self.stop)
+
+    def leave(self) -> None:
+        """Let nobody find it any more."""
+        self._run.engine.backtests.pop(id(self), None)
+
     async def tabulate(self, *, milestones: bool) -> bool:
         """Do what `results` does in one pass over arrays; `False` if that can't be done.
 
@@ -67,6 +80,9 @@ class FrameDriver:
                 run, self._timeline, self._stride, self._session, milestones=milestones
             ):
                 return False
+        except Exception as error:
+            run.record.ended_by = describe(error)
+            raise
         finally:
             run.end()
             current_moment.reset(outside)
@@ -81,6 +97,7 @@ class FrameDriver:
         began = stopwatch()
         cancelled = False
         run.risk_gate.join(self._timeline.start)
+        self.enter()
         run.begin()
         try:
             if self._on_timeframe is not None:
@@ -93,16 +110,20 @@ class FrameDriver:
             run.record.complete = self._index >= len(self._timeline)
             over = run.record.complete or run.record.data_ended_at is not None
             if over and run.exchange.calendar and not (run.record.calls or run.record.warming):
-                run.error("frame", self._never_asked())
+                run.error("frame", never_asked(run))
         except asyncio.CancelledError:
             cancelled = True
             raise
+        except Exception as error:
+            run.record.ended_by = describe(error)
+            raise
         finally:
+            self.leave()
             run.end()
             run.risk_gate.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
-            run.record.gaps = run.view.gaps(run.record.until)
+            run.look_at_candles()
             run.timed("backtest_total", stopwatch() - began)
             run.progress(self._index)
             if not cancelled:
@@ -129,6 +150,8 @@ class FrameDriver:
                 if closed is not None:
                     return closed
                 await self._pace()
+            if not self._run.stopping:
+                await self._reach(self._timeline[-1])  # the last frames may have been jumped over
             return None
         finally:
             current_moment.reset(outside)
@@ -149,16 +172,6 @@ class FrameDriver:
         self._run.timed("backtest_signal", stopwatch() - began)
         return tick if isinstance(tick, TickClosed) else None
 
-    def _never_asked(self) -> ConfigError:
-        """Return why a whole frame passed without a call: all were due in closed times."""
-        run = self._run
-        remedy = "or set ask_at='elapsed'" if run.config.ask_at == "close" else "or another frame"
-        return ConfigError(
-            f"strategy {run.strategy_name!r} was never asked: whenever it is due, by its interval "
-            f"{run.strategy.interval}, the market is closed (calendar {run.exchange.calendar!r} of "
-            f"exchange {run.exchange_name!r}); take another interval, {remedy}"
-        )
-
     async def _reach(self, when: int) -> Bars | None:
         """Return bars that reach the step `when`; `None`: the data end before it."""
         bars = self._bars
@@ -166,6 +179,8 @@ class FrameDriver:
             bars = self._bars = await self._lives.bars(when, when)
             if when >= bars.stop:
                 self._run.record.data_ended_at = bars.last
+                # frames that were jumped over lie behind the data, too
+                self._index = min(self._index, frames_before(self._timeline, bars.stop))
                 return None
         return bars
 

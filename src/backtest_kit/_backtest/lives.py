@@ -235,7 +235,7 @@ class Lives:
 
     async def _milestone(self, event: PartialEvent) -> None:
         self._run.record.add(event)
-        await self._run.publish_milestone(event)
+        await self._run.publish(event)
 
     async def _close(
         self,

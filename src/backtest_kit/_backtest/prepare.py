@@ -48,6 +48,7 @@ def prepare(
         until=timeline[0],
         total_frames=len(timeline),
     )
+    record.strategy = strategy
     run = Run(
         engine,
         mode="backtest",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from functools import lru_cache
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ Mask = npt.NDArray[np.bool_]
 _DAY: Final = INTERVALS["1d"]
 #: No exchange has been closed for longer since its calendar was written down.
 _LONGEST_REST: Final = 16 * _DAY
+#: How far ahead `is_ever_open` looks, in milliseconds.
+LOOK_AHEAD: Final = 60 * _DAY
 #: 1 January 1970 was a Thursday; days of the week count from Monday.
 _THURSDAY: Final = 3
 _OWN: Final = ("weekdays", "data")
@@ -87,6 +90,36 @@ def open_step(calendar: str | None, when: int, step: int) -> int:
     return first + int(closed.argmin()) * step
 
 
+async def load_calendar(calendar: str | None, since: int, until: int) -> None:
+    """Load what a calendar says of [since, until] (ms), and of the days after it, in a thread.
+
+    Years of sessions take half a second, for which nothing else on the event loop should wait. What
+    can't be had is reported where it is needed.
+    """
+    if calendar is None or calendar in _OWN:
+        return
+    years = to_datetime(since).year, to_datetime(until + _LONGEST_REST).year
+    if _known(calendar, *years) is None:
+        with suppress(DataError):
+            await asyncio.to_thread(_sessions, calendar, *years)
+
+
+def is_ever_open(calendar: str | None, since: int, interval: int, base: int) -> bool:
+    """Say whether, in the two months after `since` (ms), a multiple of `interval` is an open step.
+
+    By what the calendar knows beforehand, as `open_step`.
+    """
+    if calendar is None or calendar == "data":
+        return True
+    first = since // interval * interval + interval
+    count = (LOOK_AHEAD // interval + 1) * interval // base
+    try:
+        closed = closed_candles(calendar, first - base, base, np.ones(count, dtype=np.bool_))
+    except DataError:  # it does not reach so far: each step that gets there says so
+        return True
+    return not bool(closed[:: interval // base].all())
+
+
 def check_calendar(calendar: str | None) -> None:
     """Raise a `BacktestKitError` where a calendar is unknown, or needs what is not installed."""
     if calendar is not None and calendar not in _OWN:
@@ -108,8 +141,24 @@ def _package(name: str) -> Any:
     return package
 
 
-@lru_cache(maxsize=32)
+#: By name: the years (first and last) of the sessions that have been loaded.
+_loaded: dict[str, dict[tuple[int, int], _Sessions]] = {}
+
+
+def _known(name: str, first: int, last: int) -> _Sessions | None:
+    loaded = [*_loaded.get(name, {}).items()]  # a copy: a thread may add to it
+    return next((found for years, found in loaded if years[0] <= first and last <= years[1]), None)
+
+
 def _sessions(name: str, first: int, last: int) -> _Sessions:
+    """Return the sessions of a calendar in the years `first` to `last` at least."""
+    found = _known(name, first, last)
+    if found is None:
+        found = _loaded.setdefault(name, {})[first, last] = _read_sessions(name, first, last)
+    return found
+
+
+def _read_sessions(name: str, first: int, last: int) -> _Sessions:
     """Return the sessions of a calendar from the year before `first` to the one after `last`."""
     package = _package(name)
     import pandas as pd

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from logging import Logger
 from typing import Final
 
+from backtest_kit._data.calendar import load_calendar
 from backtest_kit._data.fetch import Cooldown, Fetch
-from backtest_kit._data.series import Segment
+from backtest_kit._data.series import CONTEXT, Segment
 from backtest_kit._data.store import Key, Store, closed_times
-from backtest_kit._values.candles import Candles
+from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BadCandlesError, DataRangeError, FetchError
@@ -59,7 +60,8 @@ class Feed(Store):
         """
         key = (exchange, symbol, interval)
         step = interval_ms(interval)
-        asked, since, until = until, since // step * step, until // step * step
+        asked, since = until, since // step * step
+        until = min(until, self.now()) // step * step
         async with self._lock(key):
             old = self._series.get(key)
             given_up = self._given_up.get(key) == asked
@@ -71,6 +73,7 @@ class Feed(Store):
             old = None if old is None or old.stop < begin else old.asked_again()
             name = f"{symbol} {interval} of exchange {exchange.exchange_name!r}"
             fetch = self._fetch(exchange, symbol, interval, config)
+            await load_calendar(exchange.calendar, begin, until)
             times = closed_times(exchange, step)
             segment = await self._extend(fetch, name, old, begin, until, config, times)
             if segment is None:
@@ -81,7 +84,7 @@ class Feed(Store):
             return segment
 
     async def _onward(
-        self, fetch: Fetch, since: int, until: int, config: Config
+        self, fetch: Fetch, since: int, until: int, config: Config, newest: Candles
     ) -> tuple[list[Candles], int]:
         """Return the pages from `since` to `until`, waiting for a late candle."""
         clock = self._clock()
@@ -92,12 +95,13 @@ class Feed(Store):
             failure: FetchError | BadCandlesError | None = None
             found: list[Candles] = []
             try:
-                found = await fetch.pages(since, until)
+                found = await fetch.pages(since, until, newest)
             except (FetchError, BadCandlesError) as error:
                 failure = error  # what an exchange answers wrongly now it may answer well soon
             if found:
                 pages += found
                 since = int(found[-1].timestamp[-1]) + fetch.step
+                newest = concatenate([newest, *found])[-CONTEXT:]
                 continue
             left = deadline - clock.monotonic()
             if left <= 0:

@@ -8,12 +8,12 @@ import inspect
 import random
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from backtest_kit._values.candle_rules import check_candles
-from backtest_kit._values.candles import Candles, read_candles
+from backtest_kit._values.candle_rules import check_candles, check_prints
+from backtest_kit._values.candles import Candles, concatenate, read_candles
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -36,12 +36,14 @@ _spread: Final = random.Random()  # noqa: S311 - spreads requests, hides nothing
 
 
 class Cooldown:
-    """Which exchanges of an engine have asked not to be called for a while, and until when."""
+    """Which exchanges of an engine are not to be called for a while, and why."""
 
     def __init__(self, clock: Callable[[], Clock]) -> None:
         self._clock = clock
         # by the clock's monotonic time
         self._until: dict[str, tuple[float, TryLaterError]] = {}
+        #: Sync calls that were given up and still hold a thread, by function and symbol.
+        self.hanging: dict[tuple[object, str], list[_Given]] = {}
 
     async def wait(self, exchange: str, name: str, pause: float) -> None:
         """Wait `pause` seconds, and until the end of the exchange's cooldown.
@@ -76,6 +78,13 @@ class Cooldown:
                 f"{name}: not to be asked again before {iso(again)}, in {left:.0f} s: {reason}"
             ) from reason
         return left
+
+
+class _Given(NamedTuple):
+    """A call that was given up: when it was made, by the clock, and whether it is over."""
+
+    began: float
+    over: threading.Event
 
 
 class Fetch:
@@ -113,36 +122,51 @@ class Fetch:
         self.step = interval_ms(interval)
         self.size = exchange.page_limit or config.max_candles_per_request
 
-    async def pages(self, since: int, until: int) -> list[Candles]:
-        """Return the pages of [since, until) that are not empty, checked."""
+    def data_range(self) -> tuple[int, int] | None:
+        """Return the first open time and the end of the data (ms), where the exchange knows."""
+        if self._exchange.data_range is None:
+            return None
+        try:
+            return self._exchange.data_range(self._symbol)
+        except DataError:
+            return None  # the request for candles reports it
+
+    async def pages(self, since: int, until: int, newest: Candles | None = None) -> list[Candles]:
+        """Return the pages of [since, until) that are not empty, checked.
+
+        `newest` are the candles before `since`: their closes are what the first ones are checked
+        against.
+        """
         pages: list[Candles] = []
         empty: list[int] = []
         for start in range(max(since, 0), until, self.size * self.step):
-            page = await self._page(start, until)
+            page = await self._page(start, until, newest)
             if not len(page):
                 empty.append(start)
                 continue
             # nothing, and now candles: an outage of the market, or of the exchange a moment ago
             late: list[Candles] = []
-            while empty and len(again := await self._page(empty.pop(), until)):
+            while empty and len(again := await self._page(empty.pop(), until, newest)):
                 late.insert(0, again)
             empty.clear()
             pages += [*late, page]
+            newest = page if len(page) > 1 else concatenate([newest or page[:0], page])
         return pages
 
-    async def _page(self, start: int, until: int) -> Candles:
+    async def _page(self, start: int, until: int, newest: Candles | None) -> Candles:
         """Return the page from `start`, after `on_candle_data` has seen it."""
         limit = min(self.size, (until - start) // self.step)
-        page = await self._ask(start, limit)
+        page = await self._ask(start, limit, newest)
         callback = self._exchange.callback("on_candle_data")
         if callback is not None:
             try:
-                await call_once(callback, self._symbol, self._interval, page)
+                async with asyncio.timeout(self._config.callback_timeout_seconds):
+                    await call_once(callback, self._symbol, self._interval, page)
             except Exception as error:  # noqa: BLE001 - a callback never fails a request
                 self._report("callback on_candle_data", error)
         return page
 
-    async def _ask(self, since: int, limit: int) -> Candles:
+    async def _ask(self, since: int, limit: int, newest: Candles | None) -> Candles:
         """Ask for a page, again after a failure; a malformed answer is not asked again."""
         exchange, config = self._exchange, self._config
         owner = exchange.exchange_name
@@ -153,10 +177,9 @@ class Fetch:
             attempt += 1
             await self._cooldown.wait(owner, name, pause)
             try:
+                self._raise_if_hanging()
                 async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
-                    answer = await call_once(
-                        _call, exchange.get_candles, self._symbol, self._interval, since, limit
-                    )
+                    answer = await call_once(self._call, since, limit)
                 break
             except BadCandlesError as error:
                 raise BadCandlesError(f"{name}: {error}") from None
@@ -180,19 +203,43 @@ class Fetch:
             pause = min(first * 2 ** (attempt - 1), max(first, LONGEST_PAUSE))
             pause *= _spread.uniform(0.8, 1.2)
         try:
-            return _select(read_candles(answer), self.step, since, limit, self._clock().wall_ms())
+            now = self._clock().wall_ms()
+            page = _select(read_candles(answer), self.step, since, limit, now)
+            if newest is not None:
+                check_prints(page, newest)
+            return page
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
 
+    def _raise_if_hanging(self) -> None:
+        """Raise a `TimeoutError` while an earlier sync call holds a thread: make no other."""
+        key = (self._exchange.get_candles, self._symbol)
+        calls = [call for call in self._cooldown.hanging.get(key, ()) if not call.over.is_set()]
+        if not calls:
+            self._cooldown.hanging.pop(key, None)
+            return
+        self._cooldown.hanging[key] = calls
+        passed = self._clock().monotonic() - calls[0].began
+        raise TimeoutError(
+            f"no answer within {self._config.get_candles_timeout_ms} ms: the call of "
+            f"{passed:.0f} s ago still hangs; no other is made until it ends"
+        )
 
-async def _call(function: Callable[..., Any], *arguments: object) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
-    answer = await _in_thread(functools.partial(function, *arguments))
-    return await answer if inspect.isawaitable(answer) else answer
+    async def _call(self, since: int, limit: int) -> Any:
+        function: Callable[..., Any] = self._exchange.get_candles
+        arguments = self._symbol, self._interval, since, limit
+        if inspect.iscoroutinefunction(function):
+            return await function(*arguments)
+        call = _Given(self._clock().monotonic(), threading.Event())
+        try:
+            answer = await _in_thread(functools.partial(function, *arguments), call.over)
+        except asyncio.CancelledError:
+            self._cooldown.hanging.setdefault((function, self._symbol), []).append(call)
+            raise
+        return await answer if inspect.isawaitable(answer) else answer
 
 
-def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
+def _in_thread(call: Callable[[], Any], over: threading.Event) -> asyncio.Future[Any]:
     """Run a sync call in a daemon thread: one that hangs can be given up, even at exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -206,6 +253,7 @@ def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
             result = (future.set_result, call())
         except BaseException as error:  # noqa: BLE001 - carried to the caller
             result = (future.set_exception, error)
+        over.set()
         try:
             loop.call_soon_threadsafe(settle, *result)
         except RuntimeError:  # the loop has closed: there is no task to wake

@@ -10,12 +10,13 @@ from typing import Final, SupportsIndex
 import msgspec
 import numpy as np
 
-from backtest_kit._data.series import Gap, Segment, average_prices
+from backtest_kit._data.series import CONTEXT, Gap, Segment, average_prices
 from backtest_kit._data.store import Store
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ArgumentError,
     BeforeDataError,
     DataError,
     DataRangeError,
@@ -35,6 +36,7 @@ class GapCount:
         self._step = 1
         self._gaps: list[Gap] = []
         self._rests: list[Gap] = []
+        self._suspects: list[int] = []
 
     def add(self, segment: Segment) -> None:
         """Count what this segment covers and none before did."""
@@ -42,12 +44,12 @@ class GapCount:
         if self._since == self._stop:
             self._since = self._stop = segment.first
         before, after = self._since, max(segment.first, self._stop)
-        gaps = segment.gaps(segment.first, before) + segment.gaps(after, segment.stop)
-        rests = segment.rests(segment.first, before) + segment.rests(after, segment.stop)
+        news = (segment.first, before), (after, segment.stop)
         self._since = min(before, segment.first)
         self._stop = max(self._stop, segment.stop)
-        self._gaps = self._joined(self._gaps + gaps)
-        self._rests = self._joined(self._rests + rests)
+        self._gaps = self._joined(self._gaps + [g for new in news for g in segment.gaps(*new)])
+        self._rests = self._joined(self._rests + [g for new in news for g in segment.rests(*new)])
+        self._suspects += [when for new in news for when in segment.suspects(*new)]
 
     def _joined(self, runs: list[Gap]) -> list[Gap]:
         joined: list[Gap] = []
@@ -58,20 +60,31 @@ class GapCount:
                 joined.append(gap)
         return joined
 
-    def until(self, until: int) -> tuple[Gap, ...]:
-        """Return the gaps that begin before `until`, cut there."""
-        return self._before(self._gaps, until)
+    def until(self, until: int, since: int = 0) -> tuple[Gap, ...]:
+        """Return the gaps with open times in [since, until), cut there."""
+        return self._between(self._gaps, since, until)
 
-    def closed_until(self, until: int) -> int:
-        """Return how many candles before `until` were filled in closed times."""
-        return sum(rest.count for rest in self._before(self._rests, until))
+    def closed_until(self, until: int, since: int = 0) -> int:
+        """Return how many candles in [since, until) were filled in closed times."""
+        return sum(rest.count for rest in self._between(self._rests, since, until))
 
-    def _before(self, runs: list[Gap], until: int) -> tuple[Gap, ...]:
-        return tuple(
-            Gap(gap.start, min(gap.count, -((gap.start - until) // self._step)))
-            for gap in runs
-            if gap.start < until
-        )
+    def suspects(self, since: int, until: int) -> list[int]:
+        """Return the open times in [since, until) of the suspicious candles, in order."""
+        return sorted(when for when in self._suspects if since <= when < until)
+
+    def candles(self, since: int, until: int) -> int:
+        """Return how many candles with open times in [since, until) there should be."""
+        begin, end = max(since, self._since), min(until, self._stop)
+        return max(0, -((begin - end) // self._step)) - self.closed_until(end, begin)
+
+    def _between(self, runs: list[Gap], since: int, until: int) -> tuple[Gap, ...]:
+        cut = []
+        for gap in runs:
+            first = max(0, -((gap.start - since) // self._step))
+            end = min(gap.count, -((gap.start - until) // self._step))
+            if first < end:
+                cut.append(Gap(gap.start + first * self._step, end - first))
+        return tuple(cut)
 
 
 class SeriesGaps(msgspec.Struct, frozen=True):
@@ -87,6 +100,24 @@ class SeriesGaps(msgspec.Struct, frozen=True):
     closed: int = 0
 
 
+class CandleCount(msgspec.Struct, frozen=True):
+    """How good the base candles were that a run has stepped over, closed times left out.
+
+    Of `candles` that there should be `missing` were filled; `gaps` says which. `suspicious` are the
+    open times (ms) of those with a price far off the closes before.
+    """
+
+    candles: int = 0
+    missing: int = 0
+    gaps: tuple[Gap, ...] = ()
+    suspicious: tuple[int, ...] = ()
+
+    @property
+    def missing_percent(self) -> float:
+        """The share of missing candles, in percent."""
+        return 100 * self.missing / self.candles if self.candles else 0.0
+
+
 class MarketView:
     """The market as one run sees it. Windows end at "now"; what lies behind is not reachable.
 
@@ -100,6 +131,8 @@ class MarketView:
         self._exchange = exchange
         self._config = config
         self._base = config.base_interval
+        self._chunk = config.candles_per_chunk
+        self._hold = config.suspicious_candle == "hold"
         #: No candle that closes later is asked for; a live run moves it on.
         self.horizon = horizon
         self._segments: dict[tuple[str, str], Segment] = {}
@@ -142,7 +175,15 @@ class MarketView:
         """Return the average price of `symbol` at `when`; raises as `window`."""
         count = self._config.avg_price_candles_count
         _, _, high, low, close, volume = self.window(symbol, self._base, count, when).columns()
-        return float(average_prices(high, low, close, volume, count)[-1])
+        segment = self._segments[symbol, self._base]
+        row = when // segment.step - segment.first_index - 1
+        reach = len(segment.context) + row - count + 1
+        if self._hold and reach < CONTEXT and not segment.begins:
+            # what lies before the window says if its candles are suspicious
+            raise CandlesNotLoaded(symbol, self._base, count + CONTEXT, when)
+        if not self._hold or segment.suspicious is None:
+            return float(average_prices(high, low, close, volume, count)[-1])
+        return float(segment.average(count, hold=True)[row])
 
     def fill_price(self, symbol: str, when: int) -> float:
         """Return the price at which a fill can be had at `when`; raises as `window`."""
@@ -152,7 +193,11 @@ class MarketView:
 
     async def average_price_async(self, symbol: str, when: int) -> float:
         """Return the same as `average_price`, fetching what is not there."""
-        await self.window_async(symbol, self._base, self._config.avg_price_candles_count, when)
+        for _ in range(2):
+            try:
+                return self.average_price(symbol, when)
+            except CandlesNotLoaded as need:
+                await self.provide(*need.request)
         return self.average_price(symbol, when)
 
     async def format(self, what: str, symbol: str, value: float) -> str:
@@ -164,14 +209,23 @@ class MarketView:
         return str(await text if inspect.isawaitable(text) else text)
 
     async def provide(
-        self, symbol: str, interval: str, limit: int, when: int, until: int = 0
+        self,
+        symbol: str,
+        interval: str,
+        limit: int,
+        when: int,
+        until: int = 0,
+        since: int | None = None,
     ) -> Segment:
-        """Fetch so that `window` can answer at `when` and for some time after, `until` at least."""
+        """Fetch so that `window` can answer at `when` and for some time after, `until` at least.
+
+        From `since` on (all in milliseconds), where that is earlier than the window.
+        """
         key, step = (symbol, interval), interval_ms(interval)
         limit = self._limits[key] = max(limit, self._limits.get(key, 0))
         last = when // step * step
-        since = last - limit * step
-        chunk = self._config.candles_per_chunk * step
+        since = min(last - limit * step, last if since is None else since)
+        chunk = self._chunk * step
         reach = max(when, until, min(self.horizon, when + chunk))
         while True:
             # a chunk that ends (or lies) inside a gap looks like the end of the data: look further
@@ -229,25 +283,29 @@ class MarketView:
         until = -(-until // base) * base
         while True:
             segment = await self._base_candles(symbol, when, until)
-            if segment.next_open is None or segment.stop < until:
+            next_open = segment.next_open(hold=self._hold)
+            if next_open is None or segment.stop < until:
                 break
             row = -((segment.first + segment.step - until) // segment.step)
-            if row < segment.rows and segment.next_open[max(row, 0)] < segment.rows:
+            if row < segment.rows and next_open[max(row, 0)] < segment.rows:
                 break
             until = segment.stop + max(_WEEK, segment.step)
-        average = segment.average(self._config.avg_price_candles_count)
+        average = segment.average(self._config.avg_price_candles_count, hold=self._hold)
         _, open_, high, low, close, _ = segment.columns
         fill = close if self._config.fill_price == "market" else average
         first, step = segment.first + segment.step, segment.step
-        return Bars(first, average, fill, open_, high, low, step, segment.next_open)
+        return Bars(first, average, fill, open_, high, low, step, next_open)
 
     async def _base_candles(self, symbol: str, when: int, until: int) -> Segment:
-        count = self._config.avg_price_candles_count
+        count = self._config.avg_price_candles_count + CONTEXT * self._hold
         segment = self._segments.get((symbol, self._base))
         known = 0 if segment is None else max(segment.stop, segment.asked)
         if segment is None or segment.stop < when or known < until:
+            since = None
+            if segment is not None and when - segment.stop <= self._chunk * segment.step:
+                since = segment.stop  # what was hopped over counts too
             try:
-                segment = await self.provide(symbol, self._base, count, when, until)
+                segment = await self.provide(symbol, self._base, count, when, until, since)
             except DataRangeError:  # not one candle more: the data end with those that are there
                 if segment is None:
                     raise
@@ -267,13 +325,37 @@ class MarketView:
                 found.append(SeriesGaps(symbol, interval, filled, cut, closed))
         return tuple(found)
 
+    def doubtful(self, symbol: str) -> bool:
+        """Say whether a base candle that is loaded is missing or suspicious."""
+        segment = self._segments.get((symbol, self._base))
+        return segment is not None and (
+            bool(segment.filled.any()) or segment.suspicious is not None
+        )
+
+    def candle_count(self, symbol: str, since: int, until: int) -> CandleCount:
+        """Return how good the base candles of the steps from `since` to `until` (ms) were.
+
+        They begin with those of the first step's average price.
+        """
+        counted = self._gaps.get((symbol, self._base))
+        if counted is None:
+            return CandleCount()
+        first = since - self._config.avg_price_candles_count * interval_ms(self._base)
+        gaps = counted.until(until, first)
+        return CandleCount(
+            counted.candles(first, until),
+            sum(gap.count for gap in gaps),
+            gaps,
+            tuple(counted.suspects(first, until)),
+        )
+
     def _check(
         self, symbol: str, interval: str, limit: int, when: int, segment: Segment | None
     ) -> None:
         """Raise what no fetching could mend."""
         step = interval_ms(interval)
         if limit < 1:
-            raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
+            raise ArgumentError(f"limit={limit!r} must be a whole number, 1 or more")
         if segment is None:
             return
         since = (when // step - limit) * step
@@ -290,5 +372,5 @@ class MarketView:
 
 def _whole(limit: object) -> int:
     if isinstance(limit, bool) or not isinstance(limit, SupportsIndex):
-        raise ValueError(f"limit={limit!r} must be a whole number, 1 or more")
+        raise ArgumentError(f"limit={limit!r} must be a whole number, 1 or more")
     return operator.index(limit)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._values.candles import Candles, Columns, Floats, Ints
+from backtest_kit._values.candle_rules import SUSPICIOUS_FACTOR, far_off
+from backtest_kit._values.candles import Candles, Columns, Floats, Ints, concatenate
 from backtest_kit._values.errors import GapError
 from backtest_kit._values.time import iso
 
 Mask = npt.NDArray[np.bool_]
+#: How many candles before one tell if it is suspicious: two closes, and those of the one before it,
+#: whose prices a missing candle repeats.
+CONTEXT: Final = 3
+_NONE: Final = Candles([], [], [], [], [], [])
 #: Says in which candles from an open time (ms) on the market was closed, given the missing ones.
 Closed = Callable[[int, Mask], Mask]
 
@@ -30,7 +36,8 @@ class Segment:
     Covers open times `first` to `stop` (excluded), milliseconds. `begins`: the data are known to
     begin at `first`. `asked`: candles were asked for up to here, so where `stop` is less, the
     data ended there. `filled` marks the candles that are missing, `closed` those in whose time the
-    market was closed (`None`: it never is).
+    market was closed (`None`: it never is). `context`: the newest candles before `first` that are
+    not missing, up to `CONTEXT`, where they are known.
     """
 
     __slots__ = (
@@ -38,10 +45,12 @@ class Segment:
         "_gaps",
         "_next_open",
         "_rests",
+        "_suspicious",
         "asked",
         "begins",
         "closed",
         "columns",
+        "context",
         "filled",
         "first",
         "first_index",
@@ -60,12 +69,14 @@ class Segment:
         begins: bool,
         asked: int,
         closed: Mask | None = None,
+        context: Candles = _NONE,
     ) -> None:
         for column in (*columns, filled, *(() if closed is None else (closed,))):
             column.flags.writeable = False
         self.columns = columns
         self.filled = filled
         self.closed = closed
+        self.context = context
         self.step = step
         self.first = first
         self.first_index = first // step
@@ -73,10 +84,11 @@ class Segment:
         self.stop = first + self.rows * step
         self.begins = begins
         self.asked = asked
-        self._average: tuple[int, Floats] | None = None
+        self._average: tuple[int, bool, Floats] | None = None
         self._gaps: list[tuple[int, int]] | None = None
-        self._next_open: Ints | None = None
+        self._next_open: tuple[bool, Ints | None] | None = None
         self._rests: list[tuple[int, int]] | None = None
+        self._suspicious: tuple[Mask | None, float] | None = None
 
     def asked_again(self) -> Segment:
         """Return the same candles, with what lies behind them not yet asked for."""
@@ -88,23 +100,104 @@ class Segment:
             begins=self.begins,
             asked=self.stop,
             closed=self.closed,
+            context=self.context,
         )
 
-    def average(self, count: int) -> Floats:
-        """Return the average price at the close of each candle; see `average_prices`."""
-        if self._average is None or self._average[0] != count:
-            _, _, high, low, close, volume = self.columns
-            self._average = (count, average_prices(high, low, close, volume, count))
-        return self._average[1]
+    def newest(self, before: int, count: int = CONTEXT) -> Candles:
+        """Return the last `count` candles before row `before` that are not missing, or fewer."""
+        begin = before
+        rows: Ints = np.empty(0, dtype=np.int64)
+        while begin > 0 and len(rows) < count:
+            begin = max(0, begin - max(64, before - begin))
+            rows = np.flatnonzero(~self.filled[begin:before])[-count:] + begin
+        own = (column[rows] for column in self.columns)
+        more = self.context.columns()
+        return Candles(*(np.concatenate((a, b))[-count:] for a, b in zip(more, own, strict=True)))
 
     @property
-    def next_open(self) -> Ints | None:
-        """For each candle, the first from it on that is not closed, `rows` where there is none."""
-        if self.closed is not None and self._next_open is None:
-            place = np.where(self.closed, self.rows, np.arange(self.rows))
-            self._next_open = np.minimum.accumulate(place[::-1])[::-1]
-            self._next_open.flags.writeable = False
-        return self._next_open
+    def suspicious(self) -> Mask | None:
+        """Which candles have a price far off the closes before; `None`: none has.
+
+        See `far_off`. Each is told by what came before it alone. One that is missing after such a
+        candle repeats its close, and is suspicious too.
+        """
+        return self._found_suspicious()[0]
+
+    def _found_suspicious(self) -> tuple[Mask | None, float]:
+        """Return the mask, and the last close before the segment that is not suspicious."""
+        if self._suspicious is None:
+            self._suspicious = self._look_for_suspicious()
+        return self._suspicious
+
+    def _look_for_suspicious(self) -> tuple[Mask | None, float]:
+        _, _, high, low, close, _ = self.columns
+        known = len(self.context)
+        sound = float(close[0])
+        with np.errstate(over="ignore"):
+            lowest, highest = float(low.min()), float(high.max())
+            if known:
+                lowest = min(lowest, float(self.context.low.min()))
+                highest = max(highest, float(self.context.high.max()))
+            if highest < lowest * SUSPICIOUS_FACTOR:
+                return None, sound
+            real = np.flatnonzero(~self.filled)
+            _, _, high, low, close, _ = concatenate(
+                [self.context, Candles(*(column[real] for column in self.columns))]
+            ).columns()
+            found = far_off(high, low, close, SUSPICIOUS_FACTOR)
+        usual = np.flatnonzero(~found[:known])
+        if len(usual):
+            sound = float(self.context.close[usual[-1]])
+        mask = np.zeros(self.rows, dtype=np.bool_)
+        mask[real] = found[known:]
+        last = np.maximum.accumulate(np.where(self.filled, -1, np.arange(self.rows)))
+        begins_so = bool(known) and bool(found[known - 1])
+        mask = np.where(last < 0, begins_so, mask[last])
+        mask.flags.writeable = False
+        return (mask if mask.any() else None), sound
+
+    def average(self, count: int, *, hold: bool) -> Floats:
+        """Return the average price at the close of each candle; see `average_prices`.
+
+        `hold`: suspicious candles have no part in it, as if nothing had been traded in them.
+        """
+        if self._average is None or self._average[:2] != (count, hold):
+            _, _, high, low, close, volume = self.columns
+            mask, sound = self._found_suspicious() if hold else (None, 0.0)
+            if mask is not None:
+                last = np.maximum.accumulate(np.where(mask, -1, np.arange(self.rows)))
+                usual = np.where(last < 0, sound, close[last])
+                high, low, close = (np.where(mask, usual, of) for of in (high, low, close))
+                volume = np.where(mask, 0.0, volume)
+            self._average = (count, hold, average_prices(high, low, close, volume, count))
+        return self._average[2]
+
+    def next_open(self, *, hold: bool) -> Ints | None:
+        """For each candle, the first from it on at which something can happen; `rows`: at none.
+
+        Nothing can in closed times, nor, with `hold`, at a suspicious candle. `None`: at each.
+        """
+        if self._next_open is None or self._next_open[0] != hold:
+            shut = self.closed
+            mask = self.suspicious if hold else None
+            if mask is not None:
+                shut = mask if shut is None else shut | mask
+            found = None
+            if shut is not None:
+                place = np.where(shut, self.rows, np.arange(self.rows))
+                found = np.minimum.accumulate(place[::-1])[::-1]
+                found.flags.writeable = False
+            self._next_open = (hold, found)
+        return self._next_open[1]
+
+    def suspects(self, since: int, until: int) -> list[int]:
+        """Return the open times (ms) in [since, until) of what is suspicious and not missing."""
+        mask = self.suspicious
+        if mask is None:
+            return []
+        begin, end = self._rows_of(since, until)
+        rows = np.flatnonzero(mask[begin:end] & ~self.filled[begin:end]) + begin
+        return (self.first + rows * self.step).tolist()
 
     def gaps(self, since: int, until: int) -> list[Gap]:
         """Return the runs of filled candles with open times in [since, until), oldest first.
@@ -124,9 +217,12 @@ class Segment:
             self._rests = runs(self.filled & self.closed)
         return self._cut(self._rests, since, until)
 
-    def _cut(self, runs: list[tuple[int, int]], since: int, until: int) -> list[Gap]:
+    def _rows_of(self, since: int, until: int) -> tuple[int, int]:
         begin = max(0, (since - self.first) // self.step)
-        end = max(begin, min(self.rows, -((self.first - until) // self.step)))
+        return begin, max(begin, min(self.rows, -((self.first - until) // self.step)))
+
+    def _cut(self, runs: list[tuple[int, int]], since: int, until: int) -> list[Gap]:
+        begin, end = self._rows_of(since, until)
         cut = ((max(a, begin), min(b, end)) for a, b in runs)
         return [Gap(self.first + a * self.step, b - a) for a, b in cut if a < b]
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from backtest_kit._data.calendar import closed_candles
 from backtest_kit._data.fetch import Cooldown, Fetch
-from backtest_kit._data.series import Closed, Mask, Segment, fill
-from backtest_kit._values.candles import Candles, Columns
+from backtest_kit._data.series import CONTEXT, Closed, Mask, Segment, fill
+from backtest_kit._values.candles import Candles, Columns, concatenate
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 #: The exchange itself: another one may take its name (`replace=True`).
 Key = tuple[ExchangeSchema, str, str]
 Part = tuple[Columns, Mask]
-#: How many candles to look back or ahead, where a range begins or ends inside a gap.
+#: How many candles to look back or ahead one by one, where a range begins or ends inside a gap.
+#: Beyond them single pages, ever further away, tell a longer gap from the end of the data.
 LOOK_AROUND: Final = 10_000
+_NOTHING: Final = Candles([], [], [], [], [], [])
 #: Candles kept in memory for later runs over the same data (about 60 bytes each).
 KEPT_CANDLES: Final = 1_500_000
 
@@ -135,70 +137,111 @@ class Store:
         )
         whole_of = functools.partial(_segment, step=fetch.step, since=since, closed=closed)
         if old is None:
-            pages, asked = await self._onward(fetch, since, until, config)
+            pages, asked = await self._onward(fetch, since, until, config, _NOTHING)
             begins, before = await self._before(fetch, pages, since)
             part = join(pages, before=before)
             if part is None:
                 return None
-            return whole_of([part], begins=begins, asked=asked)
+            return whole_of([part], begins=begins, asked=asked, context=before)
         parts: list[Part] = [(old.columns, old.filled)]
-        begins, asked = old.begins, old.asked
+        begins, asked, context = old.begins, old.asked, old.context
         if since < old.first and not begins:
             pages = await fetch.pages(since, old.first)
             begins, before = await self._before(fetch, pages, since)
             whole = join([*pages, Candles.view(old.columns, 0, 1)], before=before)
             assert whole is not None
             parts.insert(0, (_cut(whole[0], 0, -1), whole[1][:-1]))
+            context = before or _NOTHING
         if old.asked < until:
             last = Candles.view(old.columns, old.rows - 1, old.rows)
-            pages, asked = await self._onward(fetch, old.stop, until, config)
+            newest = old.newest(old.rows)
+            pages, asked = await self._onward(fetch, old.stop, until, config, newest)
             part = join(pages, before=last)
             if part is not None:
                 parts.append(part)
-        return whole_of(parts, begins=begins, asked=asked)
+        return whole_of(parts, begins=begins, asked=asked, context=context)
 
     async def _onward(
-        self, fetch: Fetch, since: int, until: int, config: Config
+        self, fetch: Fetch, since: int, until: int, config: Config, newest: Candles
     ) -> tuple[list[Candles], int]:
         """Return the pages from `since` to `until` at least, and up to where was asked.
 
         Where candles are missing before `until`, the next one there is tells a gap from the end of
-        the data.
+        the data. `newest` are the candles before `since`, where they are known.
         """
-        pages = await fetch.pages(since, until)
+        pages = await fetch.pages(since, until, newest)
         if since >= until or (pages and int(pages[-1].timestamp[-1]) + fetch.step == until):
             return pages, until
-        limit = min(until + LOOK_AROUND * fetch.step, self.now() // fetch.step * fetch.step)
-        while until < limit:
-            stop = min(until + fetch.size * fetch.step, limit)
-            try:
-                found = await fetch.pages(until, stop)
-            except FetchError as error:
-                self._logger().warning("no candle after %s could be had: %s", iso(until), error)
-                break
-            if found:
-                first = found[0][:1]
-                return [*pages, first], int(first.timestamp[0]) + fetch.step
-            until = stop
+        limit = self.now() // fetch.step * fetch.step
+        known = fetch.data_range()
+        if known is not None:
+            limit = min(limit, known[1] // fetch.step * fetch.step)
+        sure = known is not None  # that there is a candle before the limit
+        end = limit if sure else min(limit, until + LOOK_AROUND * fetch.step)
+        newest = (pages[-1] if pages else newest)[-CONTEXT:]
+        try:
+            while until < end:
+                stop = min(until + fetch.size * fetch.step, end)
+                if found := await fetch.pages(until, stop, newest):
+                    first = found[0][:1]
+                    return [*pages, first], int(first.timestamp[0]) + fetch.step
+                until = stop
+                if until == end and not sure:
+                    end = await _probe(fetch, range(until, limit))
+                    sure = True
+        except FetchError as error:
+            self._logger().warning("no candle after %s could be had: %s", iso(until), error)
         return pages, until
 
     async def _before(
         self, fetch: Fetch, pages: list[Candles], since: int
     ) -> tuple[bool, Candles | None]:
-        """Say whether the data begin in `pages`; if not, find the close that fills a gap there."""
-        if pages and int(pages[0].timestamp[0]) == since:
+        """Say whether the data begin in `pages`; if not, find the candles that a gap there needs.
+
+        It needs the close that fills it, and those that tell if that is suspicious.
+        """
+        times = [t for page in pages[:CONTEXT] for t in page.timestamp[:CONTEXT].tolist()]
+        times = times[:CONTEXT]
+        if times and times == [since + i * fetch.step for i in range(len(times))]:
             return False, None
         before = await self._look_back(fetch, since)
         return before is None, before
 
     async def _look_back(self, fetch: Fetch, since: int) -> Candles | None:
-        """Return the last candle before `since`, or `None` where the data begin after it."""
+        """Return the last candles before `since`, or `None` where the data begin after them."""
+        known = fetch.data_range()
+        least = 0 if known is None else known[0] // fetch.step * fetch.step
+        reach = max(LOOK_AROUND, fetch.size) * fetch.step
+        sure, until = known is not None, since
         try:
-            pages = await fetch.pages(since - LOOK_AROUND * fetch.step, since)
+            while until > least:
+                begin = max(least, until - reach)
+                pages = await fetch.pages(begin, until)
+                if pages:
+                    return concatenate(pages[-CONTEXT:])[-CONTEXT:]
+                if not sure:
+                    least, sure = await _probe(fetch, range(begin, 0, -1)), True
+                until = begin
         except FetchError as error:
             self._logger().warning("no candle before %s could be had: %s", iso(since), error)
-            return None
-        return pages[-1][-1:] if pages else None
+        return None
+
+
+async def _probe(fetch: Fetch, times: range) -> int:
+    """Ask for single pages, twice as far away each time; return how far to go for a candle.
+
+    From the first of `times` (milliseconds) towards the last, forward or back. Where no page has a
+    candle it is the first: nothing shows that the data go on.
+    """
+    size, away = fetch.size * fetch.step, LOOK_AROUND * fetch.step
+    ahead = times.step > 0
+    while away < len(times):
+        near = times[away] // fetch.step * fetch.step
+        page = range(near, near + size) if ahead else range(max(0, near - size), near)
+        if pages := await fetch.pages(page.start, page.stop):
+            return int(pages[0].timestamp[0]) + (fetch.step if ahead else 0)
+        away *= 2
+    return times.start
 
 
 def _covers(segment: Segment, since: int, until: int) -> bool:
@@ -226,18 +269,24 @@ def _segment(
     begins: bool,
     asked: int,
     closed: Closed | None,
+    context: Candles | None,
 ) -> Segment:
     """Join parts that follow each other, and leave out what lies before `since`.
 
-    The last candle stays in any case: the next part must be joined to it.
+    The last candle stays in any case: the next part must be joined to it. `context` is that of the
+    first part; what is left out becomes part of it.
     """
     rows = sum(len(marks) for _, marks in parts)
     first = next(int(pieces[0][0]) for pieces, marks in parts if len(marks))
     skip = left = max(min((since - first) // step, rows - 1), 0)
     kept: list[Part] = []
+    newest = [] if context is None else [context]
     for pieces, marks in parts:
         over = min(left, len(marks))
         left -= over
+        if over:
+            real = np.flatnonzero(~marks[:over])[-CONTEXT:]
+            newest.append(Candles(*(column[real] for column in pieces)))
         kept.append((_cut(pieces, over, None), marks[over:]))
     columns: Columns = tuple(  # type: ignore[assignment]
         np.concatenate(pieces) for pieces in zip(*(part[0] for part in kept), strict=True)
@@ -245,4 +294,13 @@ def _segment(
     filled, begins = np.concatenate([part[1] for part in kept]), begins and not skip
     first = int(columns[0][0])
     times = None if closed is None else closed(first, filled)
-    return Segment(columns, filled, step, first, begins=begins, asked=asked, closed=times)
+    return Segment(
+        columns,
+        filled,
+        step,
+        first,
+        begins=begins,
+        asked=asked,
+        closed=times,
+        context=concatenate(newest)[-CONTEXT:],
+    )

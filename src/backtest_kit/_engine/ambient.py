@@ -6,9 +6,11 @@ One context variable, `current_moment`, holds a fresh immutable `Moment` for eac
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +19,9 @@ from backtest_kit._values.config import Config
 from backtest_kit._values.errors import ContextError
 from backtest_kit._values.events import Mode
 from backtest_kit._values.time import to_datetime
+from backtest_kit._values.user_code import CandlesNotLoaded
+
+T = TypeVar("T")
 
 
 class View(Protocol):
@@ -50,6 +55,8 @@ class Run(Protocol):
     def exchange_name(self) -> str: ...
     @property
     def frame_name(self) -> str | None: ...
+    @property
+    def waits(self) -> bool: ...
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
@@ -76,6 +83,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 current_moment: ContextVar[Moment | None] = ContextVar("current_moment", default=None)
+#: In a thread of a listener or callback: the event loop on which the market may be read.
+market_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("market_loop", default=None)
 
 
 def moment_of(caller: str) -> Moment:
@@ -84,7 +93,7 @@ def moment_of(caller: str) -> Moment:
     if now is None:
         raise ContextError(
             f"{caller}() works only while a strategy runs: inside get_signal, a listener, a risk "
-            "check or a callback"
+            "check or a callback; elsewhere, as in a notebook, read_candles(data) returns candles"
         )
     return now
 
@@ -122,19 +131,43 @@ def candles(symbol: str, interval: str, limit: int) -> Candles:
         ContextError, ValueError, DataRangeError: as `get_candles`.
     """
     now = moment_of("candles")
-    return now.run.view.window(symbol, interval, limit, now.when)
+    return _read(now.run.view, lambda view: view.window(symbol, interval, limit, now.when))
 
 
 def average_price(symbol: str) -> float:
     """Return the same as `get_average_price`, for sync code."""
     now = moment_of("average_price")
-    return now.run.view.average_price(symbol, now.when)
+    return _read(now.run.view, lambda view: view.average_price(symbol, now.when))
 
 
 def fill_price(symbol: str) -> float:
     """Return the price at which a fill can be had now; raises as `average_price`."""
     now = moment_of("fill_price")
-    return now.run.view.fill_price(symbol, now.when)
+    return _read(now.run.view, lambda view: view.fill_price(symbol, now.when))
+
+
+def _read(view: View, read: Callable[[View], T]) -> T:
+    """Read the market: from a thread on its event loop, which also loads what is not there."""
+    loop = market_loop.get()
+    if loop is None or _loop_runs():  # or: a backtest that a listener's thread has started
+        return read(view)
+
+    async def loaded() -> T:
+        while True:
+            try:
+                return read(view)
+            except CandlesNotLoaded as missing:
+                await view.provide(*missing.request)
+
+    return asyncio.run_coroutine_threadsafe(loaded(), loop).result()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def get_date() -> datetime:

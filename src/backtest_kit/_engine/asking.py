@@ -9,7 +9,7 @@ from typing import Any
 from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._engine.ambient import candles, fill_price
 from backtest_kit._engine.run import Run
-from backtest_kit._values.errors import BeforeDataError, SignalError
+from backtest_kit._values.errors import BeforeDataError, ConfigError, SignalError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import Signal, SignalRow
 
@@ -76,3 +76,13 @@ def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:
     if strategy.get_signal is not None:
         return strategy.get_signal
     return ArrayQuestion(strategy)
+
+
+def never_asked(run: Run) -> ConfigError:
+    """Return the error of a strategy that is due in closed times only."""
+    remedy = "or set ask_at='elapsed'" if run.config.ask_at == "close" else "or another frame"
+    return ConfigError(
+        f"strategy {run.strategy_name!r} was never asked: whenever it is due, by its interval "
+        f"{run.strategy.interval}, the market is closed (calendar {run.exchange.calendar!r} of "
+        f"exchange {run.exchange_name!r}); take another interval, {remedy}"
+    )

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from backtest_kit._data.feed import Feed
 from backtest_kit._data.fetch import Cooldown
 from backtest_kit._data.store import Store
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Bus, Subscription
-from backtest_kit._engine.record import Records
+from backtest_kit._engine.record import Records, RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._state.adapter import PersistAdapter
+from backtest_kit._state.cursors import Cursors
+from backtest_kit._state.documents import RunKey
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, Settings, configure, from_environment
-from backtest_kit._values.events import ErrorEvent
+from backtest_kit._values.errors import ListenerBehindError
+from backtest_kit._values.events import ErrorEvent, ListenerHealth, RunHealth
+from backtest_kit._values.places import place_of
 from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
@@ -47,6 +53,44 @@ class AnyWalk(Protocol):
         ...
 
 
+class AnyLiveRun(Protocol):
+    """A live run, as the engine keeps it while it has its state."""
+
+    @property
+    def callbacks_lag(self) -> ListenerHealth | None:
+        """How far behind its callbacks are; `None` where the run waits for them."""
+        ...
+
+    def health(self, now: int) -> RunHealth:
+        """Return how it is at `now` (ms)."""
+        ...
+
+
+class AnyNamedListener(Protocol):
+    """A named listener, as the engine keeps it."""
+
+    @property
+    def lag(self) -> ListenerHealth:
+        """How far behind it is."""
+        ...
+
+    async def attach(self, run: Any, key: RunKey, source: Any, cursors: Cursors) -> None:
+        """Go on in a run where the stored cursor is."""
+        ...
+
+    def detach(self, key: RunKey) -> None:
+        """Leave a run."""
+        ...
+
+    def wake(self) -> None:
+        """Go on with what is to be told."""
+        ...
+
+    async def told(self, key: RunKey) -> None:
+        """Wait until it has heard all of a run."""
+        ...
+
+
 class Engine:
     """Everything that runs share. Two engines share nothing.
 
@@ -60,15 +104,19 @@ class Engine:
     def __init__(self) -> None:
         self.config: Config = from_environment()
         self.logger: logging.Logger = logging.getLogger("backtest_kit")
+        #: Whether errors are logged with their whole tracebacks.
+        self.tracebacks = False
         self.exchanges: Registry[ExchangeSchema] = Registry("exchange")
         self.strategies: Registry[StrategySchema] = Registry("strategy")
         self.frames: Registry[FrameSchema] = Registry("frame")
         self.risks: Registry[RiskSchema] = Registry("risk")
         self.sizings: Registry[SizingSchema] = Registry("sizing")
         self.walkers: Registry[WalkerSchema] = Registry("walker")
+        #: Module and name of the factory of each strategy that a grid has registered.
+        self.grids: dict[str, tuple[str, str]] = {}
         #: The newest walk by walker and symbols.
         self.walks: dict[tuple[str, tuple[str, ...]], AnyWalk] = {}
-        self.bus = Bus(self._listener_failed, self._current_clock)
+        self.bus = Bus(self._listener_failed, self._listener_behind, self._current_clock)
         #: What live runs and requests take for the time; tests may set another.
         self.clock = Clock()
         clock = self._current_clock
@@ -82,6 +130,13 @@ class Engine:
         self.array_calls = 0
         #: State left behind in strategies that the log has already named.
         self.leftovers_told: set[tuple[str, str]] = set()
+        #: What stops each backtest that goes on, with its names.
+        self.backtests: dict[int, tuple[RunRecord, Callable[[], None]]] = {}
+        #: The live runs that have their state, and who tells once a minute how they are.
+        self.live_runs: dict[RunKey, AnyLiveRun] = {}
+        self.health_task: asyncio.Task[None] | None = None
+        #: Who is told of transitions of live runs, with a place that is kept, by name.
+        self.named_listeners: dict[str, AnyNamedListener] = {}
         self.adapter: PersistAdapter | None = None
         self.live = StateOwner(self._adapter, self._state_failed, clock)
 
@@ -93,23 +148,32 @@ class Engine:
         """
         self.config = configure(self.config, changes)
 
-    def report(self, event: ErrorEvent, *, log: bool = True) -> None:
-        """Emit an error, and log it."""
+    def report(self, event: ErrorEvent, *, log: bool = True, waited: bool = True) -> None:
+        """Emit an error, and log it; `waited`: the run that it belongs to waits for listeners."""
         if log:
             run = (event.strategy_name, event.symbol, event.exchange_name)
             place = " ".join(part for part in run if part)
             self.logger.error(
-                "%s%s: %s", event.where, f" of {place}" if place else "", describe(event.error)
+                "%s%s: %s",
+                *(event.where, f" of {place}" if place else "", describe(event.error)),
+                exc_info=event.error if self.tracebacks else None,
             )
         if self.bus.wanted("error"):
-            self.bus.emit(event, "error")
+            self.bus.emit(event, "error", waited=waited)
 
-    async def failed(self, event: ErrorEvent) -> None:
-        """Emit what ended a background task, on the error and the exit channel."""
-        self.report(event)
+    async def failed(self, event: ErrorEvent, *, patience: float | None = None) -> None:
+        """Emit what ended a background task, on the error and the exit channel.
+
+        Listeners are waited for, with `patience` (of a live run) for so many seconds at most.
+        """
+        waited = patience is None
+        self.report(event, waited=waited)
         if self.bus.wanted("exit"):
-            self.bus.emit(event, "exit")
-        await self.bus.drain()
+            self.bus.emit(event, "exit", waited=waited)
+        if patience is None:
+            await self.bus.drain()
+        else:
+            await self.bus.settle(patience)
 
     def _current_clock(self) -> Clock:
         return self.clock
@@ -118,10 +182,11 @@ class Engine:
         return FileAdapter(self.config.state_dir) if self.adapter is None else self.adapter
 
     def _state_failed(self, where: str, error: Exception) -> None:
-        self.report(ErrorEvent(where=where, error=error, mode="live"))
+        self.report(ErrorEvent(where=where, error=error, mode="live"), waited=False)
 
     def _exchange_code_failed(self, where: str, error: Exception) -> None:
-        self.report(_event(where, error, current_moment.get()))
+        at = current_moment.get()
+        self.report(_event(where, error, at), waited=_waited(at))
 
     def _listener_failed(
         self, subscription: Subscription, error: BaseException, at: Moment | None
@@ -130,7 +195,18 @@ class Engine:
         if subscription.channel == "error":  # or its own error would be emitted to it without end
             self.logger.error("%s: %s", event.where, describe(error))
         else:
-            self.report(event)
+            self.report(event, waited=_waited(at))
+
+    def _listener_behind(self, subscription: Subscription, text: str) -> None:
+        self.tell_behind(subscription.name, text, log_only=subscription.channel == "error")
+
+    def tell_behind(self, name: str, text: str, *, log_only: bool = False) -> None:
+        """Report that a listener of live runs does not keep up."""
+        error = ListenerBehindError(f"listener {name} {text}")
+        if log_only:
+            self.logger.error("%s", error)
+        else:
+            self.report(ErrorEvent(where="listener", error=error, mode="live"), waited=False)
 
     def __enter__(self) -> Engine:
         _entered.set((*_entered.get(), self))
@@ -143,6 +219,10 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         _entered.set(_entered.get()[:-1])
+
+
+def _waited(at: Moment | None) -> bool:
+    return at is None or at.run.waits
 
 
 def _event(where: str, error: BaseException, at: Moment | None) -> ErrorEvent:
@@ -160,8 +240,10 @@ def _event(where: str, error: BaseException, at: Moment | None) -> ErrorEvent:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as one line: its type and its text."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """Return an error as one line: its type, its text, and the user's line at which it arose."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    place = place_of(error)
+    return text if place is None else f"{text} ({place})"
 
 
 #: The engines entered, innermost last; a task or thread has its own.

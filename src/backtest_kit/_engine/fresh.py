@@ -26,12 +26,14 @@ class OwnState(Protocol):
 class Begun(NamedTuple):
     """A strategy as one run asks it, its functions filled in: `made` for this run, or plain.
 
-    `own` is the object that was made, where it lets its own state be kept.
+    `object` is what was made, where it is no function, and `own` the same where it lets its own
+    state be kept.
     """
 
     strategy: StrategySchema
     made: bool
     own: OwnState | None = None
+    object: Any = None
 
 
 def begin(strategy: StrategySchema) -> Begun:
@@ -64,7 +66,7 @@ def begin(strategy: StrategySchema) -> Begun:
     if getattr(made, "manage", None) is not None:
         raise RegistrationError(f"{me}: manage is not supported yet")
     filled = _filled(strategy, **asked, callbacks=_callbacks(me, strategy, made))
-    return Begun(filled, made=True, own=own)
+    return Begun(filled, made=True, own=own, object=made)
 
 
 def _filled(strategy: StrategySchema, **fields: Any) -> StrategySchema:

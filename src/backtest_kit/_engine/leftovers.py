@@ -1,10 +1,11 @@
 """What runs leave behind in a strategy that is no factory: state that changed while a run lasted.
 
-Looked at are the closure, the defaults and the globals of a function, the object that it is bound
-to, and so on through the user's own functions. A look is a few microseconds where there is no
-state, and bounded where there is much: of long lists, dicts and arrays a part is looked at. So it
-may miss a change; what it finds has changed. Objects of libraries count by their identity, except
-random generators, and models that have `fit` and `get_params`.
+Looked at are the closure, the defaults, the attributes and the globals of a function, the arguments
+of a partial, the object that it is bound to, and so on through the user's own functions. A look is
+a few microseconds where there is no state, and bounded where there is much: of long lists, dicts
+and arrays a part is looked at. So it may miss a change; what it finds has changed. Objects of
+libraries count by their identity, except random generators, and models that have `fit` and
+`get_params`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ from __future__ import annotations
 import dis
 import functools
 import random
-import sys
-import sysconfig
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+
+from backtest_kit._values.origin import is_user_class, is_user_function
 
 #: Items of a container, values of an array, and values of a whole look that are looked at.
 _ITEMS: Final = 64
@@ -29,8 +29,8 @@ _VALUES: Final = 4096
 _MOST: Final = 20_000
 #: Changes that are remembered.
 _REMEMBERED: Final = 256
-_ATOMS: Final = frozenset({type(None), bool, int, str, bytes, complex, range})
-_LIBRARIES: Final = ("site-packages", "dist-packages")
+_ATOMS: Final = frozenset({type(None), bool, str, bytes})
+_NUMBERS: Final = frozenset({float, complex, range})
 
 
 class _Part(NamedTuple):
@@ -100,12 +100,19 @@ def _parts(function: Callable[..., Any], *, made: bool) -> dict[tuple[object, ..
         if isinstance(value, MethodType):
             follow(value.__func__)
             return False
+        if isinstance(value, functools.partial):
+            if not made and id(value) not in seen:
+                seen.add(id(value))
+                given = [*enumerate(value.args, 1), *value.keywords.items()]
+                for name, item in given:
+                    put(f"argument {name!r} of a partial", value, f"{name}", item)
+            return follow(value.func)
         if isinstance(value, FunctionType):
-            if value not in functions and _is_own(value.__module__):
+            if value not in functions and is_user_function(value):
                 functions.append(value)
             return True
         if isinstance(value, type):
-            if _is_own(value.__module__) and id(value) not in seen:
+            if id(value) not in seen and is_user_class(value):
                 seen.add(id(value))
                 for name, item in [*vars(value).items()]:
                     inner = getattr(item, "__func__", item)
@@ -121,7 +128,8 @@ def _parts(function: Callable[..., Any], *, made: bool) -> dict[tuple[object, ..
         except Exception:  # noqa: BLE001 - whatever an object does when it is looked at
             return
 
-    if isinstance(function, functools.partial):
+    while isinstance(function, functools.partial):
+        follow(function)
         function = function.func
     owner = getattr(function, "__self__", None)
     if owner is None and not isinstance(function, FunctionType):
@@ -142,6 +150,8 @@ def _parts(function: Callable[..., Any], *, made: bool) -> dict[tuple[object, ..
                     continue
             for name, default in _defaults(each):
                 put(f"default of {name!r}", each, name, default)
+            for name, item in each.__dict__.items():
+                put(f"attribute '{each.__name__}.{name}'", each, f".{name}", item)
         known = each.__globals__
         for name in _named(each.__code__):
             if name in known:
@@ -168,8 +178,10 @@ class _Content:
         kind = type(value)
         if kind in _ATOMS:
             return hash((kind, value))
-        if kind is float:
-            return hash(value if value == value else "nan")
+        if kind is int:
+            return hash((kind, hex(value)))  # -1 and -2 have the same hash
+        if kind in _NUMBERS:
+            return hash((kind, repr(value)))
         self._left -= 1
         if self._left < 0 or id(value) in self._seen:
             return 0
@@ -190,6 +202,8 @@ class _Content:
             return id(value)
         if isinstance(value, MethodType):
             return id(value.__func__), self.of(value.__self__)
+        if isinstance(value, functools.partial):
+            return self.of(value.func), self.of(value.args), self.of(value.keywords)
         if isinstance(value, np.ndarray):
             return self._array(value)
         if isinstance(value, list | tuple | deque):
@@ -206,7 +220,7 @@ class _Content:
             return value.getstate()
         if isinstance(value, np.random.Generator):
             return repr(value.bit_generator.state)
-        if _is_own(kind.__module__) or (hasattr(value, "fit") and hasattr(value, "get_params")):
+        if is_user_class(kind) or (hasattr(value, "fit") and hasattr(value, "get_params")):
             return self.state(value)
         return id(value)
 
@@ -235,21 +249,3 @@ def _named(code: CodeType) -> tuple[str, ...]:
     }
     inner = (name for c in code.co_consts if isinstance(c, CodeType) for name in _named(c))
     return tuple(sorted({*names, *inner}))
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_own(module: str | None) -> bool:
-    """Say whether a module is the user's: no library's, and none of Python's own."""
-    name = (module or "").partition(".")[0]
-    if name == "__main__":
-        return True
-    if name == "backtest_kit" or name in sys.stdlib_module_names:
-        return False
-    file = getattr(sys.modules.get(module or ""), "__file__", None)
-    if file is None:
-        return True
-    path = Path(file)
-    return not (
-        any(part in _LIBRARIES for part in path.parts)
-        or path.is_relative_to(sysconfig.get_path("stdlib"))
-    )

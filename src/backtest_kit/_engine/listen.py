@@ -12,6 +12,7 @@ from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
+    HealthEvent,
     PartialEvent,
     PerformanceEvent,
     ProgressEvent,
@@ -104,6 +105,11 @@ listen_backtest_progress, listen_backtest_progress_once = _pair(
 listen_performance: Listen[PerformanceEvent]
 listen_performance_once: ListenOnce[PerformanceEvent]
 listen_performance, listen_performance_once = _pair("performance", "durations")
+listen_health: Listen[HealthEvent]
+listen_health_once: ListenOnce[HealthEvent]
+listen_health, listen_health_once = _pair(
+    "health", "the health of live runs by the wall clock, once a minute"
+)
 listen_risk: Listen[RiskEvent]
 listen_risk_once: ListenOnce[RiskEvent]
 listen_risk, listen_risk_once = _pair("risk", "refusals of risk profiles")

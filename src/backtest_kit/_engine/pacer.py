@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from backtest_kit._engine.bus import Bus
@@ -14,10 +15,11 @@ MAX_EVENTS_BEHIND: Final = 1_000
 
 
 class Pacer:
-    """Says when one driver has to yield, and yields."""
+    """Says when one driver has to yield, and yields; `hurries`: it waits for no listener now."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, hurries: Callable[[], bool] = lambda: False) -> None:
         self._bus = bus
+        self._hurries = hurries
         self._yielded = stopwatch()
 
     @property
@@ -28,5 +30,5 @@ class Pacer:
     async def yield_now(self) -> None:
         """Let other tasks run, and wait for listeners that are far behind."""
         await yield_to_others()
-        await self._bus.drain(MAX_EVENTS_BEHIND)
+        await self._bus.drain(MAX_EVENTS_BEHIND, self._hurries)
         self._yielded = stopwatch()

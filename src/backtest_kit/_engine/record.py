@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter, deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from backtest_kit._arrays.trade_results import ClosedResults, RunNames, results_of
 from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._data.market import SeriesGaps
+from backtest_kit._data.market import CandleCount, SeriesGaps
+from backtest_kit._values.candles import Ints
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import UnknownNameError
+from backtest_kit._values.errors import SignalError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import INTERVALS, MINUTE
 
+Mask = npt.NDArray[np.bool_]
 #: Kinds of error kept with their text; all errors are counted.
 KEPT_KINDS = 100
+#: Where errors of a strategy's calls are counted.
+ASKING = "get_signal"
+#: Characters of a message that tell its kind.
+_WORDS: Final = 300
+#: Refusals, and different reasons for them, that are kept; all are counted.
+KEPT_REJECTIONS = 1000
+OTHER_REASONS = "(other reasons)"
 #: Samples of a duration kept; from there on every second is dropped, then every fourth ...
 MOST_SAMPLES = 20_000
 
 
-class ErrorKind:
-    """Errors that share place and type: how many, and the first one's text and instant."""
+#: Place, type, and the words of the message: what may differ within a kind is times and numbers.
+KindKey = tuple[str, str, str]
+_NUMBERS: Final = re.compile(r"[+-]?\d[\dT:Z.,_+-]*")
 
-    __slots__ = ("count", "message", "when", "where")
+
+def kind_of(event: ErrorEvent) -> KindKey:
+    """Return what errors of one kind have in common."""
+    return event.where, type(event.error).__name__, _NUMBERS.sub("#", str(event.error)[:_WORDS])
+
+
+class ErrorKind:
+    """Errors that share place, type and words: how many, and the first one's text and line."""
+
+    __slots__ = ("count", "message", "place", "when", "where")
 
     def __init__(self, event: ErrorEvent) -> None:
         self.where = event.where
         self.message = f"{type(event.error).__name__}: {event.error}"
+        self.place = event.place
         self.when = event.when
         self.count = 0
+
+    @property
+    def text(self) -> str:
+        """The message and the line of user code at which it arose."""
+        return self.message if self.place is None else f"{self.message} ({self.place})"
 
 
 class Waited(NamedTuple):
@@ -94,6 +126,8 @@ class RunRecord:
         self.since = since
         self.until = until
         self.total_frames = total_frames
+        #: The strategy as it was registered.
+        self.strategy: StrategySchema | None = None
         self.frames = 0
         self.calls = 0
         self.missed = 0
@@ -102,6 +136,8 @@ class RunRecord:
         self.warm_at: int | None = None
         self.complete = False
         self.data_ended_at: int | None = None
+        #: What the run failed with, where it did.
+        self.ended_by: str | None = None
         #: The scheduled or open signal of a live run.
         self.signal: SignalRow | None = None
         self._closed: list[TickClosed] = []
@@ -109,13 +145,20 @@ class RunRecord:
         self._table: TradeTable | None = None
         self._of_table: ClosedResults | None = None
         self.partials: list[PartialEvent] = []
-        self.rejections: list[RiskEvent] = []
+        #: The newest refusals of the risk profiles, and how often each gave which reason.
+        self.rejections: deque[RiskEvent] = deque(maxlen=KEPT_REJECTIONS)
+        self.refused: Counter[tuple[str, str]] = Counter()
         self.risk_allowed = 0
-        self.error_kinds: dict[tuple[str, str], ErrorKind] = {}
+        self.error_kinds: dict[KindKey, ErrorKind] = {}
         self.error_count = 0
+        #: How many of the strategy's calls raised.
+        self.raised = 0
         #: State of the strategy that earlier runs changed, and that this one began with.
         self.left_behind: tuple[str, ...] = ()
+        #: What was filled of each series that was read, also before the first step.
         self.gaps: Sequence[SeriesGaps] = ()
+        #: The base candles of the steps alone: what of them was missing, what is suspicious.
+        self.candles = CandleCount()
         self.timings: dict[str, Timings] = {}
 
     @property
@@ -149,6 +192,27 @@ class RunRecord:
                     self._waited.append(Waited(row, row.pending_at, None))
         return self._waited
 
+    @property
+    def on_filled(self) -> tuple[Mask, Mask]:
+        """Which of `closed` were filled, and which closed, on a candle that was missing."""
+        if self._table is not None:
+            table = self._table.closed()
+            opened, ended = table.pending_at, table.closed_at
+        else:
+            ticks = self._closed
+            opened = np.array([tick.signal.pending_at or 0 for tick in ticks], dtype=np.int64)
+            ended = np.array([tick.close_timestamp for tick in ticks], dtype=np.int64)
+        return self._on_filled(opened), self._on_filled(ended)
+
+    def _on_filled(self, when: Ints) -> Mask:
+        step = INTERVALS.get(self.config.base_interval, MINUTE)
+        starts = np.array([gap.start for gap in self.candles.gaps], dtype=np.int64)
+        ends = starts + step * np.array([gap.count for gap in self.candles.gaps], dtype=np.int64)
+        candle = when - step
+        begun = np.searchsorted(starts, candle, side="right")
+        over: Mask = begun > np.searchsorted(ends, candle, side="right")
+        return over
+
     def add(self, event: Tick | PartialEvent | None) -> None:
         """Keep what reports are made of: closes, the ends of waiting signals, milestones."""
         match event:
@@ -161,12 +225,28 @@ class RunRecord:
             case PartialEvent():
                 self.partials.append(event)
 
-    def error(self, event: ErrorEvent) -> None:
-        """Count an error, and keep the first of its kind."""
-        self.error_count += 1
-        kind = (event.where, type(event.error).__name__)
+    def error(self, event: ErrorEvent, count: int = 1) -> KindKey:
+        """Count errors of one kind, and keep the first; return the kind."""
+        self.error_count += count
+        if event.where == ASKING and not isinstance(event.error, SignalError):
+            self.raised += count
+        kind = kind_of(event)
         if kind in self.error_kinds or len(self.error_kinds) < KEPT_KINDS:
-            self.error_kinds.setdefault(kind, ErrorKind(event)).count += 1
+            self.error_kinds.setdefault(kind, ErrorKind(event)).count += count
+        return kind
+
+    @property
+    def always_raised(self) -> bool:
+        """Whether the strategy was called, and raised each time."""
+        return 0 < self.calls <= self.raised
+
+    def reject(self, event: RiskEvent) -> None:
+        """Count a refusal of a risk profile, and keep it for some time."""
+        self.rejections.append(event)
+        key = event.risk_name, event.reason or ""
+        if key not in self.refused and len(self.refused) >= KEPT_REJECTIONS:
+            key = event.risk_name, OTHER_REASONS
+        self.refused[key] += 1
 
     def timing(self, metric_type: str) -> Timings:
         """Return the durations of one metric type."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload, runtime_checkable
 
 from backtest_kit._arrays.signals import Signals
 from backtest_kit._engine.engine import current_engine
@@ -73,6 +73,7 @@ class AskedOnce(Protocol):
         ...
 
 
+@runtime_checkable
 class ReadyExchange(Protocol):
     """An exchange as an object, such as those of `backtest_kit.exchanges`."""
 

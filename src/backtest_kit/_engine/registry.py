@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from backtest_kit._values.errors import RegistrationError, UnknownNameError, did_you_mean
+from backtest_kit._values.places import Place, caller
 
 
 class _Named(Protocol):
@@ -21,6 +22,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._records: dict[str, T] = {}
+        self._places: dict[str, Place | None] = {}
 
     def add(self, record: T, *, replace: bool = False) -> None:
         """Add a record that is already checked; `replace`: in the place of what has its name.
@@ -30,11 +32,14 @@ class Registry(Generic[T]):
         """
         if record.name in self._records and not replace:
             known = ", ".join(sorted(self._records))
+            place = self._places.get(record.name)
+            where = "" if place is None else f", from {place.file}:{place.line}"
             raise RegistrationError(
-                f"{self._kind} {record.name!r} already exists; choose another name, or give "
+                f"{self._kind} {record.name!r} already exists{where}; choose another name, or give "
                 f"replace=True (there are: {known})"
             )
         self._records[record.name] = record
+        self._places[record.name] = caller()
 
     def get(self, name: str) -> T:
         """Return the record of this name.

@@ -21,11 +21,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from backtest_kit._engine.guard import call_user_code
+from backtest_kit._values.origin import is_user_class
 from backtest_kit._values.positions import (
     ActivePosition,
     PositionHistory,
@@ -56,11 +58,13 @@ class RiskCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RiskAnswer(msgspec.Struct, frozen=True):
-    """A profile's answer; `reason` is `None` where it agrees."""
+    """A profile's answer; `reason` is `None` where it agrees, `error` a bug of the check `by`."""
 
     risk_name: str
     active_count: int
     reason: str | None
+    by: str = ""
+    error: Exception | None = None
 
 
 class SharedBook:
@@ -262,14 +266,14 @@ class RiskGate:
         """Ask a profile about `when`, then about later instants at which others have opened."""
         book = self.books[schema.name]
         active = book.active(when, self.history)
-        reason = await _reason(schema, row, price, when, active)
-        if reason is None:
+        answer = await _answer(schema, row, price, when, active)
+        if answer.reason is None:
             for later in book.opened_between(when, until, self.history):
                 then = book.active(later, self.history)
-                reason = await _reason(schema, row, price, when, then)
-                if reason is not None:
-                    return RiskAnswer(schema.name, len(then), reason)
-        return RiskAnswer(schema.name, len(active), reason)
+                refusal = await _answer(schema, row, price, when, then)
+                if refusal.reason is not None:
+                    return refusal
+        return answer
 
     def close_position(self, when: int) -> None:
         """Note that the run's position closes at `when`."""
@@ -333,13 +337,13 @@ class RiskGate:
             book.wake()
 
 
-async def _reason(
+async def _answer(
     schema: RiskSchema,
     row: SignalRow,
     price: float,
     when: int,
     active: tuple[ActivePosition, ...],
-) -> str | None:
+) -> RiskAnswer:
     check = RiskCheck(
         symbol=row.symbol,
         strategy_name=row.strategy_name,
@@ -351,14 +355,27 @@ async def _reason(
         active_positions=active,
     )
     for validation in schema.validations:
+        by = str(getattr(validation, "__name__", repr(validation)))
+        refuses = partial(RiskAnswer, schema.name, len(active), by=by)
         try:
             answer: Any = await call_user_code(validation, check)
         except Exception as error:  # noqa: BLE001 - raising is how a check rejects
-            return str(error) or type(error).__name__
+            if _rejects(error):
+                return refuses(str(error) or type(error).__name__)
+            return refuses(f"{by} raised {type(error).__name__}: {error}", error=error)
         if answer is None or answer is True:
             continue
         if isinstance(answer, str) and answer:
-            return answer
-        name = getattr(validation, "__name__", repr(validation))
-        return f"{name} returned {answer!r}"
-    return None
+            return refuses(answer)
+        return refuses(f"{by} returned {answer!r}")
+    return RiskAnswer(schema.name, len(active), None)
+
+
+def _rejects(error: Exception) -> bool:
+    """Say whether a check has rejected by raising, and has not failed.
+
+    An error of the user's own rejects, and what states something in words: nobody raises a KeyError
+    to say that a position is too large.
+    """
+    kind = type(error)
+    return kind in (Exception, RuntimeError, ValueError, AssertionError) or is_user_class(kind)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, current_moment
+from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.fresh import Begun
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.leftovers import Leftovers
-from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.record import KEPT_KINDS, KindKey, RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._rules.proposal import Quote, complete
+from backtest_kit._values.candle_rules import SUSPICIOUS_FACTOR
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import BeforeDataError
+from backtest_kit._values.errors import (
+    BeforeDataError,
+    CallbackTimeoutError,
+    SuspiciousCandleError,
+)
 from backtest_kit._values.events import (
     DoneEvent,
     ErrorEvent,
@@ -31,6 +38,10 @@ from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import iso
 
+#: Seconds after which an error that goes on is logged again (its events come each time).
+_REMIND_AFTER = 600.0
+CallLater = Callable[[str, Callable[..., Any], object], None]
+
 _CALLBACK = {
     "idle": "on_idle",
     "scheduled": "on_schedule",
@@ -43,6 +54,7 @@ _CALLBACK = {
     "cancelled": "on_cancel",
     "waiting": None,
 }
+_LIVE: Final = "signal_live"
 
 
 class Run:
@@ -60,6 +72,7 @@ class Run:
         view: MarketView,
         record: RunRecord,
         risk_gate: RiskGate,
+        waits: bool = True,
     ) -> None:
         self.engine = engine
         self.mode: Mode = mode
@@ -73,13 +86,16 @@ class Run:
         self.record = record
         self.risk_gate = risk_gate
         self.stopping = False
-        #: Whether the state that the strategy's object has loaded already includes this transition.
-        self.own_knows = False
+        #: Whether it waits for listeners and callbacks: all do but live runs by the wall clock.
+        self.waits = waits
+        #: Makes a call of a registered callback after the step, where the run waits for none.
+        self.call_later: CallLater | None = None
         #: As they were when the run began: others may take their names.
         self._risks = {schema.name: schema for schema in risk_gate.schemas}
-        self._last_error: tuple[str, type[BaseException]] | None = None
+        #: The kinds of error that were logged, and when (seconds of the clock).
+        self._told: dict[KindKey, float] = {}
         self._last_metric: dict[str, int] = {}
-        self._made = begun.made
+        self._made, self._object = begun.made, begun.object
         self._leftovers: Leftovers | None = None
 
     @property
@@ -115,38 +131,95 @@ class Run:
             self.strategy.callback(name) is not None for name in callbacks
         )
 
-    async def publish(self, tick: Tick) -> None:
-        """Emit a result to listeners and callbacks, at the instant of its step."""
-        current_moment.set(Moment(self, tick.timestamp))
-        channel: Any = f"signal_{self.mode}"
-        if self.engine.bus.wanted("signal", channel):
-            self.engine.bus.emit(tick, "signal", channel)
-        await self._call_back("on_tick", tick)
-        name = _CALLBACK[tick.action]
-        if name is not None:
-            await self._call_back(name, tick)
+    async def publish(self, event: Tick | PartialEvent) -> None:
+        """Tell listeners and callbacks of a result or milestone, at the instant of its step."""
+        self.announce(event)
+        for name, function in self.callbacks_for(event):
+            await self.call_back(f"callback {name}", function, event)
 
-    async def publish_milestone(self, event: PartialEvent) -> None:
-        """Emit a milestone to listeners and callbacks."""
+    def announce(self, event: Tick | PartialEvent) -> None:
+        """Emit a result or milestone to listeners, at the instant of its step."""
         current_moment.set(Moment(self, event.timestamp))
-        profit = event.level > 0
-        if self.engine.bus.wanted("partial_profit" if profit else "partial_loss"):
-            self.engine.bus.emit(event, "partial_profit" if profit else "partial_loss")
-        await self._call_back("on_partial_profit" if profit else "on_partial_loss", event)
+        if isinstance(event, PartialEvent):
+            self._emit(event, "partial_profit" if event.level > 0 else "partial_loss")
+        else:
+            self._emit(event, "signal", "signal_backtest" if self.mode == "backtest" else _LIVE)
 
-    async def _call_back(self, name: str, event: object) -> None:
-        function = self.strategy.callback(name)
-        if self.own_knows and getattr(function, "__self__", None) is self.own:
-            return
-        if function is not None:
-            await self.guarded(f"callback {name}", function, event)
+    def callbacks_for(
+        self, event: Tick | PartialEvent, *, own: bool | None = None
+    ) -> list[tuple[str, Callable[..., Any]]]:
+        """Return the names and functions of the callbacks that an event has, in order.
+
+        `own`: only those that are methods of the strategy's object, or only the others.
+        """
+        names = _names_of(event)
+        found = [(name, self.strategy.callback(name)) for name in names]
+        return [
+            (name, function)
+            for name, function in found
+            if function is not None and (own is None or self.is_own(function) == own)
+        ]
+
+    def is_own(self, function: Callable[..., Any]) -> bool:
+        """Say whether a callback is a method of the object that was made for this run.
+
+        It is part of the strategy then: what it changes counts when the strategy is asked next.
+        """
+        own = self._object
+        return own is not None and getattr(function, "__self__", None) is own
+
+    async def call_back(self, where: str, function: Callable[..., Any], event: object) -> None:
+        """Call a callback, at once or, where the run waits for none, after the step."""
+        if self.call_later is None or self.is_own(function):
+            await self.guarded(where, function, event)
+        else:
+            self.call_later(where, function, event)
+
+    def watch_candles(self) -> None:
+        """Do `look_at_candles` while the run goes on, where one that is loaded gives cause."""
+        if self.view.doubtful(self.symbol):
+            self.look_at_candles()
+
+    def look_at_candles(self) -> None:
+        """Note what the candles of the run were like up to its newest step; tell of doubts."""
+        record, told = self.record, len(self.record.candles.suspicious)
+        record.gaps = self.view.gaps(record.until)
+        record.candles = self.view.candle_count(self.symbol, record.since, record.until)
+        news = record.candles.suspicious[told:]
+        if len(news) > 0:
+            held = self.config.suspicious_candle == "hold"
+            outcome = "nothing happened at its step" if held else "it was taken as it is"
+            have = f"{len(news)} candles have" if len(news) > 1 else "a candle has"
+            first = ", the first" if len(news) > 1 else ""
+            self.error(
+                "candles",
+                SuspiciousCandleError(
+                    f"{have} a price {SUSPICIOUS_FACTOR:.0f} times or more off the closes before"
+                    f"{first}: {iso(news[0])} ({self.symbol} {self.config.base_interval}); "
+                    f"{outcome} (suspicious_candle={self.config.suspicious_candle!r})"
+                ),
+            )
 
     async def guarded(self, where: str, function: Callable[..., Any], *arguments: object) -> None:
-        """Call user code whose answer does not matter; what it raises is an error event."""
+        """Call user code whose answer does not matter; what it raises is an error event.
+
+        In a live run, for `callback_timeout_seconds` at most.
+        """
+        scope = asyncio.timeout(
+            self.config.callback_timeout_seconds if self.mode == "live" else None
+        )
         try:
-            await call_user_code(function, *arguments)
+            async with scope:
+                await call_user_code(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a run
-            self.error(where, error)
+            self.error(where, self.took_too_long() if scope.expired() else error)
+
+    def took_too_long(self) -> CallbackTimeoutError:
+        """Return the error of a callback that was given up."""
+        limit = self.config.callback_timeout_seconds
+        return CallbackTimeoutError(
+            f"took longer than {limit:g} s (callback_timeout_seconds), and was given up"
+        )
 
     @property
     def is_warm(self) -> bool:
@@ -177,15 +250,19 @@ class Run:
             self.error("get_signal", error)
 
     def error(self, where: str, error: Exception) -> None:
-        """Count, emit and log an error of user code or of one step."""
+        """Count, emit and log an error of user code or of one step; in Live, remind of one."""
         now = current_moment.get()
         event = ErrorEvent(
             where=where, error=error, when=None if now is None else now.when, **self._names()
         )
-        self.record.error(event)
-        kind = (where, type(error))
-        repeated, self._last_error = kind == self._last_error, kind
-        self.engine.report(event, log=not repeated)
+        kind, now_s = self.record.error(event), self.engine.clock.monotonic()
+        told = self._told.get(kind)
+        repeated = told is not None or len(self._told) >= KEPT_KINDS
+        if told is not None and self.mode == "live":
+            repeated = now_s - told < _REMIND_AFTER
+        if not repeated:
+            self._told[kind] = now_s
+        self.engine.report(event, log=not repeated, waited=self.waits)
         if repeated:
             self.engine.logger.debug("%s again: %s", where, describe(error))
 
@@ -200,6 +277,8 @@ class Run:
         for answer in answers:
             refused = answer.reason is not None
             schema = self._risks[answer.risk_name]
+            if answer.error is not None:
+                self.error(f"check {answer.by} of risk profile {answer.risk_name!r}", answer.error)
             callback = schema.callback("on_rejected" if refused else "on_allowed")
             if not refused and callback is None:
                 continue
@@ -213,12 +292,11 @@ class Run:
                 reason=answer.reason,
             )
             if refused:
-                self.record.rejections.append(event)
-                if self.engine.bus.wanted("risk"):
-                    self.engine.bus.emit(event, "risk")
+                self.record.reject(event)
+                self._emit(event, "risk")
             if callback is not None:
                 where = f"callback of risk profile {answer.risk_name!r}"
-                await self.guarded(where, callback, event)
+                await self.call_back(where, callback, event)
         return allowed
 
     def accept(self, answer: Any, quote: Quote, when: int) -> SignalRow:
@@ -250,7 +328,7 @@ class Run:
                 previous_timestamp=self._last_metric.get(metric_type),
             )
             self._last_metric[metric_type] = now
-            self.engine.bus.emit(event, "performance")
+            self._emit(event, "performance")
 
     def progress(self, processed: int) -> None:
         """Emit how many frames have been processed."""
@@ -266,17 +344,25 @@ class Run:
                 processed_frames=processed,
                 progress=processed / total if total else 1.0,
             )
-            self.engine.bus.emit(event, "backtest_progress")
+            self._emit(event, "backtest_progress")
 
     def done(self) -> None:
-        """Emit that the run has ended."""
-        channel: Any = f"done_{self.mode}"
+        """Emit that the run has ended; listeners are told at the run's last instant."""
+        channel: Channel = "done_live" if self.mode == "live" else "done_backtest"
         if self.engine.bus.wanted(channel):
-            self.engine.bus.emit(DoneEvent(frame_name=self.frame_name, **self._names()), channel)
+            when = self.record.until or self.record.since or self.engine.clock.wall_ms()
+            outside = current_moment.set(Moment(self, when))
+            self._emit(DoneEvent(frame_name=self.frame_name, **self._names()), channel)
+            current_moment.reset(outside)
 
-    async def failed(self, where: str, error: Exception) -> None:
+    async def failed(self, where: str, error: Exception, patience: float | None = None) -> None:
         """Emit what ended a background run, on the error and the exit channel."""
-        await self.engine.failed(ErrorEvent(where=where, error=error, **self._names()))
+        event = ErrorEvent(where=where, error=error, **self._names())
+        await self.engine.failed(event, patience=patience)
+
+    def _emit(self, event: object, *channels: Channel) -> None:
+        if self.engine.bus.wanted(*channels):
+            self.engine.bus.emit(event, *channels, waited=self.waits)
 
     def _names(self) -> dict[str, Any]:
         return {
@@ -285,3 +371,11 @@ class Run:
             "exchange_name": self.exchange_name,
             "mode": self.mode,
         }
+
+
+def _names_of(event: Tick | PartialEvent) -> tuple[str, ...]:
+    """Return the names of an event's callbacks, in the order in which they are called."""
+    if isinstance(event, PartialEvent):
+        return ("on_partial_profit" if event.level > 0 else "on_partial_loss",)
+    name = _CALLBACK[event.action]
+    return ("on_tick",) if name is None else ("on_tick", name)

@@ -9,6 +9,7 @@ from typing import Any
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.task import run_blocking
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.schemas import SizingSchema
 
 
@@ -77,7 +78,7 @@ class PositionSize:
             account_balance=account_balance, price_open=price_open, price_stop_loss=price_stop_loss
         )
         if entry == stop:
-            raise ValueError(f"price_stop_loss={price_stop_loss!r} must differ from price_open")
+            raise ArgumentError(f"price_stop_loss={price_stop_loss!r} must differ from price_open")
         size = fixed_percentage_size(balance, sizing.risk_percentage, entry, stop)
         return _finish(sizing, symbol, size, balance, entry)
 
@@ -98,7 +99,7 @@ class PositionSize:
         )
         share = _number("win_rate", win_rate)
         if not 0 <= share <= 1:
-            raise ValueError(f"win_rate={win_rate!r} must be a share from 0 to 1, not a percentage")
+            raise ArgumentError(f"win_rate={win_rate!r} must be a share from 0 to 1, not percent")
         size = kelly_size(balance, share, ratio, sizing.kelly_multiplier, entry)
         return _finish(sizing, symbol, size, balance, entry)
 
@@ -118,7 +119,7 @@ class PositionSize:
 def _sizing(name: str, method: str) -> SizingSchema:
     sizing = current_engine().sizings.get(name)
     if sizing.method != method:
-        raise ValueError(f"sizing {name!r} has the method {sizing.method!r}, not {method!r}")
+        raise ArgumentError(f"sizing {name!r} has the method {sizing.method!r}, not {method!r}")
     return sizing
 
 
@@ -126,17 +127,17 @@ def _positive(**numbers: float) -> list[float]:
     values = [_number(name, value) for name, value in numbers.items()]
     for name, value in zip(numbers, values, strict=True):
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name}={value!r} must be finite and above 0")
+            raise ArgumentError(f"{name}={value!r} must be finite and above 0")
     return values
 
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name}={value!r} must be a number")
+        raise ArgumentError(f"{name}={value!r} must be a number")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} must be finite, and within float64") from None
+        raise ArgumentError(f"{name} must be finite, and within float64") from None
 
 
 def _finish(
@@ -144,7 +145,7 @@ def _finish(
 ) -> float:
     quantity = bounded(size, balance, price_open, sizing)
     if not math.isfinite(quantity):
-        raise ValueError(
+        raise ArgumentError(
             f"sizing {sizing.sizing_name!r} gives a size beyond float64 for {symbol}; check "
             "account_balance and the distance or ATR, or set max_position_size"
         )

@@ -19,10 +19,17 @@ Status = Literal["running", "stopping", "done", "cancelled", "failed"]
 class RunTask(Generic[T]):
     """A run in the background. Awaiting it waits for its end, and raises the error."""
 
-    def __init__(self, work: Coroutine[Any, Any, T], stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, T],
+        stop: Callable[[], None],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         self._stop = stop
         self._stopping = False
-        self._task = asyncio.get_running_loop().create_task(work)
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(lambda _: ended())
         # the error was emitted on the exit channel: asyncio need not log it again
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
@@ -44,8 +51,9 @@ class RunTask(Generic[T]):
         self._stop()
 
     def cancel(self) -> None:
-        """End the run at once."""
-        self._task.cancel()
+        """End the run at once. May be called from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._task.cancel)
 
 
 async def collect(results: AsyncGenerator[T, None]) -> list[T]:
@@ -72,8 +80,15 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work())
-    return _in_thread(work)
+        run: Callable[[Callable[[], Coroutine[Any, Any, T]]], T] = _here
+    else:
+        run = _in_thread
+    # not while the error is handled: all others would have it as context, and with it these frames
+    return run(work)
+
+
+def _here(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return asyncio.run(work())
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from backtest_kit._values.clock import Clock, stopwatch
-from backtest_kit._values.errors import ClockError
+from backtest_kit._values.errors import ArgumentError, ClockError
 from backtest_kit._values.time import MINUTE, iso, to_ms
 
 #: While waiting, the wall clock is read this often: it may jump, or the machine may sleep.
@@ -30,6 +30,10 @@ class Ticker(Protocol):
 
     def over(self, when: int) -> bool:
         """Say whether the minute that begins with step `when` is over: too late to act on it."""
+        ...
+
+    def left(self, when: int) -> float | None:
+        """Return the seconds until it is over; `None`: it never is."""
         ...
 
 
@@ -85,6 +89,10 @@ class WallTicker:
         """See `Ticker`."""
         return self._clock.wall_ms() - self._delay >= when + MINUTE
 
+    def left(self, when: int) -> float:
+        """See `Ticker`."""
+        return max(0, when + MINUTE + self._delay - self._clock.wall_ms()) / 1000
+
 
 class VirtualClock:
     """A clock for `Live.run(..., clock=...)`: a step at each minute from `start` to `end`.
@@ -94,17 +102,17 @@ class VirtualClock:
     fast as in real time. The run ends at `end`; an open position stays open.
 
     Raises:
-        ValueError: a datetime is naive, `end` is before `start`, or `speed` is not above 0.
+        ArgumentError: a datetime is naive, `end` is before `start`, or `speed` is not above 0.
     """
 
     def __init__(self, start: datetime, end: datetime, *, speed: float | None = None) -> None:
         self.start, self.end = to_ms(start, "start"), to_ms(end, "end")
         if self.start % MINUTE:
-            raise ValueError(f"start={start.isoformat()} must be a whole minute")
+            raise ArgumentError(f"start={start.isoformat()} must be a whole minute")
         if self.end < self.start:
-            raise ValueError(f"end={end.isoformat()} is before start={start.isoformat()}")
+            raise ArgumentError(f"end={end.isoformat()} is before start={start.isoformat()}")
         if speed is not None and not 0 < speed < float("inf"):
-            raise ValueError(f"speed={speed!r} must be a number above 0")
+            raise ArgumentError(f"speed={speed!r} must be a number above 0")
         self.speed = speed
 
 
@@ -131,6 +139,10 @@ class VirtualTicker:
     def over(self, when: int) -> bool:
         """See `Ticker`: while a step is done, a virtual clock stands still."""
         return False
+
+    def left(self, when: int) -> None:
+        """See `Ticker`."""
+        return
 
     async def _paced(self, pause: float, wake: asyncio.Event) -> bool:
         """Keep steps `pause` ms apart; say whether `wake` came first."""

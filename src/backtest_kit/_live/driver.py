@@ -1,32 +1,31 @@
-"""The driver of a live run: a step per minute of a clock, each durable before anyone is told."""
+"""The steps of a live run, one at each minute of a clock, each durable before anyone is told."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from backtest_kit._data.calendar import closed_at
+from backtest_kit._data.calendar import LOOK_AHEAD, closed_at, is_ever_open, load_calendar
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import has_warmup, plain, question
+from backtest_kit._engine.asking import has_warmup, never_asked, plain, question
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
-from backtest_kit._live.clocks import WOKEN, Ticker
-from backtest_kit._live.ledger import Event, Ledger, LiveTick
+from backtest_kit._live.clocks import Ticker
+from backtest_kit._live.ledger import Event, Ledger
+from backtest_kit._live.stoppable import Stoppable, Stopped
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import is_due
 from backtest_kit._rules.bars import Bar, Bars
 from backtest_kit._rules.missed import plan
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Cancel, pending_step, scheduled_step
-from backtest_kit._state.owner import StateOwner
-from backtest_kit._values.clock import stopwatch, yield_to_others
+from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import (
     BeforeDataError,
     DataError,
     DataRangeError,
     ExchangeRefusedError,
+    FetchError,
     MissedStepsError,
     StateError,
 )
@@ -36,132 +35,87 @@ from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime
 
 
 class MinuteDriver:
-    """The driver of one live run; `results` may be iterated once.
+    """Does the steps of one live run.
 
     `recorded`: all candles exist already (a virtual clock), so that a missing one is not late but
     the end of the data.
     """
 
-    def __init__(self, run: Run, ticker: Ticker, owner: StateOwner, *, recorded: bool) -> None:
+    def __init__(
+        self, run: Run, ticker: Ticker, ledger: Ledger, pacer: Pacer, *, recorded: bool
+    ) -> None:
         self._run = run
         self._ticker = ticker
         self._recorded = recorded
         self._ask_strategy = question(run.strategy)
         self._interval = INTERVALS[run.strategy.interval]
         self._base = INTERVALS[run.config.base_interval]
-        self._ledger = Ledger(run, owner)
-        self._wake = asyncio.Event()
-        self._at: int | None = None
-        self._tried: int | None = None
-        self._pacer = Pacer(run.engine.bus)
+        self._ledger = ledger
+        self._pacer = pacer
+        self._waits = Stoppable(run)
+        #: The newest step that is done, and the newest that was tried (ms).
+        self.at: int | None = None
+        self.tried: int | None = None
 
-    def stop(self) -> None:
-        """Take no new signals; cancel a waiting one, and follow an open position to its close."""
-        self._run.stopping = True
-        self._wake.set()
+    def begin_after(self, at: int | None) -> None:
+        """Go on from the step `at` (ms); `None`: from the first."""
+        self.at = None if at is None else at // self._base * self._base
 
-    async def results(self) -> AsyncGenerator[LiveTick, None]:
-        """Yield opened, closed and cancelled signals; listeners are told of the other results."""
-        run, ledger = self._run, self._ledger
-        entered = cancelled = False
-        run.risk_gate.join(None)
-        try:
-            await yield_to_others()  # runs started together all enter before any goes on
-            await ledger.enter(self.stop)
-            entered = True
-            run.engine.records.add(run.record)
-            run.begin()
-            at = await ledger.resume()
-            self._at = None if at is None else at // self._base * self._base
-            while (batch := await self._advance()) is not None:
-                run.risk_gate.pause()
-                for number, tick in batch:
-                    ledger.heard = number + 1
-                    yield tick
-                run.risk_gate.resume()
-        except asyncio.CancelledError:
-            cancelled = True
-            raise
-        finally:
-            run.end()
-            run.record.gaps = run.view.gaps(run.record.until)
-            if entered:
-                await ledger.leave(self._at, cancelled=cancelled)
-            else:
-                run.risk_gate.leave()
-            if not cancelled:
-                await run.engine.bus.drain()
-            run.done()
-            if not cancelled:
-                await run.engine.bus.drain()
+    def interrupt(self) -> None:
+        """End what a step waits for, where nothing is open: the run is to stop."""
+        self._waits.end()
 
-    async def _advance(self) -> Sequence[tuple[int, LiveTick]] | None:
-        """Do steps until there are results to yield; `None` at the end of the run."""
-        outside = current_moment.set(None)
-        run, ledger = self._run, self._ledger
-        try:
-            while True:
-                if ledger.batch:
-                    batch, ledger.batch = ledger.batch, []
-                    return batch
-                ledger.settle_soon()
-                if run.stopping:
-                    self._wake.clear()
-                    row = ledger.signal
-                    if row is None:
-                        return None
-                    if row.pending_at is None and await self._drop(row):
-                        continue
-                when = await self._ticker.next(self._at, self._tried, self._wake)
-                if when is None:
-                    return None
-                if when != WOKEN:
-                    await self._minute(when)
-                    if self._pacer.due:
-                        await self._pacer.yield_now()
-        finally:
-            current_moment.reset(outside)
-
-    async def _minute(self, when: int) -> None:
+    async def minute(self, when: int) -> None:
         """Do the step `when` and, with an open signal, the steps missed before it."""
         run, began = self._run, stopwatch()
-        self._tried = when
-        if self._at is None:
+        if self.tried is None and run.config.ask_at == "close":
+            calendar = run.exchange.calendar
+            await load_calendar(calendar, when, when + LOOK_AHEAD)
+            if not is_ever_open(calendar, when - 1, self._interval, self._base):
+                run.error("frame", never_asked(run))
+        self.tried = when
+        if self.at is None:
             # a start in the middle of a long candle has missed no step
             begun = self._base > MINUTE and self._ticker.over(when)
-            self._at = when if begun else when - self._base
+            self.at = when if begun else when - self._base
             self._ledger.begin(when)
         current_moment.set(Moment(run, when))
         follows = self._ledger.signal is not None or run.exchange.calendar is not None
         try:
+            await self._ledger.confirm()
+            await load_calendar(run.exchange.calendar, self.at, when)
             newest = self._newest_open(when)
-            if newest <= self._at:
+            if newest <= self.at:
                 self._rest(when)
                 return
-            since = self._at + self._base if follows else newest
+            since = self.at + self._base if follows else newest
             if not self._recorded:
                 run.view.horizon = when
-            bars = await run.view.bars(run.symbol, since, newest)
+            bars = await self._waits.unless_stopped(run.view.bars(run.symbol, since, newest))
             reached = min(newest, bars.stop - bars.step)
             if reached < newest and run.exchange.calendar != "data":
                 late = DataRangeError(
                     f"the candle of {run.symbol} that closed at {iso(newest)} is not there; the "
-                    f"newest closed at {iso(bars.stop)}"
+                    f"newest closed at {iso(bars.stop - bars.step)}"
                 )
                 if self._recorded:
                     raise late
                 run.error("feed", late)
             await self._catch_up(bars, reached, when)
+            run.watch_candles()
             if reached < newest:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
             else:
                 run.risk_gate.resume()
                 self._rest(when)
-        except ExchangeRefusedError:
-            raise
+        except Stopped:
+            self._ledger.undo()
+            return
         except DataError as error:
             if self._recorded:
-                raise
+                raise self._end_of_replay(error) from error
+            if isinstance(error, ExchangeRefusedError) and self._ledger.signal is None:
+                raise  # what is open outlives one
             run.risk_gate.pause()  # cut off: the others don't wait for it
             run.error("feed", error)
         except StateError as error:
@@ -171,44 +125,54 @@ class MinuteDriver:
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
-            self._ledger.heartbeat(self._at)
+            self._ledger.heartbeat(self.at)
+
+    def _end_of_replay(self, error: DataError) -> DataError:
+        """Return what ends a run on a virtual clock: passing over steps would change its trades."""
+        if not isinstance(error, FetchError):
+            return error
+        return FetchError(
+            f"{error}. By a virtual clock this ends the run, since a replay without these steps "
+            "would have other trades than a backtest; its state is stored, and started again it "
+            "goes on from there"
+        )
 
     async def _catch_up(self, bars: Bars, reached: int, when: int) -> None:
         """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
-        assert self._at is not None
+        assert self.at is not None
         record, base = self._run.record, self._base
-        known, first = record.missed, self._at + base
+        known, first = record.missed, self.at + base
         missed = range(first, first, base)
         try:
-            while self._at < reached:
+            while self.at < reached:
                 # planned anew after each step: it may close the signal, and it takes time
                 on_time = reached == when and not self._ticker.over(when)
                 lives = self._ledger.signal is not None
-                steps, skipped = plan(self._at, reached, base, on_time=on_time, lives=lives)
+                steps, skipped = plan(self.at, reached, base, on_time=on_time, lives=lives)
                 if skipped:
-                    self._at = skipped[-1]
+                    self.at = skipped[-1]
                     missed = range(first, skipped.stop, base)
-                    self._run.risk_gate.advance_to(self._at + 1)
+                    self._pass_to(self.at)
                     continue
                 t = steps[0]
                 if not bars.open_steps(steps[:1]):
-                    self._at = t
+                    self.at = t
                     continue
                 on_time = on_time and t == when
                 after = missed if on_time else range(first, t + base, base)
                 record.missed = known + bars.open_steps(after)  # stored with the step's outcome
                 await self._do(bars, t, on_time=on_time)
-                self._at, missed = t, after
+                self.at, missed = t, after
                 if self._pacer.due:
                     await self._pacer.yield_now()
         finally:
             count = bars.open_steps(missed)
             record.missed = known + count  # a step that failed will be done again
-            record.until = self._at or 0
+            record.until = self.at or 0
             if count:
                 self._tell_missed(missed, count)
         if count:
-            await self._ledger.note(self._at)
+            await self._ledger.note(self.at)
 
     async def _do(self, bars: Bars, when: int, *, on_time: bool) -> None:
         """Do one step, if it has a price."""
@@ -223,14 +187,14 @@ class MinuteDriver:
     def _newest_open(self, when: int) -> int:
         """Return the newest step up to `when` at which the market may be open."""
         calendar = self._run.exchange.calendar
-        while when > (self._at or 0) and closed_at(calendar, when, self._base):
+        while when > (self.at or 0) and closed_at(calendar, when, self._base):
             when -= self._base
         return when
 
     def _rest(self, when: int) -> None:
         """Pass over steps in closed times, up to `when`: nothing can happen there."""
-        self._at = self._run.record.until = when
-        self._run.risk_gate.advance_to(when + 1)
+        self.at = self._run.record.until = when
+        self._pass_to(when)
 
     def _tell_missed(self, missed: range, count: int) -> None:
         steps = "1 step was" if count == 1 else f"{count} steps were"
@@ -256,7 +220,11 @@ class MinuteDriver:
             await self._ask(bar)
         elif row is None and run.wants("on_tick", "on_idle"):
             await run.publish(self._idle(bar))
-        run.risk_gate.advance_to(bar.when + 1)
+        self._pass_to(bar.when)
+
+    def _pass_to(self, when: int) -> None:
+        """Say that the step `when` is done: the run does nothing before the next one."""
+        self._run.risk_gate.advance_to(when + self._base - 1)
 
     def _is_due(self, when: int) -> bool:
         """Say whether the strategy is asked at the step `when`, once nothing is open at it."""
@@ -279,15 +247,11 @@ class MinuteDriver:
         run, when = self._run, bar.when
         row = answer = None
         try:
-            if not self._recorded:
-                await run.view.prefetch(when)
-            if await has_warmup(run, when):
-                answer = await call_user_code(self._ask_strategy, run.symbol, to_datetime(when))
-                run.warm(when)
-            else:
-                run.warming()
+            answer = await self._answer(when)
             if answer is not None:
                 row = self._accept(answer, bar)
+        except Stopped:
+            raise
         except BeforeDataError as error:
             run.call_failed(error)
         except Exception as error:  # noqa: BLE001 - an error of one step never ends a run
@@ -295,7 +259,7 @@ class MinuteDriver:
         run.record.calls += 1
         if row is not None:
             filled = row.pending_at is not None
-            allowed = await run.risk_allows(row, bar.fill, when, reserve=filled)
+            allowed = await self._allowed(row, bar, reserve=filled)
             if allowed and (run.stopping or self._ticker.over(when)):
                 run.risk_gate.cancel_reservation()  # the checks took too long
                 if not run.stopping:
@@ -309,6 +273,34 @@ class MinuteDriver:
         await self._ledger.commit(when, bar.price, asked_at=when)
         if answer is None and run.wants("on_tick", "on_idle"):
             await run.publish(self._idle(bar))
+
+    async def _answer(self, when: int) -> Any:
+        """Return the strategy's answer; one that does not come in time is not waited for."""
+        run = self._run
+        try:
+            async with self._waits.within(self._ticker.left(when)):
+                if not self._recorded:
+                    await run.view.prefetch(when)
+                if await has_warmup(run, when):
+                    answer = await call_user_code(self._ask_strategy, run.symbol, to_datetime(when))
+                    run.warm(when)
+                    return answer
+        except TimeoutError:
+            if self._ticker.over(when):
+                raise _too_late(when) from None
+            raise
+        run.warming()
+        return None
+
+    async def _allowed(self, row: SignalRow, bar: Bar, *, reserve: bool) -> bool:
+        """Ask the risk profiles; what they do not say in time is not waited for."""
+        run, when = self._run, bar.when
+        try:
+            async with self._waits.within(self._ticker.left(when)):
+                return await run.risk_allows(row, bar.fill, when, reserve=reserve)
+        except TimeoutError:
+            run.error("risk", _too_late(when))
+            return False
 
     def _accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer that came in time."""
@@ -332,7 +324,9 @@ class MinuteDriver:
             await commit(done, price, [cancelled], signal=None)
             return True
         filled = outcome.row
-        allowed = await run.risk_allows(filled, filled.price_open, when, reserve=True)
+        allowed = await self._waits.unless_stopped(
+            run.risk_allows(filled, filled.price_open, when, reserve=True)
+        )
         if not allowed or run.stopping:
             run.risk_gate.cancel_reservation()
             reason: CancelReason = "user" if allowed else "risk"
@@ -370,11 +364,10 @@ class MinuteDriver:
             await self._ledger.commit(when, bar.price, events, fired=fired)
         return False
 
-    async def _drop(self, row: SignalRow) -> bool:
+    async def drop(self, row: SignalRow) -> bool:
         """Cancel a waiting signal because the user stops the run; say whether that was stored."""
-        when = max(self._at or 0, row.scheduled_at)
-        price = self._ledger.state.price
-        price = row.price_open if price is None else price
+        when = max(self.at or 0, row.scheduled_at)
+        price = row.price_open if (at := self._ledger.state.price) is None else at
         dropped = step.cancelled(row, when, price, "user")
         try:
             await self._ledger.commit(when, price, [dropped], signal=None)

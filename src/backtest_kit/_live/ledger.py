@@ -5,25 +5,29 @@ The order of writes, and why a crash between any two of them loses and doubles n
 1. The run's document is replaced, all of a step's outcome at once: the open signal, the throttle,
    the milestones, and the transitions themselves (the outbox). After a crash before this, the step
    is done again; after it, the step is over and is never done again.
-2. Listeners, callbacks and the consumer are told.
+2. Listeners, callbacks and the consumer are told, by the wall clock without waiting for them.
 3. The transitions are entered into the journal by their sequence number, so that doing it twice
    changes nothing.
-4. The document is replaced once more, with them removed from the outbox. After a crash before this,
-   they are told again at the next start, with the same ids.
+4. The document is replaced once more, with them removed from the outbox, and with the places which
+   callbacks and consumer have come to. After a crash before this, they are told again at the next
+   start, with the same ids. Steps 3 and 4 wait for listeners that are slow, but only `PATIENCE`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from backtest_kit._engine.ambient import current_moment
-from backtest_kit._engine.engine import describe
+from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.run import Run
-from backtest_kit._state.documents import LiveState, RunKey, Transition, transition
+from backtest_kit._live.callbacks import Callbacks
+from backtest_kit._live.own_state import OwnState
+from backtest_kit._live.transitions import Transitions
+from backtest_kit._state.adapter import finish
+from backtest_kit._state.documents import RunKey, Transition, nothing_stored, transition
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.events import PartialEvent
@@ -33,6 +37,10 @@ from backtest_kit._values.signal import SignalRow
 
 LiveTick = TickOpened | TickClosed | TickCancelled
 Event = Tick | PartialEvent
+#: Seconds for which the journal, and the end of a run, wait for those who are to be told.
+PATIENCE: Final = 5.0
+#: Results kept in memory for a consumer that has not taken them when its run ends.
+_MOST_UNHEARD: Final = 1_000
 
 
 class Ledger:
@@ -42,15 +50,17 @@ class Ledger:
         self._run = run
         self._owner = owner
         self.key = RunKey(run.exchange_name, run.strategy_name, run.symbol)
-        self.state = LiveState(
-            exchange_name=run.exchange_name, strategy_name=run.strategy_name, symbol=run.symbol
-        )
-        #: Results for the consumer of the run, with their sequence, that it has not received yet.
-        self.batch: list[tuple[int, LiveTick]] = []
-        #: The consumer has received all transitions before this sequence.
-        self.heard = 0
-        #: The strategy's own state, and the sequence before which it knows of all transitions.
-        self._own: tuple[Any, int] = (None, 0)
+        self.state = nothing_stored(self.key)
+        #: What the consumer of the run has not received yet.
+        self._results = Transitions(self, 0, self.notify)
+        #: What callbacks have not been told of yet, and who tells them; `None`: told in the step.
+        self._untold = Transitions(self, 0, self.notify)
+        self.callbacks = None if run.waits else Callbacks(run, self._untold)
+        #: Set, and replaced, whenever a transition was stored or somebody has been told of one.
+        self.changed = asyncio.Event()
+        #: Where the state was given back: what the consumer had not received by then.
+        self._kept: list[Transition] | None = None
+        self._own = OwnState(run)
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
@@ -65,12 +75,24 @@ class Ledger:
         row = self.state.signal
         return row if row is not None and row.pending_at is not None else None
 
+    @property
+    def sequence(self) -> int:
+        """The sequence that the next transition will have."""
+        return self.state.sequence
+
+    @property
+    def unheard(self) -> int:
+        """Number of transitions that the callbacks or the consumer have not been told of."""
+        return max(self._results.left, self._untold.left)
+
     async def enter(self, stop: Callable[[], None]) -> None:
         """Make the state this run's own; raises as `StateOwner.enter`."""
-        self.state = await self._owner.enter(self.key, stop)
+        state = await self._owner.enter(self.key, stop)
+        self._untold.sequence, self._results.sequence = state.places
+        self.state = state
 
     async def resume(self) -> int | None:
-        """Continue from the stored state; tell the transitions of the outbox again.
+        """Continue from the stored state; tell again what may not have been told.
 
         Returns the newest step that is done (ms), `None` before the first. Call `enter` first.
 
@@ -78,8 +100,9 @@ class Ledger:
             StateError: the state can't be read or written.
         """
         run, state = self._run, self.state
-        for entry in await self._owner.journal.history(state):
-            run.record.add(entry.tick or entry.milestone)
+        history = await self._owner.journal.history(state)
+        for entry in history:
+            run.record.add(entry.event)
         oldest_step = self._owner.runs.oldest_step()
         run.risk_gate.restore(
             self._owner.positions_elsewhere(self.key),
@@ -91,21 +114,26 @@ class Ledger:
             ],
         )
         run.record.signal, run.record.missed = state.signal, state.missed
-        self._own = (state.own, state.own_sequence)
-        self._load_own()
-        self._own = (self._saved_own(), state.own_sequence)
+        told, _ = state.places
+        self._own.begin(state.own, state.own_sequence)
+        if self.callbacks is not None:
+            run.call_later = self.callbacks.call_later
         # written at once, so that a state that can't be written is found before trading starts
+        await self.attach_listeners()
         await self._write(
             risk_names=run.strategy.risk_names,
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
-            own=self._own[0],
+            own=self._own.value,
+            **self._places(),
         )
-        for entry in state.outbox:
-            run.own_knows = run.own is not None and entry.sequence < state.own_sequence
-            await self._publish(entry)
-        run.own_knows = False
-        self._know_own()
+        knows = told if run.own is None else state.own_sequence
+        for entry in history:
+            if entry.sequence >= min(told, knows):
+                own, others = entry.sequence >= knows, entry.sequence >= told
+                await self._tell(entry, own=own, others=others)
+        self._own.know(self.state.sequence)
+        self.notify()  # the consumer may have to be told of what callbacks have been told of
         current_moment.set(None)
         if state.at is None or state.began_at is None:
             return None
@@ -134,10 +162,12 @@ class Ledger:
         Raises:
             StateError: it can't be written; then nothing has changed, and nothing was told.
         """
+        if events:
+            await self.attach_listeners()  # those that were added since
         async with self._writing:
             number = self.state.sequence
             new = [transition(event, number + i) for i, event in enumerate(events)]
-            own = self._saved_own()
+            own = self._own.saved()
             await self._write(
                 at=when,
                 price=price,
@@ -148,20 +178,34 @@ class Ledger:
                 own_sequence=number,
                 **changes,
             )
-            self._own = (own, number)
+            self._own.keep(own, number)
         for event in events:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
         if first is not None:
             await self._run.publish(first)
         for entry in new:
-            self._run.record.add(entry.tick or entry.milestone)
-            await self._publish(entry)
-        self._know_own()
+            self._run.record.add(entry.event)
+            await self._tell(entry)
+        self._own.know(self.state.sequence)
+
+    async def attach_listeners(self) -> None:
+        """Let named listeners go on in this run; raises StateError."""
+        for listener in [*self._run.engine.named_listeners.values()]:
+            await listener.attach(self._run, self.key, self, self._owner.cursors)
+
+    async def confirm(self) -> None:
+        """Make sure that what is stored is what is known here, after a write that failed.
+
+        Raises:
+            StateError: it still can't be written.
+        """
+        async with self._writing:
+            await self._owner.runs.confirm(self.key)
 
     def undo(self) -> None:
         """Let the strategy forget what it did in a step that could not be written."""
-        self._load_own()
+        self._own.load()
 
     async def note(self, at: int | None) -> None:
         """Store the newest step, and how many steps were missed.
@@ -176,89 +220,147 @@ class Ledger:
         """Note that the step `at` is done; written soon, for all runs together."""
         self._owner.heartbeats.note(self.key, at, self._owner.runs.stored(self.key))
 
+    async def after(self, sequence: int) -> Sequence[Transition]:
+        """Return some of the transitions from `sequence` on, oldest first.
+
+        Those that are not in the outbox any more are read from the journal, a page at a time.
+
+        Raises:
+            StateError: a page can't be read.
+        """
+        while sequence < self.state.sequence:
+            kept = self.state.outbox if self._kept is None else self._kept
+            found = [entry for entry in kept if entry.sequence >= sequence]
+            if self._kept is not None or (found and found[0].sequence == sequence):
+                return found
+            page = await self._owner.journal.page(self.key, sequence)
+            stored = [e for e in page if sequence <= e.sequence < self.state.sequence]
+            if stored or found:
+                return stored or found
+            sequence = self._owner.journal.next_page(sequence)  # this one is lost
+        return ()
+
+    async def next_result(self) -> tuple[Transition, LiveTick] | None:
+        """Return what the consumer is to receive next, `None` if there is nothing now."""
+        while (entry := await self._results.next()) is not None:
+            if isinstance(entry.tick, LiveTick):
+                return entry, entry.tick
+            self._results.done(entry)
+        return None
+
+    def received(self, entry: Transition) -> None:
+        """Note that the consumer has received a result."""
+        self._results.done(entry)
+
+    async def caught_up(self, patience: float) -> bool:
+        """Wait until consumer and callbacks have been told, for so many seconds at most."""
+        try:
+            async with asyncio.timeout(patience):
+                # where callbacks are called in the step, nobody else will call them
+                while self._results.left or (self.callbacks is not None and self._untold.left):
+                    await self.changed.wait()
+                for listener in [*self._run.engine.named_listeners.values()]:
+                    await listener.told(self.key)
+                if self.callbacks is not None:
+                    await self.callbacks.finished()
+        except TimeoutError:
+            return False
+        return True
+
     def settle_soon(self) -> None:
-        """Start a task that moves transitions which everybody has received to the journal."""
-        self.heard = self.state.sequence
-        if self.state.outbox and (self._settling is None or self._settling.done()):
+        """Start a task that moves transitions which have been told to the journal."""
+        if (self._settling is None or self._settling.done()) and self._is_unsettled():
             self._settling = asyncio.get_running_loop().create_task(self._settle_quietly())
 
+    def _is_unsettled(self) -> bool:
+        stored = {"told": self.state.told, "heard": self.state.heard}
+        return bool(self.state.outbox) or self._places() != stored
+
     async def leave(self, at: int | None, *, cancelled: bool) -> None:
-        """Finish the writes under way, store the newest step, release the state and risk slots."""
+        """Finish the writes under way, store the newest step, release the state and risk slots.
+
+        Those who are to be told are waited for `PATIENCE` seconds; a replay that was not asked to
+        stop waits for as long as it takes.
+        """
         run = self._run
         if self.filled is None:
             run.risk_gate.cancel_reservation()
         run.risk_gate.leave()
+        self.notify()
         try:
-            if self._settling is not None and not cancelled:
-                await self._settling
             if not cancelled:
+                while run.waits and not run.stopping and not await self.caught_up(0.2):
+                    pass
+                if self._settling is not None:
+                    self._settling.cancel()
+                    await asyncio.wait([self._settling])
                 await self._settle()
+                self._kept = await self._unheard()
             # a run that was cancelled within a step may know less than what is stored
             if at is not None and (self.state.at is None or at > self.state.at):
                 await self.note(at)
         except StateError as error:
             run.error("state", error)
         finally:
-            if self._settling is not None:
-                self._settling.cancel()
-            await self._owner.leave(self.key)
+            if self._kept is None:
+                self._kept = [*self.state.outbox]
+            for listener in [*run.engine.named_listeners.values()]:
+                listener.detach(self.key)
+            if self.callbacks is not None:
+                self.callbacks.close()
+            try:
+                if self._settling is not None:  # it may still have to undo a write that failed
+                    self._settling.cancel()
+                    await finish(asyncio.ensure_future(asyncio.wait([self._settling])))
+            finally:
+                await self._owner.leave(self.key)
+
+    async def _unheard(self) -> list[Transition]:
+        """Return what the consumer has not received: later the journal can't be read."""
+        place, found = Transitions(self, self._results.sequence), list[Transition]()
+        while len(found) < _MOST_UNHEARD and (entry := await place.next()) is not None:
+            found.append(entry)
+            place.done(entry)
+        return found
 
     async def _settle_quietly(self) -> None:
         try:
-            await self._settle()
+            while self._is_unsettled():  # something may have come meanwhile
+                await self._settle()
         except StateError as error:  # the outbox keeps them: the next minute tries again
             self._run.error("state", error)
 
     async def _settle(self) -> None:
-        """Move the transitions that everybody has received from the outbox to the journal."""
-        heard = self.heard
-        entries = [entry for entry in self.state.outbox if entry.sequence < heard]
-        if not entries:
-            return
-        try:
-            await self._owner.journal.add(self.key, entries)
-        except CorruptStateError as error:  # set aside; the page begins anew
-            self._run.error("journal", error)
-            await self._owner.journal.add(self.key, entries)
-        await self._run.engine.bus.drain()
+        """Move transitions from the outbox to the journal, and note who has been told of which."""
+        if await self.caught_up(PATIENCE):
+            await self._run.engine.bus.settle(PATIENCE)
+        # both as they are now: what comes while this is written is told again after a crash
+        end, places = self.state.sequence, self._places()
+        entries = [entry for entry in self.state.outbox if entry.sequence < end]
+        if entries:
+            try:
+                await self._owner.journal.add(self.key, entries, self.state.revision)
+            except CorruptStateError as error:  # set aside; the page begins anew
+                self._run.error("journal", error)
+                await self._owner.journal.add(self.key, entries, self.state.revision)
         async with self._writing:
-            left = tuple(entry for entry in self.state.outbox if entry.sequence >= heard)
-            own, sequence = self._own
-            await self._write(outbox=left, own=own, own_sequence=sequence)
+            left = tuple(entry for entry in self.state.outbox if entry.sequence >= end)
+            own = {"own": self._own.value, "own_sequence": self._own.sequence}
+            changes = {"outbox": left, **own, **places}
+            if any(getattr(self.state, name) != value for name, value in changes.items()):
+                await self._write(**changes)
 
-    def _know_own(self) -> None:
-        """Note the strategy's own state when it has been told of all transitions.
+    def _places(self) -> dict[str, int]:
+        return {"told": self._untold.sequence, "heard": self._results.sequence}
 
-        What is written is never the state within a callback, and says what the strategy knows of:
-        a transition that is told again after a crash does not change that state a second time.
-        """
-        self._own = (self._saved_own(), self.state.sequence)
-
-    def _saved_own(self) -> Any:
-        """Return the strategy's own state as it will be read back; the last one if that fails."""
-        own, known = self._run.own, self._own[0]
-        if own is None:
-            return known
-        try:
-            return msgspec.json.decode(msgspec.json.encode(own.save()))
-        except Exception as error:  # noqa: BLE001 - user code
-            self._run.error("save", error)
-            return known
-
-    def _load_own(self) -> None:
-        own, value = self._run.own, self._own[0]
-        if own is None or value is None:
-            return
-        try:
-            own.load(value)
-        except Exception as error:
-            raise StateError(
-                f"strategy {self.key.strategy_name!r} can't load its own state: "
-                f"{describe(error)}; mend its load, or delete the run's state"
-            ) from error
+    def notify(self) -> None:
+        """Wake those who wait for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def _write(self, **changes: Any) -> None:
-        state = msgspec.structs.replace(self.state, **changes)
+        revision = self.state.revision + 1
+        state = msgspec.structs.replace(self.state, revision=revision, **changes)
         try:
             await self._owner.runs.write(state)
         except asyncio.CancelledError:
@@ -266,15 +368,31 @@ class Ledger:
                 self.state = state
             raise
         self.state = state
+        self.notify()
         self._run.record.signal = state.signal
         callback = self._run.strategy.callback("on_write")
         if callback is not None:
-            await self._run.guarded("callback on_write", callback, state)
+            await self._run.call_back("callback on_write", callback, state)
 
-    async def _publish(self, entry: Transition) -> None:
-        if entry.milestone is not None:
-            await self._run.publish_milestone(entry.milestone)
-        if entry.tick is not None:
-            await self._run.publish(entry.tick)
-            if isinstance(entry.tick, LiveTick):
-                self.batch.append((entry.sequence, entry.tick))
+    async def _tell(self, entry: Transition, *, own: bool = True, others: bool = True) -> None:
+        """Tell of a transition: `own` methods of the strategy, which are part of it, and `others`.
+
+        The strategy's own methods are called here, in order, before anything else is done. Others
+        are called here only where the run waits for them.
+        """
+        run, event = self._run, entry.event
+        if others:
+            run.announce(event)
+        else:
+            current_moment.set(Moment(run, event.timestamp))
+        for name, function in run.callbacks_for(event):
+            mine = run.is_own(function)
+            if own if mine else others and self.callbacks is None:
+                await run.guarded(f"callback {name}", function, event)
+        self.notify()
+        for listener in [*run.engine.named_listeners.values()]:
+            listener.wake()
+        if self.callbacks is not None:
+            self.callbacks.wake()
+        elif others:
+            self._untold.done(entry)

@@ -15,12 +15,13 @@ from backtest_kit._engine.risk import RiskGate
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.task import RunTask, exhaust
 from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
-from backtest_kit._live.driver import MinuteDriver
+from backtest_kit._live.ledger import PATIENCE as LISTENERS_PATIENCE
 from backtest_kit._live.ledger import LiveTick
+from backtest_kit._live.live_run import LiveRun
 from backtest_kit._reports.live import LiveData, live_data, live_report
-from backtest_kit._reports.table import write
+from backtest_kit._reports.table import file_name, write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
-from backtest_kit._values.errors import RegistrationError, UnknownNameError
+from backtest_kit._values.errors import ArgumentError, RegistrationError, UnknownNameError
 from backtest_kit._values.time import INTERVALS
 
 #: Seconds that a run waits before a risk check for another run that is behind.
@@ -50,7 +51,7 @@ class Live:
             ExchangeRefusedError: (while iterating) the exchange refuses the symbol or the key.
             DataError: (while iterating, with `clock`) the recorded candles can't be read.
         """
-        return _prepare(symbol, strategy_name, exchange_name, clock)[1].results()
+        return _prepare(symbol, strategy_name, exchange_name, clock).results()
 
     @staticmethod
     def background(
@@ -66,16 +67,16 @@ class Live:
             UnknownNameError: nothing is registered under one of the names.
             RuntimeError: no event loop is running.
         """
-        run, driver = _prepare(symbol, strategy_name, exchange_name, clock)
+        live = _prepare(symbol, strategy_name, exchange_name, clock)
 
         async def work() -> None:
             try:
-                await exhaust(driver.results())
+                await exhaust(live.results())
             except Exception as error:
-                await run.failed("live", error)
+                await live.run.failed("live", error, LISTENERS_PATIENCE)
                 raise
 
-        return RunTask(work(), driver.stop)
+        return RunTask(work(), live.stop)
 
     @staticmethod
     def stop(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> None:
@@ -128,7 +129,7 @@ class Live:
             OSError: the file can't be written.
         """
         record = _record(symbol, strategy_name, exchange_name)
-        name = "-".join((symbol, strategy_name, record.exchange_name))
+        name = file_name(symbol, strategy_name, record.exchange_name)
         return write(live_report(live_data(record)), path, name)
 
 
@@ -147,10 +148,10 @@ def use_persist_adapter(adapter: PersistAdapter) -> None:
 
 def _prepare(
     symbol: str, strategy_name: str, exchange_name: str, clock: VirtualClock | None
-) -> tuple[Run, MinuteDriver]:
+) -> LiveRun:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
-        raise ValueError(f"symbol={symbol!r} must be a non-empty string")
+        raise ArgumentError(f"symbol={symbol!r} must be a non-empty string")
     if clock is not None and not isinstance(clock, VirtualClock):
         raise TypeError(f"clock={clock!r} must be a VirtualClock, or None for the wall clock")
     strategy = engine.strategies.get(strategy_name)
@@ -169,6 +170,7 @@ def _prepare(
         since=0,
         until=0,
     )
+    record.strategy = strategy
     recorded = clock is not None
     run = Run(
         engine,
@@ -192,14 +194,13 @@ def _prepare(
             patience=None if recorded else PATIENCE,
             step_at=step_at(exchange, config),
         ),
+        waits=recorded,
     )
-    if clock is None:
-        clock_error = partial(run.error, "clock")
-        ticker = WallTicker(engine.clock, config.step_delay_ms, clock_error, base)
-        driver = MinuteDriver(run, ticker, engine.live, recorded=False)
-    else:
-        driver = MinuteDriver(run, VirtualTicker(clock, base), engine.live, recorded=True)
-    return run, driver
+    if clock is not None:
+        return LiveRun(run, VirtualTicker(clock, base), engine.live, recorded=True)
+    clock_error = partial(run.error, "clock")
+    ticker = WallTicker(engine.clock, config.step_delay_ms, clock_error, base)
+    return LiveRun(run, ticker, engine.live, recorded=False)
 
 
 def _record(symbol: str, strategy_name: str, exchange_name: str | None) -> RunRecord:

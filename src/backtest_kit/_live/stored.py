@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._state.cursors import CURSOR
 from backtest_kit._state.documents import (
     Heartbeat,
     LiveState,
@@ -18,7 +20,7 @@ from backtest_kit._state.documents import (
     run_key,
 )
 from backtest_kit._state.heartbeats import HEARTBEAT
-from backtest_kit._state.journal import merge, page_keys
+from backtest_kit._state.journal import gap, merge, missing
 from backtest_kit._state.storage import SET_ASIDE
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import StateError
@@ -38,34 +40,81 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
     damage: tuple[str, ...] = ()
 
 
+class Stored(msgspec.Struct, frozen=True):
+    """All that is stored: the runs by key, and a message for each thing that belongs to none."""
+
+    runs: tuple[StoredRun, ...]
+    problems: tuple[str, ...]
+
+
 def stored_runs(adapter: Any) -> list[StoredRun]:
-    """Return all runs in a sync adapter, such as `FileAdapter`, by exchange, strategy and symbol.
+    """Return the runs of `read_stored`; raises as it does."""
+    return list(read_stored(adapter).runs)
+
+
+def read_stored(adapter: Any) -> Stored:
+    """Return what is in a sync adapter, such as `FileAdapter`, by exchange, strategy and symbol.
+
+    What is wrong with one run is in its `damage`, and keeps no other from being read.
 
     Raises:
-        OSError: the state can't be read.
+        StateError: the state can't be read.
     """
+    try:
+        listed = {kind: list(adapter.list(kind)) for kind in ("run", f"run{SET_ASIDE}", "journal")}
+        problems = [
+            text
+            for kind in ("run", "journal", "heartbeat")
+            for _, text in getattr(adapter, "unreadable", lambda kind: ())(kind)
+        ]
+    except Exception as error:  # of an adapter of any kind
+        raise StateError(f"the state can't be read: {error}") from error
     beats, damage = _read(adapter, "heartbeat", HEARTBEAT, Heartbeat)
-    found: dict[RunKey, StoredRun] = {}
-    for text in adapter.list(f"run{SET_ASIDE}"):
-        key = run_key(text.partition(" ")[0])
+    problems += [damage] if damage else []
+    pages: dict[RunKey, list[str]] = {}
+    for text in listed["journal"]:
+        for key in _keys(text.rpartition("/")[0], problems):
+            pages.setdefault(key, []).append(text)
+    aside: dict[RunKey, list[str]] = {}
+    for text in listed[f"run{SET_ASIDE}"]:
         where = _where(adapter, f"run{SET_ASIDE}", text)
-        found[key] = StoredRun(key=key, damage=(f"damaged and set aside as {where}",))
-    for text in adapter.list("run"):
-        key = run_key(text)
-        state, problem = _read(adapter, "run", text, LiveState)
-        if state is None:
-            found[key] = StoredRun(key=key, damage=tuple(x for x in (problem,) if x))
-            continue
-        transitions, problems = _history(adapter, state)
-        newest = (state.at, (beats.last_step(state) if beats else 0) or None)
-        found[key] = StoredRun(
-            key=key,
-            at=max((at for at in newest if at is not None), default=None),
-            state=state,
-            transitions=tuple(transitions),
-            damage=tuple(x for x in (damage, *problems) if x),
-        )
-    return [found[key] for key in sorted(found)]
+        for key in _keys(text.partition(" ")[0], problems):
+            aside.setdefault(key, []).append(f"damaged and set aside as {where}")
+    found = {key: StoredRun(key=key, damage=tuple(texts)) for key, texts in aside.items()}
+    keys = [key for text in listed["run"] for key in _keys(text, problems)]
+    gone = [key for key in pages if key not in keys and key not in aside]
+    for key in (*keys, *gone):
+        run = _run(adapter, key, pages.get(key, ()), beats)
+        if run.state is not None or run.damage:
+            found[key] = run
+    return Stored(tuple(found[key] for key in sorted(found)), tuple(problems))
+
+
+def _run(adapter: Any, key: RunKey, pages: Iterable[str], beats: Heartbeat | None) -> StoredRun:
+    state, damage = _read(adapter, "run", str(key), LiveState)
+    read = [_read(adapter, "journal", name, Page) for name in pages]
+    problems = [damage, *(problem for _, problem in read)]
+    noted = beats or Heartbeat({}, {}, {}, {})
+    revisions = [page.revision for page, _ in read if page is not None]
+    newest = max(0, noted.revision.get(str(key), 0), *revisions)
+    known = 0 if state is None else state.revision
+    if not damage and newest > max(known, noted.told.get(str(key), 0)):
+        what = "is gone" if state is None else "is an older copy"
+        problems.append(f"{_where(adapter, 'run', str(key))} {what}: a newer one was there")
+    if state is None:
+        return StoredRun(key=key, damage=tuple(filter(None, problems)))
+    transitions = merge(state, [page for page, _ in read])
+    lost = missing(state, transitions)
+    if lost and not any(problems):
+        problems.append(gap(key, lost))
+    steps = (state.at, noted.last_step(state) or None)
+    return StoredRun(
+        key=key,
+        at=max((at for at in steps if at is not None), default=None),
+        state=state,
+        transitions=tuple(transitions),
+        damage=tuple(filter(None, problems)),
+    )
 
 
 def stored_record(run: StoredRun, config: Config) -> RunRecord:
@@ -93,39 +142,49 @@ def stored_record(run: StoredRun, config: Config) -> RunRecord:
         until=run.at or 0,
     )
     for entry in run.transitions:
-        record.add(entry.tick or entry.milestone)
+        record.add(entry.event)
     record.signal, record.missed = state.signal, state.missed
     return record
 
 
 def forget(adapter: Any, run: StoredRun) -> None:
     """Delete a run with its transitions; nobody else may use the adapter meanwhile."""
+    key = str(run.key)
     adapter.acquire()
     try:
-        adapter.delete("run", str(run.key))
-        for key in page_keys(run.state) if run.state else ():
-            adapter.delete("journal", key)
+        adapter.delete("run", key)
+        for name in adapter.list("journal"):
+            if name.rpartition("/")[0] == key:
+                adapter.delete("journal", name)
+        for name in adapter.list(CURSOR):
+            if name.startswith(f"{key}/"):
+                adapter.delete(CURSOR, name)
         beats, _ = _read(adapter, "heartbeat", HEARTBEAT, Heartbeat)
-        if beats is not None and beats.at.pop(str(run.key), None) is not None:
-            adapter.write("heartbeat", HEARTBEAT, encode(beats))
+        if beats is not None:
+            for noted in (beats.at, beats.document_step, beats.revision, beats.told):
+                noted.pop(key, None)
+            adapter.write("heartbeat", HEARTBEAT, encode("heartbeat", HEARTBEAT, beats))
     finally:
         adapter.release()
 
 
-def _history(adapter: Any, state: LiveState) -> tuple[list[Transition], list[str]]:
-    read = [_read(adapter, "journal", key, Page) for key in page_keys(state)]
-    return merge(state, [page for page, _ in read]), [problem for _, problem in read if problem]
+def _keys(text: str, problems: list[str]) -> list[RunKey]:
+    """Return the key of a run that a text is; note that it is none."""
+    try:
+        return [run_key(text)]
+    except ValueError as error:
+        problems.append(str(error))
+        return []
 
 
 def _read(adapter: Any, kind: str, key: str, type_: type[Any]) -> tuple[Any, str]:
-    content = adapter.read(kind, key)
-    if content is None:
-        return None, ""
     try:
-        return decode(kind, content, type_), ""
-    except (ValueError, StateError) as error:
+        content = adapter.read(kind, key)
+        return (None if content is None else decode(kind, key, bytes(content), type_)), ""
+    except Exception as error:  # noqa: BLE001 - of an adapter of any kind; it is that document's
         return None, f"{_where(adapter, kind, key)} can't be read: {error}"
 
 
 def _where(adapter: Any, kind: str, key: str) -> str:
-    return str(adapter.where(kind, key))
+    where = getattr(adapter, "where", None)
+    return f"{kind} {key}" if where is None else str(where(kind, key))

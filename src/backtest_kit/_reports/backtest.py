@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from html import escape
 from typing import Final
 
-import msgspec
 import numpy as np
 
-from backtest_kit._data.market import SeriesGaps
-from backtest_kit._engine.record import RunRecord
+from backtest_kit._data.market import CandleCount, SeriesGaps
+from backtest_kit._data.series import Gap
+from backtest_kit._engine.record import ASKING, RunRecord
+from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines, error_text
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
+from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
+from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickClosed
+from backtest_kit._values.schemas import source_of
+from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE, iso
 
 #: Fewer trades than this say little about a strategy (the rule of thumb of the central limit).
 FEW_TRADES: Final = 30
 _SHOWN_GAPS: Final = 5
-_SHOWN_ERRORS: Final = 10
 
 
-class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors of one kind; `when` is the first one's instant in milliseconds."""
-
-    where: str
-    message: str
-    count: int
-    when: int | None
-
-
-class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestData(Tabular, frozen=True, kw_only=True):
     """All that a backtest has found; times in milliseconds UTC.
 
+    `ended_by` is the error that ended a run that failed, `raised` how many calls of the strategy
+    raised. `settings` are those of the run, `source` is the text of the strategy's function or
+    class, where it can be read.
+
     `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
-    `warm_at` is the first at which they did, `None` where there was none.
+    `warm_at` is the first at which they did, `None` where there was none. `gaps` are those of each
+    series that was read; `candles` counts the base candles of the steps alone, and `gaps_filled` is
+    how many of them were missing. `filled_entries` and `filled_exits` count the trades that were
+    opened and closed on one, `on_filled` are their places in `signals`.
     """
 
     symbol: str
@@ -50,6 +53,8 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     warming: int = 0
     warm_at: int | None = None
     complete: bool
+    ended_by: str | None = None
+    raised: int = 0
     data_ended_at: int | None
     statistics: Statistics
     signals: tuple[TickClosed, ...]
@@ -66,6 +71,30 @@ class BacktestData(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_candle: str
     base_interval: str = "1m"
     closed_candles: int = 0
+    candles: CandleCount = CandleCount()
+    filled_entries: int = 0
+    filled_exits: int = 0
+    on_filled: tuple[int, ...] = ()
+    settings: Config | None = None
+    source: str = ""
+
+    @property
+    def trades(self) -> Table:
+        """The closed signals as columns; `table` is the same."""
+        return trades_of(self.signals)
+
+    @property
+    def equity(self) -> Table:
+        """What profits have come to after each close; see `equity_of`."""
+        return equity_of(self.signals, self.since)
+
+    def table(self) -> Table:
+        """Return the closed signals as columns."""
+        return self.trades
+
+    def _repr_html_(self) -> str:
+        title = f"{self.strategy_name} on {self.symbol}, {span(self.since, self.until)}"
+        return f"<h4>{escape(title)}</h4>{self.statistics._repr_html_()}"
 
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
@@ -84,6 +113,7 @@ def backtest_data(record: RunRecord) -> BacktestData:
     closed = tuple(record.closed)
     span = (record.since, max(record.until, record.since))
     reasons = Counter(tick.close_reason for tick in closed)
+    entries, exits = record.on_filled
     return BacktestData(
         symbol=record.symbol,
         strategy_name=record.strategy_name,
@@ -97,11 +127,17 @@ def backtest_data(record: RunRecord) -> BacktestData:
         warming=record.warming,
         warm_at=record.warm_at,
         complete=record.complete,
+        ended_by=record.ended_by,
+        raised=record.raised,
         data_ended_at=record.data_ended_at,
         statistics=statistics_of(closed, span),
         signals=closed,
         gaps=tuple(record.gaps),
-        gaps_filled=sum(series.filled for series in record.gaps),
+        gaps_filled=record.candles.missing,
+        candles=record.candles,
+        filled_entries=int(entries.sum()),
+        filled_exits=int(exits.sum()),
+        on_filled=tuple(np.flatnonzero(entries | exits).tolist()),
         ambiguous_closes=sum(tick.ambiguous for tick in closed),
         end_of_data_closes=reasons["end_of_data"],
         error_count=record.error_count,
@@ -113,55 +149,74 @@ def backtest_data(record: RunRecord) -> BacktestData:
         ambiguous_candle=record.config.ambiguous_candle,
         base_interval=record.config.base_interval,
         closed_candles=sum(series.closed for series in record.gaps),
-    )
-
-
-def error_counts(record: RunRecord) -> tuple[ErrorCount, ...]:
-    """Return the errors of a run by kind."""
-    return tuple(
-        ErrorCount(where=kind.where, message=kind.message, count=kind.count, when=kind.when)
-        for kind in record.error_kinds.values()
+        settings=record.config,
+        source="" if record.strategy is None else source_of(record.strategy),
     )
 
 
 def backtest_report(data: BacktestData) -> str:
     """Return the report as Markdown."""
+    why = failures(data)
     parts = [
         f"# Backtest of {plain(data.strategy_name)} on {plain(data.symbol)}",
-        _what(data),
+        *(f"**{plain(line)}**" for line in why),
+        what_text(data),
         "## How far to trust this",
-        _trust(data),
-        "## Statistics",
-        statistics_table(data.statistics),
+        trust_text(data),
     ]
+    if data.signals or not why:  # figures of nothing, where it failed, would look like a result
+        parts += ["## Statistics", statistics_table(data.statistics)]
     if data.signals:
-        parts += ["## Why signals closed", _reasons(data), "## Trades", trades_table(data.signals)]
+        table = trades_table(data.signals, frozenset(data.on_filled))
+        parts += ["## Why signals closed", _reasons(data), "## Trades", table]
     return "\n\n".join(parts) + "\n"
 
 
-def _what(data: BacktestData) -> str:
+def failures(data: BacktestData) -> list[str]:
+    """Return why a run came to nothing: what ended it, or that the strategy always raised."""
+    lines = []
+    if data.ended_by is not None:
+        lines.append(f"The run failed at {iso(data.until)}: {data.ended_by}")
+    if 0 < data.calls <= data.raised:
+        first = next((e for e in data.errors if e.where == ASKING), None)
+        what = "" if first is None else f", first with {error_text(first)}"
+        lines.append(f"The strategy raised at each of its {data.calls:,} calls{what}")
+    return lines
+
+
+def what_text(data: BacktestData) -> str:
+    """Return what was run, as a Markdown list."""
+    frame = f"frame {plain(str(data.frame_name))}"
     lines = [
-        f"- Exchange {data.exchange_name}, frame {data.frame_name}: {span(data.since, data.until)}",
+        f"- Exchange {plain(data.exchange_name)}, {frame}: {span(data.since, data.until)}",
         f"- {data.frames:,} of {data.total_frames:,} frames, {data.calls:,} calls of the strategy",
         f"- Base interval: {data.base_interval}; everything happens when such a candle closes",
     ]
     lines += warming_lines(data.warming, data.warm_at)
     if data.data_ended_at is not None:
         lines.append(f"- **The data ended before the frame did**, at {iso(data.data_ended_at)}.")
-    elif not data.complete:
-        lines.append("- **The run did not reach its end**: it was stopped, interrupted or failed.")
+    elif not data.complete and data.ended_by is None:
+        lines.append("- **The run did not reach its end**: it was stopped or interrupted.")
     return "\n".join(lines)
 
 
-def _trust(data: BacktestData) -> str:
+def trust_text(data: BacktestData) -> str:
+    """Return how far to trust the figures, as a Markdown list."""
     n = data.statistics.total_signals
     lines = []
     if n < FEW_TRADES:
         lines.append(f"- **Too few trades** to say anything about the strategy: {n}.")
-    filled = [_gap_line(series) for series in data.gaps if series.filled]
-    lines += filled or ["- Gaps filled: none."]
+    lines += quality_lines(data.candles, data.symbol, data.base_interval)
+    base = data.symbol, data.base_interval
+    others = (series for series in data.gaps if (series.symbol, series.interval) != base)
+    lines += [_gap_line(series) for series in others if series.filled]
+    if data.on_filled:
+        lines.append(
+            f"- Trades on missing candles: {len(data.on_filled)} ({data.filled_entries} entries, "
+            f"{data.filled_exits} exits): nobody could have traded then."
+        )
     lines += [
-        f"- Market closed: {series.symbol} {series.interval}, {series.closed:,} candles, "
+        f"- Market closed: {plain(series.symbol)} {series.interval}, {series.closed:,} candles, "
         "which are no gaps; nothing happens then."
         for series in data.gaps
         if series.closed
@@ -173,7 +228,9 @@ def _trust(data: BacktestData) -> str:
         f"slippage {data.percent_slippage:g} % per side."
     )
     lines += leftover_lines(data.left_behind)
-    return "\n".join(lines + error_lines(data.error_count, data.errors))
+    if data.error_count or data.ended_by is None:
+        lines += error_lines(data.error_count, data.errors)
+    return "\n".join(lines)
 
 
 def warming_lines(count: int, until: int | None) -> list[str]:
@@ -192,19 +249,6 @@ def leftover_lines(left_behind: Sequence[str]) -> list[str]:
     return [f"- **Began with what an earlier run left behind**: {plain(', '.join(left_behind))}."]
 
 
-def error_lines(count: int, errors: Sequence[ErrorCount]) -> list[str]:
-    """Return list items on errors, the first kinds with their text."""
-    lines = [f"- Errors: {count or 'none'}."]
-    shown = errors[:_SHOWN_ERRORS]
-    for error in shown:
-        when = f", first at {iso(error.when)}" if error.when is not None else ""
-        lines.append(f"  - {error.count} x {plain(f'{error.where}{when}: {error.message}')}")
-    more = count - sum(error.count for error in shown)
-    if more:
-        lines.append(f"  - {more} more of other kinds")
-    return lines
-
-
 def _trigger(data: BacktestData) -> str:
     if data.exit_trigger == "vwap":
         candle = "minute" if data.base_interval == "1m" else f"{data.base_interval} candle"
@@ -213,15 +257,34 @@ def _trigger(data: BacktestData) -> str:
 
 
 def _gap_line(series: SeriesGaps) -> str:
-    largest = sorted(series.gaps, key=lambda gap: -gap.count)[:_SHOWN_GAPS]
+    gaps = _largest(series.gaps)
+    return f"- Read with gaps filled: {plain(series.symbol)} {series.interval}, {gaps}."
+
+
+def _largest(gaps: Sequence[Gap]) -> str:
+    """Return how many candles are missing in how many gaps, and the largest ones."""
+    missing = sum(gap.count for gap in gaps)
+    largest = sorted(gaps, key=lambda gap: -gap.count)[:_SHOWN_GAPS]
     shown = ", ".join(f"{iso(gap.start)} ({gap.count})" for gap in largest)
-    more = f" and {len(series.gaps) - len(largest)} more" if len(series.gaps) > len(largest) else ""
-    candles = "candle" if series.filled == 1 else "candles"
-    gaps = "gap" if len(series.gaps) == 1 else "gaps"
-    return (
-        f"- Gaps filled: {series.symbol} {series.interval}, {series.filled} missing {candles} in "
-        f"{len(series.gaps)} {gaps}: {shown}{more}."
-    )
+    more = f" and {len(gaps) - len(largest)} more" if len(gaps) > len(largest) else ""
+    candles = "candle" if missing == 1 else "candles"
+    return f"{missing} missing {candles} in {len(gaps)} gap{'s'[: len(gaps) > 1]}: {shown}{more}"
+
+
+def quality_lines(count: CandleCount, symbol: str, interval: str) -> list[str]:
+    """Return list items on missing and suspicious base candles."""
+    lines = ["- Gaps filled: none."]
+    if count.missing:
+        share = number(count.missing_percent, 3, " %")
+        lines = [f"- Gaps filled: {plain(symbol)} {interval}, {share}: {_largest(count.gaps)}."]
+    if count.suspicious:
+        shown = ", ".join(iso(when) for when in count.suspicious[:_SHOWN_GAPS])
+        left = len(count.suspicious) - _SHOWN_GAPS
+        lines.append(
+            f"- **Suspicious candles** (a price 20 times off the closes before): "
+            f"{len(count.suspicious)}: {shown}{f' and {left} more' if left > 0 else ''}."
+        )
+    return lines
 
 
 def statistics_table(s: Statistics) -> str:
@@ -265,8 +328,8 @@ def _reasons(data: BacktestData) -> str:
     return markdown_table(("Reason", "Trades", "Average profit"), rows)
 
 
-def trades_table(signals: Sequence[TickClosed]) -> str:
-    """Return the trades as a Markdown table, all of them."""
+def trades_table(signals: Sequence[TickClosed], on_filled: Collection[int] = ()) -> str:
+    """Return the trades as a Markdown table, all of them; those `on_filled` are marked."""
     columns = (
         "Opened",
         "Closed",
@@ -280,10 +343,12 @@ def trades_table(signals: Sequence[TickClosed]) -> str:
         "Minutes",
         "Note",
     )
-    return markdown_table(columns, [trade_row(tick) for tick in signals])
+    return markdown_table(
+        columns, [trade_row(t, on_filled=i in on_filled) for i, t in enumerate(signals)]
+    )
 
 
-def trade_row(tick: TickClosed) -> tuple[str | int, ...]:
+def trade_row(tick: TickClosed, *, on_filled: bool = False) -> tuple[str | int, ...]:
     """Return one trade as the cells of `trades_table`."""
     row = tick.signal
     opened = row.pending_at or 0
@@ -296,7 +361,9 @@ def trade_row(tick: TickClosed) -> tuple[str | int, ...]:
         price(row.price_take_profit),
         price(row.price_stop_loss),
         number(tick.pnl.pnl_percentage, 3, " %"),
-        tick.close_reason + (" (ambiguous)" if tick.ambiguous else ""),
+        tick.close_reason
+        + (" (ambiguous)" if tick.ambiguous else "")
+        + (" (on a missing candle)" if on_filled else ""),
         (tick.close_timestamp - opened) // MINUTE,
         row.note,
     )

@@ -17,7 +17,9 @@ from backtest_kit._values.candles import COLUMNS, Candles
 from backtest_kit._values.errors import BadCandlesError, DataError
 from backtest_kit._values.time import INTERVALS, interval_ms
 from backtest_kit.exchanges._csv import SUFFIXES, read_csv
-from backtest_kit.exchanges._parquet import ParquetFile
+from backtest_kit.exchanges._layout import Layout, Reading
+from backtest_kit.exchanges._parquet import PARQUET, ParquetFile, read_feather
+from backtest_kit.exchanges._parquet import SUFFIXES as TABLES
 
 #: A price this many times off its neighbourhood for a few candles is a bad print.
 _PRINT: Final = 10.0
@@ -40,7 +42,12 @@ class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file of candles holds; times in milliseconds UTC."""
+    """What a file of candles holds; times in milliseconds UTC.
+
+    `missing` counts the candles of the file's own interval that are not there between the first and
+    the last, closed times left out: a run over the whole file fills as many. `notes` say what the
+    reader assumed.
+    """
 
     path: str
     rows: int
@@ -55,6 +62,13 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
     closed: int
     invalid: str | None
     suspicions: tuple[Suspicion, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def missing_percent(self) -> float:
+        """The share of candles that are missing, of those that there should be, in percent."""
+        whole = self.rows - self.duplicates + self.missing
+        return 100 * self.missing / whole if whole else 0.0
 
     @property
     def usable(self) -> bool:
@@ -62,8 +76,15 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows > 1 and self.invalid is None
 
 
-def read_file(path: Path) -> Candles:
-    """Return the candles of a Parquet or CSV file, not checked.
+def read_file(
+    path: Path,
+    given: Layout = Layout(),  # noqa: B008 - it is frozen
+    *,
+    lenient: bool = False,
+) -> Reading:
+    """Return the candles of a Parquet, Feather or CSV file, oldest first, not checked.
+
+    `lenient` is that of `read_csv`.
 
     Raises:
         BadCandlesError: the file can't be read as candles.
@@ -72,14 +93,21 @@ def read_file(path: Path) -> Candles:
     if not path.is_file():
         raise DataError(f"{path} is not a file")
     name = path.name.lower()
-    if name.endswith((".parquet", ".pq")):
-        return ParquetFile(path, check=False).read_all()
+    if name.endswith(PARQUET):
+        return ParquetFile(path, given, check=False).read_all()
+    if name.endswith(TABLES):
+        return read_feather(path, given)
     if name.endswith(SUFFIXES):
-        return read_csv(path)
-    raise DataError(f"{path}: expected a .parquet, .csv, .csv.gz or .zip file")
+        return read_csv(path, given, lenient=lenient)
+    raise DataError(f"{path}: expected a .parquet, .feather, .arrow, .csv, .csv.gz or .zip file")
 
 
-def inspect(path: Path, interval: str | None = None, calendar: str | None = None) -> DataReport:
+def inspect(
+    path: Path,
+    interval: str | None = None,
+    calendar: str | None = None,
+    given: Layout = Layout(),  # noqa: B008 - it is frozen
+) -> DataReport:
     """Return what a file holds and what is wrong with it; raises as `read_file`.
 
     `interval` is found from the candles where it is not given (their smallest distance).
@@ -91,12 +119,13 @@ def inspect(path: Path, interval: str | None = None, calendar: str | None = None
         BacktestKitError: the calendar is unknown, or needs what is not installed.
     """
     check_calendar(calendar)
-    return _report(path, read_file(path), interval, calendar)
+    return _report(path, read_file(path, given), interval, calendar)
 
 
 def _report(
-    path: Path, candles: Candles, interval: str | None, calendar: str | None = None
+    path: Path, reading: Reading, interval: str | None, calendar: str | None = None
 ) -> DataReport:
+    candles = reading.candles
     t = candles.timestamp
     distances = np.diff(t)
     ahead = distances[distances > 0]
@@ -136,6 +165,7 @@ def _report(
         closed=closed,
         invalid=invalid,
         suspicions=tuple(_suspicions(candles)),
+        notes=reading.notes,
     )
 
 
@@ -189,7 +219,13 @@ def _suspicions(candles: Candles) -> list[Suspicion]:
     return found
 
 
-def convert(source: Path, target: Path, *, force: bool = False) -> int:
+def convert(
+    source: Path,
+    target: Path,
+    given: Layout = Layout(),  # noqa: B008 - it is frozen
+    *,
+    force: bool = False,
+) -> int:
     """Write a file of candles as Parquet, whole or not at all, and return the number of rows.
 
     Raises:
@@ -197,24 +233,37 @@ def convert(source: Path, target: Path, *, force: bool = False) -> int:
         DataError: the target exists and `force` is false, or the source can't be read.
         OSError: the target can't be written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if target.exists() and not force:
         raise DataError(f"{target} exists; use --force to replace it")
-    candles = read_file(source)
-    report = _report(source, candles, None)
+    reading = read_file(source, given)
+    candles, report = reading.candles, _report(source, reading, None)
     if not report.usable:
         raise BadCandlesError(f"{source}: {report.invalid or 'fewer than two candles'}")
+    write_candles(candles, target)
+    return len(candles)
+
+
+def write_candles(candles: Candles, target: Path) -> None:
+    """Write candles as Parquet, or as CSV where the name ends in .csv, whole or not at all.
+
+    Raises:
+        OSError: the target can't be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
     table = pa.table(dict(zip(COLUMNS, candles.columns(), strict=True)))
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
     os.close(handle)
     try:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=100_000)
+        if target.suffix.lower() == ".csv":
+            csv.write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary, compression="zstd", row_group_size=100_000)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return len(candles)

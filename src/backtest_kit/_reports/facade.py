@@ -17,7 +17,7 @@ from backtest_kit._reports.performance import (
 )
 from backtest_kit._reports.risk import RiskData, risk_data, risk_report
 from backtest_kit._reports.schedule import ScheduleData, schedule_data, schedule_report
-from backtest_kit._reports.table import write
+from backtest_kit._reports.table import file_name, write
 from backtest_kit._values.events import Mode
 
 D = TypeVar("D")
@@ -76,7 +76,7 @@ class LookBack(Generic[D]):
             which.get("frame_name"),
             None if which.get("mode") == "backtest" else which.get("mode"),
         )
-        name = "-".join(str(part) for part in parts if part)
+        name = file_name(*(str(part) for part in parts if part))
         text = self.get_report(symbol, **which)
         return write(text, path or f"./dump/{self._kind}", name)
 

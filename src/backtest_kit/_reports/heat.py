@@ -10,6 +10,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.backtest import statistics_of
 from backtest_kit._reports.table import markdown_table, number, plain, span
 from backtest_kit._statistics.figures import Statistics
+from backtest_kit._values.table import Table, Tabular, table_of
 
 
 class HeatRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class HeatRow(msgspec.Struct, frozen=True, kw_only=True):
     statistics: Statistics
 
 
-class HeatData(msgspec.Struct, frozen=True, kw_only=True):
+class HeatData(Tabular, frozen=True, kw_only=True):
     """One row per run, by Sharpe ratio, best first.
 
     The portfolio pools the trades of all rows in the order of closing; a symbol that has run on
@@ -33,6 +34,10 @@ class HeatData(msgspec.Struct, frozen=True, kw_only=True):
     until: int
     rows: tuple[HeatRow, ...]
     portfolio: Statistics
+
+    def table(self) -> Table:
+        """Return a row per run as columns."""
+        return table_of(self.rows, HeatRow, self.strategy_name)
 
 
 def heat_data(records: Sequence[RunRecord]) -> HeatData:

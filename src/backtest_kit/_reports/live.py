@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-import msgspec
-
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.backtest import (
     FEW_TRADES,
-    ErrorCount,
-    error_counts,
-    error_lines,
     leftover_lines,
     statistics_of,
     statistics_table,
     trades_table,
     warming_lines,
 )
+from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
+from backtest_kit._reports.trades import equity_of, trades_of
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import iso
 
 #: Trades in the table; the statistics are of all of them.
 SHOWN_TRADES: Final = 250
 
 
-class LiveData(msgspec.Struct, frozen=True, kw_only=True):
+class LiveData(Tabular, frozen=True, kw_only=True):
     """All that a live run has done since its state began; times in milliseconds UTC.
 
     `steps` and `calls` of the strategy, filled gaps and errors are those of this process, and
@@ -61,6 +59,21 @@ class LiveData(msgspec.Struct, frozen=True, kw_only=True):
     percent_slippage: float
     base_interval: str = "1m"
     closed_candles: int | None = None
+    suspicious_candles: int = 0
+
+    @property
+    def trades(self) -> Table:
+        """The closed signals as columns; `table` is the same."""
+        return trades_of(self.signals)
+
+    @property
+    def equity(self) -> Table:
+        """What profits have come to after each close; see `equity_of`."""
+        return equity_of(self.signals, self.since)
+
+    def table(self) -> Table:
+        """Return the closed signals as columns."""
+        return self.trades
 
 
 def live_data(record: RunRecord) -> LiveData:
@@ -83,7 +96,7 @@ def live_data(record: RunRecord) -> LiveData:
         signals=closed,
         cancelled=tuple(w.cancelled for w in record.waited if w.cancelled is not None),
         milestones=len(record.partials),
-        gaps_filled=sum(series.filled for series in record.gaps),
+        gaps_filled=record.candles.missing,
         ambiguous_closes=sum(tick.ambiguous for tick in closed),
         error_count=record.error_count,
         errors=error_counts(record),
@@ -92,6 +105,7 @@ def live_data(record: RunRecord) -> LiveData:
         percent_slippage=record.config.percent_slippage,
         base_interval=record.config.base_interval,
         closed_candles=sum(series.closed for series in record.gaps),
+        suspicious_candles=len(record.candles.suspicious),
     )
 
 
@@ -99,9 +113,9 @@ def live_report(data: LiveData) -> str:
     """Return the report as Markdown."""
     parts = [
         f"# Live run of {plain(data.strategy_name)} on {plain(data.symbol)}",
-        _what(data),
+        what_text(data),
         "## How far to trust this",
-        _trust(data),
+        trust_text(data),
         "## Statistics",
         statistics_table(data.statistics),
     ]
@@ -117,7 +131,8 @@ def live_report(data: LiveData) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _what(data: LiveData) -> str:
+def what_text(data: LiveData) -> str:
+    """Return what was run, as a Markdown list."""
     lines = [
         f"- Exchange {plain(data.exchange_name)}: {span(data.since, data.until)}",
     ]
@@ -144,7 +159,8 @@ def _what(data: LiveData) -> str:
     return "\n".join(lines)
 
 
-def _trust(data: LiveData) -> str:
+def trust_text(data: LiveData) -> str:
+    """Return how far to trust the figures, as a Markdown list."""
     n = data.statistics.total_signals
     lines = []
     if n < FEW_TRADES:
@@ -155,6 +171,8 @@ def _trust(data: LiveData) -> str:
     )
     if data.gaps_filled is not None:
         lines.append(f"- Missing candles filled: {data.gaps_filled}.")
+    if data.suspicious_candles:
+        lines.append(f"- **Suspicious candles**, told one by one: {data.suspicious_candles}.")
     if data.closed_candles:
         lines.append(f"- Candles in closed times, which are no gaps: {data.closed_candles:,}.")
     lines.append(f"- Ambiguous closes: {data.ambiguous_closes}.")

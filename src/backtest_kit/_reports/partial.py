@@ -9,6 +9,7 @@ import msgspec
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, number, plain, price
 from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.time import iso
 
 
@@ -25,7 +26,7 @@ class Milestone(PartialEvent, frozen=True, kw_only=True):
     frame_name: str | None
 
 
-class PartialData(msgspec.Struct, frozen=True, kw_only=True):
+class PartialData(Tabular, frozen=True, kw_only=True):
     """Milestones reached, by level and one by one."""
 
     strategy_name: str
@@ -33,6 +34,10 @@ class PartialData(msgspec.Struct, frozen=True, kw_only=True):
     signals: int
     levels: tuple[LevelCount, ...]
     events: tuple[Milestone, ...]
+
+    def table(self) -> Table:
+        """Return the milestones as columns."""
+        return table_of(self.events, Milestone, "milestones")
 
 
 def partial_data(records: Sequence[RunRecord]) -> PartialData:

@@ -9,6 +9,7 @@ import numpy as np
 
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, number, plain
+from backtest_kit._values.table import Table, Tabular, table_of
 
 
 class MetricTimes(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +32,17 @@ class MetricTimes(msgspec.Struct, frozen=True, kw_only=True):
     maximum: float
 
 
-class PerformanceData(msgspec.Struct, frozen=True, kw_only=True):
+class PerformanceData(Tabular, frozen=True, kw_only=True):
     """Durations by metric type, over all frames named."""
 
     symbol: str
     strategy_name: str
     frame_names: tuple[str, ...]
     metrics: tuple[MetricTimes, ...]
+
+    def table(self) -> Table:
+        """Return the durations as columns."""
+        return table_of(self.metrics, MetricTimes, "durations")
 
 
 def performance_data(records: Sequence[RunRecord]) -> PerformanceData:

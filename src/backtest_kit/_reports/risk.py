@@ -10,6 +10,7 @@ import msgspec
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, plain, price
 from backtest_kit._values.events import RiskEvent
+from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.time import iso
 
 
@@ -27,8 +28,8 @@ class Refusal(RiskEvent, frozen=True, kw_only=True):
     frame_name: str | None
 
 
-class RiskData(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers of the risk profiles."""
+class RiskData(Tabular, frozen=True, kw_only=True):
+    """Answers of the risk profiles; `rejections` are the newest of each run, up to 1,000."""
 
     symbol: str
     strategy_name: str
@@ -36,6 +37,10 @@ class RiskData(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     reasons: tuple[RefusalCount, ...]
     rejections: tuple[Refusal, ...]
+
+    def table(self) -> Table:
+        """Return the refusals as columns."""
+        return table_of(self.rejections, Refusal, "refusals")
 
 
 def risk_data(records: Sequence[RunRecord]) -> RiskData:
@@ -45,12 +50,14 @@ def risk_data(records: Sequence[RunRecord]) -> RiskData:
         for record in records
         for event in record.rejections
     )
-    counts = Counter((event.risk_name, event.reason or "") for event in events)
+    counts: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        counts += record.refused
     return RiskData(
         symbol=", ".join(dict.fromkeys(record.symbol for record in records)),
         strategy_name=records[0].strategy_name,
         allowed=sum(record.risk_allowed for record in records),
-        rejected=len(events),
+        rejected=counts.total(),
         reasons=tuple(
             RefusalCount(risk_name=name, reason=reason, count=count)
             for (name, reason), count in counts.most_common()

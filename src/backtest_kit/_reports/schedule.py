@@ -12,6 +12,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price
 from backtest_kit._values.results import CancelReason
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.time import MINUTE, iso
 
 
@@ -33,7 +34,7 @@ class ScheduledSignal(msgspec.Struct, frozen=True, kw_only=True):
     reason: CancelReason | None
 
 
-class ScheduleData(msgspec.Struct, frozen=True, kw_only=True):
+class ScheduleData(Tabular, frozen=True, kw_only=True):
     """Scheduled signals; rates in percent of those scheduled."""
 
     symbol: str
@@ -47,6 +48,10 @@ class ScheduleData(msgspec.Struct, frozen=True, kw_only=True):
     wait_until_activation: Waits
     wait_until_cancellation: Waits
     signals: tuple[ScheduledSignal, ...]
+
+    def table(self) -> Table:
+        """Return the scheduled signals as columns."""
+        return table_of(self.signals, ScheduledSignal, "scheduled signals")
 
 
 def schedule_data(records: Sequence[RunRecord]) -> ScheduleData:

@@ -13,10 +13,13 @@ from urllib.parse import quote
 
 import numpy as np
 
+from backtest_kit._values.text import for_markdown as plain
 from backtest_kit._values.time import iso
 
 #: File systems allow 255 bytes; a longer name ends in a hash of itself.
 _LONGEST_NAME: Final = 180
+
+__all__ = ["markdown_table", "minutes", "number", "plain", "price", "span", "write", "write_bytes"]
 
 Cell = str | int | float | None
 
@@ -64,15 +67,20 @@ def minutes(value: float | None) -> str:
     return " ".join(parts[:2]) or f"{value:.1f} min"
 
 
-def plain(text: str) -> str:
-    """Return text as one line of Markdown: no line break, and no HTML tag that would vanish."""
-    line = " ".join(text.split())
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", line.replace("\\", "\\\\"))
-
-
 def span(since: int, until: int) -> str:
     """Return a range of time given in milliseconds."""
     return f"{iso(since)} to {iso(until)}"
+
+
+def file_name(*parts: str) -> str:
+    """Return a name for a file from the names of what it is about.
+
+    Where one of them has the dash that stands between them, a digest keeps the names distinct.
+    """
+    name = "-".join(parts)
+    if not any("-" in part for part in parts):
+        return name
+    return f"{name}-{hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()}"
 
 
 def write(text: str, folder: str | Path, name: str) -> Path:
@@ -88,11 +96,7 @@ def write_bytes(data: bytes, folder: str | Path, name: str, suffix: str) -> Path
     """Write a file whole and return its path, its name made safe; raises as `write`."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    safe = re.sub(r"^\.", "%2E", quote(name, safe="").replace("~", "%7E"))
-    if len(safe) > _LONGEST_NAME:
-        digest = hashlib.blake2b(safe.encode(), digest_size=8).hexdigest()
-        safe = f"{safe[:_LONGEST_NAME]}-{digest}"
-    path = target / f"{safe}{suffix}"
+    path = target / f"{safe_name(name)}{suffix}"
     handle, temporary = tempfile.mkstemp(dir=target, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -103,6 +107,15 @@ def write_bytes(data: bytes, folder: str | Path, name: str, suffix: str) -> Path
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def safe_name(name: str) -> str:
+    """Return a name for a file or a folder that holds any text, and can't leave its folder."""
+    safe = re.sub(r"^\.", "%2E", quote(name, safe="").replace("~", "%7E"))
+    if len(safe) > _LONGEST_NAME:
+        digest = hashlib.blake2b(safe.encode(), digest_size=8).hexdigest()
+        safe = f"{safe[:_LONGEST_NAME]}-{digest}"
+    return safe
 
 
 def _cell(value: Cell) -> str:

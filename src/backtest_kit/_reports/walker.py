@@ -14,7 +14,7 @@ def walker_report(data: WalkerData) -> str:
         f"# Walk {plain(data.walker_name)} on {plain(', '.join(data.symbols))}",
         _what(data),
         "## What it is worth",
-        _worth(data),
+        worth_text(data),
         f"## Ranking by {data.metric}",
         _ranking(data),
         "## All metrics",
@@ -37,13 +37,26 @@ def _what(data: WalkerData) -> str:
         f"- {where}: {span(data.since, data.until)}",
         f"- {data.strategies_tested} of {data.total_strategies} strategies",
     ]
+    if data.base_interval:
+        lines.append(f"- Base interval: {data.base_interval}")
     if not data.complete:
         lines.append("- **The walk did not reach its end**: the rest was not tried.")
     return "\n".join(lines)
 
 
-def _worth(data: WalkerData) -> str:
-    lines = [f"**{plain(data.verdict.sentence)}**", ""]
+def conclusion(data: WalkerData) -> str:
+    """Return what a walk comes to in a sentence; where every strategy failed, with what."""
+    errors = [row.error for row in data.ranking if row.error is not None]
+    if not errors or len(errors) < len(data.ranking):
+        return data.verdict.sentence
+    if len(errors) == 1:
+        return f"The strategy failed: {errors[0]}"
+    return f"All {len(errors)} strategies failed, the first with: {errors[0]}"
+
+
+def worth_text(data: WalkerData) -> str:
+    """Return what the ranking is worth, as Markdown."""
+    lines = [f"**{plain(conclusion(data))}**", ""]
     lines.append(f"- Trials on these data, as far as is known: {data.trials}.")
     if data.overfitting is None:
         lines.append("- Probability of backtest overfitting: too few trades, or one strategy.")

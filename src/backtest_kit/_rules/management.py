@@ -17,6 +17,7 @@ from backtest_kit._rules.holding import Levels as Numbers
 from backtest_kit._rules.holding import breakeven_price
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.config import Config
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.signal import Levels, SignalRow, TrailingStop
 
 #: Of a distance or a sum: what rounding may take from it.
@@ -214,7 +215,7 @@ def _number(value: Any) -> float:
         raise TypeError
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError
+        raise ArgumentError(f"{value!r} is not a finite number")
     return number
 
 

@@ -19,12 +19,18 @@ class PersistAdapter(Protocol):
     """Stores documents (bytes of UTF-8 JSON) by kind and key (any non-empty strings).
 
     Methods may be sync (they run in worker threads, never two at once for one document) or async.
-    When `write` returns, the document is durable and whole; after a crash before that, the earlier
-    document is still there. An adapter may also have
+    When `write` returns, the document is durable and whole. After a crash before that, and after a
+    `write` that raised, the earlier document or the new one is there, whole; but what raised must
+    not be stored later on. The caller then writes again before it goes on. Every call comes to an
+    end, if need be by a time limit of the adapter: nobody gives up waiting for it. `read` and
+    `list` also work without `acquire`, while another process writes. An adapter may also have
 
     - `acquire()`, which excludes other owners or raises `StateOwnedError` naming the present one,
       and `release()`; without them nothing keeps a second process from using the same state;
-    - `where(kind, key)`, which returns a text that tells a person where the document is.
+    - `where(kind, key)`, which returns a text that tells a person where the document is;
+    - `owner()`, which returns the present owner as a text, or `None`;
+    - `unreadable(kind)`, which returns what lies among the documents of a kind and is not listed:
+      for each a text for a person, with the key it seems to have or `None`.
 
     `backtest_kit.testing.check_adapter` tests all of this.
     """
@@ -58,6 +64,21 @@ def check_adapter_shape(adapter: object) -> None:
             f"{adapter!r} is no persist adapter: it lacks {', '.join(missing)} "
             "(see backtest_kit.PersistAdapter)"
         )
+
+
+async def finish(task: asyncio.Future[T]) -> T:
+    """Wait for a task, through any number of cancellations, which are raised once it is done."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # seen, though the cancellation hides it
+    raise cancelled
 
 
 async def call(function: Callable[..., Any], *arguments: object) -> Any:

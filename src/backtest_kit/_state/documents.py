@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from backtest_kit._values.errors import StateError
+from backtest_kit._state.envelope import VERSION, DamagedError, seal, unseal
+from backtest_kit._state.upgrades import UPGRADES
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import Tick
 from backtest_kit._values.signal import SignalRow
-
-#: The version of the documents that this release writes.
-VERSION: Final = 1
+from backtest_kit._values.time import Instant
 
 T = TypeVar("T")
+#: How many of something there are in a run: 0 to 10^8.
+Count = Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
 
 
 class RunKey(msgspec.Struct, frozen=True, order=True):
@@ -31,80 +31,171 @@ class RunKey(msgspec.Struct, frozen=True, order=True):
 
 
 def run_key(text: str) -> RunKey:
-    """Return the key that `str` wrote."""
-    return RunKey(*(unquote(part) for part in text.split("/")))
+    """Return the key that `str` wrote.
+
+    Raises:
+        ValueError: it did not write this.
+    """
+    parts = [unquote(part) for part in text.split("/")]
+    key = RunKey(*parts) if len(parts) == 3 else None
+    if key is None or str(key) != text:
+        raise ValueError(f"{text!r} is not the key of a run (exchange/strategy/symbol)")
+    return key
 
 
-class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is stored under a kind and a key; every field is there, none that is not known."""
+
+    def check(self, key: str) -> None:
+        """Compare what it says with its key; raises DamagedError."""
+
+
+class Transition(Document, frozen=True, kw_only=True):
     """A transition as the journal keeps it: a result or a milestone.
 
     `sequence` counts the transitions of a run from 0; `id` stays the same when a transition is
     told again.
     """
 
-    sequence: int
+    sequence: Count
     id: str
-    tick: Tick | None = None
-    milestone: PartialEvent | None = None
+    tick: Tick | None
+    milestone: PartialEvent | None
+
+    @property
+    def event(self) -> Tick | PartialEvent:
+        """The result or the milestone."""
+        event = self.milestone if self.tick is None else self.tick
+        assert event is not None
+        return event
+
+    def check_names(self, run: RunKey) -> None:
+        """Compare the names of the event and of its signal with those of a run."""
+        if (self.tick is None) == (self.milestone is None):
+            raise DamagedError(f"transition {self.sequence} is not one event")
+        _same_run(run, self.event)
+        _same_run(run, getattr(self.event, "signal", None))
 
 
 def transition(event: Any, sequence: int) -> Transition:
     """Return a result or milestone as an entry of the journal."""
-    if isinstance(event, PartialEvent):
-        return Transition(sequence=sequence, id=event.transition_id, milestone=event)
-    return Transition(sequence=sequence, id=event.transition_id, tick=event)
+    tick, milestone = (None, event) if isinstance(event, PartialEvent) else (event, None)
+    return Transition(sequence=sequence, id=event.transition_id, tick=tick, milestone=milestone)
 
 
-class LiveState(msgspec.Struct, frozen=True, kw_only=True):
+class LiveState(Document, frozen=True, kw_only=True):
     """All that a live run must not forget; instants in milliseconds UTC.
 
     `at` is the newest step whose outcome is stored here, `asked_at` the step of the last call of
     the strategy, `signal` the open signal (waiting while its `pending_at` is `None`), `fired` the
     bit mask of the milestones it has passed, `price` the average price when this was written.
-    `outbox` holds the transitions that listeners and the consumer may not have been told of yet.
-    The costs are those of the process that wrote the document. `own` is what the strategy's `save`
-    returned, in which it knows of the transitions before `own_sequence`.
+    `outbox` holds the transitions that are not in the journal yet; callbacks have been told of
+    those before the sequence `told`, and the consumer of those before `heard` (`None`, in documents
+    of 0.1.0: of all that are not in the outbox). The costs are those of the process that wrote the
+    document. `own` is what the strategy's `save` returned, in which it knows of the transitions
+    before `own_sequence`. `revision` counts how often the document was written.
     """
 
     exchange_name: str
     strategy_name: str
     symbol: str
-    risk_names: tuple[str, ...] = ()
-    began_at: int | None = None
-    at: int | None = None
-    asked_at: int | None = None
-    price: float | None = None
-    signal: SignalRow | None = None
-    fired: int = 0
-    sequence: int = 0
-    missed: int = 0
-    percent_fee: float | None = None
-    percent_slippage: float | None = None
-    outbox: tuple[Transition, ...] = ()
-    own: Any = None
-    own_sequence: int = 0
+    risk_names: tuple[str, ...]
+    began_at: Instant | None
+    at: Instant | None
+    asked_at: Instant | None
+    price: float | None
+    signal: SignalRow | None
+    fired: int
+    sequence: Count
+    missed: int
+    percent_fee: float | None
+    percent_slippage: float | None
+    outbox: tuple[Transition, ...]
+    own: Any
+    own_sequence: Count
+    told: Count | None
+    heard: Count | None
+    revision: Count
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """The sequences of the first transition to tell callbacks, and the consumer."""
+        first = self.outbox[0].sequence if self.outbox else self.sequence
+        return (
+            first if self.told is None else self.told,
+            first if self.heard is None else self.heard,
+        )
 
     @property
     def key(self) -> RunKey:
         """Which run this is the state of."""
         return RunKey(self.exchange_name, self.strategy_name, self.symbol)
 
+    def check(self, key: str) -> None:
+        """Compare the names in it with its key."""
+        run = run_key(key)
+        _same_run(run, self)
+        _same_run(run, self.signal)
+        for entry in self.outbox:
+            entry.check_names(run)
 
-class Page(msgspec.Struct, frozen=True):
-    """Some transitions of one run, in order."""
 
-    transitions: tuple[Transition, ...]
+def nothing_stored(key: RunKey) -> LiveState:
+    """Return the state of a run that has never been stored."""
+    return LiveState(
+        exchange_name=key.exchange_name,
+        strategy_name=key.strategy_name,
+        symbol=key.symbol,
+        risk_names=(),
+        began_at=None,
+        at=None,
+        asked_at=None,
+        price=None,
+        signal=None,
+        fired=0,
+        sequence=0,
+        missed=0,
+        percent_fee=None,
+        percent_slippage=None,
+        outbox=(),
+        own=None,
+        own_sequence=0,
+        told=None,
+        heard=None,
+        revision=0,
+    )
 
 
-class Heartbeat(msgspec.Struct, frozen=True):
-    """The newest step (ms) of each run by its key, also of steps that changed nothing.
+class Page(Document, frozen=True):
+    """Some transitions of one run, in order.
 
-    `document_step` is the step of the stored document each heartbeat belongs to; a heartbeat for
-    another document is ignored.
+    `revision` is that of the run's document when the page was written: an earlier one is an older
+    copy.
     """
 
-    at: dict[str, int]
-    document_step: dict[str, int] = msgspec.field(default_factory=dict, name="of")
+    transitions: tuple[Transition, ...]
+    revision: Count
+
+    def check(self, key: str) -> None:
+        """Compare the names in it with its key, which ends with the number of the page."""
+        run = run_key(key.rpartition("/")[0])
+        for entry in self.transitions:
+            entry.check_names(run)
+
+
+class Heartbeat(Document, frozen=True):
+    """The newest step (ms) of each run by its key, also of steps that changed nothing.
+
+    `document_step` and `revision` are the step and the revision of the stored document each
+    heartbeat belongs to; a heartbeat for another document is ignored, and one for a later document
+    shows that an older copy was put back. `told` is the revision up to which the loss of a run's
+    documents was told of: what is put back after that is taken.
+    """
+
+    at: dict[str, Instant]
+    document_step: dict[str, Instant] = msgspec.field(name="of")
+    revision: dict[str, Count]
+    told: dict[str, Count]
 
     def last_step(self, state: LiveState) -> int:
         """Return the newest step (ms) of a run, 0 if there is none for this document."""
@@ -113,39 +204,57 @@ class Heartbeat(msgspec.Struct, frozen=True):
         return self.at.get(key, 0) if self.document_step.get(key, state.at) == state.at else 0
 
 
-class _Envelope(msgspec.Struct):
-    version: int
-    data: msgspec.Raw
+def encode(kind: str, key: str, document: object) -> bytes:
+    """Return a document as bytes, with its version, its key and a digest."""
+    return seal(kind, key, msgspec.json.encode(document))
 
 
-#: What makes a document of an older version one of the next, by (kind, older version).
-UPGRADES: Mapping[tuple[str, int], Callable[[Any], Any]] = {}
-
-
-def encode(document: object) -> bytes:
-    """Return a document as bytes, with its version."""
-    return msgspec.json.encode({"version": VERSION, "data": document})
-
-
-def decode(kind: str, content: bytes, type_: type[T]) -> T:
+def decode(kind: str, key: str, content: bytes, type_: type[T]) -> T:
     """Return what `encode` wrote, also where an older release did.
 
     Raises:
         StateError: a newer release wrote it.
-        ValueError: it is damaged.
+        DamagedError: it is damaged, or not the document of this kind and key.
     """
-    envelope = msgspec.json.decode(content, type=_Envelope)
-    if envelope.version > VERSION:
-        raise StateError(
-            f"the state was written by a newer release (version {envelope.version} of the "
-            f"documents; this one reads up to {VERSION}): install that release, or choose another "
-            "state_dir"
-        )
-    if envelope.version == VERSION:
-        return msgspec.json.decode(envelope.data, type=type_)
-    data = msgspec.json.decode(envelope.data)
-    for version in range(envelope.version, VERSION):
-        if (kind, version) not in UPGRADES:
-            raise ValueError(f"version {version} is no version of a document")
-        data = UPGRADES[kind, version](data)
-    return msgspec.convert(data, type_)
+    version, payload = unseal(kind, key, content)
+    try:
+        if version == VERSION:
+            document = msgspec.json.decode(payload, type=type_)
+        else:
+            document = _upgraded(kind, version, payload, type_)
+        if isinstance(document, Document):
+            document.check(key)
+    except DamagedError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(str(error) or type(error).__name__) from error
+    return document
+
+
+def _upgraded(kind: str, version: int, payload: bytes, type_: type[T]) -> T:
+    """Return a document of an older version, which is made sure of by its form alone."""
+    data = msgspec.json.decode(payload)
+    for older in range(version, VERSION):
+        if (kind, older) not in UPGRADES:
+            raise DamagedError(f"version {version} is no version of a document")
+        try:
+            data = UPGRADES[kind, older](data)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DamagedError(f"it is no document of version {older}: {error!r}") from error
+    document = msgspec.convert(data, type_)
+    if msgspec.json.decode(msgspec.json.encode(document)) != data:
+        raise DamagedError("a field is missing, or is one too many")
+    return document
+
+
+def _same_run(run: RunKey, named: Any) -> None:
+    """Raise DamagedError unless what has the names of a run has those of `run`."""
+    if named is None:
+        return
+    if (named.symbol, named.strategy_name, named.exchange_name) != (
+        run.symbol,
+        run.strategy_name,
+        run.exchange_name,
+    ):
+        whose = str(RunKey(named.exchange_name, named.strategy_name, named.symbol))
+        raise DamagedError(f"it belongs to {whose}, not to {run}", whose)

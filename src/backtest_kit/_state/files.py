@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import logging
 import os
 import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from backtest_kit._state.lock import Owner, OwnerLock
+from backtest_kit._state.lock import PRIVATE, Owner, OwnerLock
 
 _LONGEST_SLUG: Final = 120
-_logger = logging.getLogger("backtest_kit")
+#: Bytes of a first line: kind and key, of which names make up the most.
+_LONGEST_LINE: Final = 100_000
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -31,7 +34,7 @@ class FileAdapter:
 
     A document is written to a temporary file, which is flushed to the disk and renamed over the old
     one; then the folder is flushed. A reader never sees half a document, and after a crash the old
-    or the new one is there.
+    or the new one is there. Files are made for their owner alone (0600, folders 0700).
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -40,50 +43,64 @@ class FileAdapter:
 
     def read(self, kind: str, key: str) -> bytes | None:
         """Return the document, or `None` where there is none; raises OSError."""
-        try:
-            content = self._path(kind, key).read_bytes()
-        except FileNotFoundError:
+        path = self._path(kind, key)
+        if not is_file(path.parent.parent, folder=True) or not is_file(path.parent, folder=True):
             return None
+        if not is_file(path):
+            return None
+        content = path.read_bytes()
         line, newline, document = content.partition(b"\n")
         # a file whose first line is not ours is damaged: hand over all of it, to be set aside
-        return document if newline and _header(line) == _Header(kind, key) else content
+        return document if newline and line == _first_line(kind, key) else content
 
     def write(self, kind: str, key: str, document: bytes) -> None:
-        """Store a document whole and durably; raises OSError, and then nothing has changed."""
+        """Store a document whole and durably.
+
+        Raises:
+            OSError: that failed; the earlier document is there, or the new one, whole.
+            StateOwnedError: the folder was acquired, and is another process's now.
+        """
         path = self._path(kind, key)
+        if self._lock is not None:
+            self._lock.check()
         if not path.parent.is_dir():
-            _make(path.parent)
+            make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.tmp")
-        content = msgspec.json.encode(_Header(kind, key)) + b"\n" + document
+        content = _first_line(kind, key) + b"\n" + document
         try:
             _write_durably(temporary, content)
             os.replace(temporary, path)  # noqa: PTH105 - the system call, to be seen as one
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _flush(path.parent)
+        flush(path.parent)
 
     def delete(self, kind: str, key: str) -> None:
         """Remove a document durably; raises OSError."""
         path = self._path(kind, key)
         if path.exists():
             path.unlink()
-            _flush(path.parent)
+            flush(path.parent)
+
+    def unreadable(self, kind: str) -> list[tuple[str | None, str]]:
+        """Return what lies among the files of a kind and is no document of it; raises OSError.
+
+        For each there is the key that its first line says, if any, and a text that says what is
+        wrong.
+        """
+        return [
+            (key, f"{os.fsencode(path).decode(errors='backslashreplace')}: {problem}")
+            for path, key, problem in self._files(kind)
+            if problem
+        ]
 
     def list(self, kind: str) -> list[str]:
-        """Return the keys of a kind, sorted; a file whose first line is damaged is logged."""
-        folder = self._folder(kind)
-        keys = []
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            if path.name.startswith("."):
-                continue
-            with path.open("rb") as stream:
-                header = _header(stream.readline())
-            if header is None or header.kind != kind or self._path(kind, header.key) != path:
-                _logger.error("%s does not say whose document it is; it was left alone", path)
-            else:
-                keys.append(header.key)
-        return sorted(keys)
+        """Return the keys of a kind, sorted; without what `unreadable` returns.
+
+        Raises:
+            OSError: the folder can't be read.
+        """
+        return sorted(key for _, key, problem in self._files(kind) if key and not problem)
 
     def where(self, kind: str, key: str) -> str:
         """Return the path of a document."""
@@ -92,16 +109,19 @@ class FileAdapter:
     def acquire(self) -> None:
         """Become the owner of the folder, and delete temporary files of an owner that was killed.
 
+        While it is held, every `write` makes sure that the folder is still the same one.
+
         Raises:
             StateOwnedError: another process has it.
             OSError: the folder can't be made or written.
         """
-        _make(self.folder)
-        lock = OwnerLock(self.folder / "lock")
+        make_folder(self.folder)
+        lock = OwnerLock(self.folder / "lock", self.folder)
         lock.acquire()
         self._lock = lock
         for left in self.folder.glob("*/.*.tmp"):
-            left.unlink(missing_ok=True)
+            if not left.is_dir():
+                left.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Give the folder back."""
@@ -111,7 +131,31 @@ class FileAdapter:
 
     def owner(self) -> Owner | None:
         """Return the process that last took the folder and has not released it; it may be dead."""
-        return OwnerLock(self.folder / "lock").owner()
+        return OwnerLock(self.folder / "lock", self.folder).owner()
+
+    def _files(self, kind: str) -> Iterator[tuple[Path, str | None, str]]:
+        """Yield what lies in the folder of a kind: path, key, and what is wrong ("" if nothing)."""
+        folder = self._folder(kind)
+        if not is_file(self.folder, folder=True) or not is_file(folder, folder=True):
+            return
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or path.suffix != ".json":
+                continue
+            key = None
+            try:
+                is_file(path)
+                with path.open("rb") as stream:
+                    header = _header(stream.readline(_LONGEST_LINE))
+            except OSError as error:
+                yield path, None, f"can't be read ({error.strerror or error})"
+                continue
+            problem = "its first line does not say whose document it is"
+            if header is not None:
+                key = header.key if header.kind == kind else None
+                problem = f"it is the document {header.kind} {header.key}, in the place of another"
+                if key is not None and self._path(kind, key) == path:
+                    problem = ""
+            yield path, key, problem
 
     def _folder(self, kind: str) -> Path:
         return self.folder / _slug(kind)
@@ -125,24 +169,50 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:_LONGEST_SLUG]
 
 
+def _first_line(kind: str, key: str) -> bytes:
+    return msgspec.json.encode(_Header(kind, key))
+
+
 def _header(line: bytes) -> _Header | None:
     try:
         return msgspec.json.decode(line, type=_Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return None
 
 
-def _make(folder: Path) -> None:
-    """Make a folder and its parents, durably."""
+def is_file(path: Path, *, folder: bool = False) -> bool:
+    """Return whether a file (or a folder) is there.
+
+    Raises:
+        OSError: something else is there: a folder, a link to nothing, a pipe, which may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, "it is a link to nothing", str(path)) from None
+        return False
+    if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        what = "a folder" if stat.S_ISDIR(mode) else "no folder" if folder else "no ordinary file"
+        raise OSError(errno.EINVAL, f"it is {what}", str(path))
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, durably; for their owner alone (0700) where there are modes.
+
+    Raises:
+        OSError: it can't be made.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        _flush(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        flush(path.parent)
 
 
 def _write_durably(path: Path, content: bytes) -> None:
     flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags, 0o666)
+    handle = os.open(path, flags, PRIVATE)
     try:
         left = memoryview(content)
         while left:
@@ -152,8 +222,12 @@ def _write_durably(path: Path, content: bytes) -> None:
         os.close(handle)
 
 
-def _flush(folder: Path) -> None:
-    """Make the names in a folder durable; Windows does so by itself and has no way to ask."""
+def flush(folder: Path) -> None:
+    """Make the names in a folder durable; Windows does so by itself and has no way to ask.
+
+    Raises:
+        OSError: that failed.
+    """
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

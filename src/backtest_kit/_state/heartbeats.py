@@ -31,6 +31,8 @@ class Heartbeats:
         self._clock = clock
         self._steps: dict[str, int] = {}
         self._document_steps: dict[str, int] = {}
+        self._revisions: dict[str, int] = {}
+        self._told: dict[str, int] = {}
         self._writing: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
@@ -46,18 +48,42 @@ class Heartbeats:
             self._report("heartbeat", error)
         self._steps = dict(stored.at) if stored else {}
         self._document_steps = dict(stored.document_step) if stored else {}
+        self._revisions = dict(stored.revision) if stored else {}
+        self._told = dict(stored.told) if stored else {}
 
     def note(self, key: RunKey, step: int, document: LiveState | None) -> None:
         """Note the newest step (ms) of a run, which went on from a stored document."""
         self._steps[str(key)] = step
-        if document is not None and document.at is not None:
-            self._document_steps[str(key)] = document.at
+        if document is not None:
+            self._revisions[str(key)] = document.revision
+            if document.at is not None:
+                self._document_steps[str(key)] = document.at
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
     def last_step(self, state: LiveState) -> int:
         """Return the newest step (ms) noted of a run, 0 if there is none for this document."""
         return self._document().last_step(state)
+
+    def revision(self, key: RunKey) -> int:
+        """Return the newest revision of a run's document that was noted, 0 if there is none."""
+        return self._revisions.get(str(key), 0)
+
+    def told(self, key: RunKey) -> int:
+        """Return the revision up to which the loss of a run's documents was told of."""
+        return self._told.get(str(key), 0)
+
+    async def tell(self, key: RunKey, revision: int) -> None:
+        """Note durably that the loss of a run's documents up to `revision` was told of.
+
+        Raises:
+            StateError: it can't be written.
+        """
+        text = str(key)
+        for noted in (self._steps, self._document_steps, self._revisions):
+            noted.pop(text, None)
+        self._told[text] = max(revision, self.told(key))
+        await self._store.write("heartbeat", HEARTBEAT, self._document())
 
     def stop(self) -> None:
         """Write nothing more, until another step is noted."""
@@ -73,4 +99,6 @@ class Heartbeats:
             self._report("heartbeat", error)
 
     def _document(self) -> Heartbeat:
-        return Heartbeat(dict(self._steps), dict(self._document_steps))
+        return Heartbeat(
+            dict(self._steps), dict(self._document_steps), dict(self._revisions), dict(self._told)
+        )

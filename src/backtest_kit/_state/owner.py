@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from backtest_kit._state.adapter import PersistAdapter
+from backtest_kit._state.adapter import PersistAdapter, finish
+from backtest_kit._state.cursors import Cursors
 from backtest_kit._state.documents import LiveState, RunKey
 from backtest_kit._state.heartbeats import Heartbeats
 from backtest_kit._state.journal import Journal
@@ -35,9 +36,12 @@ class StateOwner:
         self._report = report
         self._store = DocumentStore(clock)
         self._locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
-        self.runs = RunDocuments(self._store, report)
         self.journal = Journal(self._store, report)
         self.heartbeats = Heartbeats(self._store, report, clock)
+        self.runs = RunDocuments(self._store, report, self.journal, self.heartbeats)
+        self.cursors = Cursors(self._store, report)
+        #: Runs that have ended and may still have something to write.
+        self._leaving = 0
         #: What stops each run of this process.
         self.running: dict[RunKey, Callable[[], None]] = {}
 
@@ -46,7 +50,8 @@ class StateOwner:
 
         Raises:
             StateOwnedError: another process has the state.
-            CorruptStateError: the run's document is damaged, or was before and nobody saw to it.
+            CorruptStateError: the run's document is damaged, gone or an older copy, or was before
+                and nobody saw to it.
             StateError: the run already runs, or the state can't be read or written.
         """
         async with self._turn():
@@ -65,13 +70,23 @@ class StateOwner:
             raise
 
     async def leave(self, key: RunKey) -> None:
-        """Give a run back; the last one gives the state back."""
+        """Give a run back; the last one gives the state back, also where this is cancelled."""
+        await finish(asyncio.ensure_future(self._leave(key)))
+
+    async def _leave(self, key: RunKey) -> None:
         self.running.pop(key, None)
         if not self.running:
             self.heartbeats.stop()
-        await self._store.settled()
+        self._leaving += 1
+        try:
+            await self._store.settled()
+            await self.runs.confirm(key)
+        except StateError as error:
+            self._report("state", error)
+        finally:
+            self._leaving -= 1
         async with self._turn():  # who enters now waits until the state was given back
-            if self.running:
+            if self.running or self._leaving:
                 return
             try:
                 await self._store.close()
@@ -86,8 +101,8 @@ class StateOwner:
         """Take the state for this process, and read what is in it."""
         await self._store.open(self._choose())
         try:
-            await self.runs.load()
             await self.heartbeats.load()
+            await self.runs.load()
         except BaseException:
             await self._store.close()
             raise

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import count
 from typing import Any, Final, TypeVar
 
-from backtest_kit._state.adapter import PersistAdapter, call
+from backtest_kit._state.adapter import PersistAdapter, call, finish
 from backtest_kit._state.documents import decode, encode
+from backtest_kit._state.envelope import DamagedError
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.time import iso
@@ -55,7 +57,7 @@ class DocumentStore:
         """Give the state back; raises whatever the adapter's `release` raises."""
         adapter, self._adapter = self._adapter, None
         if adapter is not None:
-            await _release(adapter)
+            await finish(asyncio.ensure_future(_release(adapter)))
 
     async def settled(self) -> None:
         """Wait for the calls that are under way."""
@@ -72,9 +74,27 @@ class DocumentStore:
         """Make a document durable; `then` is called once it is, even if the caller is cancelled.
 
         Raises:
-            StateError: that failed; then nothing has changed.
+            StateError: that failed; the earlier document or the new one is stored.
         """
-        await self._call("write", kind, key, encode(document), then=then)
+        try:
+            content = encode(kind, key, document)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise StateError(f"{self.where(kind, key)} can't be stored: {_why(error)}") from error
+        await self._call("write", kind, key, content, then=then)
+
+    async def delete(self, kind: str, key: str) -> None:
+        """Remove a document; raises StateError."""
+        await self._call("delete", kind, key)
+
+    async def unreadable(self, kind: str) -> list[tuple[str | None, str]]:
+        """Return what lies among the documents of a kind and can't be read: key, and a message.
+
+        Raises:
+            StateError: the adapter can't tell.
+        """
+        if not hasattr(self._adapter, "unreadable"):
+            return []
+        return list(await self._call("unreadable", kind))
 
     async def read(
         self,
@@ -92,31 +112,62 @@ class DocumentStore:
             CorruptStateError: the document is damaged.
             StateError: it can't be read, or a newer release wrote it.
         """
-        content = await self._call("read", kind, key)
+        content = await self.content(kind, key)
         if content is None:
             return None
         try:
-            return decode(kind, content, type_)
-        except ValueError as error:
-            place = await self._set_aside(kind, key, content)
+            return decode(kind, key, content, type_)
+        except DamagedError as error:
+            place = await self.set_aside(kind, key, content)
+            if error.key is not None:
+                await self._keep_for(kind, error.key, content)
             if explain is not None:
                 raise CorruptStateError(explain(error, place)) from error
             raise CorruptStateError(
                 f"{self.where(kind, key)} is damaged ({error}); it was moved to {place}"
             ) from error
 
+    async def content(self, kind: str, key: str) -> bytes | None:
+        """Return a document as it is stored, damaged or not; `None` if there is none.
+
+        Raises:
+            StateError: it can't be read.
+        """
+        content = await self._call("read", kind, key)
+        return None if content is None else bytes(content)
+
     def where(self, kind: str, key: str) -> str:
         """Return a text that tells a person where a document is."""
         where = getattr(self._adapter, "where", None)
         return str(where(kind, key)) if where is not None else f"{kind} {key}"
 
-    async def _set_aside(self, kind: str, key: str, content: bytes) -> str:
-        """Move a damaged document; return where it is now."""
-        stamp = iso(self._clock().wall_ms() // 1000 * 1000).replace(":", "")
-        moved = (kind + SET_ASIDE, f"{key} {stamp}")
-        await self._call("write", *moved, content)
+    async def set_aside(self, kind: str, key: str, content: bytes) -> str:
+        """Move a damaged document; return where it is now.
+
+        Raises:
+            StateError: it can't be moved.
+        """
+        place = await self._keep(kind, key, content)
         await self._call("delete", kind, key)
-        return self.where(*moved)
+        return place
+
+    async def _keep_for(self, kind: str, key: str, content: bytes) -> None:
+        """Keep a document that lay in the place of another, if its own is not there.
+
+        So its own run finds that something happened to it, and does not begin anew.
+        """
+        if await self._call("read", kind, key) is None:
+            await self._keep(kind, key, content)
+
+    async def _keep(self, kind: str, key: str, content: bytes) -> str:
+        stamp = iso(self._clock().wall_ms() // 1000 * 1000).replace(":", "")
+        name = f"{key} {stamp}"
+        for number in count(2):  # several within a second
+            if await self._call("read", kind + SET_ASIDE, name) is None:
+                break
+            name = f"{key} {stamp} {number}"
+        await self._call("write", kind + SET_ASIDE, name, content)
+        return self.where(kind + SET_ASIDE, name)
 
     async def _call(
         self, name: str, *arguments: Any, then: Callable[[], None] | None = None
@@ -133,11 +184,8 @@ class DocumentStore:
         self._pending.add(task)
         task.add_done_callback(ended)
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
             # nobody may write the same document before this is over, or think that it was not
-            await asyncio.wait({task})
-            raise
+            return await finish(task)
         except StateError:
             raise
         except Exception as error:
@@ -154,11 +202,10 @@ async def _acquire(adapter: PersistAdapter) -> None:
         return
     task = asyncio.ensure_future(call(acquire))
     try:
-        await asyncio.shield(task)
+        await finish(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
         if not task.cancelled() and task.exception() is None:
-            await _release(adapter)
+            await finish(asyncio.ensure_future(_release(adapter)))
         raise
 
 

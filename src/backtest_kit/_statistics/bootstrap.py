@@ -16,6 +16,7 @@ import numpy as np
 from backtest_kit._statistics.figures import LEAST_DEVIATION, YEAR_MS
 from backtest_kit._statistics.overfitting import CELLS, ROUNDING
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.schemas import METRICS
 from backtest_kit._values.time import MINUTE
 
@@ -31,16 +32,16 @@ def check_metric(metric: str, span: Span | None, draws: int) -> float:
     """Return the number of runs per year, by which a yearly metric is scaled; 1 for the others.
 
     Raises:
-        ValueError: no such metric, one without its span, or fewer than one draw.
+        ArgumentError: no such metric, one without its span, or fewer than one draw.
     """
     if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}; use one of: {', '.join(METRICS)}")
+        raise ArgumentError(f"unknown metric {metric!r}; use one of: {', '.join(METRICS)}")
     if draws < 1:
-        raise ValueError(f"draws must be at least 1, not {draws}")
+        raise ArgumentError(f"draws must be at least 1, not {draws}")
     if metric != "expected_yearly_returns":
         return 1.0
     if span is None or span[1] <= span[0]:
-        raise ValueError(f"{metric} needs the span of the run in milliseconds, not {span}")
+        raise ArgumentError(f"{metric} needs the span of the run in milliseconds, not {span}")
     return YEAR_MS / (span[1] - span[0])
 
 
@@ -152,16 +153,16 @@ def periods(
     """Return the period in which each trade closed, and how many periods the span is cut into.
 
     Raises:
-        ValueError: there is no span, it has no length, or there is not one time per trade.
+        ArgumentError: there is no span, it has no length, or there is not one time per trade.
     """
     if span is None or span[1] <= span[0]:
-        raise ValueError(f"times need the span of the run in milliseconds, not {span}")
+        raise ArgumentError(f"times need the span of the run in milliseconds, not {span}")
     length = span[1] - span[0]
     count = min(max(round(length / (1440 * MINUTE)), PERIODS[0]), PERIODS[1])
     found = []
     for r, times in zip(rows, closed_at, strict=True):
         if len(times) != len(r):
-            raise ValueError(f"{len(times)} times for {len(r)} trades")
+            raise ArgumentError(f"{len(times)} times for {len(r)} trades")
         at = (np.asarray(times, dtype=np.int64) - span[0]) * count // length
         found.append(np.clip(at, 0, count - 1))
     return found, count

@@ -13,7 +13,9 @@ import msgspec
 import numpy as np
 
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.schemas import METRICS
+from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE
 
 #: Below this deviation returns count as identical, and a Sharpe ratio is not defined.
@@ -23,7 +25,7 @@ YEAR_MS: Final = 365.25 * 1440 * MINUTE
 LEAST_SPAN_MS: Final = 1440 * MINUTE
 
 
-class Statistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Statistics(Tabular, frozen=True, kw_only=True, omit_defaults=True):
     """Statistics of closed signals; percentages are in percent, durations in minutes.
 
     `total_pnl_by_cost` is the sum of each profit times the cost of its entries, in percent of one
@@ -54,6 +56,18 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     avg_duration_minutes: float | None
     exposure_percent: float | None
     total_pnl_by_cost: float | None = None
+
+    def table(self) -> Table:
+        """Return two columns, `statistic` and `value` (NaN where it is not defined)."""
+        values = msgspec.structs.asdict(self)
+        numbers = [np.nan if value is None else value for value in values.values()]
+        return Table(
+            {
+                "statistic": np.array([*values], dtype=object),
+                "value": np.array(numbers, dtype=np.float64),
+            },
+            title="statistics",
+        )
 
 
 def summarize(
@@ -265,10 +279,10 @@ def metric(statistics: Statistics, name: str) -> float | None:
     """Return one of `METRICS`, where it is a finite number.
 
     Raises:
-        ValueError: no such metric; the message lists them.
+        ArgumentError: no such metric; the message lists them.
     """
     if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
+        raise ArgumentError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
     value: float | None = getattr(statistics, name)
     return None if value is None else _finite(value)
 

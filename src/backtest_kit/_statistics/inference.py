@@ -26,6 +26,7 @@ from backtest_kit._statistics.bootstrap import (
 )
 from backtest_kit._statistics.overfitting import MIN_TRADES, ROUNDING, checked, seeded
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.errors import ArgumentError
 
 #: Number of resamples: the ends of a 95 % interval then rest on 25 draws each.
 DRAWS: Final = 1000
@@ -70,11 +71,11 @@ def bootstrap_interval(
     wins out of thirty do not make the next one certain.
 
     Raises:
-        ValueError: `r` is not of one dimension or not finite; no such metric; a metric without
+        ArgumentError: `r` is not of one dimension or not finite; no such metric; a metric without
             its span; `level` is not within 0 and 1; `draws` is below 1; `seed` is negative.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must be within 0 and 1, not {level}")
+        raise ArgumentError(f"level must be within 0 and 1, not {level}")
     values, scale = checked(r), check_metric(metric, span, draws)
     rng = seeded(seed)
     value = estimate(values, metric, scale) if len(values) >= MIN_TRADES else None
@@ -129,7 +130,7 @@ def probability_best_beats_second(
     from (`deflated_sharpe_ratio` does), and is too certain about what never varied in the sample.
 
     Raises:
-        ValueError: as `bootstrap_interval`; times without a span, or not one per trade.
+        ArgumentError: as `bootstrap_interval`; times without a span, or not one per trade.
     """
     pair = (checked(a, "a"), checked(b, "b"))
     scale = check_metric(metric, span, draws)
@@ -154,7 +155,7 @@ def block_length(r: npt.ArrayLike) -> float:
     The rule is the best one for the mean; it is used here for every metric.
 
     Raises:
-        ValueError: `r` is not of one dimension, or holds a value that is not finite.
+        ArgumentError: `r` is not of one dimension, or holds a value that is not finite.
     """
     return dependence(checked(r))[0]
 
@@ -169,7 +170,7 @@ def period_returns(
     `probability_of_overfitting` takes; leave out strategies with fewer than `MIN_TRADES` trades.
 
     Raises:
-        ValueError: a value that is not finite; not one time per trade; a span without length.
+        ArgumentError: a value that is not finite; not one time per trade; a span without length.
     """
     rows = [checked(r, name) for name, r in trades.items()]
     parts, count = periods(rows, [closed_at[name] for name in trades], span)

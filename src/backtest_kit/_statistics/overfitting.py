@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from backtest_kit._statistics.figures import LEAST_DEVIATION, sharpe_ratio
 from backtest_kit._values.candles import Floats
+from backtest_kit._values.errors import ArgumentError
 
 #: Fewer trades than this never give a figure.
 MIN_TRADES: Final = 30
@@ -72,7 +73,7 @@ def moments(r: npt.ArrayLike) -> Moments | None:
     identical ones, which are no edge.
 
     Raises:
-        ValueError: `r` is not of one dimension, or holds a value that is not finite.
+        ArgumentError: `r` is not of one dimension, or holds a value that is not finite.
     """
     values = checked(r)
     sharpe = sharpe_ratio(values) if len(values) >= MIN_TRADES else None
@@ -115,12 +116,12 @@ def expected_maximum_sharpe(trials: int, variance: float) -> float:
     where the exact figure is 1.54.
 
     Raises:
-        ValueError: fewer than one trial, or a variance that is negative or not finite.
+        ArgumentError: fewer than one trial, or a variance that is negative or not finite.
     """
     if trials < 1:
-        raise ValueError(f"trials must be at least 1, not {trials}")
+        raise ArgumentError(f"trials must be at least 1, not {trials}")
     if not 0 <= variance < math.inf:
-        raise ValueError(f"variance must be a finite number of at least 0, not {variance}")
+        raise ArgumentError(f"variance must be a finite number of at least 0, not {variance}")
     if trials == 1:
         return 0.0
     rare, rarer = (_NORMAL.inv_cdf(1 - 1 / x) for x in (trials, trials * math.e))
@@ -146,10 +147,10 @@ def minimum_track_record_length(
     the benchmark: no length would do.
 
     Raises:
-        ValueError: the confidence is not within 0.5 and 1.
+        ArgumentError: the confidence is not within 0.5 and 1.
     """
     if not 0.5 < confidence < 1:
-        raise ValueError(f"confidence must be within 0.5 and 1, not {confidence}")
+        raise ArgumentError(f"confidence must be within 0.5 and 1, not {confidence}")
     spread, lead = _spread(sample), sample.sharpe - benchmark
     if spread is None or lead <= 0:
         return None
@@ -180,18 +181,20 @@ def probability_of_overfitting(
     every split is left out. Beyond the input and one copy, memory does not grow with T or N.
 
     Raises:
-        ValueError: `returns` is not of two dimensions or holds a value that is not finite;
+        ArgumentError: `returns` is not of two dimensions or holds a value that is not finite;
             `blocks` is odd or below 2; `combinations` is below 2; `seed` is negative.
     """
     matrix = np.asarray(returns, dtype=np.float64)
     if matrix.ndim != 2:
-        raise ValueError(f"returns must have two dimensions, periods and strategies: {matrix.ndim}")
+        raise ArgumentError(
+            f"returns must have 2 dimensions, not {matrix.ndim}: periods, strategies"
+        )
     if not np.isfinite(matrix).all():
-        raise ValueError("returns holds a value that is not finite")
+        raise ArgumentError("returns holds a value that is not finite")
     if blocks < 2 or blocks % 2:
-        raise ValueError(f"blocks must be an even number of at least 2, not {blocks}")
+        raise ArgumentError(f"blocks must be an even number of at least 2, not {blocks}")
     if combinations < 2:
-        raise ValueError(f"combinations must be at least 2, not {combinations}")
+        raise ArgumentError(f"combinations must be at least 2, not {combinations}")
     seeded(seed)
     periods, strategies = matrix.shape
     if strategies < 2 or periods < max(MIN_TRADES, 2 * blocks):
@@ -219,14 +222,14 @@ def checked(values: npt.ArrayLike, name: str = "r") -> Floats:
     """Return values as float64 of one dimension.
 
     Raises:
-        ValueError: they are of another shape, or one of them is not finite.
+        ArgumentError: they are of another shape, or one of them is not finite.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
-        raise ValueError(f"{name} must have one dimension, not {array.ndim}")
+        raise ArgumentError(f"{name} must have one dimension, not {array.ndim}")
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
-        raise ValueError(f"{name} holds {array[bad[0]]} at {bad[0]}: only finite numbers count")
+        raise ArgumentError(f"{name} holds {array[bad[0]]} at {bad[0]}: only finite numbers count")
     return array
 
 
@@ -234,10 +237,10 @@ def seeded(seed: int, stream: int = 0) -> np.random.Generator:
     """Return the generator of one of a seed's independent streams.
 
     Raises:
-        ValueError: the seed is negative.
+        ArgumentError: the seed is negative.
     """
     if seed < 0:
-        raise ValueError(f"seed must be at least 0, not {seed}")
+        raise ArgumentError(f"seed must be at least 0, not {seed}")
     return np.random.default_rng((seed, stream))
 
 

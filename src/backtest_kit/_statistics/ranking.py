@@ -26,6 +26,7 @@ from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import WalkerSchema
+from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.windows import extent
 
 #: Every resample of every walk is drawn from this seed: the same trials give the same figures.
@@ -60,11 +61,13 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
 
 
-class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
+class WalkerData(Tabular, frozen=True, kw_only=True):
     """The results of a walk; times in milliseconds UTC.
 
     `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
     often the best strategy in one half of the time is below the median in the other.
+    `base_interval` is of the candles by which the runs stepped; "" where a report of an earlier
+    release does not say it.
     """
 
     walker_name: str
@@ -84,6 +87,12 @@ class WalkerData(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
+    base_interval: str = ""
+
+    def table(self) -> Table:
+        """Return the ranking as columns, a row per strategy, best first."""
+        title = f"{self.metric} over {', '.join(self.symbols)}"
+        return table_of(self.ranking, RankRow, title)
 
 
 def rank(
@@ -92,6 +101,7 @@ def rank(
     trials: Sequence[TrialResult],
     tried: int | None = None,
     timeline: range | None = None,
+    base_interval: str = "",
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
@@ -133,6 +143,7 @@ def rank(
             r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
         ),
         overfitting=_overfitting(r, closed, span),
+        base_interval=base_interval,
         walk_forward=None
         if schema.windows is None or timeline is None
         else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),

@@ -13,6 +13,7 @@ from backtest_kit._statistics.deflation import deflated_sharpes
 from backtest_kit._statistics.inference import DRAWS, resampled_metrics, share_above
 from backtest_kit._statistics.overfitting import MIN_TRADES, checked, seeded
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.errors import ArgumentError
 
 Kind = Literal["too few trades", "noise", "tie", "winner"]
 
@@ -110,14 +111,14 @@ def verdict(
     The deflated Sharpe ratios are those of `deflated_sharpes`.
 
     Raises:
-        ValueError: as `probability_best_beats_second`; `trials` is below the number given.
+        ArgumentError: as `probability_best_beats_second`; `trials` is below the number given.
     """
     rows = {name: checked(r, name) for name, r in trades.items()}
     scale = check_metric(metric, span, draws)
     seeded(seed)
     count = len(rows) if trials is None else trials
     if count < len(rows):
-        raise ValueError(f"trials must be at least the {len(rows)} strategies given, not {trials}")
+        raise ArgumentError(f"trials must be at least the {len(rows)} strategies given: {trials}")
     if not any(len(r) >= MIN_TRADES for r in rows.values()):
         return _too_few(rows, count)
     estimates = {name: estimate(r, metric, scale) for name, r in rows.items()}

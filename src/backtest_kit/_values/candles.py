@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, overload
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._values.errors import BadCandlesError
+from backtest_kit._values.errors import ArgumentError, BadCandlesError
 from backtest_kit._values.time import interval_ms, iso
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Candles:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
-                raise ValueError(f"candles are sliced in order, without a step, not [::{step}]")
+                raise ArgumentError(f"candles are sliced in order, without a step, not [::{step}]")
             return Candles.view(self._columns, self._start + start, self._start + max(start, stop))
         row = range(self._start, self._stop)[index]
         t, o, h, low, c, v = self._columns
@@ -170,6 +170,13 @@ class Candles:
         frame = pl.DataFrame({n: c.copy() for n, c in zip(COLUMNS, self.columns(), strict=True)})
         return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
 
+    def _repr_html_(self) -> str:
+        from backtest_kit._values.table import Table
+
+        columns: dict[str, npt.ArrayLike] = {}
+        columns |= zip(COLUMNS, self.columns(), strict=True)
+        return Table(columns, times=("timestamp",), title="candles")._repr_html_()
+
     def resample(self, interval: str) -> Candles:
         """Return candles of a longer interval, on the grid that exchanges use.
 
@@ -178,15 +185,26 @@ class Candles:
         end) are made of that part. Volumes that are decimal fractions add up exactly.
 
         Raises:
-            ValueError: unknown interval, or one that is not a multiple of the candles' own.
+            ArgumentError: unknown interval, or one that is not a multiple of the candles' own.
         """
         step = interval_ms(interval)
         if not len(self):
             return self
         own = spacing(self.timestamp) or step
         if step % own:
-            raise ValueError(f"can't resample candles of {own // 1000} s into {interval}")
+            raise ArgumentError(f"can't resample candles of {own // 1000} s into {interval}")
         return regroup(self, step)
+
+
+def concatenate(parts: Iterable[Candles]) -> Candles:
+    """Return candles that follow each other as one."""
+    some = [part for part in parts if len(part)]
+    if len(some) == 1:
+        return some[0]
+    if not some:
+        return Candles([], [], [], [], [], [])
+    columns = zip(*(part.columns() for part in some), strict=True)
+    return Candles(*(np.concatenate(pieces) for pieces in columns))
 
 
 def regroup(candles: Candles, step: int) -> Candles:

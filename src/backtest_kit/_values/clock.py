@@ -28,6 +28,10 @@ class Clock:
     `backtest_kit.testing.SimulatedTime`.
     """
 
+    #: Whether this time passes while threads work. If not, sync listeners of live runs are called
+    #: on the event loop, or they would be far behind at once.
+    waits_for_threads = True
+
     def wall_ms(self) -> int:
         """Return the wall clock, milliseconds since the epoch, UTC."""
         return wall_ms()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypedDict, cast
 
 import msgspec
@@ -90,6 +90,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Literal["stop_loss_first", "take_profit_first"],
         Meta(description="What a candle that reaches both levels is taken for (wick)."),
     ] = "stop_loss_first"
+    suspicious_candle: Annotated[
+        Literal["hold", "accept"],
+        Meta(
+            description="A base candle with a price 20 times off both closes before it: hold lets "
+            "nothing happen at its step."
+        ),
+    ] = "hold"
     gap_policy: Annotated[
         Literal["fill", "raise"],
         Meta(description="A missing candle is filled flat and counted, or is an error."),
@@ -122,6 +129,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     feed_wait_ms: Annotated[
         int, Meta(ge=0, description="Milliseconds that a live step waits for a late candle.")
     ] = 30_000
+    callback_timeout_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Seconds that one call of a live run's callback may take."),
+    ] = 30.0
     state_dir: Annotated[str, Meta(min_length=1, description="Folder of the live state.")] = (
         "./state"
     )
@@ -152,6 +163,7 @@ class Settings(TypedDict, total=False):
     ask_at: Literal["close", "elapsed"]
     exit_trigger: Literal["auto", "vwap", "wick"]
     ambiguous_candle: Literal["stop_loss_first", "take_profit_first"]
+    suspicious_candle: Literal["hold", "accept"]
     gap_policy: Literal["fill", "raise"]
     get_candles_retry_count: int
     get_candles_retry_delay_ms: int
@@ -160,6 +172,7 @@ class Settings(TypedDict, total=False):
     candles_per_chunk: int
     step_delay_ms: int
     feed_wait_ms: int
+    callback_timeout_seconds: float
     state_dir: str
     paper: bool
 
@@ -180,21 +193,17 @@ def configure(current: Config, changes: Mapping[str, object]) -> Config:
     """Return `current` with `changes` made, all of them or none.
 
     Raises:
-        ConfigError: an unknown key, a value of the wrong type or out of range.
+        ConfigError: unknown keys, values of the wrong type or out of range; all of them at once.
     """
-    for key in changes:
-        if key not in Config.__struct_fields__:
-            raise ConfigError(
-                f"unknown setting {key!r}{did_you_mean(key, Config.__struct_fields__)}"
-            )
-    values = msgspec.structs.asdict(current) | dict(changes)
-    config = _convert(values, strict=True)
+    found, problems = _read(changes, strict=True)
+    config = msgspec.structs.replace(current, **found)
     lowest, highest = config.min_stop_loss_distance_percent, config.max_stop_loss_distance_percent
     if highest and lowest > highest:
-        raise ConfigError(
+        problems.append(
             f"min_stop_loss_distance_percent={lowest} is above "
             f"max_stop_loss_distance_percent={highest}: no stop-loss could satisfy both"
         )
+    _raise_all(problems)
     return config
 
 
@@ -202,16 +211,18 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
     """Return the defaults as changed by variables such as `CC_SCHEDULE_AWAIT_MINUTES`.
 
     Raises:
-        ConfigError: a value can't be read; the message names the variable.
+        ConfigError: values can't be read; the message names each variable.
     """
+    problems: list[str] = []
     changes: dict[str, Any] = {}
     for key in Config.__struct_fields__:
         name = ENVIRONMENT_PREFIX + key.upper()
         if name in environment:
             try:
-                changes[key] = getattr(_convert({key: environment[name]}, strict=False), key)
+                changes[key] = _convert(key, environment[name], strict=False)
             except ConfigError as error:
-                raise ConfigError(f"environment variable {name}: {error}") from None
+                problems.append(f"environment variable {name}: {error}")
+    _raise_all(problems)
     return configure(Config(), changes)
 
 
@@ -219,25 +230,38 @@ def parse_settings(pairs: Mapping[str, str]) -> Settings:
     """Return settings given as text (a command line's) with their own types.
 
     Raises:
-        ConfigError: an unknown key, or a value that can't be read.
+        ConfigError: unknown keys, or values that can't be read; all of them at once.
     """
-    for key in pairs:
-        if key not in Config.__struct_fields__:
-            raise ConfigError(
-                f"unknown setting {key!r}{did_you_mean(key, Config.__struct_fields__)}"
-            )
-    config = _convert(pairs, strict=False)
-    return cast("Settings", {key: getattr(config, key) for key in pairs})
+    found, problems = _read(pairs, strict=False)
+    _raise_all(problems)
+    return cast("Settings", found)
 
 
-def _convert(values: Mapping[str, object], *, strict: bool) -> Config:
+def _raise_all(problems: Sequence[str]) -> None:
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _read(values: Mapping[str, object], *, strict: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return values with the types of their settings, and what is wrong with the others."""
+    found: dict[str, Any] = {}
+    problems: list[str] = []
     for key, value in values.items():
-        if isinstance(value, float) and value != value:
-            raise ConfigError(f"{key}={value!r} is not a number")
+        try:
+            found[key] = _convert(key, value, strict=strict)
+        except ConfigError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _convert(key: str, value: object, *, strict: bool) -> object:
+    """Return a value with the type of its setting; text is read unless `strict`."""
+    if key not in Config.__struct_fields__:
+        raise ConfigError(f"unknown setting {key!r}{did_you_mean(key, Config.__struct_fields__)}")
+    if isinstance(value, float) and value != value:
+        raise ConfigError(f"{key}={value!r} is not a number")
     try:
-        return msgspec.convert(values, Config, strict=strict)
+        return getattr(msgspec.convert({key: value}, Config, strict=strict), key)
     except msgspec.ValidationError as error:
-        text, _, where = str(error).partition(" - at `$.")
-        key = where.rstrip("`")
-        given = f"{key}={values[key]!r}: " if key in values else ""
-        raise ConfigError(f"{given}{text[0].lower()}{text[1:]}") from None
+        text = str(error).partition(" - at `$.")[0]
+        raise ConfigError(f"{key}={value!r}: {text[0].lower()}{text[1:]}") from None

@@ -3,6 +3,7 @@
 Named by what the reader does next::
 
     BacktestKitError
+      ArgumentError          an argument has a value without a meaning (also ValueError)
       ConfigError            a setting is unknown or out of range      (also ValueError)
       RegistrationError      a schema is malformed or its name taken   (also ValueError)
       UnknownNameError       nothing is registered under this name     (also LookupError)
@@ -18,8 +19,11 @@ Named by what the reader does next::
         CorruptStateError    a document of the state is damaged; it was set aside
       MissedStepsError       a live run could not act at some minutes
       ClockError             the wall clock went back
+      CallbackTimeoutError   a callback of a live run took too long
+      ListenerBehindError    a listener of live runs is far behind
       DataError
         BadCandlesError      candles break a rule; asking again would not help
+        SuspiciousCandleError  a price is so far off that it may be a bad print; told, not raised
         DataRangeError       asked for candles before the data begin or after they end
           BeforeDataError      before they begin; at the start of a run: warming up
         GapError             a candle is missing and gap_policy is "raise"
@@ -36,6 +40,10 @@ from collections.abc import Iterable
 
 class BacktestKitError(Exception):
     """Base of every error raised on purpose by backtest-kit."""
+
+
+class ArgumentError(BacktestKitError, ValueError):
+    """An argument has a value that has no meaning here."""
 
 
 class ConfigError(BacktestKitError, ValueError):
@@ -102,12 +110,24 @@ class ClockError(BacktestKitError):
     """The wall clock has gone back; no minute is stepped twice."""
 
 
+class CallbackTimeoutError(BacktestKitError):
+    """A callback of a live run took longer than `callback_timeout_seconds`."""
+
+
+class ListenerBehindError(BacktestKitError):
+    """A listener of live runs is far behind, or left something unheard; nothing waits for it."""
+
+
 class DataError(BacktestKitError):
     """Base of everything wrong with market data."""
 
 
 class BadCandlesError(DataError, ValueError):
     """Candles break a rule; the message names the first one that does."""
+
+
+class SuspiciousCandleError(DataError):
+    """A candle has a price so far off that it may be a bad print; emitted, never raised."""
 
 
 class DataRangeError(DataError):

@@ -6,8 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from backtest_kit._values.places import Place, place_of
 from backtest_kit._values.results import transition_id
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import Instant
 
 Mode = Literal["backtest", "live"]
 MetricType = Literal["backtest_total", "backtest_timeframe", "backtest_signal", "live_tick"]
@@ -74,7 +76,7 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
     level: int
     revenue_percent: float
     current_price: float
-    timestamp: int
+    timestamp: Instant
 
     @property
     def transition_id(self) -> str:
@@ -85,7 +87,8 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
 class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something raised; `where` says which part: a step, a callback, a listener, a whole run.
 
-    `when` is the instant of the step in milliseconds UTC, and `None` outside one.
+    `when` is the instant of the step in milliseconds UTC, and `None` outside one. `place` is the
+    user's line at which it arose (`file`, `line`, `code`), `None` where none of theirs was running.
     """
 
     where: str
@@ -95,3 +98,57 @@ class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):
     exchange_name: str | None = None
     mode: Mode | None = None
     when: int | None = None
+
+    @property
+    def place(self) -> Place | None:
+        """Where in the user's files it arose."""
+        return place_of(self.error)
+
+
+class ListenerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How far behind a listener of live runs is.
+
+    `behind` counts the events that it has not heard, also those that were `dropped` or replaced by
+    a newer state; `busy_seconds` is how long its present call has lasted. The callbacks of a run
+    count as one listener.
+    """
+
+    name: str
+    behind: int
+    dropped: int
+    busy_seconds: float
+
+
+class RunHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How one live run is.
+
+    `step` is its newest step (ms), `None` before the first; `step_age_seconds` the time since then,
+    or since the run began; `late` whether that is more than two base intervals and a minute.
+    `feed_lag_seconds`: for how long the next step has been due. `outbox`: transitions that are not
+    in the journal yet; `unheard`: those that the callbacks or the consumer of `Live.run` have not
+    been told of.
+    """
+
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    base_interval: str
+    status: Literal["starting", "idle", "waiting", "active"]
+    step: int | None
+    step_age_seconds: float
+    feed_lag_seconds: float
+    late: bool
+    steps: int
+    missed: int
+    errors: int
+    outbox: int
+    unheard: int
+
+
+class HealthEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """How the live runs of an engine and their listeners are, at `timestamp` (ms by its clock)."""
+
+    timestamp: int
+    healthy: bool
+    runs: tuple[RunHealth, ...]
+    listeners: tuple[ListenerHealth, ...]

@@ -6,7 +6,8 @@ from typing import ClassVar, Final, Literal, get_args
 
 import msgspec
 
-from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.signal import SignalRow, signal_id
+from backtest_kit._values.time import Instant
 
 CloseReason = Literal[
     "take_profit",
@@ -74,7 +75,7 @@ class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
     symbol: str
     strategy_name: str
     exchange_name: str
-    timestamp: int
+    timestamp: Instant
     current_price: float
 
     def to_json(self) -> str:
@@ -84,8 +85,11 @@ class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
 
 def transition_id(row: SignalRow, what: str) -> str:
     """Return the id of a transition: the same whenever, and however often, it is reported."""
-    place = f"{row.exchange_name}:{row.strategy_name}:{row.symbol}"
-    return f"{place}:{row.scheduled_at}:{what}"
+    place = f"{row.exchange_name}:{row.strategy_name}:{row.symbol}:{row.scheduled_at}"
+    # else release 0.1.0, which quoted no names, may have told of the signal
+    if row.id != place:
+        place = signal_id(row.exchange_name, row.strategy_name, row.symbol, row.scheduled_at)
+    return f"{place}:{what}"
 
 
 class _Transition(_Tick, frozen=True, kw_only=True):
@@ -187,7 +191,7 @@ class TickClosed(_Transition, frozen=True, kw_only=True, tag="closed", omit_defa
 
     action: ClassVar[Literal["closed"]] = "closed"
     close_reason: CloseReason
-    close_timestamp: int
+    close_timestamp: Instant
     pnl: ProfitLoss
     # a default that a factory makes is written to JSON, as this always was
     ambiguous: bool = msgspec.field(default_factory=_false)
@@ -224,7 +228,7 @@ class TickCancelled(_Transition, frozen=True, kw_only=True, tag="cancelled"):
 
     action: ClassVar[Literal["cancelled"]] = "cancelled"
     reason: CancelReason
-    close_timestamp: int
+    close_timestamp: Instant
 
 
 Tick = (

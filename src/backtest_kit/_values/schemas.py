@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal, cast, get_args
 import msgspec
 
 from backtest_kit._values.errors import RegistrationError, did_you_mean
+from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.signal import Signal
 from backtest_kit._values.time import INTERVALS, MINUTE, Interval, to_ms
 from backtest_kit._values.windows import Windows
@@ -113,8 +115,10 @@ class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
         for field in ("format_price", "format_quantity", "data_range", "close"):
             if getattr(self, field) is not None:
                 _function(me, field, getattr(self, field))
-        if self.page_limit is not None and self.page_limit < 1:
-            raise RegistrationError(f"{me}: page_limit={self.page_limit} must be 1 or more")
+        if self.page_limit is not None and not is_whole(self.page_limit):
+            raise RegistrationError(
+                f"{me}: page_limit={self.page_limit!r} must be a whole number, 1 or more"
+            )
 
 
 class StrategySchema(_Schema, frozen=True, kw_only=True):
@@ -170,8 +174,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         arrays = self.get_signals is not None
         if self.warmup is None:
             msgspec.structs.force_setattr(self, "warmup", ARRAY_WARMUP if arrays else 0)
-        whole = isinstance(self.warmup, int) and not isinstance(self.warmup, bool)
-        if not whole or self.warmup < arrays:
+        if not is_whole(self.warmup, int(arrays)):
             raise RegistrationError(
                 f"{me}: warmup={self.warmup!r} must be a whole number, {arrays:d} or more"
             )
@@ -186,6 +189,15 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         if isinstance(self.risk_name, str):
             return (self.risk_name,)
         return tuple(dict.fromkeys(self.risk_name))
+
+
+def source_of(strategy: StrategySchema) -> str:
+    """Return the source of a strategy's function or class; empty where it can't be read."""
+    asked: Any = strategy.get_signal or strategy.get_signals or strategy.make
+    try:
+        return inspect.getsource(asked)
+    except (OSError, TypeError):  # typed in a shell, compiled, or an object that is called
+        return ""
 
 
 class FrameSchema(_Schema, frozen=True, kw_only=True):
@@ -227,7 +239,9 @@ class FrameSchema(_Schema, frozen=True, kw_only=True):
 class RiskSchema(_Schema, frozen=True, kw_only=True):
     """A risk profile: checks that must all agree before a signal opens.
 
-    Each check gets a `RiskCheck`; it rejects by raising or by returning a reason (a text).
+    Each check gets a `RiskCheck`; it rejects by returning a reason (a text), or by raising a
+    ValueError, a RuntimeError, an AssertionError, an Exception, or an error of your own. Any other
+    error is a bug of the check: it rejects, too, and is an error event.
     """
 
     NAME = "risk_name"

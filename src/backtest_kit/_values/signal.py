@@ -7,10 +7,12 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from backtest_kit._values.time import MINUTE
+from backtest_kit._values.time import MINUTE, Instant
 
 Position = Literal["long", "short"]
 POSITIONS: Final = ("long", "short")
+#: Of the id of a signal: exchange, strategy, symbol, instant.
+_PARTS: Final = 4
 #: Pairs of a distance from the first entry in percent, and a share in percent or a size.
 Levels = tuple[tuple[float, float], ...]
 #: When a life without end ends, in milliseconds: later than any data.
@@ -84,9 +86,9 @@ class SignalRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     price_take_profit: float | None
     price_stop_loss: float | None
     minute_estimated_time: Annotated[int, msgspec.Meta(ge=1)] | None
-    scheduled_at: int
+    scheduled_at: Instant
     # a default that a factory makes is written to JSON, as these always were
-    pending_at: int | None = msgspec.field(default_factory=_none)
+    pending_at: Instant | None = msgspec.field(default_factory=_none)
     note: str = msgspec.field(default_factory=_empty)
     price_limit: float | None = msgspec.field(default_factory=_none)
     trailing_stop: TrailingStop | None = None
@@ -123,8 +125,16 @@ class SignalRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def signal_id(exchange_name: str, strategy_name: str, symbol: str, when: int) -> str:
-    """Return the id of a signal that was proposed at `when` (ms) without one."""
-    return f"{exchange_name}:{strategy_name}:{symbol}:{when}"
+    """Return the id of a signal that was proposed at `when` (ms) without one.
+
+    A colon within a name is written `%3A`, so that no two names give the same id.
+    """
+    text = f"{exchange_name}:{strategy_name}:{symbol}:{when}"
+    if text.count(":") > _PARTS - 1 or "%" in text:
+        names = (exchange_name, strategy_name, symbol)
+        quoted = (name.replace("%", "%25").replace(":", "%3A") for name in names)
+        return ":".join((*quoted, str(when)))
+    return text
 
 
 def expires_at(row: SignalRow) -> int:

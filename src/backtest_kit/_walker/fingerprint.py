@@ -11,12 +11,12 @@ from __future__ import annotations
 import dis
 import enum
 import functools
+import gc
 import importlib.metadata
 import importlib.util
+import itertools
 import random
-import site
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import (
@@ -37,15 +37,22 @@ import numpy.typing as npt
 
 from backtest_kit._values.content import ContentHash, digest_files
 from backtest_kit._values.errors import FingerprintError
+from backtest_kit._values.origin import (
+    LIBRARY,
+    is_user_class,
+    is_user_file,
+    is_user_function,
+    is_user_module,
+)
 
-#: The folder of the whole library, of which this module lies in a package.
-LIBRARY: Final = Path(__file__).parents[1]
 #: The generators behind the functions of the modules random and numpy.random: their state is not
 #: the strategy's own.
 _GLOBAL_GENERATORS: Final = (
     random.random.__self__,  # type: ignore[attr-defined]
     np.random.uniform.__self__,  # type: ignore[attr-defined]
 )
+_CACHE: Final = type(functools.cache(len))
+_SINGLE_DISPATCH: Final = functools.singledispatch(len).__code__  # type: ignore[attr-defined]
 _METHODS: Final = (FunctionType, classmethod, staticmethod, property)
 #: Attributes of a class that do not affect what it does, or repeat what others say.
 _IGNORED_ATTRIBUTES: Final = frozenset(
@@ -177,9 +184,8 @@ class _Fingerprint(ContentHash):
         self.add((code.co_flags, code.co_exceptiontable, code.co_consts))
 
     def _function(self, function: FunctionType) -> None:
-        if not _is_user_module(function.__module__):
-            self._library(function.__module__, function.__qualname__)
-            self._closure(function)  # a library's decorator closes over user code
+        if not is_user_function(function):
+            self._function_of_library(function)
             return
         self.put("function", function.__name__.encode())
         self._code(function.__code__)
@@ -193,6 +199,18 @@ class _Fingerprint(ContentHash):
         for level, name, parts in sorted(set(_imports(function.__code__))):
             self._late_import(level, name, parts, known.get("__package__") or "")
 
+    def _function_of_library(self, function: FunctionType) -> None:
+        """Add a library's function, and what a decorator of a library was given by the user."""
+        self._library(function.__globals__["__name__"], function.__code__.co_qualname)
+        if function.__code__ is _SINGLE_DISPATCH:
+            self.add(function.__dict__["registry"])  # the rest is a cache
+            return
+        self._closure(function)
+        kept = [function.__defaults__ or (), (function.__kwdefaults__ or {}).values()]
+        for value in itertools.chain(*kept, function.__dict__.values()):
+            if isinstance(value, FunctionType | MethodType | functools.partial):
+                self.add(value)
+
     def _closure(self, function: FunctionType) -> None:
         for cell in function.__closure__ or ():
             try:
@@ -201,7 +219,7 @@ class _Fingerprint(ContentHash):
                 self.put("empty", b"")
 
     def _class(self, value: type) -> None:
-        if not _is_user_module(value.__module__):
+        if not is_user_class(value):
             self._library(value.__module__, value.__qualname__)
             return
         self.put("class", value.__qualname__.encode())
@@ -221,7 +239,7 @@ class _Fingerprint(ContentHash):
 
     def _module(self, module: ModuleType) -> None:
         name = module.__name__
-        if not _is_user_module(name):
+        if not is_user_module(name):
             self._library(name, "")
             return
         self.put("module", name.encode())
@@ -251,7 +269,7 @@ class _Fingerprint(ContentHash):
     def _import_if_own(self, name: str) -> None:
         if name not in sys.modules:
             spec = importlib.util.find_spec(name)
-            if spec is not None and spec.origin is not None and _is_user_file(spec.origin):
+            if spec is not None and spec.origin is not None and is_user_file(spec.origin):
                 importlib.import_module(name)
                 self.imported_modules = True
 
@@ -261,14 +279,19 @@ class _Fingerprint(ContentHash):
 
     def _instance(self, value: Any) -> None:
         kind = type(value)
-        if kind.__module__ == "functools" or kind.__module__.startswith("numba."):
-            # a compiled or cached function counts as the function itself
-            inner = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
-            if kind is functools.cached_property:
-                inner = value.func
-            if isinstance(inner, FunctionType):
-                self._items(kind.__qualname__, (inner,))
-                return
+        inner = getattr(value, "py_func", None) if kind.__module__.startswith("numba.") else None
+        if kind is functools.cached_property:
+            inner = value.func
+        if inner is not None:
+            self._items(kind.__qualname__, (inner,))
+            return
+        if kind is _CACHE:
+            self.put("cache", b"")
+            self._hidden_functions(value)
+            return
+        own_state = is_user_class(kind) and {"__getstate__", "__reduce__"} & vars(kind).keys()
+        if own_state:
+            self.add(getattr(value, "__dict__", None))  # with what pickle would leave out
         try:
             how = value.__reduce_ex__(4)
         except Exception as error:
@@ -276,13 +299,21 @@ class _Fingerprint(ContentHash):
                 f"{value!r} has no content that could be compared: {error}"
             ) from error
         if isinstance(how, str):
-            self.put("name", f"{type(value).__module__}.{how}".encode())
+            self.put("name", f"{kind.__module__}.{how}".encode())
+            self._hidden_functions(value)
             return
-        if _is_user_module(kind.__module__) and {"__getstate__", "__reduce__"} & vars(kind).keys():
-            self.add(getattr(value, "__dict__", None))  # with what pickle would leave out
         self.put("object", str(len(how)).encode())
         for part in how:
             self.add([*part] if isinstance(part, Iterator) else part)
+
+    def _hidden_functions(self, value: Any) -> None:
+        """Add the functions in an object of C, such as a cache, that pickle knows by name only."""
+        inner = getattr(value, "__wrapped__", None)
+        self.add(inner)
+        if not (isinstance(inner, FunctionType) and is_user_function(inner)):
+            # `functools.wraps` may have named another
+            found = gc.get_referents(value)
+            self._items("functions", [f for f in found if isinstance(f, FunctionType)])
 
     #: Values without an identity of their own: two equal ones are the same.
     _PLAIN: ClassVar[dict[type, _Visit]] = {
@@ -346,18 +377,6 @@ def _imports(code: CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
                 yield steps[i - 2].argval or 0, step.argval, tuple(steps[i - 1].argval or ())
 
 
-def _is_user_module(module: str | None) -> bool:
-    """Return whether a module is the user's own: not built in, and not of a library."""
-    found = sys.modules.get(module or "")
-    if found is None:
-        return True
-    file = getattr(found, "__file__", None)
-    if file is not None:
-        return _is_user_file(file)
-    # a folder without __init__.py, or an interactive session
-    return found.__name__ == "__main__" or any(map(_is_user_file, getattr(found, "__path__", ())))
-
-
 @functools.cache
 def _version(package: str) -> str:
     """Return the version of a library, "" for what comes with Python."""
@@ -368,17 +387,3 @@ def _version(package: str) -> str:
         return str(known)
     names = importlib.metadata.packages_distributions().get(package, ())
     return " ".join(importlib.metadata.version(name) for name in names)
-
-
-@functools.cache
-def _is_user_file(file: str) -> bool:
-    path = Path(file).resolve()
-    return not any(path.is_relative_to(folder) for folder in _library_folders())
-
-
-@functools.cache
-def _library_folders() -> tuple[Path, ...]:
-    paths = sysconfig.get_paths()
-    folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    folders += [site.getusersitepackages(), str(LIBRARY)]
-    return tuple(Path(folder).resolve() for folder in folders)

@@ -23,7 +23,8 @@ def grid(
     `strategy_factory(**combination)` returns a `StrategySchema` or a mapping of its fields, or
     `None` to leave a combination out. Each name is that of the factory (or of the schema) with the
     parameters: `crossover(fast=10, slow=50)`. The last parameter varies fastest. Either all are
-    registered or, after an error, none::
+    registered or, after an error, none. A second grid of the same factory (a notebook's cell that
+    is run again) replaces what the first has registered under the same names:
 
         names = bk.grid(crossover, fast=[10, 20], slow=range(50, 200, 10))
         bk.add_walker(walker_name="w", strategies=names, exchange_name=..., frame_name=...)
@@ -42,13 +43,16 @@ def grid(
     if not schemas:
         raise RegistrationError(f"grid of {title}: no combination is left")
     engine = current_engine()
+    factory = (getattr(strategy_factory, "__module__", ""), title)
     known = {strategy.name for strategy in engine.strategies.list()}
+    known -= {name for name, made_by in engine.grids.items() if made_by == factory}
     for schema in schemas:
         if schema.name in known:
             raise RegistrationError(f"strategy {schema.name!r} already exists")
         known.add(schema.name)
     for schema in schemas:
-        engine.strategies.add(schema)
+        engine.strategies.add(schema, replace=True)
+        engine.grids[schema.name] = factory
     return [schema.name for schema in schemas]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import threading
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
@@ -29,6 +31,8 @@ from backtest_kit._walker.spool import (
 )
 from backtest_kit._walker.trial import TrialSetup, run_trial
 
+#: How often a worker asks for its parent, where the system does not tell of its end.
+_WATCH_SECONDS: Final = 1.0
 #: The most array strategies in one batch.
 _MOST_PER_BATCH: Final = 8
 #: A strategy has failed once a worker that ran nothing else has died so often.
@@ -157,7 +161,9 @@ class PoolRunner:
 
     def _new_pool(self, workers: int) -> Executor:
         # not fork: this process may have threads
-        return ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn"))
+        return ProcessPoolExecutor(
+            max_workers=workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+        )
 
     def _replace_workers(self) -> None:
         """Start a new pool; mark batches that may have been running, submit the other lost ones."""
@@ -210,6 +216,28 @@ def _batch_size(strategies: Sequence[StrategySchema], workers: int) -> int:
     if all(can_be_simulated(strategy) for strategy in strategies):
         return max(1, min(_MOST_PER_BATCH, len(strategies) // (4 * workers)))
     return 1
+
+
+def _end_with_parent() -> None:
+    """Make this worker end when its parent does, also where that is killed.
+
+    Each worker holds both ends of the queues, so none would see that nobody writes any more.
+    """
+    parent = parent_process()
+    assert parent is not None
+
+    def lives() -> bool:
+        if wait([parent.sentinel], _WATCH_SECONDS):
+            return False
+        # not on Windows, the sentinel is a pipe, held open by whatever else the parent has forked
+        return os.name == "nt" or os.getppid() == parent.pid
+
+    def watch() -> None:
+        while lives():
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()
 
 
 def _run_batch(spool: Spool, strategies: Sequence[bytes]) -> list[bytes]:

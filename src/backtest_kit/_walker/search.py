@@ -15,6 +15,7 @@ from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import RegistrationError, did_you_mean
+from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
 from backtest_kit._walker.store import WalkStore
 from backtest_kit._walker.study import Study
@@ -109,12 +110,17 @@ def search(
     `listen_walker_progress`.
 
     Raises:
-        RegistrationError: a parameter, a metric or the pruner is wrong; the factory raises; the
-            study was made with something else.
+        RegistrationError: `trials`, `seed`, a parameter, a metric or the pruner is wrong; the
+            factory raises; the study was made with something else.
         UnknownNameError: the exchange or the frame is not registered.
         BacktestKitError: Optuna is not installed.
         StateError: the store can't be read or written.
     """
+    for what, value, lowest in (("trials", trials, 1), ("seed", seed, 0)):
+        if not is_whole(value, lowest):
+            raise RegistrationError(
+                f"search: {what}={value!r} must be a whole number, {lowest} or more"
+            )
     engine = current_engine()
     setup = TrialSetup(
         engine,
@@ -161,7 +167,7 @@ def _ranked(
         strategies=[result.strategy_name for result in distinct] or ["none"],
         metric=metric,
     )
-    return rank(walker, setup.symbols, distinct, variants)
+    return rank(walker, setup.symbols, distinct, variants, base_interval=setup.base_interval())
 
 
 def _front(study: Study) -> tuple[SearchTrial, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final
@@ -66,6 +67,9 @@ class Study:
         self._code: str | None = None
         #: Results by the name of the strategy, so that no parameters are run twice.
         self._results: dict[str, TrialResult] = {}
+        #: Failures by the name of the strategy: neither run nor told of again.
+        self._failures: dict[str, StrategyFailedError] = {}
+        self._told: set[str] = set()
 
     def begin(
         self,
@@ -226,7 +230,13 @@ class Study:
 
     def _optimize(self, trials: int) -> None:
         self.study.sampler = self._sampler_for(self._done)
-        self.study.optimize(self._objective, n_trials=trials, callbacks=[self._after_trial])
+        # Optuna would tell of each failed trial twice, and not why
+        logger = logging.getLogger("optuna.study._optimize")
+        logger.addFilter(_tells_of_no_failure)
+        try:
+            self.study.optimize(self._objective, n_trials=trials, callbacks=[self._after_trial])
+        finally:
+            logger.removeFilter(_tells_of_no_failure)
 
     def _objective(self, optuna_trial: Any) -> tuple[float, ...] | None:
         """Run the trial that Optuna asks for, and return the values of the metrics."""
@@ -246,6 +256,8 @@ class Study:
         except (StateError, CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - a strategy that fails is skipped
+            if isinstance(error, StrategyFailedError) and schema is not None:
+                self._failures[schema.name] = error
             optuna_trial.set_user_attr(_FAILURE, describe(error))
             return None  # to Optuna, a trial that failed
         return values
@@ -266,7 +278,10 @@ class Study:
     def _report(self, optuna_trial: Any) -> None:
         """Report a failure as an error event, and the progress to its listeners."""
         bus = self._engine.bus
-        if (why := optuna_trial.user_attrs.get(_FAILURE)) is not None:
+        why, chosen = optuna_trial.user_attrs.get(_FAILURE), str(optuna_trial.params)
+        if why is not None and chosen not in self._told:
+            self._told.add(chosen)
+            why = why.removeprefix(f"{StrategyFailedError.__name__}: ")
             error = StrategyFailedError(f"search {self._name!r}, {optuna_trial.params}: {why}")
             self._engine.report(ErrorEvent(where="search", error=error))
         if bus.wanted("walker_progress"):
@@ -288,6 +303,8 @@ class Study:
         """
         if schema.name in self._results:
             return self._results[schema.name]
+        if schema.name in self._failures:
+            raise self._failures[schema.name]
         key = self._key(schema)
         result = None
         if key is not None and self._store is not None and optuna_trial is None:
@@ -335,6 +352,10 @@ class Study:
                         raise _Pruned
 
         return report
+
+
+def _tells_of_no_failure(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.WARNING
 
 
 def _optuna() -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
+from backtest_kit._data.base import base_interval
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
@@ -20,11 +21,9 @@ from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.errors import StrategyFailedError
+from backtest_kit._values.errors import ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 
-#: Where an error of a strategy's call is counted, and the kind of error that an invalid signal is.
-ASKING, INVALID = "get_signal", "SignalError"
 #: Called with the records of a trial's runs after each close.
 AfterClose = Callable[[Sequence[RunRecord]], None]
 
@@ -37,6 +36,14 @@ class TrialSetup(msgspec.Struct, frozen=True):
     exchange: ExchangeSchema
     frame: FrameSchema
     risks: Registry[RiskSchema] | None = None
+
+    def base_interval(self) -> str:
+        """Return the interval of the candles by which the runs step, or those of the symbols."""
+        try:
+            found = [base_interval(self.exchange, s, self.engine.config) for s in self.symbols]
+        except ConfigError:  # each trial fails by it, and says so
+            return ""
+        return ", ".join(dict.fromkeys(found))
 
 
 async def run_trial(
@@ -74,14 +81,14 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
     Raises:
         StrategyFailedError: every call of the strategy raised.
     """
-    kinds = [kind for record in records for kind in record.error_kinds.items()]
-    raised = sum(k.count for (where, name), k in kinds if where == ASKING and name != INVALID)
+    kinds = [kind for record in records for kind in record.error_kinds.values()]
+    raised = sum(record.raised for record in records)
     calls = sum(record.calls for record in records)
-    first = min((k for _, k in kinds), key=lambda k: (k.when is None, k.when or 0), default=None)
+    first = min(kinds, key=lambda k: (k.when is None, k.when or 0), default=None)
     name = records[0].strategy_name
     if calls and raised == calls and first is not None:
         raise StrategyFailedError(
-            f"strategy {name!r} raised at each of its {calls:,} calls, first {first.message}"
+            f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
     r, opened, closed, symbol, cost = joined_trades(records)
@@ -102,9 +109,9 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
         calls=calls,
         error_count=sum(record.error_count for record in records),
-        first_error=None if first is None else first.message,
+        first_error=None if first is None else first.text,
         warming=sum(record.warming for record in records),
-        gaps_filled=sum(series.filled for record in records for series in record.gaps),
+        gaps_filled=sum(record.candles.missing for record in records),
         ambiguous_closes=sum(ambiguous for ambiguous, _ in doubts),
         end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),
         complete=all(record.complete for record in records),

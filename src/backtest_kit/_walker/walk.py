@@ -12,7 +12,7 @@ from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, Wa
 from backtest_kit._statistics.figures import metric
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
-from backtest_kit._values.errors import StateError
+from backtest_kit._values.errors import ArgumentError, StateError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema, WalkerSchema
 from backtest_kit._walker.runner import TrialRunner
@@ -51,6 +51,7 @@ class Walk:
             self.results,
             self._runner.variants_tried(),
             self._setup.frame.timeline,
+            self._setup.base_interval(),
         )
 
     async def contracts(self) -> AsyncGenerator[WalkerContract, None]:
@@ -107,6 +108,7 @@ class Walk:
             )
         finally:
             self._current = None
+            del task  # its error has this frame in its traceback: a circle that keeps the walk
 
     async def _finish(self, result: TrialResult) -> WalkerContract:
         """Keep a result, notify listeners and callbacks, and return its contract."""
@@ -192,11 +194,11 @@ def symbols_of(symbol: str | Sequence[str]) -> tuple[str, ...]:
     """Return the symbols of a walk as a tuple.
 
     Raises:
-        ValueError: there are none, one is empty, or one is repeated.
+        ArgumentError: there are none, one is empty, or one is repeated.
     """
     symbols = (symbol,) if isinstance(symbol, str) else tuple(symbol)
     if not symbols or any(not isinstance(name, str) or not name for name in symbols):
-        raise ValueError(f"symbol={symbol!r} must be a non-empty string, or several of them")
+        raise ArgumentError(f"symbol={symbol!r} must be a non-empty string, or several of them")
     if len(set(symbols)) < len(symbols):
-        raise ValueError(f"symbol={symbol!r} names a symbol twice")
+        raise ArgumentError(f"symbol={symbol!r} names a symbol twice")
     return symbols

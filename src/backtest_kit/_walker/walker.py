@@ -10,7 +10,7 @@ from typing import Literal
 from backtest_kit._engine.engine import AnyWalk, current_engine
 from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
 from backtest_kit._engine.walk_events import WalkerContract
-from backtest_kit._reports.table import write
+from backtest_kit._reports.table import file_name, write
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.errors import RegistrationError, UnknownNameError
@@ -146,7 +146,7 @@ class Walker:
             OSError: the file can't be written.
         """
         text = walker_report(_walk(symbol, walker_name).data())
-        return write(text, path, "-".join((*symbols_of(symbol), walker_name)))
+        return write(text, path, file_name(*symbols_of(symbol), walker_name))
 
 
 def prepare_walk(

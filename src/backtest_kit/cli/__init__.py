@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 import click
 
 from backtest_kit._values.errors import BacktestKitError, DataError, StateError
+from backtest_kit._values.text import for_terminal
 from backtest_kit.cli.backtest import backtest
 from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data
 from backtest_kit.cli.demo import demo
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED, MISUSE
+from backtest_kit.cli.init import init
 from backtest_kit.cli.live import live
 from backtest_kit.cli.report import report
+from backtest_kit.cli.runs import runs
 from backtest_kit.cli.state import state
 from backtest_kit.cli.walk import walk
 
@@ -33,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (backtest, check, data, demo, live, report, state, walk):
+for command in (backtest, check, data, demo, init, live, report, runs, state, walk):
     cli.add_command(command)
 
 
@@ -41,21 +46,30 @@ def main() -> None:
     """Run the command line and exit."""
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough: `| head`
+        _close_quietly()
+        sys.exit(FAILED)
     except click.ClickException as error:
         hint = getattr(error, "ctx", None)
         usage = f" (see {hint.command_path} --help)" if hint is not None else ""
-        print(f"backtest-kit: {error.format_message()}{usage}", file=sys.stderr)  # noqa: T201
-        sys.exit(MISUSE)
+        _refuse(f"{error.format_message()}{usage}", MISUSE)
     except (click.Abort, KeyboardInterrupt):
-        print("backtest-kit: interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(INTERRUPTED)
+        _refuse("interrupted", INTERRUPTED)
     except (DataError, StateError) as error:
-        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(FAILED)
+        _refuse(str(error), FAILED)
     except BacktestKitError as error:
-        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(MISUSE)
+        _refuse(str(error), MISUSE)
     except OSError as error:
-        print(f"backtest-kit: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(FAILED)
+        _refuse(str(error), FAILED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(text: str, code: int) -> NoReturn:
+    print(f"backtest-kit: {for_terminal(text)}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def _close_quietly() -> None:
+    """Let what is still buffered go nowhere: Python would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
+from rich.text import Text
 
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.register import add_frame
 from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._reports.errors import error_text
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
-from backtest_kit._reports.table import write, write_bytes
-from backtest_kit._values.errors import DataError
+from backtest_kit._reports.heat import heat_data
+from backtest_kit._reports.table import file_name, number, write, write_bytes
+from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._values.time import Interval, iso
-from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit._values.time import Interval, iso, to_ms
+from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings, source_notes
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
     calendar_option,
     data_option,
     exchange_option,
     frame_options,
+    html_option,
     output_option,
+    reading_options,
     settings_option,
     strategies_option,
+    traceback_option,
 )
+from backtest_kit.cli.pages import write_backtest_pages
 from backtest_kit.cli.strategy_file import load
-from backtest_kit.cli.terminal import progress_bars, show
+from backtest_kit.cli.terminal import (
+    Console,
+    only_json,
+    progress_bars,
+    show,
+    show_together,
+    wide_console,
+)
+from backtest_kit.exchanges._layout import Layout
 
 
 @click.command()
@@ -40,17 +56,21 @@ from backtest_kit.cli.terminal import progress_bars, show
 @click.option("--symbol", "symbols", multiple=True, required=True, help="Repeat for several.")
 @data_option
 @calendar_option
+@reading_options
 @exchange_option
 @strategies_option
 @frame_options
 @settings_option("percent_fee=0.05")
 @output_option("reports")
+@traceback_option
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def backtest(
     file: Path,
     symbols: tuple[str, ...],
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     exchange_name: str | None,
     strategy_names: tuple[str, ...],
     frame_name: str | None,
@@ -59,11 +79,14 @@ def backtest(
     interval: Interval,
     settings: tuple[str, ...],
     output: Path,
+    tracebacks: bool,
+    html: bool,
     as_json: bool,
 ) -> int:
     """Backtest the strategies that FILE registers, and write a report.
 
-    Without --frame, --from and --to, the whole range of the data is used.
+    Without --frame, --from and --to, the whole range of the data is used, also where FILE registers
+    a frame. Exit code 1 where a run failed, or a strategy raised at every call.
 
     \b
         backtest-kit backtest my_strategy.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
@@ -71,15 +94,19 @@ def backtest(
             --from 2024-01-01 --to 2024-02-01
     """
     with Engine() as engine:
-        load(file)
+        load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
-        exchange = choose_exchange(engine, exchange_name, source, calendar)
+        exchange = choose_exchange(engine, exchange_name, source, calendar, given)
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs: list[tuple[str, StrategySchema, FrameSchema]] = []
         for symbol in dict.fromkeys(symbols):
             frame = choose_frame(engine, exchange, symbol, frame_name, start, end, interval)
+            if not as_json:
+                click.echo(range_line(symbol, frame))
+                for note in source_notes(exchange, symbol):
+                    click.echo(f"{symbol}: {note}")
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
-        return run_jobs(engine, exchange, jobs, output, as_json=as_json)
+        return run_jobs(engine, exchange, jobs, output, as_json=as_json, html=html)
 
 
 def run_jobs(
@@ -89,62 +116,69 @@ def run_jobs(
     output: Path,
     *,
     as_json: bool,
+    html: bool,
 ) -> int:
     """Run backtests side by side, write their reports, print them; return the exit code."""
     failures: list[str] = []
+    pages: list[str] = []
 
     async def one(symbol: str, strategy: StrategySchema, frame: FrameSchema) -> None:
         names = {"exchange_name": exchange.name, "frame_name": frame.name}
         try:
             await exhaust(Backtest.run(symbol, strategy_name=strategy.name, **names))
-        except DataError as error:
+        except (DataError, PeekingError) as error:
             failures.append(f"{strategy.name} {symbol}: {error}")
 
     async def work() -> None:
         try:
             await asyncio.gather(*(one(*job) for job in jobs))
+            if html:
+                pages.extend(await write_backtest_pages(engine, output / "backtest"))
         finally:
             await close_exchange(exchange)
 
     interrupted = False
     try:
-        with progress_bars(engine, quiet=as_json):
+        with only_json(as_json), progress_bars(engine, quiet=as_json):
             asyncio.run(work())
     except KeyboardInterrupt:
         interrupted = True
-    found = [backtest_data(record) for record in engine.records.select(mode="backtest")]
+    records = engine.records.all()
+    found = [backtest_data(record) for record in records]
     paths = [_write(data, output / "backtest") for data in found]
-    more = _look_back(engine, output)
+    by_strategy = {name: [r for r in records if r.strategy_name == name] for name in names_of(jobs)}
+    more = _look_back(by_strategy, output)
     if as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
-        console = Console(width=None if sys.stdout.isatty() else 120)
+        console = wide_console()
         for data, path in zip(found, paths, strict=True):
             show(data, console)
             _remarks(data, console)
             console.print(f"report: {path}", soft_wrap=True, highlight=False)
+        show_together([heat_data(own) for own in by_strategy.values() if len(own) > 1], console)
         for path in more:
             console.print(f"report: {path}", soft_wrap=True, highlight=False)
+        for line in pages:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     for failure in failures:
         click.echo(f"backtest-kit: {failure}", err=True)
     if interrupted:
         click.echo("backtest-kit: interrupted; the report holds what was found so far", err=True)
         return INTERRUPTED
-    return FAILED if failures else 0
+    return FAILED if failures or any(record.always_raised for record in records) else 0
 
 
 def _write(data: BacktestData, output: Path) -> Path:
-    name = "-".join((data.symbol, data.strategy_name, data.exchange_name, data.frame_name or ""))
+    name = file_name(data.symbol, data.strategy_name, data.exchange_name, data.frame_name or "")
     write_bytes(msgspec.json.encode(data), output, name, ".json")
     return write(backtest_report(data), output, name)
 
 
-def _look_back(engine: Engine, output: Path) -> list[Path]:
+def _look_back(by_strategy: dict[str, list[RunRecord]], output: Path) -> list[Path]:
     """Write the other reports that are not empty, and return their paths."""
-    records = engine.records.select(mode="backtest")
     paths = []
-    for name in dict.fromkeys(record.strategy_name for record in records):
-        own = [record for record in records if record.strategy_name == name]
+    for name, own in by_strategy.items():
         for kind, report, has_content in (
             ("heat", Heat, len(own) > 1),
             ("schedule", Schedule, any(record.waited for record in own)),
@@ -160,7 +194,10 @@ def _remarks(data: BacktestData, console: Console) -> None:
     """Print what a reader must know even without opening the report."""
     lines = []
     if data.gaps_filled:
-        lines.append(f"{data.gaps_filled} missing candles were filled")
+        share = number(data.candles.missing_percent, 3, " %")
+        lines.append(f"{data.gaps_filled:,} missing candles ({share}) were filled")
+    if data.on_filled:
+        lines.append(f"{len(data.on_filled)} trades were opened or closed on a missing candle")
     if data.base_interval != "1m":
         lines.append(f"the base interval is {data.base_interval}, that of the candles there are")
     if data.ambiguous_closes:
@@ -169,12 +206,17 @@ def _remarks(data: BacktestData, console: Console) -> None:
         lines.append(f"{data.end_of_data_closes} signals were closed because the data ended")
     if data.data_ended_at is not None:
         lines.append(f"the data ended at {iso(data.data_ended_at)}, before the frame did")
-    elif not data.complete:
+    elif not data.complete and data.ended_by is None:
         lines.append("the run did not reach its end")
-    if data.error_count:
-        lines.append(f"{data.error_count} errors, the first: {data.errors[0].message}")
+    if data.error_count and not 0 < data.calls <= data.raised:  # which has been said
+        lines.append(f"{data.error_count} errors, the first: {error_text(data.errors[0])}")
     for line in lines:
-        console.print(f"[yellow]note:[/] {line}", soft_wrap=True, highlight=False)
+        console.print(Text("note: ", "yellow") + Text(line), soft_wrap=True, highlight=False)
+
+
+def names_of(jobs: Sequence[tuple[str, StrategySchema, FrameSchema]]) -> list[str]:
+    """Return the names of the strategies, each once."""
+    return [*dict.fromkeys(strategy.name for _, strategy, _ in jobs)]
 
 
 def choose_frame(
@@ -186,17 +228,33 @@ def choose_frame(
     end: str | None,
     interval: Interval,
 ) -> FrameSchema:
-    """Return the frame to use: a registered one, or one made of a range of time."""
+    """Return the frame to use: the one named, or one of the range given, or that of the data.
+
+    Where the data don't say their range, a frame that the file registers is the next best.
+    """
     if name is not None:
+        if start is not None or end is not None:
+            raise click.UsageError("give --frame, or --from and --to, not both")
         return engine.frames.get(name)
-    frames = engine.frames.list()
-    registered = [frame for frame in frames if not frame.name.startswith("data ")]
-    if start is None and end is None and len(registered) == 1:
-        return registered[0]
-    if start is None and end is None and len(registered) > 1:
-        there = ", ".join(frame.name for frame in registered)
-        raise click.UsageError(f"which frame? give --frame ({there}) or --from and --to")
+    if start is None and end is None and not _has_range(exchange, symbol):
+        registered = [f for f in engine.frames.list() if not f.name.startswith("data ")]
+        if len(registered) == 1:
+            return registered[0]
+        if registered:
+            there = ", ".join(frame.name for frame in registered)
+            raise click.UsageError(f"which frame? give --frame ({there}) or --from and --to")
     begin, until = choose_range(engine, exchange, symbol, start, end)
     title = f"data {symbol}"
     add_frame(frame_name=title, interval=interval, start_date=begin, end_date=until)
     return engine.frames.get(title)
+
+
+def range_line(symbol: str, frame: FrameSchema) -> str:
+    """Say which range of time a command uses."""
+    span = f"{iso(to_ms(frame.start_date))} to {iso(to_ms(frame.end_date))}"
+    named = "" if frame.name.startswith("data ") else f" (frame {frame.name!r})"
+    return f"{symbol}: {span}{named}"
+
+
+def _has_range(exchange: ExchangeSchema, symbol: str) -> bool:
+    return exchange.data_range is not None and exchange.data_range(symbol) is not None

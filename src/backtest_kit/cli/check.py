@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -27,10 +26,14 @@ from backtest_kit.cli.options import (
     data_option,
     exchange_option,
     from_option,
+    reading_options,
     settings_option,
     to_option,
+    traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
+from backtest_kit.cli.terminal import Console
+from backtest_kit.exchanges._layout import Layout
 
 
 @click.command()
@@ -38,22 +41,26 @@ from backtest_kit.cli.strategy_file import load
 @click.option("--symbol", required=True, help="Whose candles.")
 @data_option
 @calendar_option
+@reading_options
 @exchange_option
 @click.option("--strategy", "names", multiple=True, help="Default: all array strategies in FILE.")
 @from_option
 @to_option
 @settings_option()
+@traceback_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(
     file: Path,
     symbol: str,
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     exchange_name: str | None,
     names: tuple[str, ...],
     start: str | None,
     end: str | None,
     settings: tuple[str, ...],
+    tracebacks: bool,
     as_json: bool,
 ) -> int:
     """Check every row of FILE's array strategies over the candles chosen.
@@ -65,9 +72,9 @@ def check(
         backtest-kit check my_strategy.py --symbol BTCUSDT --data BTCUSDT-1m-2025-01.parquet
     """
     with Engine() as engine:
-        load(file)
+        load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
-        exchange = choose_exchange(engine, exchange_name, source, calendar)
+        exchange = choose_exchange(engine, exchange_name, source, calendar, given)
         chosen = [engine.strategies.get(name) for name in dict.fromkeys(names)]
         begun = [begin(strategy).strategy for strategy in chosen or engine.strategies.list()]
         strategies = [strategy for strategy in begun if strategy.get_signals is not None]

@@ -17,6 +17,9 @@ from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._values.windows import Windows
+from backtest_kit.exchanges._layout import Layout
+from backtest_kit.exchanges._parquet import SUFFIXES as TABLES
+from backtest_kit.exchanges._recorded import Recording
 
 
 def choose_exchange(
@@ -24,22 +27,35 @@ def choose_exchange(
     name: str | None,
     source: Path | None,
     calendar: str | None = None,
+    given: Layout = Layout(),  # noqa: B008 - it is frozen
     *,
     option: str = "--data",
     **keys: str,
 ) -> ExchangeSchema:
     """Return the exchange to use: a file's, a registered one, or one that ccxt knows.
 
-    `option` is what named the file `source`, `calendar` is the file's; `keys` are for an exchange
-    of ccxt.
+    `option` is what named the file `source`, `calendar` is the file's, and it is read as `given`
+    says; `keys` are for an exchange of ccxt.
     """
     if calendar is not None and source is None:
         raise click.UsageError(f"--calendar is for {option} FILE; an exchange has its own")
+    if given and source is None:
+        raise click.UsageError(f"--columns, --timezone and the like are for {option} FILE")
     if source is not None:
         if not source.exists():
             raise click.UsageError(f"{option} {source} does not exist")
         kind = _kind(source)
-        add_exchange(kind(source, exchange_name=name or "data", calendar=calendar))
+        add_exchange(
+            kind(
+                source,
+                exchange_name=name or "data",
+                calendar=calendar,
+                columns=dict(given.columns),
+                timezone=given.timezone,
+                date_format=given.date_format,
+                ambiguous_time=given.ambiguous_time,
+            )
+        )
         return engine.exchanges.get(name or "data")
     registered = engine.exchanges.list()
     if name is None:
@@ -50,6 +66,12 @@ def choose_exchange(
     if name not in {exchange.name for exchange in registered}:
         add_exchange(exchanges.CcxtExchange(name, **keys))
     return engine.exchanges.get(name)
+
+
+def source_notes(exchange: ExchangeSchema, symbol: str) -> tuple[str, ...]:
+    """Return what the reader of a file assumed; nothing for exchanges that are no files."""
+    owner = getattr(exchange.get_candles, "__self__", None)
+    return owner.notes(symbol) if isinstance(owner, Recording) else ()
 
 
 def choose_range(
@@ -105,7 +127,7 @@ def choose_settings(pairs: tuple[str, ...]) -> Settings:
 
 def _kind(source: Path) -> Any:
     names = [source.name] if source.is_file() else [p.name for p in source.iterdir()]
-    if any(name.lower().endswith((".parquet", ".pq")) for name in names):
+    if any(name.lower().endswith(TABLES) for name in names):
         return exchanges.ParquetExchange
     return exchanges.CsvExchange
 

@@ -12,7 +12,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_exchange, add_frame, add_strategy
 from backtest_kit._values.signal import Signal
 from backtest_kit.cli.backtest import run_jobs
-from backtest_kit.cli.options import output_option
+from backtest_kit.cli.options import html_option, output_option
 from backtest_kit.exchanges import SyntheticExchange
 
 
@@ -34,8 +34,9 @@ async def crossover(symbol: str, when: datetime) -> Signal | None:
 @click.command()
 @click.option("--seed", default=7, show_default=True, help="Of the random market.")
 @output_option("report")
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def demo(seed: int, output: Path, as_json: bool) -> int:
+def demo(seed: int, output: Path, html: bool, as_json: bool) -> int:
     """Backtest a moving-average crossover over a month of a random market.
 
     \b
@@ -52,4 +53,4 @@ def demo(seed: int, output: Path, as_json: bool) -> int:
         add_strategy(strategy_name="crossover", interval="5m", get_signal=crossover)
         job = ("BTCUSDT", engine.strategies.get("crossover"), engine.frames.get("january"))
         exchange = engine.exchanges.get("synthetic")
-        return run_jobs(engine, exchange, [job], output, as_json=as_json)
+        return run_jobs(engine, exchange, [job], output, as_json=as_json, html=html)

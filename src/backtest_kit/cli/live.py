@@ -15,16 +15,21 @@ from backtest_kit._live.stored import forget, stored_runs
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, iso
+from backtest_kit.cli.background_output import background_output
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.health_server import parse_address
 from backtest_kit.cli.live_session import Job, run_session
 from backtest_kit.cli.options import (
     calendar_option,
     exchange_option,
     output_option,
+    reading_options,
     settings_option,
     strategies_option,
+    traceback_option,
 )
 from backtest_kit.cli.strategy_file import load
+from backtest_kit.exchanges._layout import Layout
 
 #: What ccxt calls a key, and the end of the variable that it is read from.
 _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid": "UID"}
@@ -49,12 +54,21 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
     help="Run over recorded candles (Parquet, CSV); the state is kept apart.",
 )
 @calendar_option
+@reading_options
 @click.option("--speed", default="1000x", show_default=True, help="Of a replay; or: max.")
 @click.option("--from", "start", help="Begin the replay here (ISO 8601; without a zone: UTC).")
 @click.option("--to", "end", help="End the replay here, included.")
 @settings_option("step_delay_ms=1000")
 @output_option("reports")
+@traceback_option
 @click.option("--json", "as_json", is_flag=True, help="Print each transition as a line of JSON.")
+@click.option(
+    "--health",
+    "health_address",
+    metavar="HOST:PORT",
+    help="Serve metrics for Prometheus at /metrics, and at /healthz whether all is well (extra "
+    "health).",
+)
 def live(
     file: Path,
     symbols: tuple[str, ...],
@@ -64,12 +78,15 @@ def live(
     paper: bool,
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     speed: str,
     start: str | None,
     end: str | None,
     settings: tuple[str, ...],
     output: Path,
+    tracebacks: bool,
     as_json: bool,
+    health_address: str | None,
 ) -> int:
     """Run the strategies that FILE registers, every minute, until it is stopped.
 
@@ -89,10 +106,12 @@ def live(
     if source is None and (start is not None or end is not None):
         raise click.UsageError("--from and --to are for --replay")
     factor = _speed(speed)
-    with Engine() as engine:
+    address = None if health_address is None else parse_address(health_address)
+    # what nobody reads, of this command or of the file's own prints, must hold up no step
+    with background_output(), Engine() as engine:
         rehearsal = paper or source is not None
         engine.set_config(paper=rehearsal)
-        load(file)
+        load(file, tracebacks=tracebacks)
         engine.set_config(**choose_settings(settings))
         state = state_dir or Path(engine.config.state_dir)
         if rehearsal:
@@ -102,7 +121,7 @@ def live(
         engine.set_config(state_dir=str(state), paper=rehearsal)
         secrets = {} if paper else _keys(exchange_name)
         exchange = choose_exchange(
-            engine, exchange_name, source, calendar, option="--replay", **secrets
+            engine, exchange_name, source, calendar, given, option="--replay", **secrets
         )
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs = []
@@ -114,7 +133,7 @@ def live(
                 keys = {(exchange.name, name, symbol) for name in names}
                 _begin_anew(state, keys, clock, INTERVALS[base])
             jobs += [Job(symbol, name, clock) for name in names]
-        return run_session(engine, exchange, jobs, output, as_json=as_json)
+        return run_session(engine, exchange, jobs, output, as_json=as_json, address=address)
 
 
 def _keys(name: str | None) -> dict[str, str]:

@@ -14,14 +14,15 @@ from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import MINUTE
 
 _LONGEST: Final = 400
-_LATE_AFTER: Final = 90_000
+#: A run is late when its newest step is older than its base interval and this many ms.
+_LATE_AFTER: Final = 30_000
 STYLES: Final = {"active": "bold cyan", "waiting": "yellow", "idle": "dim", "starting": "dim"}
 Cells = dict[str, tuple[Text, Text]]
 
 
 @dataclass(slots=True)
 class Row:
-    """What is known of one live run; `last_step` in milliseconds."""
+    """What is known of one live run; `last_step` and `base` (its base interval) in milliseconds."""
 
     symbol: str
     strategy_name: str
@@ -37,11 +38,15 @@ class Row:
     missed: int = 0
     errors: int = 0
     last_error: str | None = None
+    base: int = MINUTE
+
+    def late(self, now: int) -> bool:
+        """Say whether the newest step is too old."""
+        return self.last_step is not None and now - self.last_step >= self.base + _LATE_AFTER
 
     def trouble(self, now: int) -> bool:
         """Say whether the run is late, has missed steps or met errors."""
-        late = self.last_step is not None and now - self.last_step >= _LATE_AFTER
-        return late or self.missed > 0 or self.errors > 0
+        return self.late(now) or self.missed > 0 or self.errors > 0
 
     def rank(self, now: int) -> int:
         """Living rows come first, then those in trouble."""
@@ -121,7 +126,7 @@ def _health(row: Row, now: int) -> tuple[str, str, str]:
     if row.last_step is None:
         return ", ".join(bad) or "no step yet", bad[0] if bad else "no step", colour if bad else ""
     age = max(now - row.last_step, 0)
-    if age >= _LATE_AFTER:
+    if row.late(now):
         late = f"late {minutes(age / MINUTE)}"
         return ", ".join((late, *bad)), late, "red"
     ago = f"{age // 1000} s"

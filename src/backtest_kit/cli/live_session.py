@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
 from rich.live import Live as LiveDisplay
 
+from backtest_kit._data.base import run_config
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import close_exchange, exhaust
 from backtest_kit._live.clocks import VirtualClock
+from backtest_kit._live.health import health
 from backtest_kit._live.live import Live
 from backtest_kit._reports.live import live_data, live_report
-from backtest_kit._reports.table import write, write_bytes
+from backtest_kit._reports.table import file_name, write, write_bytes
 from backtest_kit._values.clock import wall_ms
+from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import Tick, TickActive, TickIdle, TickWaiting
 from backtest_kit._values.schemas import ExchangeSchema
+from backtest_kit._values.time import INTERVALS, MINUTE
+from backtest_kit.cli.background_output import BackgroundStream
 from backtest_kit.cli.exit_codes import FAILED
+from backtest_kit.cli.health_server import serve_health
 from backtest_kit.cli.live_table import OTHER_LINES, LiveTable, transition_line
+from backtest_kit.cli.systemd import notify, watchdog_seconds
+from backtest_kit.cli.terminal import Console
 
 #: Seconds between two renderings of the table.
 _REFRESH: Final = 0.5
+#: Seconds between two looks whether there is room for a line.
+_ROOM: Final = 0.02
 
 
 class Job(NamedTuple):
@@ -43,16 +51,27 @@ class Job(NamedTuple):
 
 
 def run_session(
-    engine: Engine, exchange: ExchangeSchema, jobs: list[Job], output: Path, *, as_json: bool
+    engine: Engine,
+    exchange: ExchangeSchema,
+    jobs: list[Job],
+    output: Path,
+    *,
+    as_json: bool,
+    address: tuple[str, int] | None = None,
 ) -> int:
-    """Run jobs side by side until they end or are stopped; return the exit code."""
+    """Run jobs side by side until they end or are stopped; return the exit code.
+
+    `address`: where to serve their health.
+    """
     session = _Session(engine, exchange, jobs, as_json=as_json)
-    code = asyncio.run(session.run())
+    served = nullcontext() if address is None else serve_health(address, lambda: health(engine))
+    with served:
+        code = asyncio.run(session.run())
     for record in session.records():
         if not record.until:
             continue  # it could not begin
         data = live_data(record)
-        name = "-".join((data.symbol, data.strategy_name, data.exchange_name))
+        name = file_name(data.symbol, data.strategy_name, data.exchange_name)
         write_bytes(msgspec.json.encode(data), output / "live", name, ".json")
         path = write(live_report(data), output / "live", name)
         if not as_json:
@@ -75,6 +94,8 @@ class _Session:
         self._signals: list[signal.Signals] = []
         self._unread = False
         self._shown = not as_json and sys.stdout.isatty()
+        #: What is printed; `None` where nobody else writes it.
+        self._output = sys.stdout if isinstance(sys.stdout, BackgroundStream) else None
 
     def records(self) -> list[RunRecord]:
         """Return what the runs have found; a run that could not begin has nothing."""
@@ -90,14 +111,35 @@ class _Session:
         for channel in ("signal_live", "partial_profit", "partial_loss"):
             self._engine.bus.listen(channel, self._told)
         for job in self._jobs:
-            self._table.add(job.symbol, job.strategy_name, self._exchange.name)
+            names = (job.symbol, job.strategy_name, self._exchange.name)
+            self._table.add(*names, self._base(job.symbol))
             self._tasks.append(asyncio.create_task(self._one(job)))
+        watchdog = asyncio.create_task(self._watchdog())
         try:
             with _handlers(self._on_signal), self._display() as refresh:
+                notify("READY=1")
                 outcome = await self._wait(refresh)
         finally:
+            notify("STOPPING=1")
+            watchdog.cancel()
             await close_exchange(self._exchange)
         return self._end(outcome)
+
+    def _base(self, symbol: str) -> int:
+        try:
+            return INTERVALS[run_config(self._engine.config, self._exchange, symbol).base_interval]
+        except BacktestKitError:  # the run itself will say so
+            return MINUTE
+
+    async def _watchdog(self) -> None:
+        """Give systemd a sign of life for as long as the event loop turns.
+
+        An exchange that is down does not end it: a restart would not help.
+        """
+        every = watchdog_seconds()
+        while every is not None:
+            notify("WATCHDOG=1")
+            await self._engine.clock.sleep(every / 2)
 
     async def _one(self, job: Job) -> None:
         results = Live.run(
@@ -112,6 +154,7 @@ class _Session:
         gathered = asyncio.gather(*self._tasks, return_exceptions=True)
         while not gathered.done():
             refresh()
+            self._tell_closed()
             if self._signals:
                 self._stop()  # also those that have only now begun
             await asyncio.wait([gathered], timeout=_REFRESH)
@@ -154,11 +197,15 @@ class _Session:
             _say("stopped: nothing is open")
         elif self._recorded:
             _say("the replay has ended")
+            if any(record.always_raised for record in self.records()):
+                _say("a strategy raised at every call; its report says where")
+                return FAILED
         return 0
 
     def _on_signal(self, number: int) -> None:
         """First: wind down. Second: stop at once."""
         self._signals.append(signal.Signals(number))
+        notify("STOPPING=1")
         if len(self._signals) > 1:
             for task in self._tasks:
                 task.cancel()
@@ -179,28 +226,34 @@ class _Session:
         for stop in [*self._engine.live.running.values()]:
             stop()
 
-    def _told(self, event: Tick | PartialEvent) -> None:
+    async def _told(self, event: Tick | PartialEvent) -> None:
         if isinstance(event, PartialEvent):
             if self._as_json:
-                self._print(_json(event))
+                await self._print(_json(event))
             return
         self._table.update(event)
         if isinstance(event, TickIdle | TickWaiting | TickActive):
             return
         if self._as_json:
-            self._print(_json(event))
+            await self._print(_json(event))
         elif not self._shown:
-            self._print(transition_line(event))
+            await self._print(transition_line(event))
 
-    def _print(self, line: str) -> None:
-        """Print a line; if the output is closed, say so once and go on."""
-        if self._unread:
-            return
-        try:
+    async def _print(self, line: str) -> None:
+        """Print a line, once there is room for it; if the output is closed, say so and go on.
+
+        A run that waits for nobody does not wait for this listener either.
+        """
+        output = self._output
+        while output is not None and not output.has_room and not self._signals:
+            await self._engine.clock.sleep(_ROOM)
+        if not self._unread:
             click.echo(line)
-        except BrokenPipeError:
+        self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        if self._output is not None and self._output.is_broken and not self._unread:
             self._unread = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             _say("the output is closed; the runs go on without it")
 
     def _now(self) -> int:
@@ -223,9 +276,16 @@ class _Session:
             return self._table.render(self._now(), max(console.height - OTHER_LINES, 1))
 
         with LiveDisplay(render(), console=console, auto_refresh=False) as display:
-            yield lambda: display.update(render(), refresh=True)
+
+            def refresh() -> None:
+                # only the newest is of interest, once somebody has read the one before
+                if self._output is None or self._output.is_idle:
+                    display.update(render(), refresh=True)
+
+            yield refresh
 
     def _health(self) -> None:
+        self._table.done = replayed(self._jobs, self.records())
         for record in self.records():
             kinds = [*record.error_kinds.values()]
             self._table.feed(
@@ -237,6 +297,19 @@ class _Session:
                 errors=record.error_count,
                 last_error=kinds[-1].message if kinds else None,
             )
+
+
+def replayed(jobs: Sequence[Job], records: Sequence[RunRecord]) -> float | None:
+    """Return how much of the recorded time the runs have been through, 0 to 1."""
+    until = {(record.symbol, record.strategy_name): record.until for record in records}
+    whole = done = 0
+    for job in jobs:
+        if job.clock is None:
+            return None
+        start, end = job.clock.start, job.clock.end
+        whole += end - start
+        done += max(until.get((job.symbol, job.strategy_name), 0) - start, 0)
+    return min(done / whole, 1.0) if whole else None
 
 
 @contextmanager

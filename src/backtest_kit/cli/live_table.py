@@ -83,10 +83,12 @@ class LiveTable:
             maxlen=_SHOWN_LOG
         )
         self._error: str | None = None
+        #: How much of a replay is done, 0 to 1; `None` where there is no end.
+        self.done: float | None = None
 
-    def add(self, symbol: str, strategy_name: str, exchange_name: str) -> None:
-        """Declare a run before its first result."""
-        self._row(symbol, strategy_name, exchange_name)
+    def add(self, symbol: str, strategy_name: str, exchange_name: str, base: int = MINUTE) -> None:
+        """Declare a run before its first result, with its base interval in ms."""
+        self._row(symbol, strategy_name, exchange_name).base = base
 
     def update(self, tick: Tick) -> None:
         """Take in the result of a step; a transition that is reported twice counts once."""
@@ -168,7 +170,8 @@ class LiveTable:
     def _summary(self, now: int) -> Text:
         rows = [*self._rows.values()]
         parts = ", ".join(_counted(rows)) or "no runs yet"
-        text = text_of(f"{iso(now // 1000 * 1000)}  {parts}")
+        done = "" if self.done is None else f"  {self.done:.0%} done"
+        text = text_of(f"{iso(now // 1000 * 1000)}{done}  {parts}")
         if trades := sum(row.trades for row in rows):
             pnl = sum(row.pnl for row in rows)
             text.append(f"; {trades} closed, ")

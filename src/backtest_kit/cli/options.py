@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
+from backtest_kit._values.errors import ConfigError
 from backtest_kit._values.time import INTERVALS
+from backtest_kit.exchanges._layout import AmbiguousTime, Layout, layout
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,7 +19,7 @@ data_option = click.option(
     "--data",
     "source",
     type=click.Path(path_type=Path),
-    help="A Parquet, CSV or Binance Vision file (or a folder of them).",
+    help="A Parquet, Feather or CSV file (or a folder of them).",
 )
 calendar_option = click.option(
     "--calendar",
@@ -31,6 +34,68 @@ strategies_option = click.option(
 )
 from_option = click.option("--from", "start", help="Begin here (ISO 8601; without a zone: UTC).")
 to_option = click.option("--to", "end", help="End here, included.")
+html_option = click.option(
+    "--html/--no-html",
+    default=True,
+    show_default=True,
+    envvar="BACKTEST_KIT_HTML",
+    show_envvar=True,
+    help="Write an HTML page too (extra report).",
+)
+
+traceback_option = click.option(
+    "--traceback", "tracebacks", is_flag=True, help="Show the whole traceback of each error."
+)
+
+
+def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what a file can't; the command gets them as one `given`."""
+
+    @functools.wraps(function)
+    def collected(
+        *arguments: Any,
+        columns: str | None,
+        timezone: str | None,
+        date_format: str | None,
+        ambiguous_time: AmbiguousTime,
+        **more: Any,
+    ) -> Any:
+        given = _layout(columns, timezone, date_format, ambiguous_time)
+        return function(*arguments, given=given, **more)
+
+    for option in (
+        click.option(
+            "--ambiguous-time",
+            default="raise",
+            type=click.Choice(get_args(AmbiguousTime)),
+            help="Which of two, where the clocks of --timezone go back.",
+        ),
+        click.option(
+            "--date-format", help="Of dates in the file: dmy, mdy, ymd or such as '%d.%m.%y %H:%M'."
+        ),
+        click.option("--timezone", help="Of the file's times without a zone.  [default: UTC]"),
+        click.option(
+            "--columns",
+            metavar="OURS=THEIRS,...",
+            help="Names of the file's columns, such as timestamp=Day+Hour,open=o.",
+        ),
+    ):
+        collected = option(collected)
+    return collected
+
+
+def _layout(
+    columns: str | None, timezone: str | None, date_format: str | None, way: AmbiguousTime
+) -> Layout:
+    pairs = [pair.partition("=") for pair in (columns or "").split(",") if pair.strip()]
+    for ours, sign, _ in pairs:
+        if not sign:
+            raise click.UsageError(f"--columns {ours!r} must be OURS=THEIRS, such as open=o")
+    try:
+        given = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+        return layout(given, timezone, date_format, way)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def frame_options(function: F) -> F:
@@ -43,7 +108,11 @@ def frame_options(function: F) -> F:
         help="Step of a frame given by --from and --to, or by the data; never shorter than the "
         "base interval, that of the candles there are.",
     )
-    frame = click.option("--frame", "frame_name", help="A frame that the file registers.")
+    frame = click.option(
+        "--frame",
+        "frame_name",
+        help="A frame that FILE registers, instead of the whole range of the data.",
+    )
     return frame(from_option(to_option(interval(function))))
 
 

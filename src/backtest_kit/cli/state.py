@@ -2,87 +2,155 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._live.stored import StoredRun, stored_runs
+from backtest_kit._engine.engine import Engine
+from backtest_kit._live.stored import StoredRun, read_stored
 from backtest_kit._reports.table import price
+from backtest_kit._state.adapter import call
 from backtest_kit._state.files import FileAdapter
+from backtest_kit._state.lock import Owner
+from backtest_kit._state.sqlite import SqliteAdapter
 from backtest_kit._values.config import from_environment
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import Tick, TickClosed
 from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import iso
 from backtest_kit.cli.live_table import transition_line
+from backtest_kit.cli.strategy_file import load
+from backtest_kit.cli.terminal import Console
 
 _SHOWN: Final = 20
 
 
-@click.command()
-@click.option(
+state_option = click.option(
     "--state",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder of the live state.  [default: ./state]",
+    help="Folder, or SQLite file, of the live state.  [default: ./state]",
 )
+state_of_option = click.option(
+    "--state-of",
+    "file",
+    type=click.Path(path_type=Path),
+    help="The state that this strategy file chooses: its adapter, or its state_dir.",
+)
+
+
+@click.command()
+@state_option
+@state_of_option
 @click.option("--symbol", help="Show the runs on this symbol in full.")
 @click.option("--strategy", "strategy_name", help="Show the runs of this strategy in full.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is stored as JSON.")
-def state(folder: Path | None, symbol: str | None, strategy_name: str | None, as_json: bool) -> int:
-    """List the live runs in a state folder, or show some of them; nothing is changed.
+def state(
+    folder: Path | None,
+    file: Path | None,
+    symbol: str | None,
+    strategy_name: str | None,
+    as_json: bool,
+) -> int:
+    """List the live runs in a state, or show some of them; nothing is changed.
 
     \b
         backtest-kit state
         backtest-kit state --symbol BTC/USDT --state ./state/paper
+        backtest-kit state --state state.db
+        backtest-kit state --state-of my_strategy.py
     """
-    folder = folder or Path(from_environment().state_dir)
-    found = read_state(folder, symbol, strategy_name)
+    found, problems, place, owner = read_state(folder, file, symbol, strategy_name)
     if as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
         console = Console(width=None if sys.stdout.isatty() else 160)
-        console.print(Text(f"{folder}: {_owner(folder)}"))
+        console.print(Text(f"{place}: {owner}"))
         if found:
             console.print(_table(found))
         for run in found if symbol is not None or strategy_name is not None else ():
             _show(run, console)
         for part in ("paper", "replay"):
-            if (folder / part).is_dir():
-                console.print(Text(f"there is more in {folder / part}"))
+            if (Path(place) / part).is_dir():
+                console.print(Text(f"there is more in {Path(place) / part}"))
     damage = [f"{_name(run)}: {problem}" for run in found for problem in run.damage]
+    damage += problems
     for line in damage:
         click.echo(f"backtest-kit: {line}", err=True)
     return 1 if damage else 0
 
 
-def read_state(folder: Path, symbol: str | None, strategy_name: str | None) -> list[StoredRun]:
-    """Return the runs in a state folder that match; `None` matches anything."""
-    if not folder.is_dir():
-        raise click.UsageError(f"there is no state folder {folder}; give --state")
-    runs = stored_runs(FileAdapter(folder))
+class Shown(NamedTuple):
+    """What of a state is asked for, where it is, and who has it."""
+
+    runs: list[StoredRun]
+    problems: tuple[str, ...]
+    place: str
+    owner: str
+
+
+def read_state(
+    folder: Path | None, file: Path | None, symbol: str | None, strategy_name: str | None
+) -> Shown:
+    """Return the runs in a state that match; `None` matches anything."""
+    adapter, place = _choose(folder, file)
+    with asyncio.Runner() as runner:
+        blocking = _Blocking(adapter, runner)
+        stored = read_stored(blocking)
+        owner = _owner(blocking)
     found = [
         run
-        for run in runs
+        for run in stored.runs
         if symbol in (None, run.key.symbol) and strategy_name in (None, run.key.strategy_name)
     ]
-    if runs and not found:
-        there = "; ".join(_name(run) for run in runs)
-        raise click.UsageError(f"no such run in {folder} (there are: {there})")
-    return found
+    if stored.runs and not found:
+        there = "; ".join(_name(run) for run in stored.runs)
+        raise click.UsageError(f"no such run in {place} (there are: {there})")
+    return Shown(found, stored.problems, place, owner)
 
 
-def _owner(folder: Path) -> str:
-    owner = FileAdapter(folder).owner()
+def _choose(folder: Path | None, file: Path | None) -> tuple[Any, str]:
+    """Return the adapter of a state, and what to call the place of the state."""
+    if file is not None:
+        if folder is not None:
+            raise click.UsageError("give --state or --state-of, not both")
+        with Engine() as engine:
+            load(file)
+        if engine.adapter is not None:
+            return engine.adapter, f"the state of {file}"
+        folder = Path(engine.config.state_dir)
+    folder = folder or Path(from_environment().state_dir)
+    if folder.is_file():
+        return SqliteAdapter(folder), str(folder)
+    if not folder.is_dir():
+        raise click.UsageError(f"there is no state folder {folder}; give --state")
+    return FileAdapter(folder), str(folder)
+
+
+class _Blocking:
+    """An adapter whose methods may be async, as one whose methods are sync."""
+
+    def __init__(self, adapter: Any, runner: asyncio.Runner) -> None:
+        self._adapter = adapter
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._adapter, name)
+        return lambda *arguments: self._runner.run(call(method, *arguments))
+
+
+def _owner(adapter: Any) -> str:
+    owner = getattr(adapter, "owner", lambda: None)()
     if owner is None:
         return "no process runs on it"
-    alive = owner.alive()
+    alive = owner.alive() if isinstance(owner, Owner) else None
     if alive is None:
         return f"in use by {owner}, as far as can be seen from here"
     return f"in use by {owner}" if alive else f"left by {owner}, which runs no more"
@@ -133,17 +201,17 @@ def _show(run: StoredRun, console: Console) -> None:
     if run.state.outbox:
         console.print(f"{len(run.state.outbox)} transitions may be reported again")
     for entry in run.transitions[-_SHOWN:]:
-        console.print(Text(_line(entry.tick or entry.milestone)), soft_wrap=True)
+        console.print(Text(_line(entry.event)), soft_wrap=True)
     left = len(run.transitions) - _SHOWN
     if left > 0:
         console.print(f"the newest {_SHOWN} transitions; {left} earlier ones are stored")
 
 
-def _line(event: Tick | PartialEvent | None) -> str:
+def _line(event: Tick | PartialEvent) -> str:
     if isinstance(event, PartialEvent):
         who = f"{iso(event.timestamp)} {event.symbol} {event.strategy_name}"
         return f"{who} milestone {event.level:+d} % at {price(event.current_price)}"
-    return "" if event is None else transition_line(event)
+    return transition_line(event)
 
 
 def _name(run: StoredRun) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 import click
 import cloudpickle
 import msgspec
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live as LiveDisplay
 from rich.progress import (
     BarColumn,
@@ -30,15 +30,20 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
 from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
-from backtest_kit._reports.table import number, write, write_bytes
-from backtest_kit._reports.walker import out_of_sample_text, rank_cells, walker_report
+from backtest_kit._reports.table import file_name, number, write, write_bytes
+from backtest_kit._reports.walker import (
+    conclusion,
+    out_of_sample_text,
+    rank_cells,
+    walker_report,
+)
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.walk import Walk
 from backtest_kit._walker.walker import prepare_walk
-from backtest_kit.cli.backtest import choose_frame
+from backtest_kit.cli.backtest import choose_frame, range_line
 from backtest_kit.cli.choose import choose_exchange, choose_settings, choose_windows
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
@@ -46,11 +51,17 @@ from backtest_kit.cli.options import (
     data_option,
     exchange_option,
     frame_options,
+    html_option,
     output_option,
+    reading_options,
     settings_option,
     strategies_option,
+    traceback_option,
 )
+from backtest_kit.cli.pages import write_walk_page
 from backtest_kit.cli.strategy_file import load
+from backtest_kit.cli.terminal import Console, only_json, wide_console
+from backtest_kit.exchanges._layout import Layout
 
 _SHOWN = 15
 
@@ -62,6 +73,7 @@ _SHOWN = 15
 )
 @data_option
 @calendar_option
+@reading_options
 @exchange_option
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
@@ -88,12 +100,15 @@ _SHOWN = 15
 @click.option("--again", is_flag=True, help="Run every strategy, even if its result is stored.")
 @settings_option()
 @output_option("report")
+@traceback_option
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
 def walk(
     file: Path,
     symbols: tuple[str, ...],
     source: Path | None,
     calendar: str | None,
+    given: Layout,
     exchange_name: str | None,
     walker_name: str | None,
     strategy_names: tuple[str, ...],
@@ -111,6 +126,8 @@ def walk(
     again: bool,
     settings: tuple[str, ...],
     output: Path,
+    tracebacks: bool,
+    html: bool,
     as_json: bool,
 ) -> int:
     """Compare the strategies that FILE registers, and judge whether the best is better than luck.
@@ -125,14 +142,14 @@ def walk(
         backtest-kit walk my_strategies.py --symbol A --symbol B --data candles/ --workers 2
     """
     with Engine() as engine:
-        module = load(file)
+        module = load(file, tracebacks=tracebacks)
         if workers is not None:
             cloudpickle.register_pickle_by_value(module)  # workers can't import it by its name
         engine.set_config(**choose_settings(settings))
         symbols = tuple(dict.fromkeys(symbols))
         schema = _registered(engine, walker_name)
         if schema is None:
-            exchange = choose_exchange(engine, exchange_name, source, calendar)
+            exchange = choose_exchange(engine, exchange_name, source, calendar, given)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
             windows = choose_windows(train, test, embargo, anchored=anchored)
             schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
@@ -144,6 +161,8 @@ def walk(
                 "--exchange, --strategy, --metric, --frame, --from, --to and --train"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
+        if not as_json:
+            click.echo(range_line(", ".join(symbols), engine.frames.get(schema.frame_name)))
         run = prepare_walk(symbols, schema.name, executor, store, rerun=again, workers=workers)
         interrupted = _run(run, schema, engine.exchanges.get(schema.exchange_name), quiet=as_json)
         if run.already_known:
@@ -153,7 +172,10 @@ def walk(
                 err=True,
             )
         data = run.data()
+        page = write_walk_page(data, run.results, output / "walker") if html else ""
         _write_and_print(data, output, as_json=as_json)
+        if page and not as_json:
+            click.echo(page)
         return _exit_code(data, interrupted=interrupted)
 
 
@@ -207,21 +229,22 @@ def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bo
         finally:
             await close_exchange(exchange)
 
-    asyncio.run(work())
+    with only_json(quiet):
+        asyncio.run(work())
     return interrupted
 
 
 def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
     """Write the report as JSON and Markdown, and print the results."""
-    name = "-".join((*data.symbols, data.walker_name))
+    name = file_name(*data.symbols, data.walker_name)
     write_bytes(msgspec.json.encode(data), output / "walker", name, ".json")
     path = write(walker_report(data), output / "walker", name)
     if as_json:
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = wide_console()
     console.print(ranking_table(data))
-    console.print(Text(data.verdict.sentence, style="bold"))
+    console.print(Text(conclusion(data), style="bold"))
     if (forward := data.walk_forward) is not None:
         text = f"{data.metric} {out_of_sample_text(forward)}, {len(forward.windows)} windows"
         console.print(Text(f"Walk-forward, out of sample: {text}"))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from backtest_kit._values.candles import Candles, read_candles
 from backtest_kit._values.clock import wall_ms
@@ -24,6 +28,17 @@ from backtest_kit._values.time import INTERVALS, interval_ms, to_ms
 _USUAL: Final = 1000
 #: HTTP "unavailable for legal reasons", which ccxt takes for an outage.
 _FORBIDDEN_HERE: Final = 451
+#: HTTP "proxy authentication required" and "network authentication required".
+_NOT_THE_EXCHANGE: Final = (407, 511)
+#: What ccxt says where a request has to be signed.
+_KEY_WANTED: Final = 'requires "'
+#: Characters of a strange answer that an error quotes.
+_SHOWN: Final = 120
+#: How deep in an object exchanges put their candles.
+_DEEP: Final = 3
+#: What of an address may hold a signature or a key: the query, and a proxy's user and password.
+_QUERY: Final = re.compile(r"\?[^\s\"'<>]*=[^\s\"'<>]*")
+_LOGIN: Final = re.compile(r"//[^\s/@]*@")
 
 
 class CcxtExchange:
@@ -38,6 +53,9 @@ class CcxtExchange:
     rounded down, of the web server in front of the exchange. Where there is no `Date`, only the
     local clock counts; and candles that were read in the very moment in which the minute ended,
     just before the `Date` was written, pass as closed.
+
+    Keys among the options are used only where an exchange gives candles to nobody without one. No
+    error holds a key, or the query of an address.
 
     The command line and `run_sync` close the client when they end; in an event loop of your own,
     `await exchange.close()`.
@@ -72,9 +90,18 @@ class CcxtExchange:
             ccxt.InvalidProxySettings,
         )
         self._bad_request, self._bad_symbol = ccxt.BadRequest, ccxt.BadSymbol
+        self._bad_answer, self._wants_key = ccxt.BadResponse, ccxt.AuthenticationError
         self._any = ccxt.BaseError
-        self._make = functools.partial(getattr(ccxt, name), {"enableRateLimit": True, **options})
-        client = self._make()
+        secret = ccxt.Exchange.requiredCredentials
+        keys = {key: value for key, value in options.items() if key in secret}
+        public = {key: value for key, value in options.items() if key not in secret}
+        make, usual = getattr(ccxt, name), {"enableRateLimit": True, **public}
+        self._make: Callable[[dict[str, Any]], Any] = lambda more: make({**usual, **more})
+        # candles are public nearly everywhere, and a bad key must not block them
+        self._given = keys
+        self._keys: dict[str, Any] = {}
+        self._secrets = [str(value) for value in keys.values() if value]
+        client = self._make({})
         self.page_limit = _page_limit(client)
         frames = client.timeframes or {}
         self.intervals = tuple(name for name in INTERVALS if name in frames) or None
@@ -127,49 +154,82 @@ class CcxtExchange:
         self, symbol: str, interval: str, since: int, limit: int
     ) -> tuple[list[list[Any]], int | None]:
         """Return the rows of one answer, and the exchange's time (ms) where it told."""
-        answer = _Answer()
+        answer, known = _Answer(), not self._given or bool(self._keys)
         token = _answer.set(answer)
         try:
             client = await self._ready()
             page = await client.fetch_ohlcv(symbol, interval, since=since, limit=limit)
-        except self._refusals as error:
-            now = answer.now()
-            doubtful = isinstance(error, self._bad_request) and not isinstance(
-                error, self._bad_symbol
-            )
-            if doubtful and now is not None and since + limit * interval_ms(interval) > now:
-                raise  # the local clock is ahead: what was asked for is not there yet
-            raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
-        except self._any as error:
-            if answer.status == _FORBIDDEN_HERE:
-                raise ExchangeRefusedError(f"{self.exchange_name}: {error}") from error
+            if not page and answer.status and not _tells_of_none(answer.body):
+                raise self._rubbish(answer)
+        except self._any as raised:
+            if isinstance(raised, self._wants_key) and _KEY_WANTED in str(raised) and not known:
+                return await self._ask_with_keys(symbol, interval, since, limit)
+            error = self._without_secrets(raised)
+            text = f"{self.exchange_name}: {error}"
+            if answer.status in _NOT_THE_EXCHANGE:
+                # from None: what lies below holds the address that was asked
+                raise self._bad_answer(f"{text} (a proxy or a login page in between)") from None
+            if isinstance(raised, self._refusals) or answer.status == _FORBIDDEN_HERE:
+                now = answer.now()
+                doubtful = isinstance(raised, self._bad_request) and not isinstance(
+                    raised, self._bad_symbol
+                )
+                if doubtful and now is not None and since + limit * interval_ms(interval) > now:
+                    raise error from None  # the local clock is ahead: it is not there yet
+                raise ExchangeRefusedError(text) from None
             after = answer.retry_after()
             if after is None:
-                raise
-            raise TryLaterError(str(error), after) from error
+                raise error from None
+            raise TryLaterError(str(error), after) from None
         finally:
             _answer.reset(token)
         return page, answer.now()
+
+    async def _ask_with_keys(
+        self, symbol: str, interval: str, since: int, limit: int
+    ) -> tuple[list[list[Any]], int | None]:
+        """Ask again as who the keys say, for an exchange that gives candles to no others."""
+        if not self._keys:
+            self._keys = self._given
+            await self.close()
+        return await self._ask(symbol, interval, since, limit)
+
+    def _without_secrets(self, error: Any) -> Any:
+        """Return an error of the same kind, whose text holds no query, key or password."""
+        text = _QUERY.sub("", _LOGIN.sub("//", str(error)))
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return type(error)(text)
+
+    def _rubbish(self, answer: _Answer) -> Exception:
+        start = " ".join(answer.body.split())[:_SHOWN]
+        what = f"no list of candles: {start!r}" if start else "nothing at all"
+        error: Exception = self._bad_answer(f"answered HTTP {answer.status} with {what}")
+        return error
 
     async def _ready(self) -> Any:
         """Return the running loop's client, its markets loaded."""
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = self._make()
+            client = self._clients[loop] = self._make(self._keys)
             _listen(client)
         if not client.markets:
             # all callers share one request: one that is given up must not cancel it for the others
             await asyncio.shield(client.load_markets())
+            answer = _answer.get()
+            if not client.markets and answer is not None:
+                raise self._rubbish(answer)
         return client
 
 
 class _Answer:
-    """Status and headers (their names in lower case) of the last response to one request."""
+    """Status, headers (their names in lower case) and text of the last response to one request."""
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.body = ""
 
     def now(self) -> int | None:
         """Return the time (ms) at which the content was made, at the latest."""
@@ -195,19 +255,48 @@ _answer: Final[ContextVar[_Answer | None]] = ContextVar("answer", default=None)
 
 
 def _listen(client: Any) -> None:
-    """Let the requests of `client` note status and headers in the `_answer` of their task."""
+    """Let the requests of `client` note the response in the `_answer` of their task."""
     inner = client.on_rest_response
 
     def hear(
-        status: int, reason: str, url: str, method: str, headers: dict[str, str], *rest: Any
+        status: int,
+        reason: str,
+        url: str,
+        method: str,
+        headers: dict[str, str],
+        body: str,
+        *rest: Any,
     ) -> Any:
         answer = _answer.get()
         if answer is not None:
             answer.status = status
             answer.headers = {name.lower(): text for name, text in headers.items()}
-        return inner(status, reason, url, method, headers, *rest)
+            answer.body = body
+        return inner(status, reason, url, method, headers, body, *rest)
 
     client.on_rest_response = hear
+
+
+def _tells_of_none(body: str) -> bool:
+    """Say whether an answer without candles can be one: JSON with a place for them.
+
+    That is a list (none may be new enough), or an object that has a list, an empty object or a null
+    somewhere, as exchanges say it.
+    """
+    try:
+        return _has_place(msgspec.json.decode(body))
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def _has_place(data: object, depth: int = 0) -> bool:
+    if isinstance(data, list):
+        return not data or any(isinstance(row, list | dict) and len(row) > 4 for row in data)
+    if isinstance(data, dict):
+        parts = data.values()
+        inside = depth < _DEEP and any(_has_place(part, depth + 1) for part in parts)
+        return not data or inside or (depth == 0 and None in parts)
+    return False
 
 
 def _http_date(text: str) -> int | None:

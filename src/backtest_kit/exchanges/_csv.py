@@ -1,21 +1,24 @@
-"""Candles from CSV files, the Binance Vision archive's among them."""
+"""Candles from CSV files, as exchanges, terminals and spreadsheets write them."""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import importlib
-import io
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._values.candles import COLUMNS, Candles
+from backtest_kit._values.candles import Candles, Ints
 from backtest_kit._values.errors import BadCandlesError
+from backtest_kit.exchanges._dialect import HEAD, Dialect, detect
+from backtest_kit.exchanges._layout import NO_VOLUME, AmbiguousTime, Layout, Reading, Unread, layout
 from backtest_kit.exchanges._recorded import (
     Loaded,
     Recording,
@@ -23,139 +26,221 @@ from backtest_kit.exchanges._recorded import (
     digest_folder,
     find_files,
     join,
+    oldest_first,
 )
+from backtest_kit.exchanges._times import Times
 
-SUFFIXES: Final = (".csv", ".csv.gz", ".zip")
-_TIME_NAMES: Final = ("timestamp", "open_time", "opentime", "time", "date", "datetime", "ts")
-#: From this many on, a time since the epoch is in microseconds (in ms it would be the year 5138).
-_MICROSECONDS: Final = 10**14
-#: A date as its midnight in some zone, as yfinance writes the time of a daily candle.
-_MIDNIGHT: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]00:00:00[+-]\d\d:?\d\d")
+SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".txt", ".zip")
 
 
 class CsvExchange(Recording):
     """Candles of CSV files, plain, gzipped or zipped, with or without a header.
 
-    Without a header the columns are time, open, high, low, close, volume, and any that follow are
-    left alone (the layout of the Binance Vision archive). With one, they are found by name in any
-    order. Times are seconds, milliseconds or microseconds since the epoch, or ISO 8601 (without a
-    zone: UTC). `path` is one file, which serves any symbol, or a folder of files named after
-    symbols; several of one symbol are joined. `calendar` is that of `ExchangeSchema`.
+    `path` is one file, which serves any symbol, or a folder of files named after symbols; several
+    of one symbol are joined. `calendar` is that of `ExchangeSchema`.
 
-    Yahoo's files are known too, as downloaded or as yfinance writes them. Open, high, low and close
-    are taken as they stand there, and `Adj Close` is left alone: a close that is adjusted for
-    dividends does not belong to an open, high and low that are not.
+    Found by itself: the separator (comma, semicolon, tab, pipe), decimal commas, lines before the
+    header, columns by their usual names in any order, UTF-16, the newest row first. Without a
+    header the columns are time (or date and time), open, high, low, close, volume, and any that
+    follow are left alone. So the files of the Binance Vision archive, MetaTrader 4 and 5,
+    CryptoDataDownload, Dukascopy, HistData, Stooq and Yahoo are read as they come; of the latter,
+    `Adj Close` is left alone, since it does not belong to the open, high and low.
+
+    Times are s, ms, us or ns since the epoch, ISO 8601, or dates and clocks in figures. What a file
+    can't say: `timezone` of times without a zone (UTC where it is not given), `ambiguous_time`
+    ("earlier", "later", "in_order": by the order of the rows) where clocks go back, `date_format`
+    ("dmy", "mdy", or a format of `strptime`), and `columns` with names of their own, such as
+    `{"open": "o", "timestamp": "Day+Hour"}`, or numbers from 1 where there is no header. A file
+    without a volume has 0 everywhere, which is logged.
+
+    Raises:
+        ConfigError: an option has no meaning.
     """
 
     def __init__(
-        self, path: str | Path, exchange_name: str = "csv", *, calendar: str | None = None
+        self,
+        path: str | Path,
+        exchange_name: str = "csv",
+        *,
+        calendar: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        timezone: str | None = None,
+        date_format: str | None = None,
+        ambiguous_time: AmbiguousTime = "raise",
     ) -> None:
         super().__init__(exchange_name, calendar)
         self._path = Path(path)
+        self._layout = layout(columns, timezone, date_format, ambiguous_time)
 
     def open(self, symbol: str) -> Series:
         """Return the files of a symbol as one series."""
         files = find_files(self._path, symbol, SUFFIXES)
+        read = [(path, read_csv(path, self._layout)) for path in files]
+        self.note(symbol, (note for _, reading in read for note in reading.notes))
         name = files[0].name if len(files) == 1 else f"{symbol} in {self._path.name}"
-        return Loaded(join([(path, read_csv(path)) for path in files]), name)
+        return Loaded(join([(path, reading.candles) for path, reading in read]), name)
 
     def content_digest(self) -> str:
-        """Return a digest of the files; raises OSError."""
-        return digest_folder(self._path, SUFFIXES)
+        """Return a digest of the files and of how they are read; raises OSError."""
+        return digest_folder(self._path, SUFFIXES, self._layout)
 
 
-def read_csv(path: Path) -> Candles:
-    """Return the candles of a CSV file in the file's order, not checked.
+def read_csv(
+    path: Path,
+    given: Layout = Layout(),  # noqa: B008 - it is frozen
+    *,
+    lenient: bool = False,
+) -> Reading:
+    """Return the candles of a CSV file, oldest first, not checked.
+
+    `lenient`: what is no number is NaN, and rows without a time or with another number of columns
+    are left out, and named.
 
     Raises:
-        BadCandlesError: the file is no table of candles; the message names it.
+        BadCandlesError: the file is no table of candles, or does not say what is needed to read it;
+            the message names it and the option that says so.
     """
+    data = _text(_bytes(path))
+    # a line that is cut says nothing
+    head = data[:HEAD] if len(data) <= HEAD else data[:HEAD].rpartition(b"\n")[0]
+    dialect = detect(head.decode(errors="replace"), given, str(path))
+    unread: list[Unread] = []
+    rows = None
+    if lenient:
+        texts = _parse(path, data, dialect, unread)
+        rows = np.arange(texts.num_rows + len(unread))
+        rows = np.delete(rows, [skipped.row for skipped in unread])
+        table, good = _readable(texts, rows, dialect, unread)
+        rows = rows[good]
+    else:
+        table = _parse(path, data, dialect)
+    columns = [table.column(f"f{i}") for i in dialect.places.values]
+    if table.num_rows and not lenient and columns[0].null_count:
+        table = _without_empty(table, columns)
+        columns = [table.column(f"f{i}") for i in dialect.places.values]
+    times = Times(given, str(path))
+    moments = times.read(_joined([table.column(f"f{i}") for i in dialect.places.time]))
+    values = [column.to_numpy() for column in columns]
+    notes = [*times.notes]
+    if dialect.places.volume is None:
+        values.append(np.zeros(len(moments)))
+        notes.append(NO_VOLUME)
+    if dialect.banner:
+        notes.append(f"{dialect.banner} lines before the header are left out")
+    return oldest_first(Reading(Candles(moments, *values), tuple(notes), tuple(unread), rows))
+
+
+def _parse(path: Path, data: bytes, dialect: Dialect, unread: list[Unread] | None = None) -> Any:
+    """Return a table; with `unread`, of texts, without the rows that are no rows."""
     import pyarrow as pa
     from pyarrow import csv
 
-    data = _bytes(path)
-    lines = [line.decode(errors="replace").strip() for line in data.split(b"\n", 4)[:4]]
-    head = lines[0].lstrip("\ufeff")
-    cells = _cells(head)
-    if len(cells) < 6:
-        raise BadCandlesError(
-            f"{path}: the first line has {len(cells)} columns; expected 6: {head!r}"
-        )
-    headed = int(not _is_number(cells[1]))
-    if len(lines) > 2 and _cells(lines[1])[0] == "Ticker":
-        headed, cells = 3, _yfinance(path, cells, *map(_cells, lines[1:3]))
-    places = _places(path, cells) if headed else range(6)
-    # read as text first, where the first row's time is a midnight somewhere
-    first = _cells(lines[headed]) if len(lines) > headed else []
-    local = len(first) == len(cells) and bool(_MIDNIGHT.fullmatch(first[places[0]]))
-    # columns go by their place, so that blanks around a name in the header do no harm
-    names = [f"f{i}" for i in places]
+    kinds = {"whole": pa.int64(), "fraction": pa.float64(), "text": pa.string()}
+    number, time = pa.float64(), kinds[dialect.time_is]
+    if unread is not None:
+        number = time = pa.string()
 
-    def read(threads: bool) -> Any:
+    def skip(row: Any) -> str:
+        assert unread is not None
+        reason = f"{row.actual_columns} columns, expected {row.expected_columns}"
+        unread.append(Unread((row.number or dialect.skip + 1) - dialect.skip - 1, reason, row.text))
+        return "skip"
+
+    values = [f"f{i}" for i in dialect.places.values]
+    times = [f"f{i}" for i in dialect.places.time]
+
+    def read(*, threads: bool) -> Any:
         return csv.read_csv(
-            io.BytesIO(data),
+            pa.BufferReader(data),
             read_options=csv.ReadOptions(
                 use_threads=threads,
-                skip_rows=headed,
-                column_names=[f"f{i}" for i in range(len(cells))],
+                skip_rows=dialect.skip,
+                column_names=[f"f{i}" for i in range(dialect.width)],
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=dialect.separator,
+                invalid_row_handler=None if unread is None else skip,
             ),
             convert_options=csv.ConvertOptions(
-                include_columns=names,
-                column_types=dict.fromkeys(names[1:], pa.float64())
-                | dict.fromkeys(names[:1] if local else (), pa.string()),
-                timestamp_parsers=[csv.ISO8601],
+                include_columns=[*times, *values],
+                column_types=dict.fromkeys(values, number) | dict.fromkeys(times, time),
+                decimal_point=dialect.decimal,
+                strings_can_be_null=True,
             ),
         )
 
     try:
-        table = read(threads=True)
+        return read(threads=unread is None)
     except pa.ArrowInvalid:
         try:
-            table = read(threads=False)  # only a reader without threads names the row
+            return read(threads=False)  # only a reader without threads names the row
         except pa.ArrowInvalid as error:
             raise BadCandlesError(f"{path}: {error}") from None
-    if table.num_rows and table.column(names[1]).null_count:
-        table = _without_empty(table, names[1:])
-    column = table.column(names[0])
-    times = _times(path, _dates(column) if local else column)
-    return Candles(times, *(table.column(name).to_numpy() for name in names[1:]))
 
 
-def _cells(line: str) -> list[str]:
-    return [cell.strip().strip('"') for cell in line.split(",")]
-
-
-def _yfinance(path: Path, kinds: list[str], tickers: list[str], third: list[str]) -> list[str]:
-    """Return the names of the columns under the three lines of a header by yfinance."""
-    symbols = sorted({*tickers[1:]})
-    if len(symbols) > 1:
-        raise BadCandlesError(
-            f"{path} holds the candles of {', '.join(symbols)}; give each a file of its own"
-        )
-    return [third[0], *kinds[1:]]
-
-
-def _dates(column: Any) -> Any:
-    """Return texts as times; where all are midnights somewhere, those of their dates in UTC.
-
-    A daily candle is that of a date, whatever the hour at which its day began in UTC.
-    """
+def _readable(
+    table: Any, rows: Ints, dialect: Dialect, unread: list[Unread]
+) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """Return texts as numbers and times, as `read_csv` says, and which rows have a time."""
     import pyarrow as pa
 
-    pc: Any = importlib.import_module("pyarrow.compute")  # which makes its functions at run time
-    local = pc.all(pc.match_substring_regex(column, f"^{_MIDNIGHT.pattern}$")).as_py()
-    if local:
-        return pc.utf8_slice_codeunits(column, 0, 10).cast(pa.date32())
-    return column.cast(pa.timestamp("ms", "UTC"))
+    pc: Any = importlib.import_module("pyarrow.compute")
+    times = [f"f{i}" for i in dialect.places.time]
+    good = np.ones(table.num_rows, dtype=np.bool_)
+    for name in times:
+        column = table.column(name)
+        alike = pc.match_substring_regex(column, _shape(column, dialect.time_is))
+        good &= np.asarray(pc.fill_null(alike, fill_value=False).to_numpy(), dtype=np.bool_)
+    for i in np.flatnonzero(~good).tolist():
+        text = dialect.separator.join(str(column[i].as_py() or "") for column in table.columns)
+        unread.append(Unread(int(rows[i]), "no time", text))
+    table = table.filter(pa.array(good))
+    numbers = {"text": pa.string(), "whole": pa.int64(), "fraction": pa.float64()}
+    columns = {name: table.column(name).cast(numbers[dialect.time_is]) for name in times}
+    for i in dialect.places.values:
+        texts = table.column(f"f{i}")
+        plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), dialect.decimal, ".")
+        is_number = pc.match_substring_regex(plain, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+        known = pc.if_else(pc.fill_null(is_number, fill_value=False), plain, "nan")
+        columns[f"f{i}"] = known.cast(pa.float64())
+    return pa.table(columns), good
 
 
-def _without_empty(table: Any, names: list[str]) -> Any:
+def _shape(column: Any, time_is: str) -> str:
+    """Return what a time looks like, as the first one does: figures between the same signs."""
+    if time_is != "text":
+        return r"^\d+$" if time_is == "whole" else r"^[\d.eE+]+$"
+    first = next((text for text in column.to_pylist() if text), "")
+    return "^" + r"\d+".join(re.escape(part) for part in re.split(r"\d+", first)) + "$"
+
+
+def _joined(columns: list[Any]) -> Any:
+    """Return a time as one column, where date and clock are two."""
+    if len(columns) == 1:
+        return columns[0]
+    pc: Any = importlib.import_module("pyarrow.compute")
+    return pc.binary_join_element_wise(*columns, " ")
+
+
+def _without_empty(table: Any, columns: list[Any]) -> Any:
     """Leave out rows without any value, which is how Yahoo writes that there is no candle."""
     pc: Any = importlib.import_module("pyarrow.compute")
-    empty = pc.is_null(table.column(names[0]))
-    for name in names[1:]:
-        empty = pc.and_(empty, pc.is_null(table.column(name)))
+    empty = pc.is_null(columns[0])
+    for column in columns[1:]:
+        empty = pc.and_(empty, pc.is_null(column))
     return table.filter(pc.invert(empty))
+
+
+def _text(data: bytes) -> bytes:
+    """Return a file's bytes as UTF-8 without a byte order mark."""
+    if data.startswith(codecs.BOM_UTF8):
+        return data[len(codecs.BOM_UTF8) :]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace").encode()
+    if len(data) > 1 and 0 in data[:2]:  # UTF-16 without a mark: every second byte is 0
+        order = "utf-16-be" if data[0] == 0 else "utf-16-le"
+        return data.decode(order, errors="replace").encode()
+    return data
 
 
 def _bytes(path: Path) -> bytes:
@@ -165,54 +250,10 @@ def _bytes(path: Path) -> bytes:
                 return stream.read()
         if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
-                inside = [n for n in archive.namelist() if n.lower().endswith(".csv")]
+                inside = [n for n in archive.namelist() if n.lower().endswith((".csv", ".txt"))]
                 if len(inside) != 1:
                     raise BadCandlesError(f"{path} holds {len(inside)} CSV files; expected one")
                 return archive.read(inside[0])
         return path.read_bytes()
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise BadCandlesError(f"{path} can't be read: {error}") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _places(path: Path, cells: list[str]) -> list[int]:
-    known = {cell.lower().replace(" ", "_"): i for i, cell in enumerate(cells)}
-    time = next((known[name] for name in _TIME_NAMES if name in known), None)
-    missing = [name for name in COLUMNS[1:] if name not in known]
-    if time is None or missing:
-        lacking = ["a time"] * (time is None) + missing
-        raise BadCandlesError(
-            f"{path} has no column {', '.join(lacking)}; it has: {', '.join(cells)}"
-        )
-    return [time, *(known[name] for name in COLUMNS[1:])]
-
-
-def _times(path: Path, column: Any) -> npt.NDArray[np.int64]:
-    import pyarrow as pa
-
-    if not len(column):
-        return np.zeros(0, dtype=np.int64)
-    if column.null_count:
-        row = column.is_null().combine_chunks().to_numpy(zero_copy_only=False).argmax()
-        raise BadCandlesError(f"{path}: candle {int(row)} has no time")
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        cast = column.cast(pa.timestamp("us")).cast(pa.int64())
-        return np.asarray(cast.to_numpy(), dtype=np.int64) // 1000
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise BadCandlesError(f"{path}: times such as {column[0]} are neither numbers nor ISO 8601")
-    times: npt.NDArray[Any] = column.to_numpy()
-    largest = float(np.abs(times).max())
-    if largest >= _MICROSECONDS:
-        # each for itself: the archive changed from ms to us at a new year
-        whole = times.astype(np.int64)
-        return np.where(whole >= _MICROSECONDS, whole // 1000, whole)
-    if largest < 10**11:
-        return (times * 1000).astype(np.int64)
-    return times.astype(np.int64)

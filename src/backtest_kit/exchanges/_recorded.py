@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 
 from backtest_kit._values.candle_rules import check_series
-from backtest_kit._values.candles import Candles, Columns, regroup, spacing
-from backtest_kit._values.content import digest_files
+from backtest_kit._values.candles import Candles, Columns, concatenate, regroup, spacing
+from backtest_kit._values.content import digest, digest_files
 from backtest_kit._values.errors import BadCandlesError, DataError, DataRangeError
 from backtest_kit._values.time import INTERVALS, interval_ms, interval_name
+from backtest_kit.exchanges._layout import NO_VOLUME, Layout, Reading
 
+_log: Final = logging.getLogger("backtest_kit")
 #: Candles that one call may ask for: they are in memory or on this machine's disk.
 PAGE = 100_000
 
@@ -31,10 +35,19 @@ class Series(Protocol):
         ...
 
 
+class NamedSeries(Series, Protocol):
+    """A series with the name of its file, and what its reader assumed."""
+
+    name: str
+    notes: tuple[str, ...]
+
+
 class Loaded:
     """A series held in memory."""
 
-    def __init__(self, candles: Candles, name: str) -> None:
+    def __init__(self, candles: Candles, name: str, notes: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.notes = notes
         self.step = detect_step(candles, name)
         try:
             check_series(candles, self.step)
@@ -102,17 +115,6 @@ def resampled(
     return concatenate(parts)
 
 
-def concatenate(parts: Iterable[Candles]) -> Candles:
-    """Return candles that follow each other as one."""
-    some = [part for part in parts if len(part)]
-    if len(some) == 1:
-        return some[0]
-    if not some:
-        return Candles([], [], [], [], [], [])
-    columns = zip(*(part.columns() for part in some), strict=True)
-    return Candles(*(np.concatenate(pieces) for pieces in columns))
-
-
 def find_files(path: Path, symbol: str, suffixes: tuple[str, ...]) -> list[Path]:
     """Return the files of a symbol in a folder: named `SYMBOL` or `SYMBOL` and a delimiter.
 
@@ -132,11 +134,24 @@ def find_files(path: Path, symbol: str, suffixes: tuple[str, ...]) -> list[Path]
     return found
 
 
-def digest_folder(path: Path, suffixes: tuple[str, ...]) -> str:
-    """Return the digest of a file, or of a folder's files with these endings."""
+def digest_folder(path: Path, suffixes: tuple[str, ...], given: Layout) -> str:
+    """Return the digest of a file, or of a folder's files with these endings, read in this way."""
+    files = [path]
     if path.is_dir():
-        return digest_files(sorted(p for p in path.iterdir() if p.name.lower().endswith(suffixes)))
-    return digest_files([path])
+        files = sorted(p for p in path.iterdir() if p.name.lower().endswith(suffixes))
+    content = digest_files(files)
+    return digest(content, *msgspec.structs.astuple(given)) if given else content
+
+
+def oldest_first(reading: Reading) -> Reading:
+    """Return candles in the order of time where the newest comes first; else as they are."""
+    t = reading.candles.timestamp
+    if len(t) < 2 or not (t[1:] < t[:-1]).all():
+        return reading
+    turned = Candles(*(column[::-1] for column in reading.candles.columns()))
+    notes = (*reading.notes, "the newest row comes first")
+    rows = np.arange(len(t)) if reading.rows is None else reading.rows
+    return Reading(turned, notes, reading.unread, rows[::-1])
 
 
 def _belongs(name: str, symbol: str) -> bool:
@@ -152,6 +167,7 @@ class Recording:
         self.exchange_name = exchange_name
         self.calendar = calendar
         self._series: dict[str, Series] = {}
+        self._notes: dict[str, tuple[str, ...]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # for a worker: open files can't travel, and it may be in another folder
@@ -164,6 +180,18 @@ class Recording:
     def open(self, symbol: str) -> Series:
         """Return the series of a symbol."""
         raise NotImplementedError
+
+    def note(self, symbol: str, notes: Iterable[str]) -> None:
+        """Keep what the reader of a symbol's candles assumed; a missing volume is logged."""
+        self._notes[symbol] = kept = tuple(dict.fromkeys(notes))
+        for text in kept:
+            level = logging.WARNING if text == NO_VOLUME else logging.INFO
+            _log.log(level, "%s of exchange %r: %s", symbol, self.exchange_name, text)
+
+    def notes(self, symbol: str) -> tuple[str, ...]:
+        """Return what the reader of a symbol's candles assumed, in words."""
+        self.series(symbol)
+        return self._notes.get(symbol, ())
 
     def series(self, symbol: str) -> Series:
         """Return the series of a symbol, opened once."""

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from backtest_kit._values.candles import Candles
+from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.content import digest
 from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.time import INTERVALS, MINUTE, interval_ms
-from backtest_kit.exchanges._recorded import PAGE, concatenate, resampled
+from backtest_kit.exchanges._recorded import PAGE, resampled
 
 _MINUTES: Final = 1440
 _DAY: Final = _MINUTES * MINUTE

@@ -5,7 +5,7 @@
 - `SimulatedTime` runs a live session by a clock that leaps from one timer to the next;
   `FaultyExchange` is an exchange in that time which fails on command.
 
-With pytest::
+With pytest:
 
     @pytest.mark.parametrize("check", backtest_kit.testing.ADAPTER_CHECKS)
     def test_my_adapter(check, tmp_path):

@@ -33,6 +33,14 @@ class _LoadedView(MarketView):
         run_blocking(lambda: self.provide(*request))
         return super().window(symbol, interval, limit, when)
 
+    def average_price(self, symbol: str, when: int) -> float:
+        try:
+            return super().average_price(symbol, when)
+        except CandlesNotLoaded as missing:
+            request = missing.request
+        run_blocking(lambda: self.provide(*request))
+        return super().average_price(symbol, when)
+
 
 class _Run(msgspec.Struct, frozen=True):
     view: MarketView
@@ -43,6 +51,7 @@ class _Run(msgspec.Struct, frozen=True):
     strategy_name: str
     exchange_name: str
     frame_name: str | None = None
+    waits: bool = True
 
 
 @contextmanager
@@ -59,7 +68,7 @@ def moment(
     `candles` are those of `symbol`, in any shape that `get_candles` of an exchange may return, or a
     mapping from symbols to such. Those of `when` and later are out of reach, as in a run; longer
     intervals are made of them. `candles()`, `get_candles()`, `average_price()`, `get_date()`,
-    `get_context()` and the like work, with the current engine's settings::
+    `get_context()` and the like work, with the current engine's settings:
 
         with backtest_kit.testing.moment("BTCUSDT", when, candles):
             assert my_get_signal("BTCUSDT", when) is None

@@ -1,0 +1,218 @@
+"""The page of a walk: who is best, what its surroundings are worth, and how much is luck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Final
+
+import numpy as np
+
+from backtest_kit._pages.heat_map import heat_map, neighbours_table
+from backtest_kit._pages.page import (
+    TABLE,
+    chart,
+    header,
+    html_page,
+    markdown,
+    require_bokeh,
+    section,
+    table,
+    tiles,
+)
+from backtest_kit._pages.walk_charts import curves_chart, windows_chart
+from backtest_kit._reports.table import number
+from backtest_kit._reports.walker import out_of_sample_text, worth_text
+from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._statistics.plateau import grid_points, plateau
+from backtest_kit._statistics.ranking import RankRow, WalkerData
+from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.walk_forward import WalkForward
+from backtest_kit._values.time import iso
+
+#: Points of all curves together; each has its last one.
+_POINTS: Final = 120_000
+_LEAST_POINTS: Final = 20
+_DEFLATED: Final = 15
+
+
+def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
+    """Return a self-contained HTML page; without `trials` it has no curves.
+
+    Raises:
+        BacktestKitError: Bokeh is missing.
+    """
+    require_bokeh()
+    curves = _curves(data, trials)
+    charts: dict[str, Any] = {}
+    parts = [tiles(_figures(data)), f'<p class="verdict">{escape(data.verdict.sentence)}</p>']
+    if curves:
+        charts["curves"] = curves_chart(
+            (data.since, max(data.until, data.since + 1)), _reach(curves)
+        )
+        parts.append(_curves_section(len(curves)))
+    parts.append(section(f"Ranking by {data.metric}", TABLE, "ranking"))
+    points, around = grid_points(data), plateau(data)
+    if len(points) > 1:
+        content = heat_map(points, data.metric) + neighbours_table(around, data.metric)
+        parts.append(section("Parameters, and what is left beside the best", content, "grid"))
+    if data.walk_forward is not None:
+        charts["windows"] = windows_chart(data.walk_forward)
+        parts.append(_forward_section(data.walk_forward))
+    deflated = _deflation(data, trials)
+    if deflated:
+        parts.append(section("What trying many took away", deflated, "deflation"))
+    parts.append(section("What it is worth", markdown(worth_text(data)), "worth"))
+    failed = [(row.strategy_name, row.error) for row in data.ranking if row.error is not None]
+    if failed:
+        content = f'<div class="scroll">{table(("Strategy", "Error"), failed)}</div>'
+        parts.append(section("Strategies that failed", content, "failed"))
+    span = f"{iso(data.since)} to {iso(data.until)}"
+    facts = [", ".join(data.symbols), span, f"{data.exchange_name}, {data.frame_name}"]
+    body = (
+        header("Walk", data.walker_name, facts)
+        + f'<main id="main">{"".join(parts)}</main>'
+        + "<footer>Made by backtest-kit. All times are UTC. Past results say little of future "
+        "ones.</footer>"
+    )
+    page_data = {"rows": [_row(row) for row in data.ranking], "curves": curves}
+    return html_page(data.walker_name, body, data=page_data, charts=charts, script="walk.js")
+
+
+def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
+    best = data.ranking[0] if data.best_strategy is not None else None
+    interval = "no interval: too few trades"
+    if best is not None and best.interval is not None:
+        lower, upper = number(best.interval.lower, 3), number(best.interval.upper, 3)
+        interval = f"95 %: {lower} to {upper}"
+    odds = None if data.overfitting is None else data.overfitting.probability
+    trades = best.statistics.total_signals if best is not None and best.statistics else 0
+    tried = f"{data.strategies_tested} of {data.total_strategies}"
+    return [
+        ("Best strategy", data.best_strategy or "none", f"of {tried}"),
+        (data.metric, number(data.best_metric, 3), interval),
+        ("Trades of the best", f"{trades:,}", _needed(best)),
+        ("Chance of overfitting", number(odds, 2), "about 0.5 is picking at random"),
+    ]
+
+
+def _needed(best: RankRow | None) -> str:
+    if best is None or best.minimum_trades is None:
+        return "how many it needs is not known"
+    return f"{number(best.minimum_trades, 0)} needed to be above 0"
+
+
+def _curves(data: WalkerData, trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
+    """Return the sums of profits in percent by strategy, in the order of the ranking."""
+    known = {trial.strategy_name: trial for trial in trials}
+    rows = [known[r.strategy_name] for r in data.ranking if r.strategy_name in known]
+    room = max(_POINTS // max(len(rows), 1), _LEAST_POINTS)
+    curves = []
+    for trial in rows:
+        total = np.cumsum(trial.trades.r)
+        even = np.linspace(0, max(len(total) - 1, 0), room)
+        keep = np.unique(even.astype(np.int64))[: len(total)]
+        end = max(data.until, data.since + 1)
+        last = float(total[-1]) if len(total) else 0.0
+        curves.append(
+            {
+                "name": trial.strategy_name,
+                "x": [data.since, *trial.trades.closed_at[keep].tolist(), end],
+                "y": [0.0, *(round(y, 4) for y in total[keep].tolist()), round(last, 4)],
+            }
+        )
+    return curves
+
+
+def _reach(curves: list[dict[str, Any]]) -> tuple[float, float]:
+    values = [value for curve in curves for value in curve["y"]]
+    return min(values), max(values)
+
+
+def _curves_section(count: int) -> str:
+    label = f"Sum of profits in percent over time of {count} strategies, the best in a thick line"
+    return section(
+        "Profit of all strategies",
+        f'<div class="framed">{chart("curves", label, 360)}'
+        '<ul class="legend"><li><b class="accent" aria-hidden="true">\u2501</b> the best</li>'
+        '<li><b class="warn" aria-hidden="true">\u2505</b> <span id="curve">chosen in the table'
+        '</span></li><li><b class="muted" aria-hidden="true">\u2500</b> the others</li></ul></div>',
+        "profits",
+    )
+
+
+def _forward_section(data: WalkForward) -> str:
+    label = (
+        f"{data.metric} of {len(data.windows)} windows: in sample (circles) and out of sample "
+        "(squares)"
+    )
+    columns = ("Train", "Test", "Chosen", "In sample", "Out of sample", "Trades out of sample")
+    rows = [
+        (
+            f"{_day(w.train_since)} to {_day(w.train_until)}",
+            f"{_day(w.test_since)} to {_day(w.test_until)}",
+            w.strategy_name or "none",
+            number(w.in_sample, 3),
+            number(w.out_of_sample, 3),
+            str(w.out_of_sample_trades),
+        )
+        for w in data.windows
+    ]
+    return section(
+        "In sample beside out of sample",
+        f"<p>{escape(data.metric)} {escape(out_of_sample_text(data))}; in sample, on average, "
+        f'{number(data.in_sample, 3)}.</p><div class="framed">{chart("windows", label, 240)}'
+        '<ul class="legend"><li><b class="muted" aria-hidden="true">\u25cb</b> in sample</li>'
+        '<li><b class="accent" aria-hidden="true">\u25a0</b> out of sample</li></ul></div>'
+        f'<div class="scroll">{table(columns, rows, right=(3, 4, 5))}</div>',
+        "forward",
+    )
+
+
+def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
+    """Return the probability of skill, had it been the only trial, beside what is left of it."""
+    r = {t.strategy_name: t.trades.r for t in trials if t.statistics is not None}
+    rows = [row for row in data.ranking if row.deflated_sharpe is not None][:_DEFLATED]
+    alone = {
+        row.strategy_name: deflated_sharpes({row.strategy_name: r[row.strategy_name]}, 1)
+        for row in rows
+        if row.strategy_name in r
+    }
+    lines = []
+    for row in rows:
+        name, left = row.strategy_name, row.deflated_sharpe or 0.0
+        before = alone.get(name, {}).get(name, left)
+        lines.append(
+            f'<tr><th scope="row">{escape(name)}</th><td class="number">{before:.0%}</td>'
+            f'<td class="number">{left:.0%}</td><td><div class="taken" aria-hidden="true" '
+            f'style="--left:{left:.4f};--before:{before:.4f}"><i></i><b></b></div></td></tr>'
+        )
+    if not lines:
+        return ""
+    return (
+        '<p class="remark">The probability that the Sharpe ratio is above what luck gives: for one '
+        f"strategy alone, and for the best of {data.trials:,} that were tried. What the bar "
+        'loses (hatched) is what the search for the best took.</p><div class="scroll">'
+        '<table class="deflation"><thead><tr><th scope="col">Strategy</th><th scope="col" '
+        'class="number">Alone</th><th scope="col" class="number">Of all</th><th scope="col">'
+        f"From 0 to 100 %</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _row(row: RankRow) -> dict[str, Any]:
+    s, interval = row.statistics, row.interval
+    return {
+        "rank": row.rank,
+        "name": row.strategy_name,
+        "metric": row.metric_value,
+        "lower": None if interval is None else interval.lower,
+        "upper": None if interval is None else interval.upper,
+        "deflated": row.deflated_sharpe,
+        "trades": 0 if s is None else s.total_signals,
+        "total": None if s is None else s.total_pnl,
+        "drawdown": None if s is None else s.max_drawdown_percent,
+    }
+
+
+def _day(ms: int) -> str:
+    return iso(ms)[:10]

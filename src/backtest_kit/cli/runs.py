@@ -1,0 +1,115 @@
+"""`backtest-kit runs`: list, compare and prune the backtests that were kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from backtest_kit._reports.differences import differences, differences_report
+from backtest_kit._reports.run_folder import find_run, kept_runs, prune_runs, read_run
+from backtest_kit._reports.table import number
+from backtest_kit._values.time import iso
+
+#: Where `backtest-kit backtest` keeps its runs.
+RUNS = Path("dump/runs")
+root_option = click.option(
+    "--runs",
+    "root",
+    type=click.Path(path_type=Path),
+    default=RUNS,
+    show_default=True,
+    help="The folder of the runs.",
+)
+
+
+@click.group(invoke_without_command=True)
+@root_option
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@click.pass_context
+def runs(context: click.Context, root: Path, as_json: bool) -> None:
+    """List the backtests that were kept, newest first; compare some, or remove old ones.
+
+    \b
+        backtest-kit runs
+        backtest-kit runs compare previous last
+        backtest-kit runs prune --keep 20
+    """
+    if context.invoked_subcommand is not None:
+        return
+    found = kept_runs(root)
+    if as_json:
+        listed = [
+            {"folder": str(run.folder), "damage": run.damage}
+            | (msgspec.to_builtins(run.info) if run.info else {})
+            for run in found
+        ]
+        sys.stdout.write(msgspec.json.encode(listed).decode() + "\n")
+        return
+    if not found:
+        click.echo(f"no runs in {root}; backtest-kit backtest makes one")
+        return
+    table = Table(show_edge=False)
+    for name in ("Started", "Strategy", "Symbol", "Trades", "Total", "Sharpe", "Folder"):
+        numeric = name in ("Trades", "Total", "Sharpe")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for run in found:
+        if run.info is None:
+            table.add_row("", "", "", "", "", "", f"{run.folder.name}: {run.damage}")
+            continue
+        info = run.info
+        table.add_row(
+            iso(info.started_at // 1000 * 1000),
+            info.strategy_name,
+            info.symbol,
+            f"{info.trades:,}",
+            number(info.total_pnl, 2, " %"),
+            number(info.sharpe_ratio, 3),
+            run.folder.name,
+        )
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="RUN RUN...")
+@root_option
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
+def compare(names: tuple[str, ...], root: Path, as_json: bool) -> None:
+    """Show what changed between runs: settings, code, and which trades came, went or changed.
+
+    RUN is a folder, the beginning of its name or digest, "last" or "previous". Each is compared
+    with the first.
+
+    \b
+        backtest-kit runs compare previous last
+    """
+    if len(names) < 2:
+        raise click.UsageError("give two runs or more; backtest-kit runs lists them")
+    found = [read_run(find_run(root, name)) for name in names]
+    if as_json:
+        data = [differences(found[0], other) for other in found[1:]]
+        sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+    elif sys.stdout.isatty():
+        Console().print(Markdown(differences_report(found)))
+    else:
+        sys.stdout.write(differences_report(found))
+
+
+@runs.command()
+@root_option
+@click.option(
+    "--keep", type=click.IntRange(min=0), required=True, help="How many of the newest to keep."
+)
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest runs.
+
+    \b
+        backtest-kit runs prune --keep 20
+    """
+    gone = prune_runs(root, keep)
+    click.echo(f"{len(gone)} removed, {len(kept_runs(root))} left in {root}")

@@ -1,0 +1,282 @@
+"""Flipped bits, cuts, insertions, swaps and older copies of what is stored are all noticed."""
+
+import asyncio
+import random
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import backtest_kit as bk
+from backtest_kit._state.cursors import Cursor, cursor_key
+from backtest_kit._state.documents import (
+    Heartbeat,
+    LiveState,
+    Page,
+    RunKey,
+    decode,
+    encode,
+    nothing_stored,
+    transition,
+)
+from backtest_kit._state.envelope import DamagedError
+from backtest_kit._state.owner import StateOwner
+from backtest_kit._values.clock import Clock
+from backtest_kit._values.signal import SignalRow
+from markets import START
+
+KEYS = [RunKey("venue", "s:1", symbol) for symbol in ("BTC/USDT:USDT", "Y")]
+
+
+def row(key, *, filled=True):
+    return SignalRow(
+        id="é",
+        symbol=key.symbol,
+        strategy_name=key.strategy_name,
+        exchange_name=key.exchange_name,
+        position="long",
+        price_open=100.0,
+        price_take_profit=110.5,
+        price_stop_loss=90.0,
+        minute_estimated_time=60,
+        scheduled_at=START,
+        pending_at=START if filled else None,
+    )
+
+
+def opened(key):
+    return bk.TickOpened(
+        symbol=key.symbol,
+        strategy_name=key.strategy_name,
+        exchange_name=key.exchange_name,
+        timestamp=START,
+        current_price=100.0,
+        signal=row(key),
+    )
+
+
+def documents(key):
+    """Every kind of document, of a run that holds a position: by kind and key, with its type."""
+    entry = transition(opened(key), 0)
+    state = bk.LiveState(
+        **{name: getattr(nothing_stored(key), name) for name in ("exchange_name", "symbol")},
+        strategy_name=key.strategy_name,
+        risk_names=("r",),
+        began_at=START,
+        at=START,
+        asked_at=START,
+        price=100.0,
+        signal=row(key),
+        fired=0,
+        sequence=1,
+        missed=2,
+        percent_fee=0.1,
+        percent_slippage=0.1,
+        outbox=(entry,),
+        own={"seen": [1, 2]},
+        own_sequence=0,
+        told=1,
+        heard=0,
+        revision=7,
+    )
+    beats = Heartbeat({str(key): START}, {str(key): START}, {str(key): 7}, {})
+    return {
+        ("run", str(key)): state,
+        ("journal", f"{key}/000000"): Page((entry,), 7),
+        ("heartbeat", "all"): beats,
+        ("cursor", cursor_key("telegram", key)): Cursor(1),
+    }
+
+
+STORED = {name: encode(*name, document) for name, document in documents(KEYS[0]).items()}
+TYPES = {"run": LiveState, "journal": Page, "heartbeat": Heartbeat, "cursor": Cursor}
+
+
+def noticed(name, content):
+    """Decode what may be damaged; say whether that was noticed."""
+    try:
+        decode(*name, content, TYPES[name[0]])
+    except (DamagedError, bk.StateError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", STORED, ids=lambda name: name[0])
+def test_every_flipped_bit_is_noticed(name, record_property):
+    content = STORED[name]
+    assert not noticed(name, content)
+    missed = []
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        if not noticed(name, bytes(flipped)):
+            missed.append(bit)
+    assert missed == []
+    record_property("measured", f"{8 * len(content)} flips of a {name[0]} document, 0 unnoticed")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from([*STORED]),
+    begin=st.integers(0, 2000),
+    length=st.integers(0, 2000),
+    new=st.binary(max_size=20) | st.sampled_from([*STORED.values()]),
+)
+def test_whatever_is_cut_out_or_put_in_is_noticed(name, begin, length, new):
+    content = STORED[name]
+    changed = content[:begin] + new + content[begin + length :]
+    assert noticed(name, changed) is (changed != content)
+
+
+def test_documents_that_changed_places_are_noticed():
+    other = {name: encode(*name, document) for name, document in documents(KEYS[1]).items()}
+    for name in [*STORED]:
+        for place, content in (*other.items(), *STORED.items()):
+            assert noticed(name, content) is (place != name)
+
+
+def test_names_within_a_document_of_release_0_1_0_are_compared_with_its_key():
+    """It has no digest; its names and its form are all there is."""
+    state = documents(KEYS[0])["run", str(KEYS[0])]
+    plain = encode("run", str(KEYS[0]), state)
+    data = plain[plain.index(b'"data":') :].replace(b',"revision":7', b"")
+    content = b'{"version":1,' + data
+    assert decode("run", str(KEYS[0]), content, LiveState).signal == state.signal
+    for before, after in (
+        (b'"symbol":"BTC', b'"symbol":"BTD'),
+        (b'"pending_at"', b'"qending_at"'),
+        (b'"signal":{', b'"sigmal":{'),
+        (b'"fired":0,', b""),
+        (b'"at":', b'"more":1,"at":'),
+        (b'"sequence":1,', b'"sequence":1000000000000,'),
+        (b'"version":1,', b'"version":1,"key":"x",'),
+    ):
+        changed = content.replace(before, after, 1)
+        assert changed != content
+        assert noticed(("run", str(KEYS[0])), changed), before
+    assert noticed(("run", str(KEYS[1])), content)
+
+
+MAKERS = {
+    "files": lambda folder: bk.FileAdapter(folder / "state"),
+    "sqlite": lambda folder: bk.SqliteAdapter(folder / "state" / "state.db"),
+}
+
+
+def enter(adapter, key):
+    """Start and leave a run; return where it stands (`None` if refused), and what was reported."""
+    reported = []
+
+    async def main():
+        owner = StateOwner(lambda: adapter, lambda where, error: reported.append(error), Clock)
+        try:
+            state = await owner.enter(key, lambda: None)
+        except bk.StateError as error:
+            reported.append(error)
+            return None
+        await owner.leave(key)
+        return state
+
+    return asyncio.run(main()), reported
+
+
+def fill(adapter, keys=KEYS[:1]):
+    adapter.acquire()
+    beats = Heartbeat({}, {}, {}, {})
+    for key in keys:
+        for name, document in documents(key).items():
+            adapter.write(*name, encode(*name, document))
+        beats.revision[str(key)] = 7
+    adapter.write("heartbeat", "all", encode("heartbeat", "all", beats))
+    adapter.release()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_no_flipped_bit_on_the_disk_makes_a_position_vanish(kind, tmp_path, record_property):
+    """Through the adapter and the owner of the state, over bits of the files themselves."""
+    fill(MAKERS[kind](tmp_path))
+    whole = tmp_path / "whole"
+    (tmp_path / "state").rename(whole)
+    choose = random.Random(kind)
+    files = [path for path in whole.rglob("*") if path.is_file() and "lock" not in path.name]
+    held, found = documents(KEYS[0])["run", str(KEYS[0])], {"as it was": 0, "refused": 0}
+    for _ in range(70):
+        shutil.copytree(whole, tmp_path / "state")
+        path = choose.choice(files)
+        # a database is mostly empty: what is in it shall be met
+        bits = [8 * i + b for i, byte in enumerate(path.read_bytes()) if byte for b in range(8)]
+        bit = choose.choice(bits)
+        content = bytearray(path.read_bytes())
+        content[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "state" / path.relative_to(whole)).write_bytes(content)
+        state, reported = enter(MAKERS[kind](tmp_path), KEYS[0])
+        assert state == held if state is not None else reported, (path, bit)
+        found["refused" if state is None else "as it was"] += 1
+        shutil.rmtree(tmp_path / "state")
+    assert all(found.values())
+    record_property("measured", f"{kind}: 70 flips on the disk: {found}")
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("what", ["gone", "older", "another's", "swapped"])
+def test_what_is_not_the_newest_document_is_refused_until_somebody_saw_to_it(kind, what, tmp_path):
+    make = MAKERS[kind]
+    fill(make(tmp_path), KEYS)
+    adapter, name = make(tmp_path), ("run", str(KEYS[0]))
+    whole, other = adapter.read(*name), adapter.read("run", str(KEYS[1]))
+    if what == "gone":
+        adapter.delete(*name)
+    elif what == "older":
+        older = nothing_stored(KEYS[0])
+        adapter.write(*name, encode(*name, older))
+    else:
+        adapter.write(*name, other)
+        if what == "swapped":
+            adapter.write("run", str(KEYS[1]), whole)
+    adapter.release()
+    for _ in range(2):
+        state, reported = enter(make(tmp_path), KEYS[0])
+        assert state is None
+        assert isinstance(reported[-1], bk.CorruptStateError)
+        assert "whether a position is open is not known" in str(reported[-1])
+    state, _ = enter(make(tmp_path), KEYS[1])
+    assert (state is None) is (what == "swapped"), "the other run is not concerned"
+
+    adapter = make(tmp_path)
+    adapter.write(*name, whole)
+    adapter.release()
+    state, _ = enter(make(tmp_path), KEYS[0])
+    assert state.signal == row(KEYS[0])
+
+
+def test_a_run_whose_document_lies_under_another_key_does_not_begin_anew(tmp_path):
+    """As a flipped bit in the key of a database's row leaves it: nothing is under its own."""
+    adapter = bk.SqliteAdapter(tmp_path / "state.db")
+    key = str(KEYS[0])
+    adapter.write("run", key[:-1] + "U", encode("run", key, documents(KEYS[0])["run", key]))
+    adapter.release()
+    for _ in range(2):
+        state, reported = enter(bk.SqliteAdapter(tmp_path / "state.db"), KEYS[0])
+        assert state is None
+        assert reported
+
+
+def test_an_older_page_of_the_journal_is_reported(tmp_path):
+    adapter = bk.FileAdapter(tmp_path)
+    fill(adapter)
+    key = KEYS[0]
+    state = documents(key)["run", str(key)]
+    adapter.write("journal", f"{key}/000000", encode("journal", f"{key}/000000", Page((), 3)))
+    fields = {name: getattr(state, name) for name in state.__struct_fields__} | {"outbox": ()}
+    adapter.write("run", str(key), encode("run", str(key), bk.LiveState(**fields)))
+    reported = []
+
+    async def main():
+        owner = StateOwner(lambda: adapter, lambda where, error: reported.append(error), Clock)
+        await owner.journal.history(await owner.enter(key, lambda: None))
+        await owner.leave(key)
+
+    asyncio.run(main())
+    (error,) = reported
+    assert "transitions 0 of s:1 on BTC/USDT:USDT (venue) are not in the journal" in str(error)

@@ -1,0 +1,119 @@
+"""What a backtest's profit depends on: a replay of its proposals is the run again."""
+
+import asyncio
+from datetime import timedelta
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import backtest_kit as bk
+from backtest_kit._pages.market import market_of, run_sensitivity
+from backtest_kit._statistics.sensitivity import Sensitivity, break_even_slippage
+from backtest_kit._values.time import to_datetime
+from markets import MINUTE, START, cases, market, script
+
+
+def played(case, rows, **changes):
+    """Run a case, with other settings; return its record and figures."""
+    proposals = script(case.seed, case.ask_rate, case.coarse)
+
+    def get_signal(symbol, when):
+        return proposals(int(when.timestamp() * 1000), bk.average_price(symbol))
+
+    with bk.Engine() as engine:
+        engine.set_config(**(case.config | changes))
+        bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+        bk.add_frame(
+            frame_name="f",
+            interval=case.frame,
+            start_date=to_datetime(START),
+            end_date=to_datetime(START) + timedelta(minutes=case.minutes * 3 // 4),
+        )
+        bk.add_strategy(strategy_name="s", interval=case.interval, get_signal=get_signal)
+        try:
+            bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
+        except (bk.ConfigError, bk.DataRangeError):  # nothing is asked in this frame
+            assume(False)
+        record = engine.records.select(mode="backtest")[0]
+        return record, run_sensitivity(record, asyncio.run(market_of(engine, record)))
+
+
+@settings(max_examples=40)
+@given(cases)
+def test_a_replay_with_nothing_changed_is_the_run(case):
+    record, found = played(case, market(case.seed, case.minutes, coarse=case.coarse))
+    total = sum(tick.pnl.pnl_percentage for tick in record.closed)
+    same = found.delays[0]
+    assert (same.minutes, same.trades, same.dropped) == (0, len(record.closed), 0)
+    assert same.total_pnl == pytest.approx(total, abs=1e-9)
+    rules = {"stop_loss_first": found.bounds.pessimistic}
+    rules["take_profit_first"] = found.bounds.optimistic
+    assert rules[case.config["ambiguous_candle"]] == pytest.approx(total, abs=1e-9)
+    assert found.bounds.pessimistic <= found.bounds.optimistic + 1e-9
+    assert found.bounds.ambiguous == sum(tick.ambiguous for tick in record.closed)
+
+
+@settings(max_examples=20)
+@given(cases, st.sampled_from([0.0, 0.03, 0.5]))
+def test_slippage_changes_profits_as_a_run_with_it_does(case, slippage):
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    _, found = played(case, rows)
+    _, again = played(case, rows, percent_slippage=slippage)
+    assert again.total_before_costs == pytest.approx(found.total_before_costs, abs=1e-9)
+    known = np.array([(p.percent_slippage, p.total_pnl) for p in found.slippage])
+    here = np.interp(slippage, *known.T)
+    if slippage <= found.slippage[-1].percent_slippage:  # nearly a straight line
+        assert here == pytest.approx(again.total_pnl, abs=1e-3 * (1 + abs(again.total_pnl)))
+    if found.break_even_slippage is not None:
+        exact = {"percent_slippage": found.break_even_slippage}
+        assert played(case, rows, **exact)[1].total_pnl == pytest.approx(0, abs=1e-6)
+
+
+def test_a_later_entry_is_a_run_that_is_asked_later():
+    rows = [
+        (START + i * MINUTE, p := 100 + (i // 40) % 2 * 3 + i * 0.01, p + 0.2, p - 0.2, p, 1.0)
+        for i in range(600)
+    ]
+
+    def total(later):
+        def get_signal(symbol, when):
+            minute = int(when.timestamp()) // 60 - START // MINUTE
+            if minute % 80 != 20 + later:
+                return None
+            level = rows[minute - later - 1][4]
+            levels = {"price_take_profit": level * 1.02, "price_stop_loss": level * 0.95}
+            return bk.Signal(position="long", minute_estimated_time=60, **levels)
+
+        with bk.Engine() as engine:
+            engine.set_config(exit_trigger="wick")
+            bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+            span = {"start_date": to_datetime(START), "end_date": to_datetime(START + 490 * MINUTE)}
+            bk.add_frame(frame_name="f", interval="1m", **span)
+            bk.add_strategy(strategy_name="s", interval="1m", get_signal=get_signal)
+            names = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
+            bk.Backtest.run_sync("X", **names)
+            record = engine.records.select(mode="backtest")[0]
+            return record, run_sensitivity(record, asyncio.run(market_of(engine, record)))
+
+    record, found = total(0)
+    assert len(record.closed) > 4
+    totals = {point.minutes: point.total_pnl for point in found.delays}
+    for later in (1, 3, 10):
+        assert totals[later] == pytest.approx(total(later)[1].total_pnl, abs=1e-9)
+    assert totals[10] != totals[0]
+    profits = sorted((t.pnl.pnl_percentage for t in record.closed), reverse=True)
+    assert found.best == pytest.approx(sum(profits[:5]))
+    assert found.without_best == pytest.approx(sum(profits[5:]))
+    grown = np.prod([1 + p / 100 for p in profits]) * 100 - 100
+    assert found.compounded == pytest.approx(grown)
+    assert found.buy_and_hold == pytest.approx((rows[489][4] / rows[0][1] - 1) * 100)
+    assert msgspec.json.decode(found.to_json(), type=Sensitivity) == found
+
+
+def test_break_even_is_not_defined_for_a_loser():
+    assert break_even_slippage(lambda s: -1 - s) is None
+    assert break_even_slippage(lambda s: 1.0) is None
+    assert break_even_slippage(lambda s: 3 - 2 * s) == pytest.approx(1.5)
