@@ -11,6 +11,7 @@ from backtest_kit._rules.bars import Bars
 from backtest_kit._statistics.sensitivity import DELAYS, Sensitivity, sensitivity
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import DataError
+from backtest_kit._values.signal import NEVER
 from backtest_kit._values.time import MINUTE, interval_ms
 
 
@@ -29,21 +30,23 @@ async def market_of(engine: Engine, record: RunRecord) -> Market | None:
     """
     config, exchange = record.config, engine.exchanges.get(record.exchange_name)
     rows = [tick.signal for tick in record.closed]
-    # where a life has no end, the data end with the frame
     longest = max((row.minute_estimated_time or 0 for row in rows), default=0)
     step = interval_ms(config.base_interval)
     ends = [record.until, *(tick.close_timestamp for tick in record.closed[-1:])]
     last = max(ends) + longest * MINUTE + config.schedule_await_minutes * MINUTE
-    view = MarketView(engine.store, exchange, config, last + max(DELAYS) * step)
+    # what has no end lives as long as there are data
+    horizon = last + max(DELAYS) * step if record.data_end == NEVER else record.data_end
+    view = MarketView(engine.store, exchange, config, horizon)
     try:
-        bars = await view.bars(record.symbol, record.since, view.horizon)
+        bars = await view.bars(record.symbol, record.since, horizon)
     except DataError:
         return None
     segment = view.loaded(record.symbol, config.base_interval)
     assert segment is not None
     t = segment.columns[0]
     real = ~segment.filled & (t >= record.since) & (t < max(ends))
-    return Market(Candles(*(column[real] for column in segment.columns)), bars)
+    real_candles = Candles(*(column[real] for column in segment.columns))
+    return Market(real_candles, bars.until(record.data_end))
 
 
 def run_sensitivity(record: RunRecord, market: Market | None) -> Sensitivity:
