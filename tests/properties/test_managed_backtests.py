@@ -13,12 +13,16 @@ import reference
 from backtest_kit._arrays import simulation
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._values.time import INTERVALS, to_datetime
-from markets import MINUTE, START, Case, cases, managed, market, script
+from markets import MINUTE, START, Case, cases, managed, market, script, spiked
 from positions import as_mapping, facts_of
 
 Shifted = namedtuple("Shifted", (*Case._fields, "shift"))
 settings = st.fixed_dictionaries(
-    {"require_stop_loss": st.booleans(), "max_entries": st.sampled_from([2, 8])}
+    {
+        "require_stop_loss": st.booleans(),
+        "max_entries": st.sampled_from([2, 8]),
+        "suspicious_candle": st.sampled_from(["hold", "accept"]),
+    }
 )
 
 
@@ -53,10 +57,18 @@ def play(case, rows, *, step_by_step, length=0.75, **strategy):
             return None
         record = engine.records.select(mode="backtest")[0]
         unexpected = [
-            k for k in record.error_kinds if "SignalError" not in k[1] and "DataRange" not in k[1]
+            k
+            for k in record.error_kinds
+            if not any(kind in k[1] for kind in ("SignalError", "DataRange", "SuspiciousCandle"))
         ]
         assert not unexpected, unexpected
     return [*facts_of(told)]
+
+
+def candles(case):
+    """The market of a case; half of those that say what to do with them have far-off prices."""
+    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    return spiked(rows, case.seed) if "suspicious_candle" in case.config and case.seed % 2 else rows
 
 
 def without_moves(facts):
@@ -65,7 +77,7 @@ def without_moves(facts):
 
 def compare(case, more, *, step_by_step):
     case = case._replace(config=case.config | more)
-    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    rows = candles(case)
     proposals = managed(script(case.seed, case.ask_rate, case.coarse), case.seed)
 
     def get_signal(symbol, when):
@@ -176,7 +188,7 @@ def compare_arrays(
         case = case._replace(interval="15m")
     case, interval = case._replace(config=config), INTERVALS[case.interval]
     columns = rows_of_signals(case, interval)
-    rows = market(case.seed, case.minutes, coarse=case.coarse)
+    rows = candles(case)
     warmup = 2
 
     def get_signals(candles):
@@ -220,6 +232,8 @@ def compare_arrays(
         return bool(said["exit_long"][0]), bool(said["exit_short"][0])
 
     whole = reference.fill_gaps(rows)
+    if config.get("suspicious_candle", "hold") == "hold":
+        whole = reference.without(whole, reference.held(rows, whole))
     count = config["avg_price_candles_count"]
     prices = {
         row[0] + MINUTE: row[4]
