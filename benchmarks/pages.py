@@ -18,7 +18,7 @@ from rich.table import Table
 import backtest_kit as bk
 from backtest_kit._engine.task import run_blocking
 from backtest_kit._pages.backtest_page import backtest_page
-from backtest_kit._pages.market import market_of, run_sensitivity
+from backtest_kit._pages.market import market_of, sensitivity_of
 
 START, YEAR = datetime(2023, 1, 1, tzinfo=UTC), 525_600
 OPTIONS = (
@@ -70,11 +70,10 @@ def page():
         bk.add_strategy(strategy_name="s", interval="1m", get_signals=get_signals, warmup=10)
         names = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "year"}
         bk.Backtest.run_sync("X", **names)
-        record = engine.records.select(mode="backtest")[0]
         data = bk.Backtest.get_data("X", strategy_name="s")
         began = time.perf_counter()
-        made = run_blocking(lambda: market_of(engine, record))
-        depends = run_sensitivity(record, made)
+        made = run_blocking(lambda: market_of(engine, engine.exchanges.get("frame"), data))
+        depends = sensitivity_of(data, made)
         replayed = time.perf_counter()
         text = backtest_page(data, made.candles, depends)
         rows = [

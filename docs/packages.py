@@ -18,6 +18,7 @@ COLUMNS = {
     "cli": 2.5,
     "testing": 0,
     "_one_call": 1.5,
+    "data": 3,
     "_walker": 2,
     "_backtest": 2,
     "_live": 3,
@@ -30,6 +31,7 @@ COLUMNS = {
     "_arrays": 1.85,
     "_rules": 2.45,
     "exchanges": 0,
+    "_catalog": 0.5,
     "_values": 2,
 }
 

@@ -1,29 +1,40 @@
-"""Draw the README's picture: what `backtest-kit demo` prints, as an SVG file."""
+"""Take the picture at the top of the README: the page of the backtest below it.
 
-import contextlib
-import io
-from datetime import UTC, datetime
+    python docs/picture.py
+
+It needs Chromium (Debian's package `chromium`) and the extra `report`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
-from rich.console import Console
-
 import backtest_kit as bk
-from backtest_kit.cli.demo import crossover
-from backtest_kit.cli.terminal import show
 
-bk.add_exchange(bk.exchanges.SyntheticExchange(seed=7))
-bk.add_strategy(strategy_name="crossover", interval="5m", get_signal=crossover)
-bk.add_frame(
-    frame_name="january",
-    interval="1m",
-    start_date=datetime(2024, 1, 1, tzinfo=UTC),
-    end_date=datetime(2024, 1, 31, 23, 59, tzinfo=UTC),
-)
-bk.Backtest.run_sync(
-    "BTCUSDT", strategy_name="crossover", exchange_name="synthetic", frame_name="january"
-)
-console = Console(record=True, width=112, file=io.StringIO())
-show(bk.Backtest.get_data("BTCUSDT", strategy_name="crossover"), console)
-with contextlib.suppress(FileNotFoundError):
-    Path(__file__).with_name("demo.svg").unlink()
-console.save_svg(str(Path(__file__).with_name("demo.svg")), title="backtest-kit demo")
+PICTURE = Path(__file__).with_name("report.png")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+WIDTH, HEIGHT = 1280, 1150
+
+browser = next(filter(None, map(shutil.which, NAMES)), None)
+if browser is None:
+    sys.exit("no Chromium is installed (Debian's package chromium)")
+with tempfile.TemporaryDirectory() as folder:
+    project = Path(folder) / "my_project"
+    command = [sys.executable, "-m", "backtest_kit", "init", str(project)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+    os.chdir(project)
+    sys.path.insert(0, str(project))
+
+    from strategy import crossover
+
+    result = bk.backtest("data/RANDOM.parquet", crossover)
+    page = result.report("report.html")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--window-size={WIDTH},{HEIGHT}", "--virtual-time-budget=10000"]
+    command += [f"--user-data-dir={folder}/browser", f"--screenshot={PICTURE}"]
+    command.append(page.resolve().as_uri())
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
+    os.chdir(Path(__file__).parent)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,16 @@ def run_here(*arguments, cwd, **environment):
             sys.modules.pop(Path(word).stem, None)
     shown, told = (stream.buffer.getvalue().decode() for stream in streams)
     return subprocess.CompletedProcess(words, code, shown, told)
+
+
+def kept(place, name="report.md"):
+    """Return the paths of a file in the folders of the runs that were kept, oldest first."""
+    return sorted((place / "dump" / "runs").glob(f"*/{name}"))
+
+
+def without_folders(text):
+    """Return what a command printed without the folders' names, which hold the time."""
+    return re.sub(r"dump/runs/[^/\s]+", "dump/runs/_", text)
 
 
 def one_line(result, *words, code=2):

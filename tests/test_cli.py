@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command import COMMAND, PATIENCE, one_line, run, run_here
+from command import COMMAND, PATIENCE, kept, one_line, run, run_here, without_folders
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal or signals")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "first_backtest.py"
@@ -19,13 +19,22 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "first_backtest.py"
 def test_demo_prints_trades_and_statistics_and_writes_a_report(tmp_path):
     result = run("demo", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for text in ("Trades", "Sharpe ratio", "take_profit", "report: dump/backtest/"):
+    for text in (
+        "Trades",
+        "Sharpe ratio",
+        "take_profit",
+        "report: dump/runs/",
+        "Compounded",
+        "Buy and hold",
+    ):
         assert text in result.stdout
     assert result.stderr == "", "no progress bar in a pipe"
-    report = next((tmp_path / "dump" / "backtest").glob("*.md")).read_text()
+    report = kept(tmp_path)[0].read_text()
     assert "# Backtest of crossover on BTCUSDT" in report
     again = run("demo", cwd=tmp_path)
-    assert again.stdout == result.stdout, "the demo is deterministic"
+    assert without_folders(again.stdout) == without_folders(result.stdout), (
+        "the demo is deterministic"
+    )
 
 
 def test_json_is_for_machines_and_report_reads_it(tmp_path):
@@ -33,9 +42,9 @@ def test_json_is_for_machines_and_report_reads_it(tmp_path):
     runs = json.loads(result.stdout)
     assert [r["symbol"] for r in runs] == ["A", "B"]
     assert runs[0]["statistics"]["total_signals"] == len(runs[0]["signals"]) > 10
-    folder = tmp_path / "dump" / "backtest"
-    shown = run("report", next(folder.glob("A-*.json")), cwd=tmp_path)
-    assert shown.stdout == next(folder.glob("A-*.md")).read_text()
+    (folder,) = (tmp_path / "dump" / "runs").glob("*_A_*")
+    shown = run("report", folder / "data.json", cwd=tmp_path)
+    assert shown.stdout == (folder / "report.md").read_text()
 
 
 def test_several_symbols_and_waiting_signals_bring_reports_of_their_own(tmp_path):
@@ -44,10 +53,14 @@ def test_several_symbols_and_waiting_signals_bring_reports_of_their_own(tmp_path
         "backtest", example, "--symbol", "A", "--symbol", "B", "--output", "out", cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
-    assert "# Heat of dip" in (tmp_path / "out" / "heat" / "dip.md").read_text()
-    schedule = (tmp_path / "out" / "schedule" / "dip.md").read_text()
-    assert "# Scheduled signals of dip on A, B" in schedule
-    assert "report: out/heat/dip.md" in result.stdout
+    folders = [*(tmp_path / "out" / "runs").iterdir()]
+    assert len(folders) == 2
+    for folder in folders:
+        symbol = folder.name.split("_")[2]
+        assert "# Heat of dip" in (folder / "heat.md").read_text()
+        schedule = (folder / "schedule.md").read_text()
+        assert f"# Scheduled signals of dip on {symbol}\n" in schedule
+        assert f"report: out/runs/{folder.name}/heat.md" in result.stdout
 
 
 def test_data_check_and_import(tmp_path):
@@ -79,6 +92,28 @@ def test_data_check_and_import(tmp_path):
 def write(path, text):
     path.write_text(text)
     return path
+
+
+@posix
+def test_a_closed_output_is_no_mistake(tmp_path):
+    strategy = """
+import backtest_kit as bk
+bk.add_exchange(bk.exchanges.SyntheticExchange())
+@bk.strategy("s", interval="1m")
+def s(symbol, when): ...
+"""
+    write(tmp_path / "s.py", strategy)
+    frame = ("--symbol", "X", "--from", "2024-01-01", "--to", "2024-01-02", "--no-html")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "backtest", "s.py", *frame],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [*(tmp_path / "dump" / "runs").glob("*/report.md")]
 
 
 def test_mistakes_are_one_clear_line(tmp_path):
@@ -164,7 +199,11 @@ def s(symbol, when):
         ("backtest",),
         ("check",),
         ("data", "check"),
+        ("data", "download"),
+        ("data", "export"),
         ("data", "import"),
+        ("data", "list"),
+        ("data", "update"),
         ("demo",),
         ("live",),
         ("report",),
@@ -280,7 +319,7 @@ def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
     assert "━" in shown
     assert "interrupted; the report holds what was found so far" in shown
     assert "Traceback" not in shown
-    report = next((tmp_path / "dump" / "backtest").glob("*.md")).read_text()
+    report = kept(tmp_path)[0].read_text()
     assert "The run did not reach its end" in report
     assert "## Trades" in report
 
@@ -288,9 +327,10 @@ def test_a_progress_bar_on_a_terminal_and_ctrl_c_keeps_what_was_found(tmp_path):
 def test_a_page_is_named_at_the_end(tmp_path):
     pytest.importorskip("bokeh", reason="needs the extra report")
     shown = run_here("demo", cwd=tmp_path, BACKTEST_KIT_HTML="1").stdout
-    (page,) = (tmp_path / "dump/backtest").glob("*.html")
+    (page,) = kept(tmp_path, "report.html")
     assert shown.splitlines()[-1] == f"page: {page.relative_to(tmp_path)}"
     text = page.read_text("utf-8")
     assert text.startswith("<!doctype html>")
     assert "default-src 'none'" in text
-    assert run_here("demo", "--no-html", cwd=tmp_path).stdout in shown
+    plain = run_here("demo", "--no-html", cwd=tmp_path).stdout
+    assert without_folders(plain) in without_folders(shown)

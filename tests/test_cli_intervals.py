@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from backtest_kit.cli import main
+from command import kept
 
 STRATEGY = """
 import backtest_kit as bk
@@ -87,7 +88,7 @@ def test_a_file_of_days_is_run_by_the_day(days, invoke):
         opened = datetime.fromtimestamp(signal["signal"]["pending_at"] / 1000, UTC)
         # at the close of a trading day, which is the midnight after it
         assert (opened - timedelta(days=1)).weekday() < 5
-    report = next((days / "dump" / "backtest").glob("*.md")).read_text()
+    report = kept(days)[-1].read_text()
     assert "Base interval: 1d" in report
     assert "Market closed: SPY 1d, 43 candles" in report
 
@@ -120,7 +121,7 @@ def test_a_replay_and_a_walk_step_by_the_day(days, invoke):
     walk = json.loads(invoke("walk", "swing.py", *where, "--data", "SPY.csv"))
     assert walk["ranking"][0]["statistics"]["total_signals"] >= len(found)
     assert walk["base_interval"] == "1d"
-    (report,) = (days / "dump" / "walker").glob("*.md")
+    report = kept(days)[-1]
     assert "- Base interval: 1d\n" in report.read_text()
     again = invoke("live", "swing.py", *where, "--replay", "SPY.csv", "--speed", "max")
     assert again == replay, "one that has come to its end begins anew"

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from command import COMMAND, PATIENCE, run, run_here
+from command import COMMAND, PATIENCE, kept, run, run_here
 from markets import market
 
 pytestmark = pytest.mark.slow
@@ -60,16 +60,16 @@ def test_workers_change_nothing_that_is_reported(place):
     arguments = ("many.py", "--symbol", "X", "--data", "x.csv", "--metric", "avg_pnl")
     alone = walk(*arguments, "--json", cwd=place)
     assert alone.returncode == 0, alone.stderr
-    report = (place / "dump" / "walker" / "X-walk.md").read_text()
+    report = kept(place)[-1].read_text()
     parallel = walk(*arguments, "--json", "--workers", "2", "--store", "other", cwd=place)
     assert parallel.returncode == 0, parallel.stderr
     assert parallel.stdout == alone.stdout
-    assert (place / "dump" / "walker" / "X-walk.md").read_text() == report
+    assert kept(place)[-1].read_text() == report
     data = json.loads(alone.stdout)
     assert [row["rank"] for row in data["ranking"]] == [1, 2, 3, None]
     assert "ValueError: not today" in data["ranking"][3]["error"]
     assert data["verdict"]["sentence"] in report
-    shown = run("report", "dump/walker/X-walk.json", cwd=place)
+    shown = run("report", "last", cwd=place)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout == report
     assert alone.stderr.count("walker of broken") == 1
@@ -112,7 +112,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(place):
     assert "━" in shown
     assert "interrupted; 4 of 5 strategies are in the report" in shown
     assert "Traceback" not in shown
-    report = (place / "dump" / "walker" / "X-walk.md").read_text()
+    report = kept(place)[-1].read_text()
     assert "The walk did not reach its end" in report
 
 
@@ -132,7 +132,7 @@ def test_a_walker_of_the_file_says_what_is_compared(place):
     assert done.stderr == "", "no bar in a pipe"
     assert "win_rate" in done.stdout
     assert "hold 20" not in done.stdout
-    assert "## By symbol" in (place / "dump" / "walker" / "X-Y-two.md").read_text()
+    assert "## By symbol" in kept(place)[-1].read_text()
     refused = walk("many.py", "--symbol", "X", "--metric", "avg_pnl", cwd=place)
     assert refused.returncode == 2
     assert "walker 'two' says what to compare over what" in refused.stderr
@@ -171,7 +171,7 @@ def test_windows_are_in_the_report(place):
     done = walk("many.py", "--symbol", "X", "--data", "x.csv", *more, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "Walk-forward, out of sample: " in done.stdout
-    assert "windows chose" in (place / "dump" / "walker" / "X-walk.md").read_text()
+    assert "windows chose" in kept(place)[-1].read_text()
 
 
 def test_strategies_that_all_fail_are_a_report_and_exit_code_1(place):

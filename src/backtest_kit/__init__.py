@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from backtest_kit import exchanges
+from backtest_kit import data, exchanges
 from backtest_kit._arrays.signals import Signals, trailing_mean
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.ambient import (
@@ -82,6 +82,7 @@ from backtest_kit._live.named import listen_transitions
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
 from backtest_kit._one_call.read import read_candles
+from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
@@ -89,7 +90,9 @@ from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
 from backtest_kit._statistics.figures import Statistics
+from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -171,6 +174,7 @@ __all__ = [
     "ArgumentError",
     "Backtest",
     "BacktestKitError",
+    "BacktestResult",
     "BadCandlesError",
     "BeforeDataError",
     "CallbackTimeoutError",
@@ -202,6 +206,7 @@ __all__ = [
     "ListenerBehindError",
     "ListenerHealth",
     "Live",
+    "LiveResult",
     "LiveState",
     "MissedStepsError",
     "Partial",
@@ -210,6 +215,7 @@ __all__ = [
     "Performance",
     "PerformanceEvent",
     "PersistAdapter",
+    "Plateau",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
@@ -222,6 +228,7 @@ __all__ = [
     "Schedule",
     "SearchResult",
     "SearchTrial",
+    "Sensitivity",
     "Signal",
     "SignalError",
     "SignalRow",
@@ -252,6 +259,7 @@ __all__ = [
     "TryLaterError",
     "UnknownNameError",
     "VirtualClock",
+    "WalkResult",
     "Walker",
     "WalkerContract",
     "WalkerData",
@@ -270,6 +278,7 @@ __all__ = [
     "backtest",
     "candles",
     "compare",
+    "data",
     "differences",
     "exchange",
     "exchanges",

@@ -13,7 +13,7 @@ from backtest_kit.exchanges import SyntheticExchange
 pytest.importorskip("bokeh", reason="needs the extra report")
 
 from backtest_kit._pages.backtest_page import backtest_page
-from backtest_kit._pages.market import market_of, run_sensitivity
+from backtest_kit._pages.market import market_of, sensitivity_of
 
 NASTY = "<img src=x onerror=alert(1)></script><b>$$\\frac{1}{2}$$ \u2028 'quoted'"
 #: Charts draw in the next frame.
@@ -44,9 +44,9 @@ def backtest():
         names = {"strategy_name": NASTY, "exchange_name": "synthetic", "frame_name": "days"}
         bk.Backtest.run_sync("BTCUSDT", **names)
         data = bk.Backtest.get_data("BTCUSDT", strategy_name=NASTY)
-        record = engine.records.select(mode="backtest")[0]
-        market = run_blocking(lambda: market_of(engine, record))
-        return data, market.candles, run_sensitivity(record, market)
+        exchange = engine.exchanges.get("synthetic")
+        market = run_blocking(lambda: market_of(engine, exchange, data))
+        return data, market.candles, sensitivity_of(data, market)
 
 
 @pytest.fixture(scope="module")

@@ -113,8 +113,9 @@ FIGURES = {
 
 def needs(code):
     """Return the libraries that a page imports, or has the package import."""
+    drawn = ["bokeh"] if re.search(r"\.(plot|report)\(", code) else []
     named = re.findall(r"^\s*(?:import|from) (\w+)|\.to_(pandas|polars)\(", code, re.MULTILINE)
-    return sorted(EXTRAS & {one or other for one, other in named})
+    return sorted(EXTRAS & {one or other for one, other in named}) + drawn
 
 
 def with_blocks():

@@ -148,9 +148,9 @@ class BinanceServer:
         """Rows from `startTime` on that have begun by `now`; the last of them still changes."""
         now = self.now() if now is None else now
         step = INTERVALS[query["interval"]]
-        assert step == 60_000, "the rows are of one minute"
+        whole = self.rows if step == 60_000 else resampled(self.rows, step)
         since, limit = int(query["startTime"]) + shift, min(int(query["limit"]), self.most)
-        rows = [list(row) for row in self.rows if since <= row[0] <= now][:limit]
+        rows = [list(row) for row in whole if since <= row[0] <= now][:limit]
         if rows and rows[-1][0] + step > now:
             # up to now all trades were at the open
             rows[-1][2:6] = [rows[-1][1], rows[-1][1], rows[-1][1], 0.5]
@@ -170,6 +170,16 @@ class BinanceServer:
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
+
+
+def resampled(rows, step):
+    """Rows of a longer interval, made of those of one minute."""
+    buckets = {}
+    for t, o, h, low, c, v in rows:
+        begin = t // step * step
+        bucket = buckets.setdefault(begin, [begin, o, h, low, c, 0.0])
+        bucket[2:] = [max(bucket[2], h), min(bucket[3], low), c, bucket[5] + v]
+    return [*buckets.values()]
 
 
 def http_date(ms):

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._reports.data_check import inspect, read_file
+from backtest_kit._reports.data_check import inspect
 from backtest_kit._values.candles import COLUMNS
 from backtest_kit.exchanges._layout import NAIVE, NO_VOLUME, layout
+from backtest_kit.exchanges._parts import read_file
 from markets import MINUTE, market
 
 #: 2024-01-23: no figure of the day is a month. Two decimals, as most files have.

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._reports.data_check import convert, inspect, read_file
+from backtest_kit._reports.data_check import convert, inspect
 from backtest_kit._values.candles import COLUMNS
+from backtest_kit.exchanges._parts import read_file
 from markets import MINUTE, START, market
 
 ROWS = [list(row) for row in market(11, 300)]

@@ -320,3 +320,19 @@ def test_a_second_cancel_during_a_call_of_the_state_leaks_no_lock(name, times, t
         await start(70)
 
     asyncio.run(main())
+
+
+def test_a_program_that_ends_while_a_run_is_being_cancelled_ends_quietly():
+    """The end of `asyncio.run` cancels everything again, also who waits for the steps."""
+    stage, said = Stage(flat()), []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
+        results = bk.Live.run("X", strategy_name="s", exchange_name="venue")
+        task = asyncio.ensure_future(anext(results))
+        await stage.world.until(T0 + 5 * MINUTE)
+        task.cancel()
+        await asyncio.sleep(0)
+
+    stage.world.run(main())
+    assert not said

@@ -1,6 +1,7 @@
 """What comes late: candles, a clock that leaps, a check that takes more than its minute."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -107,6 +108,45 @@ def test_errors_of_on_candle_data_are_events():
         "closed",
     ]
     assert {event.where for event in stage.errors} == {"callback on_candle_data"}
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_on_candle_data_that_never_returns_holds_up_nothing(kind):
+    """The loop goes on, it is said once per page what happened, and no further thread is lost."""
+    stage = Stage(flat(), answer=once(T0 + 3 * MINUTE, minute_estimated_time=5))
+    released, calls = threading.Event(), []
+
+    def block(*arguments):
+        calls.append(bk.get_mode())
+        released.wait(50)
+
+    async def hang(*arguments):
+        calls.append(bk.get_mode())
+        await asyncio.Event().wait()
+
+    bk.add_exchange(
+        exchange_name="told",
+        get_candles=stage.venue.get_candles,
+        callbacks={"on_candle_data": block if kind == "sync" else hang},
+    )
+    stage.world.waits_for_threads = kind == "sync"
+
+    async def main():
+        task = bk.Live.background("X", strategy_name="s", exchange_name="told")
+        async with running(task):
+            await stage.world.until(T0 + 10 * MINUTE)
+
+    try:
+        stage.world.run(main())
+    finally:
+        released.set()
+    assert {tick.action for tick in stage.told} >= {"opened", "closed"}
+    assert set(calls) == {"live"}
+    assert len(calls) == 1 or kind == "async"
+    first, *others = stage.errors
+    assert isinstance(first.error, bk.CallbackTimeoutError)
+    assert "callback_timeout_seconds" in str(first.error)
+    assert all("still hangs" in str(event.error) for event in others) or kind == "async"
 
 
 def test_a_check_that_takes_longer_than_the_minute_opens_nothing():

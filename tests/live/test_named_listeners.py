@@ -189,3 +189,18 @@ def test_names_are_one_each():
         bk.listen_transitions(print, name="")
     with pytest.raises(TypeError, match="must be a function"):
         bk.listen_transitions(3, name="b")
+
+
+def test_a_run_that_begins_anew_is_told_from_there_also_after_a_crash():
+    """Its state was deleted and the cursor was not: it is beyond the run's end."""
+    documents = {}
+    assert process(documents, 10**9, [], symbols=("X",))
+    cursors = {key: value for key, value in documents.items() if key[0] == "cursor"}
+    calm = []
+    assert process(dict(cursors), 10**9, calm, symbols=("X",), until=150)
+    assert calm
+    for lives in range(3, 40, 3):
+        left, told = dict(cursors), []
+        assert not process(left, lives, told, symbols=("X",), until=150)
+        assert process(left, 10**9, told, symbols=("X",), until=150)
+        assert firsts(told, "X") == firsts(calm, "X")

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._reports.data_check import inspect, read_file
+from backtest_kit._reports.data_check import inspect
 from backtest_kit._reports.data_repair import repair
-from command import one_line, run_here
+from backtest_kit.exchanges._parts import read_file
+from command import kept, one_line, run_here
 from markets import MINUTE, START, market
 
 ROWS = [list(row) for row in market(11, 300, gaps=False)]
@@ -218,5 +219,5 @@ def test_gaps_are_the_same_in_a_check_and_in_every_report(tmp_path):
     (data,) = json.loads(run_here("backtest", *words, **here).stdout)
     walk = json.loads(run_here("walk", *words, **here).stdout)
     assert data["gaps_filled"] == check["missing"] == walk["ranking"][0]["gaps_filled"]
-    report = next((tmp_path / "dump" / "backtest").glob("*.md")).read_text()
+    report = kept(tmp_path)[0].read_text()
     assert f"{check['missing']} missing candles" in report

@@ -12,7 +12,7 @@ import pytest
 
 import backtest_kit as bk
 from backtest_kit._values.places import place_of
-from command import COMMAND, one_line, run_here
+from command import COMMAND, kept, one_line, run_here
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = ("--symbol", "X", "--from", "2024-01-01", "--to", "2024-01-02")
@@ -43,7 +43,7 @@ def test_a_strategy_that_always_raises_ends_a_backtest_with_its_line(raises, cap
     said = f"raised at each of its 25 calls, first with ZeroDivisionError: division by zero ({LINE}"
     assert said in result.stdout
     assert "Sharpe" not in result.stdout
-    report = next((raises / "dump" / "backtest").glob("*.md")).read_text()
+    report = kept(raises)[-1].read_text()
     title, first = report.split("\n\n")[:2]
     assert title == "# Backtest of s on X"
     assert said in first
@@ -62,7 +62,7 @@ def test_a_walk_and_a_replay_name_it_too(raises):
     assert walk.returncode == 1
     assert LINE in " ".join(walk.stdout.split())
     assert "too few trades" not in walk.stdout.lower()
-    report = (raises / "dump" / "walker" / "X-walk.md").read_text()
+    report = kept(raises)[-1].read_text()
     assert "**The strategy failed: StrategyFailedError: strategy 's' raised at each of" in report
     candles = [f"{1704067200000 + i * 60000},100,101,99,100,1" for i in range(200)]
     (raises / "c.csv").write_text("\n".join(candles))
@@ -185,7 +185,7 @@ def test_runs_made_while_a_file_is_loaded_are_in_no_report(tmp_path):
     (data,) = json.loads(run_here("backtest", *words, "--json", cwd=tmp_path).stdout)
     assert (data["since"], data["until"]) == (1704067500000, 1704103200000)
     assert data["exchange_name"] == "data"
-    assert not (tmp_path / "dump" / "heat").exists()
+    assert kept(tmp_path, "heat.md") == []
     shown = run_here("backtest", *words, cwd=tmp_path)
     assert "X: 2024-01-01T00:05Z to 2024-01-01T10:00Z\n" in shown.stdout
     assert "asked" not in shown.stdout.split("X: ")[0]
@@ -219,7 +219,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
         assert "Traceback" not in told
         assert "Broken" not in told
         assert "BrokenPipe" not in told
-    assert [*(tmp_path / "dump" / "backtest").glob("*.md")], "the report is there all the same"
+    assert kept(tmp_path), "the report is there all the same"
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])

@@ -58,7 +58,12 @@ def test_its_commands_work(project):
     assert "Win rate" in done.stdout
     if shutil.which("make"):
         shown = subprocess.run(
-            ["make", "-n", "backtest"], cwd=project, capture_output=True, text=True, check=True
+            ["make", "--no-print-directory", "-n", "backtest"],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},  # of `make test`
         )
         assert shown.stdout.split()[1:] == words
 

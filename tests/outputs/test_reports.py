@@ -64,7 +64,7 @@ def test_the_backtest_report_shows_every_trade(played):
     assert len(trades) == len(played["AAA"]) + 1
     assert {len(row) for row in trades} == {11}
     assert trades[1][-1] == "a\\|b c ü".replace("\\|", "|")
-    assert len(statistics) == 21
+    assert len(statistics) == 23
     assert sum(int(row[1]) for row in reasons[1:]) == len(played["AAA"])
     for words in (
         "Gaps filled: none",

@@ -207,7 +207,7 @@ def test_the_backtest_report_renders_whatever_notes_and_errors_hold():
         "Why signals closed",
         "Trades",
     ]
-    assert shape(text) == [(21, {3}), (4, {3}), (5, {11})]
+    assert shape(text) == [(23, {3}), (4, {3}), (5, {11})]
     assert reasons[1:] == [
         ["stop_loss", "2", "-1.000 %"],
         ["take_profit", "1", "2.000 %"],

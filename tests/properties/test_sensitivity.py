@@ -1,6 +1,5 @@
 """What a backtest's profit depends on: a replay of its proposals is the run again."""
 
-import asyncio
 from datetime import timedelta
 
 import msgspec
@@ -10,7 +9,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._pages.market import market_of, run_sensitivity
 from backtest_kit._statistics.sensitivity import Sensitivity, break_even_slippage
 from backtest_kit._values.time import to_datetime
 from markets import MINUTE, START, Case, cases, managed, market, script, spiked
@@ -52,7 +50,7 @@ def played(case, rows, get_signal=None, **changes):
         except (bk.ConfigError, bk.DataRangeError):  # nothing is asked in this frame
             assume(False)
         record = engine.records.select(mode="backtest")[0]
-        return record, run_sensitivity(record, asyncio.run(market_of(engine, record)))
+        return record, bk.Backtest.get_data("X", strategy_name="s").sensitivity()
 
 
 @settings(max_examples=40)
@@ -101,18 +99,17 @@ def test_a_replay_ends_what_rows_ended(seed):
         columns = {"exit_long": exits[0][i], "exit_short": exits[1][i]}
         return bk.Signals.bracket(sides[i], 3.0, 3.0, 90, **columns)
 
-    with bk.Engine() as engine:
+    with bk.Engine():
         bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
         span = {"start_date": to_datetime(START), "end_date": to_datetime(START + 300 * MINUTE)}
         bk.add_frame(frame_name="f", interval="1m", **span)
         bk.add_strategy(strategy_name="s", interval="1m", get_signals=get_signals, warmup=1)
-        bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
-        record = engine.records.select(mode="backtest")[0]
-        found = run_sensitivity(record, asyncio.run(market_of(engine, record)))
-    assert any(tick.close_reason == "closed" for tick in record.closed)
+        closed = bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
+        found = bk.Backtest.get_data("X", strategy_name="s").sensitivity()
+    assert any(tick.close_reason == "closed" for tick in closed)
     same = found.delays[0]
-    assert (same.trades, same.dropped) == (len(record.closed), 0)
-    total = sum(tick.pnl.pnl_percentage for tick in record.closed)
+    assert (same.trades, same.dropped) == (len(closed), 0)
+    total = sum(tick.pnl.pnl_percentage for tick in closed)
     assert same.total_pnl == pytest.approx(total, abs=1e-9)
 
 
@@ -170,7 +167,7 @@ def test_a_later_entry_is_a_run_that_is_asked_later():
             names = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
             bk.Backtest.run_sync("X", **names)
             record = engine.records.select(mode="backtest")[0]
-            return record, run_sensitivity(record, asyncio.run(market_of(engine, record)))
+            return record, bk.Backtest.get_data("X", strategy_name="s").sensitivity()
 
     record, found = total(0)
     assert len(record.closed) > 4

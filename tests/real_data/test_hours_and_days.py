@@ -6,8 +6,8 @@ import pytest
 
 import backtest_kit as bk
 import reference
-from backtest_kit._reports.data_check import read_file
 from backtest_kit._values.time import INTERVALS, to_datetime
+from backtest_kit.exchanges._parts import read_file
 
 HOUR, DAY = INTERVALS["1h"], INTERVALS["1d"]
 

@@ -7,8 +7,8 @@ from datetime import datetime
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._reports.data_check import read_file
 from backtest_kit._values.time import iso, to_datetime, to_ms
+from backtest_kit.exchanges._parts import read_file
 from backtest_kit.testing import MemoryAdapter
 
 MINUTE = 60_000

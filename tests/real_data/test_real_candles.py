@@ -7,9 +7,10 @@ import pytest
 
 import backtest_kit as bk
 import reference
-from backtest_kit._reports.data_check import inspect, read_file
+from backtest_kit._reports.data_check import inspect
 from backtest_kit._values.candle_rules import check_candles
 from backtest_kit._values.time import INTERVALS, to_datetime
+from backtest_kit.exchanges._parts import read_file
 
 MINUTE = 60_000
 

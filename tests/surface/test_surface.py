@@ -26,16 +26,32 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "backtest_kit"
 
 
+#: Public modules that `bk` has.
+MODULES = ("data", "exchanges")
+
+
 def test_all_is_sorted_and_complete():
     names = [name for name in vars(bk) if not name.startswith("_")]
-    public = {n for n in names if not isinstance(getattr(bk, n), type(sys)) or n == "exchanges"}
+    public = {n for n in names if not isinstance(getattr(bk, n), type(sys)) or n in MODULES}
     assert set(bk.__all__) == public
     assert bk.__all__ == sorted(bk.__all__)
 
 
 def test_the_names_of_exchanges_and_testing():
     """Which are public too: taking one away is a change that users notice."""
+    assert bk.data.__all__ == [
+        "Download",
+        "Problem",
+        "Progress",
+        "SeriesDownload",
+        "SeriesSummary",
+        "describe",
+        "download",
+        "update",
+    ]
     assert bk.exchanges.__all__ == [
+        "CachedExchange",
+        "CatalogExchange",
         "CcxtExchange",
         "CsvExchange",
         "FrameExchange",
@@ -54,7 +70,7 @@ def test_the_names_of_exchanges_and_testing():
         "check_exchange",
         "moment",
     ]
-    for module in (bk.exchanges, testing):
+    for module in (bk.data, bk.exchanges, testing):
         assert all(hasattr(module, name) for name in module.__all__)
 
 
@@ -152,7 +168,8 @@ def test_the_core_does_no_io():
 def test_heavy_libraries_are_imported_only_when_used():
     code = (
         "import sys, backtest_kit; "
-        "heavy = {'pyarrow', 'pandas', 'polars', 'ccxt', 'rich', 'click', 'numba'}; "
+        "heavy = {'pyarrow', 'pandas', 'polars', 'ccxt', 'rich', 'click', 'numba', 'bokeh', "
+        "'backtest_kit._pages.page'}; "
         "print(*heavy & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -202,6 +219,7 @@ def test_every_public_name_is_documented():
     assert missing(names, "bk", pages) == []  # the errors are in the tree
     assert f"`{once}`" in pages
     assert missing(bk.exchanges.__all__, "exchanges", pages) == []
+    assert missing(bk.data.__all__, "data", pages) == []
     assert missing(testing.__all__, "testing", pages) == []
     assert missing(["Backtes", "andle", "risk"], "bk", pages) == ["Backtes", "andle", "risk"]
 
@@ -211,7 +229,8 @@ def test_the_reference_renders_every_public_name():
     pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
     rendered = re.findall(r"^::: backtest_kit\.([\w.]+)$", pages, re.MULTILINE)
     public = [
-        *(name for name in bk.__all__ if name != "exchanges"),
+        *(name for name in bk.__all__ if name not in MODULES),
+        *(f"data.{name}" for name in bk.data.__all__),
         *(f"exchanges.{name}" for name in bk.exchanges.__all__),
         *(f"testing.{name}" for name in testing.__all__),
     ]
@@ -220,6 +239,7 @@ def test_the_reference_renders_every_public_name():
 
 def test_readme_code_runs(tmp_path):
     """In the project that the commands before it make."""
+    pytest.importorskip("bokeh", reason="needs the extra report")
     text = (ROOT / "README.md").read_text()
     blocks = [b.split("```")[0] for b in text.split("```python\n")[1:]]
     assert blocks

@@ -19,6 +19,7 @@ from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.run import Run
+from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride
 from backtest_kit._rules.bars import Bars
@@ -134,12 +135,7 @@ def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:
     if record.table is not None:
         table = record.table.closed()
         return table.pnl, table.pending_at, table.closed_at
-    closed = record.closed
-    return (
-        np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64),
-        np.array([tick.signal.pending_at or 0 for tick in closed], dtype=np.int64),
-        np.array([tick.close_timestamp for tick in closed], dtype=np.int64),
-    )
+    return outcomes_of(record.closed)
 
 
 def doubts_of(record: RunRecord) -> tuple[int, int]:

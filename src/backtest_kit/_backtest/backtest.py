@@ -10,7 +10,8 @@ from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
-from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._pages.results import BacktestResult, backtest_result
+from backtest_kit._reports.backtest import backtest_data, backtest_report
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._values.errors import ArgumentError, UnknownNameError
 from backtest_kit._values.results import TickClosed
@@ -123,13 +124,17 @@ class Backtest:
         strategy_name: str,
         exchange_name: str | None = None,
         frame_name: str | None = None,
-    ) -> BacktestData:
+    ) -> BacktestResult:
         """Return what the last such run has found, also while it still runs.
 
         Raises:
             UnknownNameError: no such run, or several (then name exchange and frame).
         """
-        return backtest_data(_record(symbol, strategy_name, exchange_name, frame_name))
+        record = _record(symbol, strategy_name, exchange_name, frame_name)
+        engine = current_engine()
+        return backtest_result(
+            backtest_data(record), engine, engine.exchanges.get(record.exchange_name)
+        )
 
     @staticmethod
     def get_report(

@@ -30,6 +30,8 @@ class Feed(Store):
     missing, and is filled, only when a later one has come.
     """
 
+    _apart = True  # no live run stands still because of a callback
+
     def __init__(
         self,
         logger: Callable[[], Logger],

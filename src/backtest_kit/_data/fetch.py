@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import random
@@ -18,6 +19,7 @@ from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
     BadCandlesError,
+    CallbackTimeoutError,
     DataError,
     FetchError,
     TryLaterError,
@@ -88,9 +90,13 @@ class _Given(NamedTuple):
 
 
 class Fetch:
-    """Asks one exchange for one series, a page at a time."""
+    """Asks one exchange for one series, a page at a time.
+
+    `apart`: a sync `on_candle_data` is called in a thread, so that one that hangs can be given up.
+    """
 
     __slots__ = (
+        "_apart",
         "_clock",
         "_config",
         "_cooldown",
@@ -111,8 +117,11 @@ class Fetch:
         cooldown: Cooldown,
         report: Callable[[str, Exception], None],
         clock: Callable[[], Clock],
+        *,
+        apart: bool = False,
     ) -> None:
         self._exchange = exchange
+        self._apart = apart
         self._cooldown = cooldown
         self._report = report
         self._clock = clock
@@ -159,12 +168,26 @@ class Fetch:
         page = await self._ask(start, limit, newest)
         callback = self._exchange.callback("on_candle_data")
         if callback is not None:
-            try:
-                async with asyncio.timeout(self._config.callback_timeout_seconds):
-                    await call_once(callback, self._symbol, self._interval, page)
-            except Exception as error:  # noqa: BLE001 - a callback never fails a request
-                self._report("callback on_candle_data", error)
+            await self._show(callback, page)
         return page
+
+    async def _show(self, callback: Callable[..., Any], page: Candles) -> None:
+        limit = self._config.callback_timeout_seconds
+        arguments = self._symbol, self._interval, page
+        scope = asyncio.timeout(limit)
+        try:
+            async with scope:
+                if self._apart and self._clock().waits_for_threads:
+                    self._raise_if_hanging(callback, limit)
+                    inside = contextvars.copy_context().run
+                    await self._call(callback, *arguments, call=inside)
+                else:
+                    await call_once(callback, *arguments)
+        except Exception as error:  # noqa: BLE001 - a callback never fails a request
+            late = CallbackTimeoutError(
+                f"took longer than {limit:g} s (callback_timeout_seconds), and was given up"
+            )
+            self._report("callback on_candle_data", late if scope.expired() else error)
 
     async def _ask(self, since: int, limit: int, newest: Candles | None) -> Candles:
         """Ask for a page, again after a failure; a malformed answer is not asked again."""
@@ -177,9 +200,12 @@ class Fetch:
             attempt += 1
             await self._cooldown.wait(owner, name, pause)
             try:
-                self._raise_if_hanging()
-                async with asyncio.timeout(config.get_candles_timeout_ms / 1000):
-                    answer = await call_once(self._call, since, limit)
+                seconds = config.get_candles_timeout_ms / 1000
+                self._raise_if_hanging(exchange.get_candles, seconds)
+                async with asyncio.timeout(seconds):
+                    answer = await call_once(
+                        self._call, exchange.get_candles, self._symbol, self._interval, since, limit
+                    )
                 break
             except BadCandlesError as error:
                 raise BadCandlesError(f"{name}: {error}") from None
@@ -211,9 +237,9 @@ class Fetch:
         except BadCandlesError as error:
             raise BadCandlesError(f"{name}: {error}") from None
 
-    def _raise_if_hanging(self) -> None:
+    def _raise_if_hanging(self, function: object, limit: float) -> None:
         """Raise a `TimeoutError` while an earlier sync call holds a thread: make no other."""
-        key = (self._exchange.get_candles, self._symbol)
+        key = (function, self._symbol)
         calls = [call for call in self._cooldown.hanging.get(key, ()) if not call.over.is_set()]
         if not calls:
             self._cooldown.hanging.pop(key, None)
@@ -221,20 +247,24 @@ class Fetch:
         self._cooldown.hanging[key] = calls
         passed = self._clock().monotonic() - calls[0].began
         raise TimeoutError(
-            f"no answer within {self._config.get_candles_timeout_ms} ms: the call of "
-            f"{passed:.0f} s ago still hangs; no other is made until it ends"
+            f"no answer within {limit * 1000:g} ms: the call of {passed:.0f} s ago still hangs; no "
+            "other is made until it ends"
         )
 
-    async def _call(self, since: int, limit: int) -> Any:
-        function: Callable[..., Any] = self._exchange.get_candles
-        arguments = self._symbol, self._interval, since, limit
+    async def _call(
+        self,
+        function: Callable[..., Any],
+        *arguments: object,
+        call: Callable[..., Any] = lambda function, *arguments: function(*arguments),
+    ) -> Any:
+        """Return the answer of a function; a sync one is called in a thread, through `call`."""
         if inspect.iscoroutinefunction(function):
             return await function(*arguments)
-        call = _Given(self._clock().monotonic(), threading.Event())
+        given = _Given(self._clock().monotonic(), threading.Event())
         try:
-            answer = await _in_thread(functools.partial(function, *arguments), call.over)
+            answer = await _in_thread(functools.partial(call, function, *arguments), given.over)
         except asyncio.CancelledError:
-            self._cooldown.hanging.setdefault((function, self._symbol), []).append(call)
+            self._cooldown.hanging.setdefault((function, self._symbol), []).append(given)
             raise
         return await answer if inspect.isawaitable(answer) else answer
 

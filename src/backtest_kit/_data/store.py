@@ -41,6 +41,9 @@ KEPT_CANDLES: Final = 1_500_000
 class Store:
     """The candles of an engine, by (exchange, symbol, interval)."""
 
+    #: Whether a sync `on_candle_data` is called in a thread.
+    _apart = False
+
     def __init__(
         self,
         logger: Callable[[], Logger],
@@ -119,7 +122,8 @@ class Store:
             self._segments.popitem(last=False)
 
     def _fetch(self, exchange: ExchangeSchema, symbol: str, interval: str, config: Config) -> Fetch:
-        return Fetch(exchange, symbol, interval, config, self._cooldown, self._report, self._clock)
+        series = exchange, symbol, interval, config
+        return Fetch(*series, self._cooldown, self._report, self._clock, apart=self._apart)
 
     async def _extend(
         self,

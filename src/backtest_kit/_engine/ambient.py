@@ -159,7 +159,12 @@ def _read(view: View, read: Callable[[View], T]) -> T:
             except CandlesNotLoaded as missing:
                 await view.provide(*missing.request)
 
-    return asyncio.run_coroutine_threadsafe(loaded(), loop).result()
+    reading = loaded()
+    try:
+        return asyncio.run_coroutine_threadsafe(reading, loop).result()
+    except RuntimeError:  # where the loop has been closed, it has not begun
+        reading.close()
+        raise
 
 
 def _loop_runs() -> bool:

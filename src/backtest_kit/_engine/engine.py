@@ -39,10 +39,13 @@ from backtest_kit._values.schemas import (
 
 if TYPE_CHECKING:
     from backtest_kit._statistics.ranking import WalkerData
+    from backtest_kit._statistics.trial_result import TrialResult
 
 
 class AnyWalk(Protocol):
     """A walk, as the engine keeps it."""
+
+    results: list[TrialResult]
 
     def stop(self) -> None:
         """End it inside the strategy that runs."""

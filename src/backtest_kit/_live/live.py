@@ -18,7 +18,8 @@ from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
 from backtest_kit._live.ledger import PATIENCE as LISTENERS_PATIENCE
 from backtest_kit._live.ledger import LiveTick
 from backtest_kit._live.live_run import LiveRun
-from backtest_kit._reports.live import LiveData, live_data, live_report
+from backtest_kit._pages.results import LiveResult, live_result
+from backtest_kit._reports.live import live_data, live_report
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
 from backtest_kit._values.errors import ArgumentError, RegistrationError, UnknownNameError
@@ -101,13 +102,15 @@ class Live:
             stop()
 
     @staticmethod
-    def get_data(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> LiveData:
+    def get_data(
+        symbol: str, *, strategy_name: str, exchange_name: str | None = None
+    ) -> LiveResult:
         """Return all that the run has done since its state began, also in earlier processes.
 
         Raises:
             UnknownNameError: no such live run in this process, or several (then name the exchange).
         """
-        return live_data(_record(symbol, strategy_name, exchange_name))
+        return live_result(live_data(_record(symbol, strategy_name, exchange_name)))
 
     @staticmethod
     def get_report(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> str:

@@ -113,7 +113,7 @@ class LiveRun:
                     steps.cancel()
                     await finish(asyncio.ensure_future(asyncio.wait([steps])))
             finally:
-                if not steps.cancelled():
+                if steps.done() and not steps.cancelled():
                     steps.exception()  # it has been raised, or nobody is there to hear it
 
     async def _next_result(self) -> tuple[Transition, LiveTick] | None:

@@ -115,13 +115,15 @@ class NamedListener:
         """
         if key in self._places:
             return
-        cursor = await cursors.read(self.name, key)
-        if cursor is None:
-            cursor = 0 if self._from_start else source.sequence
-            # before anything comes: a crash before its first call must not make it new again
+        stored = await cursors.read(self.name, key)
+        cursor = (0 if self._from_start else source.sequence) if stored is None else stored
+        # beyond the end: the run's state was deleted, and it began anew
+        cursor = min(cursor, source.sequence)
+        if cursor != stored:
+            # before anything comes: after a crash before its first call it must go on from here
             await cursors.write(self.name, key, cursor)
         self._cursors = cursors
-        self._places[key] = _Place(run, Transitions(source, min(cursor, source.sequence)))
+        self._places[key] = _Place(run, Transitions(source, cursor))
         self.wake()
 
     def detach(self, key: RunKey) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from datetime import date, datetime
 from os import PathLike
 from typing import Any, Unpack
 
+import msgspec
+
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine, current_engine
 from backtest_kit._one_call.inputs import add_data, frame_of, strategy_of, symbol_of
 from backtest_kit._one_call.progress import progress
-from backtest_kit._reports.backtest import BacktestData
+from backtest_kit._pages.results import BacktestResult, backtest_result
 from backtest_kit._values.config import Settings
+from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.time import Interval
 
 #: An instant: a text or a date without a zone is in UTC.
@@ -27,15 +31,17 @@ def backtest(
     interval: Interval | None = None,
     start: When | None = None,
     end: When | None = None,
+    balance: float = 10_000.0,
     **settings: Unpack[Settings],
-) -> BacktestData:
+) -> BacktestResult:
     """Backtest a strategy over some candles, and return what `Backtest.get_data` returns.
 
     `data` is a file or a folder (Parquet or CSV), a pandas or polars frame, `Candles`, or an
     exchange. `strategy` is what `bk.strategy` decorates, a name that is registered, a
     `StrategySchema`, or a plain `get_signal(symbol, when)`, `get_signals(candles)` or class, with
     `interval`. By default the whole range of the data after the warm-up is played. `settings` are
-    those of `bk.set_config`, on top of the present ones.
+    those of `bk.set_config`, on top of the present ones. `balance` is what `result.equity` begins
+    with; it stakes all of it on each trade, and changes no trade.
 
     It runs in an engine of its own: nothing has to be registered, and nothing is left behind. It
     also works where an event loop is already running, as in a notebook:
@@ -46,7 +52,10 @@ def backtest(
         RegistrationError: an argument is none of these; the message says what is missing.
         ConfigError: an unknown setting, or a value out of range.
         DataError: the candles can't be had.
+        ArgumentError: `balance` is no positive number.
     """
+    if not 0 < balance < math.inf:
+        raise ArgumentError(f"balance={balance!r} must be a positive number")
     outside = current_engine()
     with own_engine(outside, settings) as engine:
         exchange = add_data(engine, data)
@@ -65,7 +74,8 @@ def backtest(
                 exchange_name=exchange.name,
                 frame_name=frame.name,
             )
-        return Backtest.get_data(name, strategy_name=schema.name)
+        data = Backtest.get_data(name, strategy_name=schema.name)
+        return backtest_result(msgspec.structs.replace(data, balance=balance), engine, exchange)
 
 
 def own_engine(outside: Engine, settings: Settings) -> Engine:

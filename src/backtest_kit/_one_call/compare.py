@@ -11,7 +11,7 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._one_call.backtest import When, own_engine
 from backtest_kit._one_call.inputs import DATA, add_data, frame_of, strategy_of, symbol_of
 from backtest_kit._one_call.progress import progress
-from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._pages.results import WalkResult
 from backtest_kit._values.config import Settings
 from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import Metric, WalkerSchema
@@ -36,7 +36,7 @@ def compare(
     executor: Workers | None = None,
     store: str | Path | None = None,
     **settings: Unpack[Settings],
-) -> WalkerData:
+) -> WalkResult:
     """Backtest several strategies over some candles, and return what `Walker.get_data` returns.
 
     `strategies` are those of `bk.grid`, or any mix of what `bk.backtest` takes; `metric`,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +14,14 @@ from backtest_kit import exchanges
 from backtest_kit._data.base import run_config
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import ReadyExchange, add_exchange
-from backtest_kit._values.errors import ArgumentError, RegistrationError
+from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
-from backtest_kit._values.time import INTERVALS, MINUTE, iso, to_datetime, to_ms
+from backtest_kit._values.time import INTERVALS, iso, to_datetime, to_instant
+from backtest_kit.exchanges._catalog import is_catalog
+from backtest_kit.exchanges._parts import reader_of
 
 #: The name of the frame, and of an exchange that has none of its own.
 DATA: Final = "data"
-_PARQUET: Final = (".parquet", ".pq", ".feather", ".arrow")
 
 
 def add_data(engine: Engine, data: object) -> ExchangeSchema:
@@ -35,12 +35,12 @@ def add_data(engine: Engine, data: object) -> ExchangeSchema:
         add_exchange(data)
     elif isinstance(data, str | os.PathLike):
         path = Path(data)
+        if is_catalog(data):
+            add_exchange(exchanges.CatalogExchange(data))
+            return engine.exchanges.list()[-1]
         if not path.exists():
             raise RegistrationError(f"data={str(data)!r} does not exist (looked in {Path.cwd()})")
-        inside = [path.name] if path.is_file() else [p.name for p in path.iterdir()]
-        parquet = any(name.lower().endswith(_PARQUET) for name in inside)
-        kind = exchanges.ParquetExchange if parquet else exchanges.CsvExchange
-        add_exchange(kind(path, exchange_name=DATA))
+        add_exchange(reader_of(path)(path, exchange_name=DATA))
     else:
         add_exchange(exchanges.FrameExchange(data, exchange_name=DATA))
     return engine.exchanges.list()[-1]
@@ -161,27 +161,11 @@ def range_of(
         raise RegistrationError(
             f"exchange {exchange.name!r} does not say which range it has: give start= and end="
         )
-    first = max(known[0] for known in ranges) if start is None else _instant("start", start)
-    last = min(known[1] for known in ranges) if end is None else _instant("end", end)
+    first = max(known[0] for known in ranges) if start is None else to_instant(start, "start")
+    last = min(known[1] for known in ranges) if end is None else to_instant(end, "end")
     has = "".join(
         f"; {s} has {iso(a)} to {iso(b)}" for s, (a, b) in zip(symbols, ranges, strict=False)
     )
     if last < first or any(a >= last or b <= first for a, b in ranges):
         raise RegistrationError(f"there is nothing from {iso(first)} to {iso(last)}{has}")
     return first, last
-
-
-def _instant(name: str, value: object) -> int:
-    """Return an instant in milliseconds; a date or a text without a zone is in UTC."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise ArgumentError(f"{name}={value!r} is no ISO 8601 date or time") from None
-        if value.tzinfo is None:
-            value = value.replace(tzinfo=UTC)
-    elif isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if not isinstance(value, datetime):
-        raise TypeError(f"{name}={value!r} must be a date, a datetime with a zone, or ISO 8601")
-    return to_ms(value, name) // MINUTE * MINUTE

@@ -32,6 +32,7 @@ from backtest_kit._reports.backtest import (
     what_text,
 )
 from backtest_kit._reports.table import number
+from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.candles import Candles, Floats
 from backtest_kit._values.results import TickClosed
@@ -64,8 +65,7 @@ def backtest_page(
     """
     require_bokeh()
     span = (data.since, max(data.until, data.since + 1))
-    profits = np.array([tick.pnl.pnl_percentage for tick in data.signals], dtype=np.float64)
-    closed_at = np.array([tick.close_timestamp for tick in data.signals], dtype=np.int64)
+    profits, _, closed_at = outcomes_of(data.signals)
     shown = None if candles is None else _within(candles, data)
     drawn = shown is not None and len(shown) > 0
     charts: dict[str, Any] = {}

@@ -9,11 +9,14 @@ import numpy as np
 
 from backtest_kit._pages.candle_data import spacing_of
 from backtest_kit._pages.charts import curve_chart, drawdown_chart, held_curve
+from backtest_kit._pages.live_charts import timeline_chart, total_chart
 from backtest_kit._pages.page import require_bokeh
 from backtest_kit._pages.price_chart import EXITS, price_chart
 from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._pages.walk_charts import curves_chart
 from backtest_kit._reports.backtest import BacktestData
+from backtest_kit._reports.live import LiveData
+from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Candles, regroup
@@ -40,8 +43,7 @@ def backtest_figure(data: BacktestData, candles: Candles | None = None) -> Colum
     from bokeh.layouts import column
 
     span = (data.since, max(data.until, data.since + 1))
-    profits = np.array([tick.pnl.pnl_percentage for tick in data.signals], dtype=np.float64)
-    closed_at = np.array([tick.close_timestamp for tick in data.signals], dtype=np.int64)
+    profits, _, closed_at = outcomes_of(data.signals)
     shown, held = [], None
     prices: Figure | None = None
     if candles is not None and len(candles):
@@ -83,6 +85,23 @@ def walk_figure(data: WalkerData, trials: Sequence[TrialResult]) -> Figure:
     if best is not None:
         sources["best"].data = {"x": best[0], "y": best[1]}
     return plot
+
+
+def live_figure(runs: Sequence[LiveData]) -> Column:
+    """Return a Bokeh column: when runs held what, a lane for each, and the sum of profits.
+
+    Raises:
+        BacktestKitError: Bokeh is missing.
+    """
+    require_bokeh()
+    from bokeh.layouts import column
+
+    span = (min(run.since for run in runs), max(run.until for run in runs))
+    span = (span[0], max(span[1], span[0] + 1))
+    closed = sorted((t for run in runs for t in run.signals), key=lambda t: t.close_timestamp)
+    profits, _, at = outcomes_of(closed)
+    lanes = timeline_chart(runs, span, 70 + 34 * len(runs))
+    return column(lanes, total_chart(span, at, profits), sizing_mode="stretch_width")
 
 
 def _thinned(candles: Candles) -> Candles:

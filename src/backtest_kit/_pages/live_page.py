@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from backtest_kit._pages.live_charts import timeline_chart, total_chart
 from backtest_kit._pages.page import (
     TABLE,
@@ -22,6 +20,7 @@ from backtest_kit._pages.page import (
 from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._reports.live import LiveData, trust_text, what_text
 from backtest_kit._reports.table import number, price
+from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import iso
@@ -55,16 +54,15 @@ def live_page(runs: Sequence[LiveData]) -> str:
     parts.append(section("Timeline", f"{timeline}{total}{_LEGEND}</div>", "times"))
     parts += [_run_section(i, run) for i, run in enumerate(runs, 1)]
     parts.append(section("Trades", TABLE, "trades"))
-    at = np.array([tick.close_timestamp for tick in closed], dtype=np.int64)
-    profits = np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64)
+    profits, _, at = outcomes_of(closed)
     charts = {
         "timeline": timeline_chart(runs, span, height),
         "total": total_chart(span, at, profits),
     }
-    names = {(run.symbol, run.strategy_name): i for i, run in enumerate(runs, 1)}
+    names = {(r.symbol, r.strategy_name, r.exchange_name): i for i, r in enumerate(runs, 1)}
     page_data: dict[str, Any] = {
         "trades": trade_columns(closed),
-        "runs": [names[tick.symbol, tick.strategy_name] for tick in closed],
+        "runs": [names[t.symbol, t.strategy_name, t.exchange_name] for t in closed],
     }
     facts = [
         f"{iso(span[0])} to {iso(span[1])}",
@@ -101,12 +99,23 @@ def _figures(runs: Sequence[LiveData], closed: Sequence[TickClosed]) -> list[tup
 
 
 def _runs(runs: Sequence[LiveData]) -> str:
-    columns = ("#", "Symbol", "Strategy", "Now", "Newest step", "Trades", "Sum", "Missed")
+    columns = (
+        "#",
+        "Symbol",
+        "Strategy",
+        "Exchange",
+        "Now",
+        "Newest step",
+        "Trades",
+        "Sum",
+        "Missed",
+    )
     rows = [
         (
             str(i),
             run.symbol,
             run.strategy_name,
+            run.exchange_name,
             _now(run),
             iso(run.until),
             f"{run.statistics.total_signals:,}",
@@ -115,7 +124,7 @@ def _runs(runs: Sequence[LiveData]) -> str:
         )
         for i, run in enumerate(runs, 1)
     ]
-    return f'<div class="scroll">{table(columns, rows, right=(0, 5, 6, 7))}</div>'
+    return f'<div class="scroll">{table(columns, rows, right=(0, 6, 7, 8))}</div>'
 
 
 def _now(run: LiveData) -> str:
@@ -128,5 +137,5 @@ def _now(run: LiveData) -> str:
 
 
 def _run_section(place: int, run: LiveData) -> str:
-    title = f"{place}. {run.strategy_name} on {run.symbol}"
+    title = f"{place}. {run.strategy_name} on {run.symbol}, {run.exchange_name}"
     return section(title, markdown(f"{what_text(run)}\n{trust_text(run)}"), f"run-{place}")

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
-from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.task import close_exchange, run_blocking
+from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._rules.bars import Bars
 from backtest_kit._statistics.sensitivity import DELAYS, Sensitivity, sensitivity
 from backtest_kit._values.candles import Candles
+from backtest_kit._values.config import Config
 from backtest_kit._values.errors import DataError
-from backtest_kit._values.signal import NEVER
+from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import MINUTE, interval_ms
 
 
@@ -21,39 +23,55 @@ class Market(NamedTuple):
     candles: Candles
     bars: Bars
 
+    @property
+    def held(self) -> float | None:
+        """What one purchase would have made from the first open to the last close, percent."""
+        close = self.candles.close
+        return float((close[-1] / self.candles.open[0] - 1) * 100) if len(close) else None
 
-async def market_of(engine: Engine, record: RunRecord) -> Market | None:
-    """Return the market of a backtest on its base interval; `None` where it can't be had.
 
-    Raises:
-        UnknownNameError: its exchange is no longer registered.
-    """
-    config, exchange = record.config, engine.exchanges.get(record.exchange_name)
-    rows = [tick.signal for tick in record.closed]
-    longest = max((row.minute_estimated_time or 0 for row in rows), default=0)
+async def market_of(engine: Engine, exchange: ExchangeSchema, data: BacktestData) -> Market | None:
+    """Return the market of a backtest on its base interval; `None` where it can't be had."""
+    config = data.settings
+    if config is None:  # written by a release that did not keep them
+        return None
+    longest = max((tick.signal.minute_estimated_time or 0 for tick in data.signals), default=0)
     step = interval_ms(config.base_interval)
-    ends = [record.until, *(tick.close_timestamp for tick in record.closed[-1:])]
+    ends = [data.until, *(tick.close_timestamp for tick in data.signals[-1:])]
     last = max(ends) + longest * MINUTE + config.schedule_await_minutes * MINUTE
     # what has no end lives as long as there are data
-    horizon = last + max(DELAYS) * step if record.data_end == NEVER else record.data_end
+    horizon = last + max(DELAYS) * step if data.data_end is None else data.data_end
     view = MarketView(engine.store, exchange, config, horizon)
     try:
-        bars = await view.bars(record.symbol, record.since, horizon)
+        bars = await view.bars(data.symbol, data.since, horizon)
     except DataError:
         return None
-    segment = view.loaded(record.symbol, config.base_interval)
+    segment = view.loaded(data.symbol, config.base_interval)
     assert segment is not None
     t = segment.columns[0]
-    real = ~segment.filled & (t >= record.since) & (t < max(ends))
-    real_candles = Candles(*(column[real] for column in segment.columns))
-    return Market(real_candles, bars.until(record.data_end))
+    real = ~segment.filled & (t >= data.since) & (t < max(ends))
+    if data.data_end is not None:
+        bars = bars.until(data.data_end)
+    return Market(Candles(*(column[real] for column in segment.columns)), bars)
 
 
-def run_sensitivity(record: RunRecord, market: Market | None) -> Sensitivity:
-    """Return what a run's profit depends on; see `sensitivity`."""
-    cancelled = [waited.cancelled for waited in record.waited if waited.cancelled is not None]
+def load_market(engine: Engine, exchange: ExchangeSchema, data: BacktestData) -> Market | None:
+    """Return the market of a backtest, and close the exchange; `None` where it can't be had."""
+
+    async def load() -> Market | None:
+        try:
+            return await market_of(engine, exchange, data)
+        finally:
+            await close_exchange(exchange)
+
+    return run_blocking(load)
+
+
+def sensitivity_of(data: BacktestData, market: Market | None) -> Sensitivity:
+    """Return what a backtest's profit depends on; see `sensitivity`."""
+    config = data.settings or Config(
+        percent_fee=data.percent_fee, percent_slippage=data.percent_slippage
+    )
     if market is None:
-        return sensitivity(record.closed, cancelled, record.config)
-    candles, bars = market
-    held = float((candles.close[-1] / candles.open[0] - 1) * 100) if len(candles) else None
-    return sensitivity(record.closed, cancelled, record.config, bars, held)
+        return sensitivity(data.signals, data.cancelled, config)
+    return sensitivity(data.signals, data.cancelled, config, market.bars, market.held)

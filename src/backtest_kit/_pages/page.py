@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -78,6 +79,18 @@ def html_page(
         "</body></html>",
     ]
     return "\n".join(head) + "\n"
+
+
+def write_page(text: str, path: str | Path) -> Path:
+    """Write a page, and return its path; folders that are not there are made.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, "utf-8")
+    return target
 
 
 def json_text(value: Any) -> str:

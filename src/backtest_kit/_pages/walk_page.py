@@ -22,7 +22,7 @@ from backtest_kit._pages.page import (
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
 from backtest_kit._reports.table import number
-from backtest_kit._reports.walker import out_of_sample_text, worth_text
+from backtest_kit._reports.walker import conclusion, out_of_sample_text, worth_text
 from backtest_kit._statistics.deflation import deflated_sharpes
 from backtest_kit._statistics.plateau import grid_points, plateau
 from backtest_kit._statistics.ranking import RankRow, WalkerData
@@ -45,7 +45,7 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
     require_bokeh()
     curves = _curves(data, trials)
     charts: dict[str, Any] = {}
-    parts = [tiles(_figures(data)), f'<p class="verdict">{escape(data.verdict.sentence)}</p>']
+    parts = [tiles(_figures(data)), f'<p class="verdict">{escape(conclusion(data))}</p>']
     if curves:
         charts["curves"] = curves_chart(
             (data.since, max(data.until, data.since + 1)), _reach(curves)

@@ -13,12 +13,14 @@ from backtest_kit._data.market import CandleCount, SeriesGaps
 from backtest_kit._data.series import Gap
 from backtest_kit._engine.record import ASKING, RunRecord
 from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines, error_text
+from backtest_kit._reports.notebook import curve_svg, figures_html
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
-from backtest_kit._reports.trades import equity_of, trades_of
+from backtest_kit._reports.trades import equity_of, outcomes_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
 from backtest_kit._values.config import Config
-from backtest_kit._values.results import TickClosed
+from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.schemas import source_of
+from backtest_kit._values.signal import NEVER
 from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE, iso
 
@@ -32,13 +34,14 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
 
     `ended_by` is the error that ended a run that failed, `raised` how many calls of the strategy
     raised. `settings` are those of the run, `source` is the text of the strategy's function or
-    class, where it can be read.
+    class, where it can be read. `balance` is what the equity begins with.
 
     `warming` counts the steps at which the data did not reach back far enough to ask the strategy,
     `warm_at` is the first at which they did, `None` where there was none. `gaps` are those of each
     series that was read; `candles` counts the base candles of the steps alone, and `gaps_filled` is
     how many of them were missing. `filled_entries` and `filled_exits` count the trades that were
-    opened and closed on one, `on_filled` are their places in `signals`.
+    opened and closed on one, `on_filled` are their places in `signals`. `data_end` is the last step
+    at which anything happened where the data end with the frame, `None` where they go on.
     """
 
     symbol: str
@@ -75,8 +78,11 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     filled_entries: int = 0
     filled_exits: int = 0
     on_filled: tuple[int, ...] = ()
+    cancelled: tuple[TickCancelled, ...] = ()
     settings: Config | None = None
     source: str = ""
+    balance: float = 1.0
+    data_end: int | None = None
 
     @property
     def trades(self) -> Table:
@@ -86,26 +92,46 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     @property
     def equity(self) -> Table:
         """What profits have come to after each close; see `equity_of`."""
-        return equity_of(self.signals, self.since)
+        return equity_of(self.signals, self.since, self.balance)
 
     def table(self) -> Table:
         """Return the closed signals as columns."""
         return self.trades
 
+    def __repr__(self) -> str:
+        s, covered = self.statistics, span(self.since, self.until)
+        return (
+            f"<{type(self).__name__}: {self.strategy_name} on {self.symbol}, {covered}, "
+            f"{s.total_signals:,} trades, total profit {number(s.total_pnl, 2, ' %')}>"
+        )
+
     def _repr_html_(self) -> str:
         title = f"{self.strategy_name} on {self.symbol}, {span(self.since, self.until)}"
-        return f"<h4>{escape(title)}</h4>{self.statistics._repr_html_()}"
+        s, curve = self.statistics, self.equity
+        figures = [
+            ("total profit", number(s.total_pnl, 2, " %")),
+            ("compounded", number(s.compounded_pnl, 2, " %")),
+            ("trades", f"{s.total_signals:,}"),
+            ("won", number(s.win_rate, 1, " %")),
+            ("max drawdown", number(s.max_drawdown_percent, 2, " %")),
+            ("Sharpe ratio, yearly", number(s.sharpe_ratio_yearly)),
+        ]
+        doubts = [*failures(self)]
+        if s.total_signals < FEW_TRADES:
+            doubts.append(f"Too few trades to say anything about the strategy: {s.total_signals}.")
+        return (
+            f"<h4>{escape(title)}</h4>"
+            + "".join(f"<p><b>{escape(line)}</b></p>" for line in doubts)
+            + figures_html(figures)
+            + curve_svg(curve["timestamp"], curve["total_pnl"], "Sum of profits over time")
+            + f"<details><summary>All statistics</summary>{s._repr_html_()}</details>"
+        )
 
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
     """Return the statistics of closed results in their order; `span` in milliseconds."""
-    return summarize(
-        np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64),
-        np.array([tick.signal.pending_at or 0 for tick in closed], dtype=np.int64),
-        np.array([tick.close_timestamp for tick in closed], dtype=np.int64),
-        span,
-        np.array([tick.cost for tick in closed], dtype=np.float64),
-    )
+    cost = np.array([tick.cost for tick in closed], dtype=np.float64)
+    return summarize(*outcomes_of(closed), span, cost)
 
 
 def backtest_data(record: RunRecord) -> BacktestData:
@@ -130,8 +156,10 @@ def backtest_data(record: RunRecord) -> BacktestData:
         ended_by=record.ended_by,
         raised=record.raised,
         data_ended_at=record.data_ended_at,
+        data_end=None if record.data_end == NEVER else record.data_end,
         statistics=statistics_of(closed, span),
         signals=closed,
+        cancelled=tuple(w.cancelled for w in record.waited if w.cancelled is not None),
         gaps=tuple(record.gaps),
         gaps_filled=record.candles.missing,
         candles=record.candles,
@@ -300,9 +328,11 @@ def statistics_rows(s: Statistics) -> list[tuple[str, str, str]]:
         ("Win rate", number(s.win_rate, 1, percent), "share of trades with a profit"),
         ("Average profit", number(s.avg_pnl, 3, percent), "per trade, after costs"),
         ("Total profit", number(s.total_pnl, 2, percent), "sum, not compounded"),
+        ("Compounded", number(s.compounded_pnl, 2, percent), "all of an account in each trade"),
         ("Standard deviation", number(s.std_dev, 3, percent), "of the profit per trade"),
         ("Sharpe ratio", number(s.sharpe_ratio, 3), "average over deviation, per trade"),
-        ("Sharpe ratio, annualized", number(s.annualized_sharpe_ratio, 2), "times the root of 365"),
+        ("Sharpe ratio, yearly", number(s.sharpe_ratio_yearly, 2), "by trades per year (Lo, 2002)"),
+        ("Sharpe ratio, root of 365", number(s.annualized_sharpe_ratio, 2), "one trade a day"),
         ("Sortino ratio", number(s.sortino_ratio, 3), "average over downside deviation"),
         ("Calmar ratio", number(s.calmar_ratio, 2), "yearly growth over deepest drawdown"),
         ("Certainty ratio", number(s.certainty_ratio, 2), "average win over average loss"),

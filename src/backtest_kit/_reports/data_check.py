@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal
 
 import msgspec
 import numpy as np
 
+from backtest_kit._catalog.catalog import Catalog
+from backtest_kit._catalog.layout import SeriesKey
 from backtest_kit._data.calendar import check_calendar, closed_candles
 from backtest_kit._data.series import Gap, runs
+from backtest_kit._reports.data_export import write_parts
+from backtest_kit._reports.data_suspicions import Suspicion, Suspicions
 from backtest_kit._values.candle_rules import check_series
-from backtest_kit._values.candles import COLUMNS, Candles
+from backtest_kit._values.candles import Candles, concatenate
 from backtest_kit._values.errors import BadCandlesError, DataError
 from backtest_kit._values.time import INTERVALS, interval_ms
-from backtest_kit.exchanges._csv import SUFFIXES, read_csv
 from backtest_kit.exchanges._layout import Layout, Reading
-from backtest_kit.exchanges._parquet import PARQUET, ParquetFile, read_feather
-from backtest_kit.exchanges._parquet import SUFFIXES as TABLES
-
-#: A price this many times off its neighbourhood for a few candles is a bad print.
-_PRINT: Final = 10.0
-#: Candles on either side that make the neighbourhood.
-_NEIGHBOURS: Final = 15
-#: Ratios of splits, old shares to new or the other way round, and how exactly they are met.
-_SPLITS: Final = (1.5, *map(float, range(2, 21)), 25.0, 50.0, 100.0)
-_EXACT: Final = 0.04
-_SHOWN: Final = 20
-#: With fewer candles than this on one side of a jump, that side is not conclusive.
-_FEW: Final = 3
-
-
-class Suspicion(msgspec.Struct, frozen=True, kw_only=True):
-    """A candle whose price is hard to believe; `ratio` to the prices around it."""
-
-    timestamp: int
-    kind: Literal["bad print", "split"]
-    ratio: float
+from backtest_kit.exchanges._parts import batches, file_parts, read_file
 
 
 class DataReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,32 +57,6 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows > 1 and self.invalid is None
 
 
-def read_file(
-    path: Path,
-    given: Layout = Layout(),  # noqa: B008 - it is frozen
-    *,
-    lenient: bool = False,
-) -> Reading:
-    """Return the candles of a Parquet, Feather or CSV file, oldest first, not checked.
-
-    `lenient` is that of `read_csv`.
-
-    Raises:
-        BadCandlesError: the file can't be read as candles.
-        DataError: it does not exist, or its kind is not known.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} is not a file")
-    name = path.name.lower()
-    if name.endswith(PARQUET):
-        return ParquetFile(path, given, check=False).read_all()
-    if name.endswith(TABLES):
-        return read_feather(path, given)
-    if name.endswith(SUFFIXES):
-        return read_csv(path, given, lenient=lenient)
-    raise DataError(f"{path}: expected a .parquet, .feather, .arrow, .csv, .csv.gz or .zip file")
-
-
 def inspect(
     path: Path,
     interval: str | None = None,
@@ -119,104 +74,179 @@ def inspect(
         BacktestKitError: the calendar is unknown, or needs what is not installed.
     """
     check_calendar(calendar)
-    return _report(path, read_file(path, given), interval, calendar)
+    return survey(path, given, interval, calendar)[0]
 
 
-def _report(
-    path: Path, reading: Reading, interval: str | None, calendar: str | None = None
-) -> DataReport:
-    candles = reading.candles
-    t = candles.timestamp
-    distances = np.diff(t)
-    ahead = distances[distances > 0]
-    step = int(ahead.min()) if len(ahead) else 0
-    if interval is not None:
-        step = interval_ms(interval)
-    interval = next((name for name, ms in INTERVALS.items() if ms == step), None)
-    ordered = np.unique(t)
-    holes = np.flatnonzero(np.diff(ordered) > step) if step else np.array([], dtype=np.int64)
-    gaps = [
-        Gap(int(ordered[i]) + step, int(ordered[i + 1] - ordered[i]) // step - 1) for i in holes
-    ]
-    closed = 0
-    if calendar is not None:
-        missing = sum(gap.count for gap in gaps)
-        gaps = [part for gap in gaps for part in _open_parts(gap, step, calendar)]
-        closed = missing - sum(gap.count for gap in gaps)
-    invalid = None
-    if interval is not None:
+def survey(
+    path: Path, given: Layout, interval: str | None = None, calendar: str | None = None
+) -> tuple[DataReport, Callable[[], Iterator[Candles]]]:
+    """Return what `inspect` does, and what reads the candles in pieces, oldest first.
+
+    Memory does not grow with a file whose rows are in order, and whose times are each known for
+    itself; others are read whole. Raises as `inspect`.
+    """
+    step = None if interval is None else interval_ms(interval)
+    try:
+        parts = file_parts(path, given)
+        if parts is not None:
+            found = _survey(path, parts, step, calendar, whole=False)
+            return found, lambda: (part.candles for part in parts())
+    except (_OrderError, BadCandlesError):
+        pass  # read whole, it may be put in order, or its first mistake named
+    reading = read_file(path, given)
+    found = _survey(path, lambda: iter((reading,)), step, calendar, whole=True)
+    return found, lambda: iter((reading.candles,))
+
+
+def inspect_catalog(address: str, calendar: str | None = None) -> list[DataReport]:
+    """Return what each series of a catalog holds; a damaged file is what is `invalid` of it.
+
+    Raises:
+        RegistrationError: the address can't be used.
+        OSError: it can't be read.
+    """
+    check_calendar(calendar)
+    catalog = Catalog(address)
+    found = []
+    for key in catalog.series():
+
+        def months(key: SeriesKey = key) -> Iterator[Reading]:
+            for month in catalog.months(key):
+                yield Reading(catalog.read(key, month).candles)
+
+        name = Path(address) / key.folder
         try:
-            check_series(candles, step)
+            found.append(_survey(name, months, key.step, calendar, whole=False))
         except BadCandlesError as error:
-            invalid = str(error)
-    elif len(candles) > 1:
-        invalid = f"candles are {step / 1000:g} s apart, which is no interval"
-    return DataReport(
-        path=str(path),
-        rows=len(candles),
-        interval=interval,
-        first=int(t.min()) if len(t) else None,
-        last=int(t.max()) if len(t) else None,
-        gaps=tuple(gaps),
-        missing=sum(gap.count for gap in gaps),
-        duplicates=len(t) - len(ordered),
-        out_of_order=int((distances < 0).sum()),
-        zero_volumes=int((candles.volume == 0).sum()),
-        closed=closed,
-        invalid=invalid,
-        suspicions=tuple(_suspicions(candles)),
-        notes=reading.notes,
-    )
+            report = _survey(name, lambda: iter(()), key.step, calendar, whole=False)
+            found.append(msgspec.structs.replace(report, invalid=str(error)))
+    return found
+
+
+class _OrderError(Exception):
+    """A row is earlier than the one before it."""
+
+
+def _survey(
+    path: Path,
+    parts: Callable[[], Iterator[Reading]],
+    step: int | None,
+    calendar: str | None,
+    *,
+    whole: bool,
+) -> DataReport:
+    """Return a report of parts in the order of time; of one that is `whole`, in any order."""
+    found = _Survey(step)
+    while not found.read(parts(), whole=whole):
+        found = _Survey(found.shorter)  # all that was counted by the longer step is not so
+        found.guessed = True
+    return found.report(path, calendar)
+
+
+class _Survey:
+    """Counts what is in candles that come a piece at a time."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+        self.guessed = step is None
+        self.shorter: int | None = None
+        self._rows = self._duplicates = self._out_of_order = self._zero_volumes = 0
+        self._first: int | None = None
+        self._last: int | None = None
+        self._gaps: list[Gap] = []
+        self._invalid: str | None = None
+        self._suspicions = Suspicions()
+        self._newest = concatenate([])
+        self._notes: dict[str, None] = {}
+
+    def read(self, parts: Iterator[Reading], *, whole: bool) -> bool:
+        """Count all; false: two candles are nearer than the step, which is then `shorter`."""
+
+        def candles() -> Iterator[Candles]:
+            for part in parts:
+                self._notes |= dict.fromkeys(part.notes)
+                yield part.candles
+
+        for piece in candles() if whole else batches(candles()):
+            if len(piece) and not self._count(piece, whole=whole):
+                return False
+        self._suspicions.look(concatenate([]), last=True)
+        return True
+
+    def _count(self, piece: Candles, *, whole: bool) -> bool:
+        t = piece.timestamp
+        joined = t if self._last is None else np.concatenate(((self._last,), t))
+        distances = np.diff(joined)
+        out_of_order = int((distances < 0).sum())
+        if out_of_order and not whole:
+            raise _OrderError
+        ahead = distances[distances > 0]
+        if self.guessed and len(ahead):
+            least = int(ahead.min())
+            if self.step is not None and least < self.step:
+                self.shorter = least
+                return False
+            self.step = self.step or least
+        ordered = np.unique(joined)
+        step = self.step
+        if step:
+            holes = np.flatnonzero(np.diff(ordered) > step).tolist()
+            between = ((int(ordered[i]), int(ordered[i + 1])) for i in holes)
+            self._gaps += [Gap(a + step, (b - a) // step - 1) for a, b in between]
+        self._duplicates += len(joined) - len(ordered)
+        self._out_of_order += out_of_order
+        self._zero_volumes += int((piece.volume == 0).sum())
+        self._first = int(ordered[0]) if self._first is None else self._first
+        self._last = int(ordered[-1])
+        self._check(piece)
+        self._suspicions.look(piece, last=False)
+        self._rows += len(piece)
+        return True
+
+    def _check(self, piece: Candles) -> None:
+        """Keep the first rule that is broken, across the border of two pieces too."""
+        joined = concatenate([self._newest, piece])
+        row = self._rows - len(self._newest)
+        self._newest = joined[-2:]
+        step = self.step
+        if self._invalid is None and step is not None and step in INTERVALS.values():
+            try:
+                check_series(joined, step, row)
+            except BadCandlesError as error:
+                self._invalid = str(error)
+
+    def report(self, path: Path, calendar: str | None) -> DataReport:
+        """Return what was counted."""
+        step, gaps, closed, invalid = self.step or 0, self._gaps, 0, self._invalid
+        if calendar is not None:
+            missing = sum(gap.count for gap in gaps)
+            gaps = [part for gap in gaps for part in _open_parts(gap, step, calendar)]
+            closed = missing - sum(gap.count for gap in gaps)
+        interval = next((name for name, ms in INTERVALS.items() if ms == step), None)
+        if interval is None and self._rows > 1:
+            invalid = f"candles are {step / 1000:g} s apart, which is no interval"
+        return DataReport(
+            path=str(path),
+            rows=self._rows,
+            interval=interval,
+            first=self._first,
+            last=self._last,
+            gaps=tuple(gaps),
+            missing=sum(gap.count for gap in gaps),
+            duplicates=self._duplicates,
+            out_of_order=self._out_of_order,
+            zero_volumes=self._zero_volumes,
+            closed=closed,
+            invalid=invalid,
+            suspicions=tuple(self._suspicions.found),
+            notes=tuple(self._notes),
+        )
 
 
 def _open_parts(gap: Gap, step: int, calendar: str) -> list[Gap]:
     """Return the parts of a gap in which the market was open."""
     open_ = ~closed_candles(calendar, gap.start, step, np.ones(gap.count, dtype=np.bool_))
     return [Gap(gap.start + a * step, b - a) for a, b in runs(open_)]
-
-
-def _suspicions(candles: Candles) -> list[Suspicion]:
-    """Return bad prints and splits, in order, the first ones of many."""
-    _, opening, high, low, close, _ = candles.columns()
-    n = len(candles)
-    found: list[Suspicion] = []
-    if n < 3:
-        return found
-    with np.errstate(all="ignore"):
-        # a jump is a candle (or the step between two) across which the price changes 1.4-fold
-        previous = np.concatenate(((np.median(close[1 : 1 + _NEIGHBOURS]),), close[:-1]))
-        extreme = np.maximum(high / previous, previous / low)
-        candidates = np.flatnonzero(extreme > 1.4)
-    place = 0
-    for i in candidates.tolist():
-        before = np.median(close[max(0, i - _NEIGHBOURS) : i]) if i else opening[0]
-        after = np.median(close[i + 1 : i + 1 + _NEIGHBOURS]) if i + 1 < n else close[i]
-        moved = float(after / before)
-        prices = np.array([opening[i], high[i], low[i], close[i]])
-        # at either end of the data only the other side shows what is usual
-        at_end = i < _FEW or n - 1 - i < _FEW
-        level = after if i < _FEW else before if at_end else np.sqrt(before * after)
-        off = prices / level
-        worst = float(off[np.argmax(np.abs(np.log(np.maximum(off, 1e-300))))])
-        stays = max(moved, 1 / moved)
-        ratio = min(_SPLITS, key=lambda s: abs(s / stays - 1))
-        when = int(candles.timestamp[i])
-        near = bool(found) and i - place < _FEW
-        if (at_end or stays < 1.4) and max(worst, 1 / max(worst, 1e-300)) >= _PRINT:
-            # the few candles of one bad print are reported once
-            if not (near and found[-1].kind == "bad print"):
-                place = i
-                found.append(Suspicion(timestamp=when, kind="bad print", ratio=worst))
-        elif i and stays >= 1.4 and abs(ratio / stays - 1) <= _EXACT:  # a split is between two
-            jump = float(close[i] / previous[i])
-            crossed = max(jump, 1 / jump) >= 1.4
-            reported = bool(found) and found[-1].kind == "split" and i - place < _NEIGHBOURS
-            if crossed and not reported and not near:
-                place = i
-                found.append(Suspicion(timestamp=when, kind="split", ratio=moved))
-        if len(found) >= _SHOWN:
-            break
-    return found
 
 
 def convert(
@@ -235,35 +265,7 @@ def convert(
     """
     if target.exists() and not force:
         raise DataError(f"{target} exists; use --force to replace it")
-    reading = read_file(source, given)
-    candles, report = reading.candles, _report(source, reading, None)
+    report, candles = survey(source, given)
     if not report.usable:
         raise BadCandlesError(f"{source}: {report.invalid or 'fewer than two candles'}")
-    write_candles(candles, target)
-    return len(candles)
-
-
-def write_candles(candles: Candles, target: Path) -> None:
-    """Write candles as Parquet, or as CSV where the name ends in .csv, whole or not at all.
-
-    Raises:
-        OSError: the target can't be written.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from pyarrow import csv
-
-    table = pa.table(dict(zip(COLUMNS, candles.columns(), strict=True)))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
-    os.close(handle)
-    try:
-        if target.suffix.lower() == ".csv":
-            csv.write_csv(table, temporary)
-        else:
-            pq.write_table(table, temporary, compression="zstd", row_group_size=100_000)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return write_parts(batches(candles()), target)

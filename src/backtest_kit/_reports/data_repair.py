@@ -11,13 +11,14 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from backtest_kit._reports.data_check import read_file, write_candles
+from backtest_kit._reports.data_export import write_parts
 from backtest_kit._reports.table import write_bytes
 from backtest_kit._values.candle_rules import Mask, check_series, rules
 from backtest_kit._values.candles import Candles, Ints
 from backtest_kit._values.errors import BadCandlesError, DataError
 from backtest_kit._values.time import INTERVALS, iso
 from backtest_kit.exchanges._layout import Layout
+from backtest_kit.exchanges._parts import read_file
 
 Kind = Literal["dropped", "duplicate", "moved"]
 _LIST_ENDS: Final = ".changes.csv"
@@ -106,7 +107,7 @@ def repair(
         raise BadCandlesError(f"{source}: {len(candles)} candles are left, which make no file")
     changes.sort(key=lambda change: (change.row, change.kind))
     write_bytes(_as_csv(changes), listed.parent, listed.name.removesuffix(".csv"), ".csv")
-    write_candles(candles, target)
+    write_parts((candles,), target)
     counts = {kind: sum(change.kind == kind for change in changes) for kind in _KINDS}
     return Repair(
         source=str(source),

@@ -150,7 +150,8 @@ def _sections(found: Differences) -> list[str]:
         ("After", found.trades_after, number(found.total_after, 2, " %")),
     ]
     parts.append(markdown_table(("Trades", "Count", "Total profit"), rows2))
-    if found.trades:
+    telling = [t for t in found.trades if t.change != "changed" or t.pnl_before != t.pnl_after]
+    if telling:
         columns = ("Proposed", "Side", "Change", "Before", "After", "Why")
         shown = [
             (
@@ -161,11 +162,14 @@ def _sections(found: Differences) -> list[str]:
                 number(t.pnl_after, 3, " %") if t.pnl_after is not None else "",
                 t.why,
             )
-            for t in found.trades[:_SHOWN]
+            for t in telling[:_SHOWN]
         ]
         parts.append(markdown_table(columns, shown))
-        if len(found.trades) > _SHOWN:
-            parts.append(f"and {len(found.trades) - _SHOWN:,} more, which the data have.")
+    left = len(found.trades) - min(len(telling), _SHOWN)
+    if left:
+        silent = len(found.trades) - len(telling)
+        what = f"; of {silent:,} the profit is the same" if silent else ""
+        parts.append(f"{left:,} more changed, which the data have{what}.")
     return parts
 
 

@@ -1,36 +1,49 @@
-"""A folder for each run: its report, figures, trades, settings and versions, kept until pruned."""
+"""A folder for each backtest and walk: report, figures, trades, settings and versions."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.table import safe_name, write_bytes
+from backtest_kit._reports.walker import walker_report
+from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.time import iso
 
 #: Of a run's folder: what is in the run, and the run itself.
 INFO: Final = "run.json"
 DATA: Final = "data.json"
+REPORT: Final = "report.md"
+#: Of a walk: the trades of its strategies.
+TRIALS: Final = "trials.json"
 _VERSIONED: Final = ("backtest-kit", "numpy", "numba", "pyarrow")
 
 
-class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What `run.json` says of a backtest; times in milliseconds UTC, profits in percent.
+Kind = Literal["backtest", "walk"]
 
-    `digest` is of strategy, source, settings, symbol and range: two runs with the same one differ
-    in their data, or in code that the strategy calls.
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `run.json` says of a run; times in milliseconds UTC, profits in percent.
+
+    Of a walk, `strategy_name` is its own name, and the figures are those of `best`. `digest` is of
+    strategy, source, settings, symbol and range: two runs with the same one differ in their data,
+    or in code that the strategy calls.
     """
 
     version: int = 1
+    kind: Kind = "backtest"
+    best: str | None = None
     started_at: int
     strategy_name: str
     symbol: str
@@ -68,19 +81,44 @@ def keep_run(
     Raises:
         OSError: it can't be written.
     """
-    info = _info(data, started_at)
-    day = iso(started_at // 1000 * 1000).replace(":", "")
-    title = safe_name(f"{day} {data.strategy_name} {data.symbol} {info.digest[:8]}")
-    folder = _new_folder(root, title.replace("%20", " ").replace(" ", "_"))
+    folder = _begin(info := _info(data, started_at), root)
     write_bytes(msgspec.json.encode(data), folder, "data", ".json")
     write_bytes(backtest_report(data).encode(), folder, "report", ".md")
-    if data.settings is not None:
-        settings = msgspec.json.format(msgspec.json.encode(data.settings), indent=2)
-        write_bytes(settings, folder, "settings", ".json")
     if data.source:
         write_bytes(data.source.encode(), folder, "strategy", ".py")
     data.trades.to_parquet(folder / "trades.parquet")
     data.equity.to_parquet(folder / "equity.parquet")
+    return _finish(info, folder, data.settings, more)
+
+
+def keep_walk(
+    data: WalkerData,
+    trials: Sequence[TrialResult],
+    settings: Config,
+    root: Path,
+    started_at: int,
+    more: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a walk into a folder of its own, as `keep_run` does a backtest."""
+    folder = _begin(info := _walk_info(data, settings, started_at), root)
+    write_bytes(msgspec.json.encode(data), folder, "data", ".json")
+    write_bytes(msgspec.json.encode([*trials]), folder, "trials", ".json")
+    write_bytes(walker_report(data).encode(), folder, "report", ".md")
+    return _finish(info, folder, settings, more)
+
+
+def _begin(info: RunInfo, root: Path) -> Path:
+    day = iso(info.started_at // 1000 * 1000).replace(":", "")
+    title = safe_name(f"{day} {info.strategy_name} {info.symbol} {info.digest[:8]}")
+    return _new_folder(root, title.replace("%20", " ").replace(" ", "_"))
+
+
+def _finish(
+    info: RunInfo, folder: Path, settings: Config | None, more: Mapping[str, bytes] | None
+) -> Path:
+    if settings is not None:
+        text = msgspec.json.format(msgspec.json.encode(settings), indent=2)
+        write_bytes(text, folder, "settings", ".json")
     for name, content in (more or {}).items():
         path = Path(name)
         write_bytes(content, folder, path.stem, path.suffix)
@@ -100,18 +138,26 @@ def kept_runs(root: Path) -> list[KeptRun]:
     )
 
 
-def find_run(root: Path, name: str) -> Path:
+def find_run(root: Path, name: str, kind: Kind | None = None) -> Path:
     """Return the folder of a run: a path, the beginning of its name or digest, "last", "previous".
+
+    `kind` leaves the others out.
 
     Raises:
         BacktestKitError: there is none, or there are several; the message names them.
     """
-    if (Path(name) / INFO).exists():
-        return Path(name)
-    runs = [run for run in kept_runs(root) if run.info is not None]
+    for exact in (Path(name), root / name):
+        if (exact / INFO).exists():
+            return exact
+    runs = [r for r in kept_runs(root) if r.info is not None and kind in (None, r.info.kind)]
     newest = dict(zip(("last", "previous"), runs, strict=False))
     if name in newest:
         return newest[name].folder
+    if name in ("last", "previous"):
+        raise BacktestKitError(
+            f"there is no {name} {kind or 'run'} in {root}: it holds {len(runs)}; "
+            "backtest-kit backtest makes one"
+        )
     found = [
         run.folder
         for run in runs
@@ -130,10 +176,26 @@ def read_run(folder: Path) -> BacktestData:
     Raises:
         BacktestKitError: it can't be read.
     """
+    data: BacktestData = _read(folder / DATA, BacktestData)
+    return data
+
+
+def read_walk(folder: Path) -> tuple[WalkerData, list[TrialResult]]:
+    """Return the walk that a folder holds, and its trials; raises as `read_run`."""
+    return _read(folder / DATA, WalkerData), _read(folder / TRIALS, list[TrialResult])
+
+
+def read_info(folder: Path) -> RunInfo:
+    """Return what a folder's run is; raises as `read_run`."""
+    info: RunInfo = _read(folder / INFO, RunInfo)
+    return info
+
+
+def _read(path: Path, kind: Any) -> Any:
     try:
-        return msgspec.json.decode((folder / DATA).read_bytes(), type=BacktestData)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError) as error:
-        raise BacktestKitError(f"{folder / DATA} can't be read: {error}") from None
+        raise BacktestKitError(f"{path} can't be read: {error}") from None
 
 
 def prune_runs(root: Path, keep: int) -> list[Path]:
@@ -165,9 +227,36 @@ def _info(data: BacktestData, started_at: int) -> RunInfo:
         sharpe_ratio=data.statistics.sharpe_ratio,
         errors=data.error_count,
         complete=data.complete,
-        digest=hashlib.blake2b(msgspec.json.encode(same), digest_size=8).hexdigest(),
+        digest=_digest(same),
         versions={"python": platform.python_version(), **_versions()},
     )
+
+
+def _walk_info(data: WalkerData, settings: Config, started_at: int) -> RunInfo:
+    names = sorted(row.strategy_name for row in data.ranking)
+    same = (data.walker_name, names, data.metric, settings, data.symbols, data.since, data.until)
+    best = data.ranking[0].statistics if data.best_strategy is not None else None
+    return RunInfo(
+        kind="walk",
+        best=data.best_strategy,
+        started_at=started_at,
+        strategy_name=data.walker_name,
+        symbol="+".join(data.symbols),
+        exchange_name=data.exchange_name,
+        since=data.since,
+        until=data.until,
+        trades=0 if best is None else best.total_signals,
+        total_pnl=None if best is None else best.total_pnl,
+        sharpe_ratio=None if best is None else best.sharpe_ratio,
+        errors=sum(row.error is not None for row in data.ranking),
+        complete=data.complete,
+        digest=_digest(same),
+        versions={"python": platform.python_version(), **_versions()},
+    )
+
+
+def _digest(same: object) -> str:
+    return hashlib.blake2b(msgspec.json.encode(same), digest_size=8).hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -7,9 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from backtest_kit._statistics.figures import equity
+from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.table import Table
 from backtest_kit._values.time import MINUTE
+
+
+def outcomes_of(closed: Sequence[TickClosed]) -> tuple[Floats, Ints, Ints]:
+    """Return the profit (percent), the opening and the close (ms) of closed results, in order."""
+    return (
+        np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64),
+        np.array([tick.signal.pending_at or 0 for tick in closed], dtype=np.int64),
+        np.array([tick.close_timestamp for tick in closed], dtype=np.int64),
+    )
 
 
 def trades_of(closed: Sequence[TickClosed]) -> Table:
@@ -48,19 +58,19 @@ def trades_of(closed: Sequence[TickClosed]) -> Table:
     )
 
 
-def equity_of(closed: Sequence[TickClosed], since: int) -> Table:
+def equity_of(closed: Sequence[TickClosed], since: int, balance: float = 1.0) -> Table:
     """Return what profits have come to after each close, beginning at `since` (ms) with none.
 
-    `total_pnl` is the sum of the profits in percent. `equity` starts at 1 and stakes all of it on
-    each trade; `drawdown_percent` is how far it lies below its highest value so far.
+    `total_pnl` is the sum of the profits in percent. `equity` starts at `balance` and stakes all of
+    it on each trade; `drawdown_percent` is how far it lies below its highest value so far.
     """
-    r = np.array([tick.pnl.pnl_percentage for tick in closed], dtype=np.float64)
+    r, _, closed_at = outcomes_of(closed)
     growth = equity(r)
     return Table(
         {
-            "timestamp": np.array([since, *(t.close_timestamp for t in closed)], dtype=np.int64),
+            "timestamp": np.concatenate((np.array([since], dtype=np.int64), closed_at)),
             "total_pnl": np.concatenate(([0.0], np.cumsum(r))),
-            "equity": growth,
+            "equity": growth * balance,
             "drawdown_percent": (1 - growth / np.maximum.accumulate(growth)) * 100,
         },
         times=("timestamp",),

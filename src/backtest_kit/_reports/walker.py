@@ -140,7 +140,7 @@ def _metrics(data: WalkerData) -> str:
                 number(s.avg_pnl, 3),
                 number(s.total_pnl),
                 number(s.sharpe_ratio, 3),
-                number(s.annualized_sharpe_ratio),
+                number(s.sharpe_ratio_yearly),
                 number(s.certainty_ratio),
                 number(s.expected_yearly_returns, 1),
                 number(s.sortino_ratio, 3),

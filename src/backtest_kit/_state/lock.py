@@ -100,7 +100,7 @@ class OwnerLock:
                 self._handle = None
                 raise self._refusal()
             write_private(self._note, msgspec.json.encode(this_process(number)))
-            self._held = _identity(self._anchor)
+            self._held = identity(self._anchor)
             _held_here.add(self._note.resolve())
         except BaseException:
             self._let_go()
@@ -115,7 +115,7 @@ class OwnerLock:
             StateOwnedError: another process has taken it.
             OSError: the folder was moved or replaced.
         """
-        if self._held is None or _identity(self._anchor) == self._held:
+        if self._held is None or identity(self._anchor) == self._held:
             return
         if self._anchor == self._folder:
             raise OSError(
@@ -175,7 +175,8 @@ def write_private(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another in its place; `None` where there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:

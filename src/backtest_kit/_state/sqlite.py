@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backtest_kit._state.files import flush, is_file, make_folder
-from backtest_kit._state.lock import PRIVATE, Owner, OwnerLock
+from backtest_kit._state.lock import PRIVATE, Owner, OwnerLock, identity
 
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS documents (kind TEXT, key TEXT, document BLOB NOT NULL, "
@@ -113,7 +113,7 @@ class SqliteAdapter:
                 self._lock.check()
             if self._connection is None:
                 self._open()
-            elif _identity(self.path) != self._opened:
+            elif identity(self.path) != self._opened:
                 self._close()
                 raise OSError(
                     errno.ESTALE, "it was moved or replaced since it was opened", str(self.path)
@@ -131,7 +131,7 @@ class SqliteAdapter:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(_TABLE)
-            self._opened = _identity(path)
+            self._opened = identity(path)
         except BaseException:
             connection.close()
             raise
@@ -215,11 +215,3 @@ def _create(path: Path) -> None:
 
 def _journal(path: Path) -> Path:
     return path.with_name(path.name + "-journal")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

@@ -25,12 +25,17 @@ YEAR_MS: Final = 365.25 * 1440 * MINUTE
 LEAST_SPAN_MS: Final = 1440 * MINUTE
 
 
-class Statistics(Tabular, frozen=True, kw_only=True, omit_defaults=True):
+class Statistics(Tabular, frozen=True, kw_only=True):
     """Statistics of closed signals; percentages are in percent, durations in minutes.
 
     `total_pnl_by_cost` is the sum of each profit times the cost of its entries, in percent of one
     first entry: where positions are averaged down, percents of their own cost flatter, since they
-    win on a small cost and lose on a large one. `None`, and not in JSON, where all costs are 1.
+    win on a small cost and lose on a large one. `None` where all costs are 1.
+
+    `compounded_pnl` is what an account would have made that puts all it has into each trade.
+    `sharpe_ratio_yearly` is the Sharpe ratio per trade times the root of the trades per year (Lo,
+    2002), `annualized_sharpe_ratio` times the root of 365, however many trades there were. Both are
+    `None` in data of an earlier release.
     """
 
     total_signals: int
@@ -55,6 +60,8 @@ class Statistics(Tabular, frozen=True, kw_only=True, omit_defaults=True):
     max_loss_streak: int
     avg_duration_minutes: float | None
     exposure_percent: float | None
+    compounded_pnl: float | None = None
+    sharpe_ratio_yearly: float | None = None
     total_pnl_by_cost: float | None = None
 
     def table(self) -> Table:
@@ -111,6 +118,8 @@ def summarize(
         max_loss_streak=longest_streak(r < 0),
         avg_duration_minutes=float((closed_at - opened_at).mean() / MINUTE) if n else None,
         exposure_percent=exposure(opened_at, closed_at, span) if n else None,
+        compounded_pnl=_finite((float(equity(r)[-1]) - 1.0) * 100) if n else None,
+        sharpe_ratio_yearly=sharpe_ratio_yearly(r, span),
         total_pnl_by_cost=total_pnl_by_cost(r, cost),
     )
 
@@ -139,6 +148,17 @@ def sharpe_ratio(r: Floats) -> float | None:
         return None
     with _quiet():
         return _finite(float(r.mean()) / deviation)
+
+
+def sharpe_ratio_yearly(r: Floats, span: tuple[int, int]) -> float | None:
+    """Return `sharpe_ratio` times the root of the trades per year of the run (Lo, 2002).
+
+    It takes trades for independent. `None` for a run shorter than a day.
+    """
+    sharpe, length = sharpe_ratio(r), span[1] - span[0]
+    if sharpe is None or length < LEAST_SPAN_MS:
+        return None
+    return _finite(sharpe * math.sqrt(len(r) * YEAR_MS / length))
 
 
 def sortino_ratio(r: Floats) -> float | None:

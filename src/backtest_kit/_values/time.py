@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
@@ -55,6 +55,30 @@ def to_ms(moment: datetime, name: str = "datetime") -> int:
             f"{name}.replace(tzinfo=timezone.utc)"
         )
     return (moment - _EPOCH) // _MILLISECOND
+
+
+def to_instant(value: object, name: str = "instant") -> int:
+    """Return what a person gives for an instant, in milliseconds, on a whole minute.
+
+    That is an aware datetime, a date, or a text in ISO 8601; the last two are in UTC, unless the
+    text names its zone.
+
+    Raises:
+        ArgumentError: the text is no ISO 8601, or the datetime has no time zone.
+        TypeError: it is none of these.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ArgumentError(f"{name}={value!r} is no ISO 8601 date or time") from None
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=UTC)
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name}={value!r} must be a date, a datetime with a zone, or ISO 8601")
+    return to_ms(value, name) // MINUTE * MINUTE
 
 
 def to_datetime(ms: int) -> datetime:

@@ -10,9 +10,9 @@ from typing import Literal
 from backtest_kit._engine.engine import AnyWalk, current_engine
 from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
 from backtest_kit._engine.walk_events import WalkerContract
+from backtest_kit._pages.results import WalkResult, walk_result
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._reports.walker import walker_report
-from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.errors import RegistrationError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema
@@ -122,13 +122,14 @@ class Walker:
         _walk(symbol, walker_name).stop()
 
     @staticmethod
-    def get_data(symbol: str | Sequence[str], *, walker_name: str) -> WalkerData:
+    def get_data(symbol: str | Sequence[str], *, walker_name: str) -> WalkResult:
         """Return the ranked results of the newest such walk, also while it is running.
 
         Raises:
             UnknownNameError: no such walk yet.
         """
-        return _walk(symbol, walker_name).data()
+        walk = _walk(symbol, walker_name)
+        return walk_result(walk.data(), walk.results)
 
     @staticmethod
     def get_report(symbol: str | Sequence[str], *, walker_name: str) -> str:

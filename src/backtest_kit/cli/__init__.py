@@ -44,6 +44,7 @@ for command in (backtest, check, data, demo, init, live, report, runs, state, wa
 
 def main() -> None:
     """Run the command line and exit."""
+    _open_closed_streams()
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -63,6 +64,13 @@ def main() -> None:
     except OSError as error:
         _refuse(str(error), FAILED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Let what is written to a stream that was closed before (`>&-`) go nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _refuse(text: str, code: int) -> NoReturn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,14 +12,13 @@ from rich.text import Text
 
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine
-from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.register import add_frame
 from backtest_kit._engine.task import close_exchange, exhaust
-from backtest_kit._reports.backtest import BacktestData, backtest_data, backtest_report
+from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._reports.errors import error_text
-from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.heat import heat_data
-from backtest_kit._reports.table import file_name, number, write, write_bytes
+from backtest_kit._reports.run_folder import REPORT
+from backtest_kit._reports.table import number
 from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import Interval, iso, to_ms
@@ -38,13 +36,14 @@ from backtest_kit.cli.options import (
     strategies_option,
     traceback_option,
 )
-from backtest_kit.cli.pages import write_backtest_pages
+from backtest_kit.cli.pages import can_make_pages, keep_backtests, page_lines
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import (
     Console,
     only_json,
     progress_bars,
     show,
+    show_summary,
     show_together,
     wide_console,
 )
@@ -61,7 +60,7 @@ from backtest_kit.exchanges._layout import Layout
 @strategies_option
 @frame_options
 @settings_option("percent_fee=0.05")
-@output_option("reports")
+@output_option("runs")
 @traceback_option
 @html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
@@ -83,7 +82,7 @@ def backtest(
     html: bool,
     as_json: bool,
 ) -> int:
-    """Backtest the strategies that FILE registers, and write a report.
+    """Backtest the strategies that FILE registers, and keep each run in a folder of its own.
 
     Without --frame, --from and --to, the whole range of the data is used, also where FILE registers
     a frame. Exit code 1 where a run failed, or a strategy raised at every call.
@@ -106,7 +105,8 @@ def backtest(
                 for note in source_notes(exchange, symbol):
                     click.echo(f"{symbol}: {note}")
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
-        return run_jobs(engine, exchange, jobs, output, as_json=as_json, html=html)
+        code = file.read_text("utf-8", "replace")
+        return run_jobs(engine, exchange, jobs, output, code, as_json=as_json, html=html)
 
 
 def run_jobs(
@@ -114,13 +114,16 @@ def run_jobs(
     exchange: ExchangeSchema,
     jobs: list[tuple[str, StrategySchema, FrameSchema]],
     output: Path,
+    source: str = "",
     *,
     as_json: bool,
     html: bool,
 ) -> int:
-    """Run backtests side by side, write their reports, print them; return the exit code."""
+    """Run backtests side by side, keep and print them; return the exit code.
+
+    `source` is the text of the strategies' file.
+    """
     failures: list[str] = []
-    pages: list[str] = []
 
     async def one(symbol: str, strategy: StrategySchema, frame: FrameSchema) -> None:
         names = {"exchange_name": exchange.name, "frame_name": frame.name}
@@ -132,62 +135,49 @@ def run_jobs(
     async def work() -> None:
         try:
             await asyncio.gather(*(one(*job) for job in jobs))
-            if html:
-                pages.extend(await write_backtest_pages(engine, output / "backtest"))
         finally:
             await close_exchange(exchange)
 
+    started_at = engine.clock.wall_ms()
     interrupted = False
-    try:
-        with only_json(as_json), progress_bars(engine, quiet=as_json):
-            asyncio.run(work())
-    except KeyboardInterrupt:
-        interrupted = True
+    without_page = can_make_pages() if html else ""
+    with only_json(as_json):
+        try:
+            with progress_bars(engine, quiet=as_json):
+                asyncio.run(work())
+        except KeyboardInterrupt:
+            interrupted = True
+        pages = html and not without_page
+        kept = keep_backtests(engine, output / "runs", started_at, source, html=pages)
     records = engine.records.all()
-    found = [backtest_data(record) for record in records]
-    paths = [_write(data, output / "backtest") for data in found]
-    by_strategy = {name: [r for r in records if r.strategy_name == name] for name in names_of(jobs)}
-    more = _look_back(by_strategy, output)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode([run.data for run in kept]).decode() + "\n")
     else:
         console = wide_console()
-        for data, path in zip(found, paths, strict=True):
-            show(data, console)
-            _remarks(data, console)
-            console.print(f"report: {path}", soft_wrap=True, highlight=False)
-        show_together([heat_data(own) for own in by_strategy.values() if len(own) > 1], console)
-        for path in more:
-            console.print(f"report: {path}", soft_wrap=True, highlight=False)
-        for line in pages:
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        for run in kept:
+            show(run.data, console)
+            show_summary(run.data, run.depends, console)
+            _remarks(run.data, console)
+        strategies = dict.fromkeys(record.strategy_name for record in records)
+        by_strategy = [[r for r in records if r.strategy_name == name] for name in strategies]
+        show_together([heat_data(own) for own in by_strategy if len(own) > 1], console)
+        lines = [f"report: {run.folder / name}" for run in kept for name in (REPORT, *run.files)]
+        lines += page_lines(run.folder for run in kept) or [without_page][: bool(without_page)]
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False)
     for failure in failures:
         click.echo(f"backtest-kit: {failure}", err=True)
+    if pages and len(page_lines(run.folder for run in kept)) < len(kept):
+        click.echo(
+            "backtest-kit: interrupted before there was a page; "
+            "backtest-kit report RUN --html --data FILE makes it",
+            err=True,
+        )
+        return INTERRUPTED
     if interrupted:
         click.echo("backtest-kit: interrupted; the report holds what was found so far", err=True)
         return INTERRUPTED
     return FAILED if failures or any(record.always_raised for record in records) else 0
-
-
-def _write(data: BacktestData, output: Path) -> Path:
-    name = file_name(data.symbol, data.strategy_name, data.exchange_name, data.frame_name or "")
-    write_bytes(msgspec.json.encode(data), output, name, ".json")
-    return write(backtest_report(data), output, name)
-
-
-def _look_back(by_strategy: dict[str, list[RunRecord]], output: Path) -> list[Path]:
-    """Write the other reports that are not empty, and return their paths."""
-    paths = []
-    for name, own in by_strategy.items():
-        for kind, report, has_content in (
-            ("heat", Heat, len(own) > 1),
-            ("schedule", Schedule, any(record.waited for record in own)),
-            ("partial", Partial, any(record.partials for record in own)),
-            ("risk", Risk, any(record.rejections for record in own)),
-        ):
-            if has_content:
-                paths.append(report.dump(strategy_name=name, path=output / kind))
-    return paths
 
 
 def _remarks(data: BacktestData, console: Console) -> None:
@@ -212,11 +202,6 @@ def _remarks(data: BacktestData, console: Console) -> None:
         lines.append(f"{data.error_count} errors, the first: {error_text(data.errors[0])}")
     for line in lines:
         console.print(Text("note: ", "yellow") + Text(line), soft_wrap=True, highlight=False)
-
-
-def names_of(jobs: Sequence[tuple[str, StrategySchema, FrameSchema]]) -> list[str]:
-    """Return the names of the strategies, each once."""
-    return [*dict.fromkeys(strategy.name for _, strategy, _ in jobs)]
 
 
 def choose_frame(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
+import msgspec
 
 from backtest_kit import exchanges
 from backtest_kit._data.base import run_config
@@ -17,8 +17,9 @@ from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._values.windows import Windows
+from backtest_kit.exchanges._catalog import is_catalog
 from backtest_kit.exchanges._layout import Layout
-from backtest_kit.exchanges._parquet import SUFFIXES as TABLES
+from backtest_kit.exchanges._parts import reader_of
 from backtest_kit.exchanges._recorded import Recording
 
 
@@ -32,10 +33,10 @@ def choose_exchange(
     option: str = "--data",
     **keys: str,
 ) -> ExchangeSchema:
-    """Return the exchange to use: a file's, a registered one, or one that ccxt knows.
+    """Return the exchange to use: a file's, a catalog's, a registered one, or one ccxt knows.
 
-    `option` is what named the file `source`, `calendar` is the file's, and it is read as `given`
-    says; `keys` are for an exchange of ccxt.
+    `name` is that of the venue in a catalog. `option` is what named the file `source`, `calendar`
+    is the file's, and it is read as `given` says; `keys` are for an exchange of ccxt.
     """
     if calendar is not None and source is None:
         raise click.UsageError(f"--calendar is for {option} FILE; an exchange has its own")
@@ -44,9 +45,14 @@ def choose_exchange(
     if source is not None:
         if not source.exists():
             raise click.UsageError(f"{option} {source} does not exist")
-        kind = _kind(source)
+        if is_catalog(source):
+            if given:
+                raise click.UsageError(f"{option} {source} is a catalog, which is read as it is")
+            add_exchange(exchanges.CatalogExchange(source, name, calendar=calendar))
+            return engine.exchanges.list()[-1]
+        reader = reader_of(source)
         add_exchange(
-            kind(
+            reader(
                 source,
                 exchange_name=name or "data",
                 calendar=calendar,
@@ -66,6 +72,16 @@ def choose_exchange(
     if name not in {exchange.name for exchange in registered}:
         add_exchange(exchanges.CcxtExchange(name, **keys))
     return engine.exchanges.get(name)
+
+
+def add_cached(
+    engine: Engine, exchange: ExchangeSchema, catalog: str, *, record: bool
+) -> ExchangeSchema:
+    """Put a catalog in front of a registered exchange, and return what is registered now."""
+    cached = exchanges.CachedExchange(exchange, catalog, record=record)
+    functions = {"get_candles": cached.get_candles, "close": cached.close}
+    add_exchange(msgspec.structs.replace(exchange, **functions), replace=True)
+    return engine.exchanges.get(exchange.name)
 
 
 def source_notes(exchange: ExchangeSchema, symbol: str) -> tuple[str, ...]:
@@ -90,8 +106,8 @@ def choose_range(
     warm_up = config.avg_price_candles_count * INTERVALS[config.base_interval]
     first = known and known[0] + warm_up
     return (
-        _moment("--from", start) if start else to_datetime(first or 0),
-        _moment("--to", end) if end else to_datetime(known[1] if known else 0),
+        moment("--from", start) if start else to_datetime(first or 0),
+        moment("--to", end) if end else to_datetime(known[1] if known else 0),
     )
 
 
@@ -125,13 +141,6 @@ def choose_settings(pairs: tuple[str, ...]) -> Settings:
         raise click.UsageError(f"--set {error}") from None
 
 
-def _kind(source: Path) -> Any:
-    names = [source.name] if source.is_file() else [p.name for p in source.iterdir()]
-    if any(name.lower().endswith(TABLES) for name in names):
-        return exchanges.ParquetExchange
-    return exchanges.CsvExchange
-
-
 def _length(option: str, text: str) -> timedelta:
     units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
     if text[-1:] not in units or not text[:-1].isdecimal():
@@ -139,9 +148,10 @@ def _length(option: str, text: str) -> timedelta:
     return timedelta(**{units[text[-1]]: int(text[:-1])})
 
 
-def _moment(option: str, text: str) -> datetime:
+def moment(option: str, text: str) -> datetime:
+    """Return the date or time that an option gives; without a zone, it is in UTC."""
     try:
-        moment = datetime.fromisoformat(text)
+        given = datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"{option} {text!r} is no ISO 8601 date or time") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return given if given.tzinfo is not None else given.replace(tzinfo=UTC)

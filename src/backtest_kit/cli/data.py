@@ -1,4 +1,4 @@
-"""`backtest-kit data`: check, repair and import files of candles."""
+"""`backtest-kit data`: candles in a catalog and in files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._reports.data_check import DataReport, convert, inspect
+from backtest_kit._reports.data_check import DataReport, convert, inspect, inspect_catalog
 from backtest_kit._reports.data_repair import repair, time_text
 from backtest_kit._reports.table import number
 from backtest_kit._values.time import INTERVALS, iso
+from backtest_kit.cli.catalog import download, export_, list_, update
 from backtest_kit.cli.options import calendar_option, reading_options
 from backtest_kit.cli.terminal import wide_console
+from backtest_kit.exchanges._catalog import is_catalog
 from backtest_kit.exchanges._layout import Layout
 
 _SHOWN = 5
@@ -24,7 +26,11 @@ _SHOWN_CHANGES = 20
 
 @click.group()
 def data() -> None:
-    """Check, repair and import files of candles."""
+    """Download candles into a catalog; check, repair and import files of them."""
+
+
+for command in (download, update, list_, export_):
+    data.add_command(command)
 
 
 @data.command()
@@ -35,18 +41,28 @@ def data() -> None:
 def check(file: Path, calendar: str | None, given: Layout, as_json: bool) -> int:
     """Report rows, range, gaps, duplicates and prices that are hard to believe.
 
-    Exit code 1 where something is wrong or suspicious; gaps alone are not.
+    FILE may be a catalog, each series of which is checked. Exit code 1 where something is wrong or
+    suspicious; gaps alone are not.
 
     \b
         backtest-kit data check BTCUSDT-1m-2023.parquet
         backtest-kit data check SPY.csv --calendar XNYS
     """
-    report = inspect(file, calendar=calendar, given=given)
+    several = is_catalog(file)
+    if several and given:
+        raise click.UsageError(f"{file} is a catalog, which is read as it is")
+    reports = (
+        inspect_catalog(str(file), calendar)
+        if several
+        else [inspect(file, calendar=calendar, given=given)]
+    )
     if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        found = msgspec.json.encode(reports if several else reports[0])
+        sys.stdout.write(found.decode() + "\n")
     else:
-        _show(report)
-    return 0 if report.usable and not report.suspicions else 1
+        for report in reports:
+            _show(report)
+    return 0 if all(report.usable and not report.suspicions for report in reports) else 1
 
 
 def _show(report: DataReport) -> None:

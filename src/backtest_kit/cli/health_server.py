@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ import msgspec
 
 from backtest_kit._values.events import HealthEvent
 
+#: Seconds for which a request is waited for: each that has begun holds a thread.
+_PATIENCE: Final = 30
 _LABELS: Final = ("symbol", "strategy", "exchange")
 #: Field of `RunHealth`, name and meaning of the metric.
 _GAUGES: Final = (
@@ -56,6 +60,8 @@ def serve_health(address: tuple[str, int], ask: Callable[[], HealthEvent]) -> It
     registry.register(_Collector(ask))
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = _PATIENCE
+
         def do_GET(self) -> None:
             """Answer a request."""
             path = self.path.partition("?")[0]
@@ -80,11 +86,10 @@ def serve_health(address: tuple[str, int], ask: Callable[[], HealthEvent]) -> It
             """Log nothing: each look would be a line."""
 
     try:
-        server = ThreadingHTTPServer(address, Handler)
+        server = _Server(address, Handler)
     except OSError as error:
         host, port = address
         raise click.UsageError(f"--health {host}:{port} can't be used: {error}") from None
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="health")
     thread.start()
     try:
@@ -92,6 +97,19 @@ def serve_health(address: tuple[str, int], ask: Callable[[], HealthEvent]) -> It
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report what went wrong with a request, but not that the other side has gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Collector:

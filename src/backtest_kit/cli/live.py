@@ -16,7 +16,7 @@ from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, iso
 from backtest_kit.cli.background_output import background_output
-from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings
+from backtest_kit.cli.choose import add_cached, choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.health_server import parse_address
 from backtest_kit.cli.live_session import Job, run_session
 from backtest_kit.cli.options import (
@@ -51,10 +51,19 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
     "--replay",
     "source",
     type=click.Path(path_type=Path),
-    help="Run over recorded candles (Parquet, CSV); the state is kept apart.",
+    help="Run over recorded candles (a catalog, Parquet, CSV); the state is kept apart.",
 )
 @calendar_option
 @reading_options
+@click.option(
+    "--catalog",
+    help="Ask the exchange only for what this catalog lacks, such as for warming up.",
+)
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Write what the exchange answers into the catalog, to --replay it.",
+)
 @click.option("--speed", default="1000x", show_default=True, help="Of a replay; or: max.")
 @click.option("--from", "start", help="Begin the replay here (ISO 8601; without a zone: UTC).")
 @click.option("--to", "end", help="End the replay here, included.")
@@ -79,6 +88,8 @@ def live(
     source: Path | None,
     calendar: str | None,
     given: Layout,
+    catalog: str | None,
+    record: bool,
     speed: str,
     start: str | None,
     end: str | None,
@@ -101,10 +112,15 @@ def live(
     \b
         backtest-kit live my_strategy.py --symbol BTC/USDT --symbol ETH/USDT --exchange binance
         backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --paper
+        backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --catalog data
         backtest-kit live my_strategy.py --symbol BTCUSDT --replay BTCUSDT-1m-2023.parquet
     """
     if source is None and (start is not None or end is not None):
         raise click.UsageError("--from and --to are for --replay")
+    if source is not None and catalog is not None:
+        raise click.UsageError("--catalog is for an exchange; --replay reads a catalog by itself")
+    if record and catalog is None:
+        raise click.UsageError("--record needs --catalog, where it writes")
     factor = _speed(speed)
     address = None if health_address is None else parse_address(health_address)
     # what nobody reads, of this command or of the file's own prints, must hold up no step
@@ -123,6 +139,8 @@ def live(
         exchange = choose_exchange(
             engine, exchange_name, source, calendar, given, option="--replay", **secrets
         )
+        if catalog is not None:
+            exchange = add_cached(engine, exchange, catalog, record=record)
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
         jobs = []
         for symbol in dict.fromkeys(symbols):

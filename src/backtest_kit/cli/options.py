@@ -19,7 +19,7 @@ data_option = click.option(
     "--data",
     "source",
     type=click.Path(path_type=Path),
-    help="A Parquet, Feather or CSV file (or a folder of them).",
+    help="A Parquet, Feather or CSV file, a folder of them, or a catalog (see data download).",
 )
 calendar_option = click.option(
     "--calendar",

@@ -1,22 +1,22 @@
-"""`backtest-kit runs`: list, compare and prune the backtests that were kept."""
+"""`backtest-kit runs`: list, compare and prune the runs that were kept."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
 from backtest_kit._reports.differences import differences, differences_report
 from backtest_kit._reports.run_folder import find_run, kept_runs, prune_runs, read_run
 from backtest_kit._reports.table import number
-from backtest_kit._values.time import iso
+from backtest_kit.cli.terminal import Console, wide_console
 
-#: Where `backtest-kit backtest` keeps its runs.
+#: Where commands keep runs.
 RUNS = Path("dump/runs")
 root_option = click.option(
     "--runs",
@@ -33,7 +33,7 @@ root_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def runs(context: click.Context, root: Path, as_json: bool) -> None:
-    """List the backtests that were kept, newest first; compare some, or remove old ones.
+    """List the backtests and walks that were kept, newest first; compare or remove some.
 
     \b
         backtest-kit runs
@@ -55,24 +55,42 @@ def runs(context: click.Context, root: Path, as_json: bool) -> None:
         click.echo(f"no runs in {root}; backtest-kit backtest makes one")
         return
     table = Table(show_edge=False)
-    for name in ("Started", "Strategy", "Symbol", "Trades", "Total", "Sharpe", "Folder"):
+    for name in ("Run", "Strategy", "Symbol", "Trades", "Total", "Sharpe"):
         numeric = name in ("Trades", "Total", "Sharpe")
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for run in found:
-        if run.info is None:
-            table.add_row("", "", "", "", "", "", f"{run.folder.name}: {run.damage}")
+        table.add_column(
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
+        )
+    for run, name in zip(found, _short([run.folder.name for run in found]), strict=True):
+        if (info := run.info) is None:
+            table.add_row(name, f"can't be read: {run.damage}")
             continue
-        info = run.info
+        walked = f"walk, best: {info.best or 'none'}"
         table.add_row(
-            iso(info.started_at // 1000 * 1000),
-            info.strategy_name,
+            name,
+            walked if info.kind == "walk" else info.strategy_name,
             info.symbol,
             f"{info.trades:,}",
             number(info.total_pnl, 2, " %"),
             number(info.sharpe_ratio, 3),
-            run.folder.name,
         )
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
+    wide_console().print(table)
+    click.echo(f"in {root}; backtest-kit report last --open shows one, also by the name of its run")
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Return the beginning of each name by which it is told from the others; at least its time."""
+    ordered = ["", *sorted(names), ""]
+    told = {}
+    for before, name, after in zip(ordered, ordered[1:], ordered[2:], strict=False):
+        alike = max(_alike(name, before), _alike(name, after))
+        told[name] = name[: max(name.find("_"), alike + 1)]
+    return [told[name] for name in names]
+
+
+def _alike(one: str, other: str) -> int:
+    """Return how many characters two texts begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 @runs.command()
@@ -90,7 +108,7 @@ def compare(names: tuple[str, ...], root: Path, as_json: bool) -> None:
     """
     if len(names) < 2:
         raise click.UsageError("give two runs or more; backtest-kit runs lists them")
-    found = [read_run(find_run(root, name)) for name in names]
+    found = [read_run(find_run(root, name, "backtest")) for name in names]
     if as_json:
         data = [differences(found[0], other) for other in found[1:]]
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")

@@ -23,8 +23,10 @@ from rich.text import Text
 from backtest_kit._engine.engine import Engine
 from backtest_kit._reports.backtest import BacktestData, failures, statistics_rows, trade_row
 from backtest_kit._reports.heat import HeatData
+from backtest_kit._reports.notebook import sparkline
 from backtest_kit._reports.table import number
 from backtest_kit._statistics.figures import Statistics
+from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.events import ProgressEvent
 from backtest_kit._values.text import for_terminal
 
@@ -130,6 +132,29 @@ def show(data: BacktestData, console: Console) -> None:
     for row in statistics_rows(data.statistics):
         statistics.add_row(*row)
     console.print(statistics)
+
+
+def show_summary(data: BacktestData, depends: Sensitivity, console: Console) -> None:
+    """Print what a run comes to: its curve, compounded, beside buying and holding."""
+    if not data.signals:
+        return
+    percent = " %"
+    held = number(depends.buy_and_hold, 2, percent)
+    if depends.break_even_slippage is None:
+        bears = "none: it loses without slippage already" if depends.total_pnl <= 0 else "n/a"
+    else:
+        bears = number(depends.break_even_slippage, 3, percent) + " on each price"
+    after = number(depends.compounded, 2, percent)
+    before = number(depends.compounded_before_costs, 2, percent)
+    curve = data.equity
+    lines = (
+        ("Equity", sparkline(curve["timestamp"], curve["equity"])),
+        ("Compounded", f"{after} after costs, {before} before"),
+        ("Buy and hold", f"{held} before costs"),
+        ("Break-even slippage", f"{bears}; assumed {number(depends.percent_slippage, 3, percent)}"),
+    )
+    for name, value in lines:
+        console.print(Text(f"{name:<20} ", "dim") + Text(value), soft_wrap=True, highlight=False)
 
 
 def _trades(data: BacktestData, *, wide: bool) -> Table:

@@ -30,12 +30,12 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
 from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
-from backtest_kit._reports.table import file_name, number, write, write_bytes
+from backtest_kit._reports.run_folder import REPORT
+from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
     conclusion,
     out_of_sample_text,
     rank_cells,
-    walker_report,
 )
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
@@ -58,7 +58,7 @@ from backtest_kit.cli.options import (
     strategies_option,
     traceback_option,
 )
-from backtest_kit.cli.pages import write_walk_page
+from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import Console, only_json, wide_console
 from backtest_kit.exchanges._layout import Layout
@@ -99,7 +99,7 @@ _SHOWN = 15
 )
 @click.option("--again", is_flag=True, help="Run every strategy, even if its result is stored.")
 @settings_option()
-@output_option("report")
+@output_option("runs")
 @traceback_option
 @html_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and no tables.")
@@ -164,6 +164,7 @@ def walk(
         if not as_json:
             click.echo(range_line(", ".join(symbols), engine.frames.get(schema.frame_name)))
         run = prepare_walk(symbols, schema.name, executor, store, rerun=again, workers=workers)
+        started_at = engine.clock.wall_ms()
         interrupted = _run(run, schema, engine.exchanges.get(schema.exchange_name), quiet=as_json)
         if run.already_known:
             click.echo(
@@ -172,9 +173,12 @@ def walk(
                 err=True,
             )
         data = run.data()
-        page = write_walk_page(data, run.results, output / "walker") if html else ""
-        _write_and_print(data, output, as_json=as_json)
-        if page and not as_json:
+        without_page = can_make_pages() if html else ""
+        pages = html and not without_page
+        root = output / "runs"
+        folder = keep_a_walk(data, run.results, engine.config, root, started_at, html=pages)
+        _print(data, folder, as_json=as_json)
+        for page in [] if as_json else [*page_lines([folder]), *filter(None, [without_page])]:
             click.echo(page)
         return _exit_code(data, interrupted=interrupted)
 
@@ -234,11 +238,8 @@ def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bo
     return interrupted
 
 
-def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
-    """Write the report as JSON and Markdown, and print the results."""
-    name = file_name(*data.symbols, data.walker_name)
-    write_bytes(msgspec.json.encode(data), output / "walker", name, ".json")
-    path = write(walker_report(data), output / "walker", name)
+def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
+    """Print the results, as JSON or as tables, and where they are kept."""
     if as_json:
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
         return
@@ -248,7 +249,7 @@ def _write_and_print(data: WalkerData, output: Path, *, as_json: bool) -> None:
     if (forward := data.walk_forward) is not None:
         text = f"{data.metric} {out_of_sample_text(forward)}, {len(forward.windows)} windows"
         console.print(Text(f"Walk-forward, out of sample: {text}"))
-    console.print(f"report: {path}", soft_wrap=True, highlight=False)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
 
 
 def _exit_code(data: WalkerData, *, interrupted: bool) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import functools
 import gzip
 import importlib
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -31,6 +34,9 @@ from backtest_kit.exchanges._recorded import (
 from backtest_kit.exchanges._times import Times
 
 SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".txt", ".zip")
+#: Bytes that are read at a time.
+_BLOCK: Final = 4_000_000
+_IN_UTC: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?Z?")
 
 
 class CsvExchange(Recording):
@@ -114,8 +120,61 @@ def read_csv(
         rows = rows[good]
     else:
         table = _parse(path, data, dialect)
+    reading = _reading(table, dialect, given, path, skip_empty=not lenient)
+    return oldest_first(msgspec.structs.replace(reading, unread=tuple(unread), rows=rows))
+
+
+def csv_parts(path: Path, given: Layout) -> Callable[[], Iterator[Reading]] | None:
+    """Return what reads a CSV file a piece at a time, not checked, in the order of its rows.
+
+    `None`: it has to be read whole, since a time can't be known without the others.
+
+    Raises:
+        BadCandlesError: as `read_csv`, also while it is read.
+    """
+    with _opened(path) as stream:
+        data = stream.read(HEAD + 1)
+    if _text(data) is not data and not data.startswith(codecs.BOM_UTF8):
+        return None  # UTF-16
+    text = _text(data)
+    head = text if len(data) <= HEAD else text.rpartition(b"\n")[0]
+    dialect = detect(head.decode(errors="replace"), given, str(path))
+    if dialect.time_is == "text" and not _each_for_itself(head, dialect, given):
+        return None
+    return functools.partial(_stream, path, dialect, given)
+
+
+def _stream(path: Path, dialect: Dialect, given: Layout) -> Iterator[Reading]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    options = _options(dialect, pa.float64(), _time_type(dialect), threads=True)
+    options["read_options"].block_size = _BLOCK
+    try:
+        with _opened(path) as stream, csv.open_csv(stream, **options) as batches:
+            for batch in batches:
+                table = pa.Table.from_batches([batch])
+                yield _reading(table, dialect, given, path, skip_empty=True)
+    except pa.ArrowInvalid as error:
+        raise BadCandlesError(f"{path}: {error}") from None
+
+
+def _each_for_itself(head: bytes, dialect: Dialect, given: Layout) -> bool:
+    """Say whether a time as text can be known without the others: year first, and in UTC."""
+    if given.timezone is not None or given.date_format not in (None, "ymd"):
+        return False
+    lines = head.decode(errors="replace").splitlines()[dialect.skip :]
+    place = dialect.places.time
+    cells = (lines[0] if lines else "").split(dialect.separator)
+    return len(place) == 1 and _IN_UTC.fullmatch(cells[place[0]].strip(' "')) is not None
+
+
+def _reading(
+    table: Any, dialect: Dialect, given: Layout, path: Path, *, skip_empty: bool
+) -> Reading:
+    """Return the candles of a table, in the order of its rows."""
     columns = [table.column(f"f{i}") for i in dialect.places.values]
-    if table.num_rows and not lenient and columns[0].null_count:
+    if table.num_rows and skip_empty and columns[0].null_count:
         table = _without_empty(table, columns)
         columns = [table.column(f"f{i}") for i in dialect.places.values]
     times = Times(given, str(path))
@@ -127,7 +186,13 @@ def read_csv(
         notes.append(NO_VOLUME)
     if dialect.banner:
         notes.append(f"{dialect.banner} lines before the header are left out")
-    return oldest_first(Reading(Candles(moments, *values), tuple(notes), tuple(unread), rows))
+    return Reading(Candles(moments, *values), tuple(notes))
+
+
+def _time_type(dialect: Dialect) -> Any:
+    import pyarrow as pa
+
+    return {"whole": pa.int64(), "fraction": pa.float64(), "text": pa.string()}[dialect.time_is]
 
 
 def _parse(path: Path, data: bytes, dialect: Dialect, unread: list[Unread] | None = None) -> Any:
@@ -135,8 +200,7 @@ def _parse(path: Path, data: bytes, dialect: Dialect, unread: list[Unread] | Non
     import pyarrow as pa
     from pyarrow import csv
 
-    kinds = {"whole": pa.int64(), "fraction": pa.float64(), "text": pa.string()}
-    number, time = pa.float64(), kinds[dialect.time_is]
+    number, time = pa.float64(), _time_type(dialect)
     if unread is not None:
         number = time = pa.string()
 
@@ -146,28 +210,11 @@ def _parse(path: Path, data: bytes, dialect: Dialect, unread: list[Unread] | Non
         unread.append(Unread((row.number or dialect.skip + 1) - dialect.skip - 1, reason, row.text))
         return "skip"
 
-    values = [f"f{i}" for i in dialect.places.values]
-    times = [f"f{i}" for i in dialect.places.time]
-
     def read(*, threads: bool) -> Any:
-        return csv.read_csv(
-            pa.BufferReader(data),
-            read_options=csv.ReadOptions(
-                use_threads=threads,
-                skip_rows=dialect.skip,
-                column_names=[f"f{i}" for i in range(dialect.width)],
-            ),
-            parse_options=csv.ParseOptions(
-                delimiter=dialect.separator,
-                invalid_row_handler=None if unread is None else skip,
-            ),
-            convert_options=csv.ConvertOptions(
-                include_columns=[*times, *values],
-                column_types=dict.fromkeys(values, number) | dict.fromkeys(times, time),
-                decimal_point=dialect.decimal,
-                strings_can_be_null=True,
-            ),
-        )
+        options = _options(dialect, number, time, threads=threads)
+        if unread is not None:
+            options["parse_options"].invalid_row_handler = skip
+        return csv.read_csv(pa.BufferReader(data), **options)
 
     try:
         return read(threads=unread is None)
@@ -176,6 +223,28 @@ def _parse(path: Path, data: bytes, dialect: Dialect, unread: list[Unread] | Non
             return read(threads=False)  # only a reader without threads names the row
         except pa.ArrowInvalid as error:
             raise BadCandlesError(f"{path}: {error}") from None
+
+
+def _options(dialect: Dialect, number: Any, time: Any, *, threads: bool) -> dict[str, Any]:
+    """Return how Arrow reads rows of a dialect, with columns of these types."""
+    from pyarrow import csv
+
+    values = [f"f{i}" for i in dialect.places.values]
+    times = [f"f{i}" for i in dialect.places.time]
+    return {
+        "read_options": csv.ReadOptions(
+            use_threads=threads,
+            skip_rows=dialect.skip,
+            column_names=[f"f{i}" for i in range(dialect.width)],
+        ),
+        "parse_options": csv.ParseOptions(delimiter=dialect.separator),
+        "convert_options": csv.ConvertOptions(
+            include_columns=[*times, *values],
+            column_types=dict.fromkeys(values, number) | dict.fromkeys(times, time),
+            decimal_point=dialect.decimal,
+            strings_can_be_null=True,
+        ),
+    }
 
 
 def _readable(
@@ -243,17 +312,26 @@ def _text(data: bytes) -> bytes:
     return data
 
 
-def _bytes(path: Path) -> bytes:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file's text, unpacked; what goes wrong while it is read is a BadCandlesError."""
     try:
-        if path.suffix.lower() == ".gz":
-            with gzip.open(path) as stream:
-                return stream.read()
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
+        with contextlib.ExitStack() as stack:
+            if path.suffix.lower() == ".gz":
+                yield stack.enter_context(gzip.open(path))
+            elif path.suffix.lower() == ".zip":
+                archive = stack.enter_context(zipfile.ZipFile(path))
                 inside = [n for n in archive.namelist() if n.lower().endswith((".csv", ".txt"))]
                 if len(inside) != 1:
                     raise BadCandlesError(f"{path} holds {len(inside)} CSV files; expected one")
-                return archive.read(inside[0])
-        return path.read_bytes()
+                yield stack.enter_context(archive.open(inside[0]))
+            else:
+                yield stack.enter_context(path.open("rb"))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise BadCandlesError(f"{path} can't be read: {error}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    with _opened(path) as stream:
+        data: bytes = stream.read()
+        return data
