@@ -93,9 +93,20 @@ from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
+from backtest_kit._values.actions import (
+    Action,
+    Add,
+    Close,
+    Extend,
+    MoveStop,
+    MoveTarget,
+    Position,
+    action_from_json,
+)
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ActionError,
     ArgumentError,
     BacktestKitError,
     BadCandlesError,
@@ -170,7 +181,10 @@ from backtest_kit._walker.search import SearchResult, SearchTrial, search
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "Action",
+    "ActionError",
     "ActivePosition",
+    "Add",
     "ArgumentError",
     "Backtest",
     "BacktestKitError",
@@ -181,6 +195,7 @@ __all__ = [
     "Candle",
     "Candles",
     "ClockError",
+    "Close",
     "Config",
     "ConfigError",
     "Context",
@@ -194,6 +209,7 @@ __all__ = [
     "ErrorEvent",
     "ExchangeRefusedError",
     "ExchangeSchema",
+    "Extend",
     "FetchError",
     "FileAdapter",
     "FingerprintError",
@@ -209,6 +225,8 @@ __all__ = [
     "LiveResult",
     "LiveState",
     "MissedStepsError",
+    "MoveStop",
+    "MoveTarget",
     "Partial",
     "PartialEvent",
     "PeekingError",
@@ -216,6 +234,7 @@ __all__ = [
     "PerformanceEvent",
     "PersistAdapter",
     "Plateau",
+    "Position",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
@@ -268,6 +287,7 @@ __all__ = [
     "WalkerSchema",
     "Windows",
     "WorkerError",
+    "action_from_json",
     "add_exchange",
     "add_frame",
     "add_risk",
