@@ -245,7 +245,7 @@ def test_actions_are_json_both_ways(action):
     ],
 )
 def test_json_that_is_no_action_is_refused(text):
-    with pytest.raises(ValueError, match="object|Object|unknown|Expected|malformed|Invalid"):
+    with pytest.raises(ValueError, match=r"object|Object|unknown|Expected|malformed|Invalid"):
         bk.action_from_json(text)
 
 
