@@ -241,7 +241,10 @@ class Lives:
                 await run.publish(tick)
         for error in refused:
             await manage_failed(run, error)
-        return done[-1].managed if done else Managed(holding, None)
+        managed = done[-1].managed if done else Managed(holding, None)
+        if managed.holding.minutes != holding.minutes:
+            run.risk_gate.extend(managed.holding.expires_at)
+        return managed
 
     def _next(
         self,

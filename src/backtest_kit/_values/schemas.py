@@ -175,9 +175,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         _interval(me, self.interval)
         if self.manage is not None:
             _function(me, "manage", self.manage)
-        if self.manage_interval not in INTERVALS:
-            tail = did_you_mean(str(self.manage_interval), INTERVALS)
-            raise RegistrationError(f"{me}: unknown manage_interval {self.manage_interval!r}{tail}")
+        _interval(me, self.manage_interval, "manage_interval")
         ways = ("get_signal", "get_signals", "make")
         given = [field for field in ways if getattr(self, field) is not None]
         if len(given) != 1:
@@ -330,10 +328,10 @@ def _function(me: str, field: str, value: object) -> None:
         raise RegistrationError(f"{me}: {field} must be a function, not {value!r}")
 
 
-def _interval(me: str, interval: object) -> None:
+def _interval(me: str, interval: object, name: str = "interval") -> None:
     if interval not in INTERVALS:
         known = " ".join(INTERVALS)
-        raise RegistrationError(f"{me}: unknown interval {interval!r}; use one of: {known}")
+        raise RegistrationError(f"{me}: unknown {name} {interval!r}; use one of: {known}")
 
 
 def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespace:
