@@ -3,6 +3,7 @@
 What comes of each answer is compared with the reference in tests/properties.
 """
 
+import itertools
 from datetime import timedelta
 
 import numpy as np
@@ -87,6 +88,22 @@ def test_it_reads_candles_that_are_not_loaded_yet():
     run(manage=manage, get_signal=get_signal, manage_interval="15m")
     assert seen
     assert all(seen)
+
+
+@pytest.mark.parametrize(("ask_at", "after_expiry"), [("close", 0), ("elapsed", 1)])
+def test_a_position_is_turned_around_at_the_step_that_closes_it(ask_at, after_expiry):
+    bk.set_config(ask_at=ask_at)
+    bk.add_strategy(
+        strategy_name="s",
+        interval="1m",
+        get_signal=get_signal,
+        manage=lambda position, when: bk.Close() if when.hour % 2 else None,
+    )
+    closed = bk.Backtest.run_sync("X", **RUN)
+    for before, after in itertools.pairwise(closed):
+        rest = (after.signal.pending_at - before.close_timestamp) // MINUTE
+        assert rest == (0 if before.close_reason == "closed" else after_expiry)
+    assert {r.close_reason for r in closed} == {"closed", "time_expired"}
 
 
 def wrong(position, when):
