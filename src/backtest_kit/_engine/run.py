@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.bus import Channel
+from backtest_kit._engine.bus import CHANNELS_OF, Channel
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.fresh import Begun
 from backtest_kit._engine.guard import call_user_code
@@ -131,6 +131,11 @@ class Run:
             self.strategy.callback(name) is not None for name in callbacks
         )
 
+    @property
+    def wants_moves(self) -> bool:
+        """Whether a listener or callback waits for levels that move."""
+        return self.engine.bus.wanted("moved") or self.wants("on_tick", "on_move")
+
     async def publish(self, event: Tick | PartialEvent) -> None:
         """Tell listeners and callbacks of a result or milestone, at the instant of its step."""
         self.announce(event)
@@ -143,7 +148,8 @@ class Run:
         if isinstance(event, PartialEvent):
             self._emit(event, "partial_profit" if event.level > 0 else "partial_loss")
         else:
-            self._emit(event, "signal", "signal_backtest" if self.mode == "backtest" else _LIVE)
+            of_mode: Channel = "signal_backtest" if self.mode == "backtest" else _LIVE
+            self._emit(event, "signal", of_mode, *CHANNELS_OF.get(event.action, ()))
 
     def callbacks_for(
         self, event: Tick | PartialEvent, *, own: bool | None = None
@@ -249,8 +255,18 @@ class Run:
         else:
             self.error("get_signal", error)
 
-    def error(self, where: str, error: Exception) -> None:
-        """Count, emit and log an error of user code or of one step; in Live, remind of one."""
+    async def manage_failed(self, error: Exception) -> None:
+        """Report what `manage` raised, or an action of it that is not allowed."""
+        event = self.error("manage", error)
+        callback = self.strategy.callback("on_manage_error")
+        if callback is not None:
+            await self.call_back("callback on_manage_error", callback, event)
+
+    def error(self, where: str, error: Exception) -> ErrorEvent:
+        """Count, emit and log an error of user code or of one step; in Live, remind of one.
+
+        Returns its event.
+        """
         now = current_moment.get()
         event = ErrorEvent(
             where=where, error=error, when=None if now is None else now.when, **self._names()
@@ -265,6 +281,7 @@ class Run:
         self.engine.report(event, log=not repeated, waited=self.waits)
         if repeated:
             self.engine.logger.debug("%s again: %s", where, describe(error))
+        return event
 
     async def risk_allows(self, row: SignalRow, price: float, when: int, *, reserve: bool) -> bool:
         """Ask the strategy's risk profiles; emit each answer that has a listener or callback."""

@@ -148,6 +148,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         "on_partial",
         "on_add",
         "on_move",
+        "on_manage_error",
     )
 
     strategy_name: str
