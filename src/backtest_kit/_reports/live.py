@@ -11,12 +11,12 @@ from backtest_kit._reports.backtest import (
     leftover_lines,
     statistics_of,
     statistics_table,
-    trades_table,
     warming_lines,
 )
 from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
-from backtest_kit._reports.trades import equity_of, trades_of
+from backtest_kit._reports.trade_rows import trades_table
+from backtest_kit._reports.trades import equity_of, legs_of, trades_of
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.signal import SignalRow
@@ -65,6 +65,11 @@ class LiveData(Tabular, frozen=True, kw_only=True):
     def trades(self) -> Table:
         """The closed signals as columns; `table` is the same."""
         return trades_of(self.signals)
+
+    @property
+    def legs(self) -> Table:
+        """Every entry and exit of the trades as columns; see `legs_of`."""
+        return legs_of(self.signals)
 
     @property
     def equity(self) -> Table:
