@@ -7,6 +7,7 @@ from typing import NamedTuple
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.task import close_exchange, run_blocking
+from backtest_kit._pages.stop_paths import StopPath, stop_paths
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._rules.bars import Bars
 from backtest_kit._statistics.sensitivity import DELAYS, Sensitivity, sensitivity
@@ -65,6 +66,13 @@ def load_market(engine: Engine, exchange: ExchangeSchema, data: BacktestData) ->
             await close_exchange(exchange)
 
     return run_blocking(load)
+
+
+def stop_paths_of(data: BacktestData, market: Market | None) -> list[StopPath]:
+    """Return where the stops of a backtest stood that could move; see `stop_paths`."""
+    if market is None or data.settings is None:
+        return []
+    return stop_paths(data.signals, market.bars, data.settings)
 
 
 def sensitivity_of(data: BacktestData, market: Market | None) -> Sensitivity:

@@ -12,7 +12,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import load_market, sensitivity_of
+from backtest_kit._pages.market import load_market, sensitivity_of, stop_paths_of
 from backtest_kit._pages.page import require_bokeh
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_data
@@ -62,7 +62,8 @@ def keep_backtests(
                 depends = sensitivity_of(data, market)
             if html:
                 candles = None if market is None else market.candles
-                more[PAGE] = backtest_page(data, candles, depends).encode()
+                stops = stop_paths_of(data, market)
+                more[PAGE] = backtest_page(data, candles, depends, stops).encode()
             elif depends is None and market is not None:  # what takes no replays
                 settings = data.settings or engine.config
                 depends = sensitivity(data.signals, (), settings, None, market.held)

@@ -17,7 +17,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._live.stored import stored_record
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import load_market, sensitivity_of
+from backtest_kit._pages.market import load_market, sensitivity_of, stop_paths_of
 from backtest_kit._pages.page import write_page
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_report
@@ -128,7 +128,8 @@ def _page(
     if market is None or not len(market.candles):
         span = f"{iso(data.since)} to {iso(data.until)}"
         raise BacktestKitError(f"{source} has no candles of {data.symbol} from {span}")
-    return backtest_page(data, market.candles, sensitivity_of(data, market))
+    depends, stops = sensitivity_of(data, market), stop_paths_of(data, market)
+    return backtest_page(data, market.candles, depends, stops)
 
 
 def _tell(page: Path | None, *, as_json: bool, shown: bool) -> None:
