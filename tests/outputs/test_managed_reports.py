@@ -1,5 +1,6 @@
 """What reports and pages say of managed positions, counted a second time."""
 
+import io
 from datetime import UTC, datetime
 
 import msgspec
@@ -204,3 +205,70 @@ def test_the_way_of_a_stop_is_what_listeners_are_told_of(seed, trigger, entries,
             )
         assert [point for point in drawn if point in moves] == moves
         assert len(drawn) - len(moves) in (0, 1)
+
+
+@pytest.mark.parametrize("trigger", ["wick", "vwap"])
+def test_the_live_table_shows_levels_as_they_move(trigger):
+    """The results of live runs are those of backtests: here it is shown one of these."""
+    pytest.importorskip("rich")
+    from rich.console import Console
+
+    from backtest_kit.cli.live_table import LiveTable, transition_line
+
+    def get_signals(candles):
+        side = np.where(candles.timestamp // 60_000 % 90 == 0, 1, 0)
+        return bk.Signals.bracket(side, 0.8, 0.6, 80, **LADDERS, **TRAILS)
+
+    table, shown, checked = LiveTable(recorded=True), [], 0
+    reasons = []
+
+    def take_in(tick):
+        nonlocal checked
+        row = next(iter(table._rows.values()), None)
+        if tick.action == "closed" and tick.fills:
+            # the step of the close may have filled more before
+            legs = [leg for leg in tick.legs if leg.timestamp < tick.close_timestamp]
+            before = {"entry": 0.0, "exit": 0.0}
+            for leg in legs:
+                before[leg.kind] += leg.quantity
+            if len(legs) == len(tick.legs) - 1:
+                assert row.held.entered == pytest.approx(before["entry"])
+                assert row.held.open == pytest.approx(tick.legs[-1].quantity)
+                checked += 1
+            if tick.close_reason == "trailing_stop" and trigger == "wick":
+                reasons.append(row.held.stop == tick.legs[-1].price)
+        table.update(tick)
+        if tick.action in ("added", "partial", "moved"):
+            table.update(tick)  # told again after a crash
+            assert row.state == "active"
+            if tick.action == "moved":
+                assert row.held.stop == tick.after
+            assert transition_line(tick).count("\n") == 0
+        if tick.action == "active":
+            shown.append((row.held.share_open, table.render(tick.timestamp)))
+
+    with bk.Engine() as engine:
+        engine.set_config(
+            exit_trigger=trigger,
+            min_take_profit_distance_percent=0.0,
+            min_stop_loss_distance_percent=0.0,
+            percent_fee=0.02,
+            percent_slippage=0.01,
+        )
+        bk.add_exchange(bk.exchanges.SyntheticExchange(seed=3))
+        end = START.replace(day=4)
+        bk.add_frame(frame_name="f", interval="1m", start_date=START, end_date=end)
+        bk.add_strategy(strategy_name="s", interval="1m", get_signals=get_signals, warmup=20)
+        errors = []
+        bk.listen_error(errors.append)
+        bk.listen_signal_backtest(take_in)
+        bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic", frame_name="f")
+    assert not errors
+    assert checked > 5
+    # one that opens beyond its stop closes at the open
+    assert trigger == "vwap" or sum(reasons) > len(reasons) / 2 > 1
+    part = next(view for share, view in shown if share < 90)
+    for width, text in ((200, "% open"), (200, " / "), (120, "%")):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(part)
+        assert text in console.export_text()
