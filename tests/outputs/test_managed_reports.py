@@ -272,3 +272,32 @@ def test_the_live_table_shows_levels_as_they_move(trigger):
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(part)
         assert text in console.export_text()
+
+
+def test_what_manage_did_is_neither_replayed_nor_drawn():
+    def manage(position, when):
+        if position.minutes_held == 5:
+            return bk.MoveStop(position.market_price * 0.998)
+        return bk.Close(50, note="half") if position.minutes_held == 10 else None
+
+    def get_signals(candles):
+        side = np.where(candles.timestamp // 60_000 % 90 == 0, 1, 0)
+        return bk.Signals.bracket(side, 0.8, 0.6, 80, trailing_stop=0.5)
+
+    with bk.Engine():
+        bk.add_exchange(bk.exchanges.SyntheticExchange(seed=3))
+        end = START.replace(day=4)
+        bk.add_frame(frame_name="f", interval="1m", start_date=START, end_date=end)
+        bk.add_strategy(
+            strategy_name="s", interval="1m", get_signals=get_signals, warmup=20, manage=manage
+        )
+        bk.Backtest.run_sync("X", strategy_name="s", exchange_name="synthetic", frame_name="f")
+        data = bk.Backtest.get_data("X", strategy_name="s")
+        depends = data.sensitivity()
+    assert data.manages
+    assert (depends.delays, depends.bounds, depends.rules) == ((), None, ())
+    assert depends.buy_and_hold is not None
+    text = backtest_report(data, depends)
+    assert "Not known: the strategy decides while positions are open" in text
+    assert "| manage |" in text
+    assert msgspec.json.decode(msgspec.json.encode(data), type=type(data)) == data

@@ -107,8 +107,9 @@ class Run:
         """Look at what earlier runs have left in the strategy, and warn of it once."""
         if self._leftovers is not None:
             return
-        function: Any = self.strategy.get_signal or self.strategy.get_signals
-        self._leftovers = Leftovers(function, made=self._made)
+        strategy = self.strategy
+        asked: Any = strategy.get_signal or strategy.get_signals
+        self._leftovers = Leftovers(asked, strategy.manage, made=self._made)
         self.record.left_behind = found = self._leftovers.found
         untold = {(self.strategy_name, name) for name in found} - self.engine.leftovers_told
         if untold:
@@ -255,18 +256,8 @@ class Run:
         else:
             self.error("get_signal", error)
 
-    async def manage_failed(self, error: Exception) -> None:
-        """Report what `manage` raised, or an action of it that is not allowed."""
-        event = self.error("manage", error)
-        callback = self.strategy.callback("on_manage_error")
-        if callback is not None:
-            await self.call_back("callback on_manage_error", callback, event)
-
     def error(self, where: str, error: Exception) -> ErrorEvent:
-        """Count, emit and log an error of user code or of one step; in Live, remind of one.
-
-        Returns its event.
-        """
+        """Count, emit and log an error of user code or of one step; in Live, remind of one."""
         now = current_moment.get()
         event = ErrorEvent(
             where=where, error=error, when=None if now is None else now.when, **self._names()

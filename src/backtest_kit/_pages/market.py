@@ -70,7 +70,7 @@ def load_market(engine: Engine, exchange: ExchangeSchema, data: BacktestData) ->
 
 def stop_paths_of(data: BacktestData, market: Market | None) -> list[StopPath]:
     """Return where the stops of a backtest stood that could move; see `stop_paths`."""
-    if market is None or data.settings is None:
+    if market is None or data.settings is None or data.manages:
         return []
     return stop_paths(data.signals, market.bars, data.settings)
 
@@ -82,4 +82,11 @@ def sensitivity_of(data: BacktestData, market: Market | None) -> Sensitivity:
     )
     if market is None:
         return sensitivity(data.signals, data.cancelled, config)
-    return sensitivity(data.signals, data.cancelled, config, market.bars, market.held)
+    return sensitivity(
+        data.signals,
+        data.cancelled,
+        config,
+        market.bars,
+        market.held,
+        manages=data.manages,
+    )

@@ -37,7 +37,7 @@ class StopPath(NamedTuple):
 def stop_paths(signals: Sequence[TickClosed], bars: Bars, config: Config) -> list[StopPath]:
     """Return the paths of the stops that could move, as far as the steps suffice.
 
-    A trade on which somebody acted (`manage`, a person) has none: its signal does not say it.
+    A trade on which somebody acted has none, where its fills say so: its signal does not.
     """
     found, left = [], MOST_STEPS
     for i, tick in enumerate(signals):

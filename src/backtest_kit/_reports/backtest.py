@@ -50,6 +50,7 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     how many of them were missing. `filled_entries` and `filled_exits` count the trades that were
     opened and closed on one, `on_filled` are their places in `signals`. `data_end` is the last step
     at which anything happened where the data end with the frame, `None` where they go on.
+    `manages`: the strategy was asked about open positions.
     """
 
     symbol: str
@@ -91,6 +92,7 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     source: str = ""
     balance: float = 1.0
     data_end: int | None = None
+    manages: bool = False
 
     @property
     def trades(self) -> Table:
@@ -191,6 +193,7 @@ def backtest_data(record: RunRecord) -> BacktestData:
         base_interval=record.config.base_interval,
         closed_candles=sum(series.closed for series in record.gaps),
         settings=record.config,
+        manages=record.manages,
         source="" if record.strategy is None else source_of(record.strategy),
     )
 

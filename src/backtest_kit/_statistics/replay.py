@@ -20,6 +20,7 @@ from backtest_kit._values.signal import Levels, Position, SignalRow
 #: The rules of managed positions that a replay can leave out; `exits` are those of exit columns.
 Rule = Literal["trailing_stop", "breakeven", "take_profits", "stop_losses", "entries", "exits"]
 _LADDERS: Final[tuple[Rule, ...]] = ("take_profits", "stop_losses", "entries")
+MANAGES: Final = "the strategy decides while positions are open (manage), which no replay can ask"
 #: Profits of the run and of its replay may differ by rounding, percent.
 _ROUNDING: Final = 1e-9
 

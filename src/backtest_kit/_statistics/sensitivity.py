@@ -22,7 +22,7 @@ import numpy as np
 
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import profit
-from backtest_kit._statistics.replay import Replay, Rule, replay_of
+from backtest_kit._statistics.replay import MANAGES, Replay, Rule, replay_of
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickCancelled, TickClosed
@@ -130,11 +130,14 @@ def sensitivity(
     config: Config,
     bars: Bars | None = None,
     buy_and_hold: float | None = None,
+    *,
+    manages: bool = False,
 ) -> Sensitivity:
     """Return the figures of a run's closed and cancelled signals.
 
     `config` is the run's own. `bars` reach from the candles of the first average price to the end
-    of what the last proposal can become, or to the end of the data.
+    of what the last proposal can become, or to the end of the data. `manages`: the strategy was
+    asked about open positions, which no replay does.
     """
     trades = _Trades(
         np.array([tick.signal.position == "long" for tick in closed], dtype=np.float64),
@@ -145,7 +148,7 @@ def sensitivity(
     made, before = _profits(trades, fee, slippage), _profits(trades, 0.0, 0.0)
     break_even = break_even_slippage(lambda s: float(_profits(trades, fee, s).sum()))
     best = np.sort(made)[::-1][:BEST]
-    replay = replay_of(closed, cancelled, config, bars)
+    replay: Replay | str = MANAGES if manages else replay_of(closed, cancelled, config, bars)
     played = replay if isinstance(replay, Replay) else None
     return Sensitivity(
         percent_fee=fee,
