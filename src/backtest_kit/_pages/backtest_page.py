@@ -30,7 +30,6 @@ from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._reports.backtest import (
     FEW_TRADES,
     BacktestData,
-    first_doubts,
     statistics_rows,
     trust_text,
     what_text,
@@ -39,6 +38,7 @@ from backtest_kit._reports.managed import (
     UNKNOWN,
     contribution_columns,
     contribution_rows,
+    first_doubts,
     uses_rules,
 )
 from backtest_kit._reports.table import number

@@ -16,8 +16,7 @@ from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines, 
 from backtest_kit._reports.managed import (
     BY_COST,
     contributions_text,
-    cost_warning,
-    missing_levels,
+    first_doubts,
 )
 from backtest_kit._reports.notebook import curve_svg, figures_html
 from backtest_kit._reports.table import markdown_table, minutes, number, plain, span
@@ -229,12 +228,6 @@ def failures(data: BacktestData) -> list[str]:
         what = "" if first is None else f", first with {error_text(first)}"
         lines.append(f"The strategy raised at each of its {data.calls:,} calls{what}")
     return lines
-
-
-def first_doubts(data: BacktestData) -> list[str]:
-    """Return what nobody should miss of a run with managed positions."""
-    found = missing_levels(data.signals, data.cancelled), cost_warning(data.statistics)
-    return [line for line in found if line]
 
 
 def what_text(data: BacktestData) -> str:

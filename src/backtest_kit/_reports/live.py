@@ -14,6 +14,7 @@ from backtest_kit._reports.backtest import (
     warming_lines,
 )
 from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines
+from backtest_kit._reports.managed import first_doubts
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
 from backtest_kit._reports.trade_rows import trades_table
 from backtest_kit._reports.trades import equity_of, legs_of, trades_of
@@ -118,6 +119,7 @@ def live_report(data: LiveData) -> str:
     """Return the report as Markdown."""
     parts = [
         f"# Live run of {plain(data.strategy_name)} on {plain(data.symbol)}",
+        *(f"**{plain(line)}**" for line in first_doubts(data)),
         what_text(data),
         "## How far to trust this",
         trust_text(data),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Final
+from typing import Final, Protocol
 
 from backtest_kit._reports.table import markdown_table, number
 from backtest_kit._statistics.figures import Statistics
@@ -30,6 +30,21 @@ UNKNOWN: Final = (
     "strategy might have proposed another. Of the rows that say exit it knows those that ended "
     "something."
 )
+
+
+class _Run(Protocol):
+    @property
+    def signals(self) -> Sequence[TickClosed]: ...
+    @property
+    def cancelled(self) -> Sequence[TickCancelled]: ...
+    @property
+    def statistics(self) -> Statistics: ...
+
+
+def first_doubts(data: _Run) -> list[str]:
+    """Return what nobody should miss of a run with managed positions."""
+    found = missing_levels(data.signals, data.cancelled), cost_warning(data.statistics)
+    return [line for line in found if line]
 
 
 def missing_levels(closed: Iterable[TickClosed], cancelled: Iterable[TickCancelled]) -> str:

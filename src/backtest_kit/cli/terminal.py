@@ -24,11 +24,10 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._reports.backtest import (
     BacktestData,
     failures,
-    first_doubts,
     statistics_rows,
 )
 from backtest_kit._reports.heat import HeatData
-from backtest_kit._reports.managed import contribution_columns, contribution_rows
+from backtest_kit._reports.managed import contribution_columns, contribution_rows, first_doubts
 from backtest_kit._reports.notebook import sparkline
 from backtest_kit._reports.table import number
 from backtest_kit._reports.trade_rows import leg_rows, trade_row
