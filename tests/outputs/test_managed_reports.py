@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ import backtest_kit as bk
 from backtest_kit._pages.market import load_market, stop_paths_of
 from backtest_kit._reports.backtest import backtest_report, statistics_of
 from backtest_kit._reports.managed import cost_warning
+from backtest_kit._reports.run_folder import read_run, read_sensitivity
+from command import run_here
 
 START = datetime(2024, 1, 2, tzinfo=UTC)
 
@@ -301,3 +304,42 @@ def test_what_manage_did_is_neither_replayed_nor_drawn():
     assert "Not known: the strategy decides while positions are open" in text
     assert "| manage |" in text
     assert msgspec.json.decode(msgspec.json.encode(data), type=type(data)) == data
+
+
+FILE = """
+from datetime import UTC, datetime
+
+import numpy as np
+
+import backtest_kit as bk
+
+bk.set_config(require_stop_loss=False, min_take_profit_distance_percent=0.0)
+bk.add_exchange(bk.exchanges.SyntheticExchange(seed=3))
+start, end = (datetime(2024, 1, day, tzinfo=UTC) for day in (2, 4))
+bk.add_frame(frame_name="f", interval="1m", start_date=start, end_date=end)
+
+
+def get_signals(candles):
+    side = np.where(candles.timestamp // 60_000 % 90 == 0, 1, 0)
+    how = {"take_profits": ((0.2, 40),), "entries": ((0.15, 1.0),), "trailing_stop": 0.4}
+    return bk.Signals.bracket(side, 0.8, None, 80, **how)
+
+
+bk.add_strategy(strategy_name="s", interval="1m", get_signals=get_signals, warmup=20)
+"""
+
+
+def test_the_command_prints_and_keeps_fills_and_contributions(tmp_path):
+    (tmp_path / "s.py").write_text(FILE)
+    done = run_here("backtest", "s.py", "--symbol", "X", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "dump" / "runs").iterdir()
+    data, depends = read_run(folder), read_sensitivity(folder)
+    n = len(data.signals)
+    assert [row.rule for row in depends.rules] == ["trailing_stop", "take_profits", "entries"]
+    for text in (f"Of {n} signals, {n} had no stop", "What each rule contributed", "entry_level"):
+        assert text in done.stdout
+    assert len(pq.read_table(folder / "legs.parquet")) == len(data.legs)
+    shown = run_here("report", "last", cwd=tmp_path).stdout
+    assert shown == (folder / "report.md").read_text()
+    assert "## What each rule contributed" in shown
