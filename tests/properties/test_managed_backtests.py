@@ -354,3 +354,35 @@ def test_arrays_serve_managed_strategies():
     reasons = {close[2] for close in closes}
     assert {"closed", "take_profit", "trailing_stop"} <= reasons
     assert any(len(close[-1]) > 2 for close in closes)
+
+
+@pytest.mark.parametrize("callbacks", [None, {"on_close": str}])
+def test_a_milestone_is_measured_from_the_effective_entry(callbacks):
+    """8 percent above the first entry, and more than 10 above the mean of two; in a table, too."""
+    prices = [100.0, 100.0, 100.0, 96.0, 94.0, 100.0, 108.0, 100.0, 100.0, 100.0]
+    rows = [[START + i * MINUTE, p, p, p, p, 0.0] for i, p in enumerate(prices * 3)]
+
+    def get_signals(candles):
+        side = (candles.timestamp - START) // MINUTE == 2
+        return bk.Signals.bracket(side, 50.0, 15.0, 20, entries=((5.0, 1.0),))
+
+    with bk.Engine() as engine:
+        engine.set_config(avg_price_candles_count=1, exit_trigger="wick")
+        bk.add_exchange(bk.exchanges.FrameExchange(rows))
+        span = {"start_date": to_datetime(START + 2 * MINUTE)}
+        span["end_date"] = to_datetime(START + 9 * MINUTE)
+        bk.add_frame(frame_name="f", interval="1m", **span)
+        bk.add_strategy(
+            strategy_name="s",
+            interval="1m",
+            get_signals=get_signals,
+            warmup=1,
+            callbacks=callbacks,
+        )
+        (tick,) = bk.Backtest.run_sync(
+            "X", strategy_name="s", exchange_name="frame", frame_name="f"
+        )
+        record = engine.records.select(mode="backtest")[0]
+    assert (record.table is None) == (callbacks is not None)
+    assert tick.cost == 2.0
+    assert [(m.level, (m.timestamp - START) // MINUTE) for m in record.partials] == [(10, 7)]

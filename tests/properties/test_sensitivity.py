@@ -113,6 +113,92 @@ def test_a_replay_ends_what_rows_ended(seed):
     assert same.total_pnl == pytest.approx(total, abs=1e-9)
 
 
+RULES = {
+    "trailing_stop": ("trailing_stop", "trailing_activate_percent"),
+    "breakeven": ("breakeven_percent",),
+    "take_profits": ("take_profits",),
+    "stop_losses": ("stop_losses",),
+    "entries": ("entries",),
+    "exits": ("exit_long", "exit_short"),
+}
+
+
+def spaced(seed, rules, *, wick):
+    """A run whose trades never outlive the time between two signals, with some rules."""
+    rng = np.random.default_rng(seed)
+    rows = market(seed, 900, gaps=False)
+    every = 45
+    sides = np.where(np.arange(900) % every == 7, rng.choice([-1, 1], 900), 0)
+    exits = (rng.random((2, 900)) < 0.04) & (sides == 0)  # a row never opens what it closes
+    how = {
+        "trailing_stop": float(rng.choice([0.3, 0.6])),
+        "trailing_activate_percent": 0.1,
+        "breakeven_percent": 0.4,
+        "take_profits": ((0.3, 50.0), (0.6, 25.0)),
+        "stop_losses": ((0.4, 50.0),),
+        "entries": ((0.2, 1.0), (0.5, 2.0)),
+    }
+
+    def get_signals(candles):
+        i = (candles.timestamp - START) // MINUTE
+        all_of_it = how | {"exit_long": exits[0][i], "exit_short": exits[1][i]}
+        some = {name: all_of_it[name] for rule in rules for name in RULES[rule]}
+        return bk.Signals.bracket(sides[i], 1.2, 0.9, every - 10, **some)
+
+    with bk.Engine() as engine:
+        engine.set_config(
+            exit_trigger="wick" if wick else "vwap",
+            min_take_profit_distance_percent=0.0,
+            min_stop_loss_distance_percent=0.0,
+            percent_fee=0.02,
+            percent_slippage=0.01,
+        )
+        bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+        span = {"start_date": to_datetime(START), "end_date": to_datetime(START + 800 * MINUTE)}
+        bk.add_frame(frame_name="f", interval="1m", **span)
+        bk.add_strategy(strategy_name="s", interval="1m", get_signals=get_signals, warmup=1)
+        bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
+        return bk.Backtest.get_data("X", strategy_name="s")
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**16), st.sets(st.sampled_from([*RULES]), min_size=1), st.booleans())
+def test_what_a_rule_contributed_is_what_a_run_without_it_lacks(seed, used, wick):
+    data = spaced(seed, used, wick=wick)
+    found = data.sensitivity()
+    assert not found.not_replayed
+    shown = {row.rule: row for row in found.rules}
+    closed_by_row = any(tick.close_reason == "closed" for tick in data.signals)
+    assert {*shown} == used - (set() if closed_by_row else {"exits"})
+
+    def both(data):
+        s = data.statistics
+        by_cost = s.total_pnl if s.total_pnl_by_cost is None else s.total_pnl_by_cost
+        return np.array((s.total_pnl, by_cost))
+
+    for rule, row in shown.items():
+        if "exits" in used and rule != "exits":
+            continue  # a trade that lasts longer meets rows that ended nothing in the run
+        other = spaced(seed, used - {rule}, wick=wick)
+        assert row.trades == other.statistics.total_signals
+        without = row.total_pnl, row.total_pnl_by_cost
+        np.testing.assert_allclose(without, both(other), atol=1e-9)
+        lacks = both(data) - both(other)
+        np.testing.assert_allclose((row.contributed, row.contributed_by_cost), lacks, atol=1e-9)
+
+
+def test_a_run_that_its_signals_do_not_give_again_is_not_replayed():
+    data = spaced(1, {"entries", "exits"}, wick=True)
+    assert [row.rule for row in data.sensitivity().rules] == ["entries", "exits"]
+    last = data.signals[-1]
+    earlier = msgspec.structs.replace(last, close_timestamp=last.close_timestamp - MINUTE)
+    changed = msgspec.structs.replace(data, signals=(*data.signals[:-1], earlier))
+    vars(changed).update(vars(data))
+    found = changed.sensitivity()
+    assert (found.delays, found.bounds, found.rules) == ((), None, ())
+    assert "acted" in found.not_replayed
+
+
 def test_ladders_that_differ_are_not_replayed():
     answers = iter([{"take_profits": ((1.0, 50.0),)}, {}])
 

@@ -173,19 +173,22 @@ def reached(bars: Bars, table: TradeTable, percent: float) -> npt.NDArray[np.boo
 
     As a milestone is reached: by the average price, after the step of the entry and before that of
     the close (the end of the data, and a row that says exit, close a trade after its last step).
-    Of a trade with several entries, which move the price it is measured from: always.
+    Of a trade with several entries, which move the price it is measured from: if its prices lie so
+    far apart.
     """
     since = (table.pending_at - bars.first) // bars.step + 1
     until = (table.closed_at - bars.first) // bars.step
     for reason in ("end_of_data", "closed"):
         until += table.reason == REASONS.index(reason)
     found = np.zeros(len(table), dtype=np.bool_)
+    moves = np.zeros(len(table), dtype=np.bool_)
     if table.managed is not None:
-        found |= table.managed.cost != 1.0
+        moves = table.managed.cost != 1.0
     if len(table) and until[-1] == len(bars.price):  # no index for it below
         span = bars.price[since[-1] : until[-1]]
         away = np.abs(span - table.price_open[-1]) / table.price_open[-1] * 100
-        found[-1] |= table.pending_at[-1] >= 0 and bool((away >= percent).any())
+        away_at_end = moves[-1] or bool((away >= percent).any())
+        found[-1] |= table.pending_at[-1] >= 0 and away_at_end
         until[-1] = since[-1]
     which = np.flatnonzero((table.pending_at >= 0) & (since < until))
     if len(which):
@@ -194,6 +197,12 @@ def reached(bars: Bars, table: TradeTable, percent: float) -> npt.NDArray[np.boo
         for furthest in (np.maximum.reduceat, np.minimum.reduceat):
             away = np.abs(furthest(bars.price, bounds)[::2] - entry) / entry * 100
             found[which] |= away >= percent
+        # the effective entry lies between the first one and the candles since
+        high, low = entry, entry
+        for column in (bars.price, bars.high, bars.low):
+            high = np.maximum(high, np.maximum.reduceat(column, bounds)[::2])
+            low = np.minimum(low, np.minimum.reduceat(column, bounds)[::2])
+        found[which] |= moves[which] & ((high - low) / low * 100 >= percent)
     return found
 
 

@@ -33,10 +33,10 @@ _COLUMNS = (
 
 
 def results_of(
-    table: TradeTable, names: RunNames, first: int = 0
+    table: TradeTable, names: RunNames, first: int = 0, stop: int | None = None
 ) -> Iterator[TickClosed | TickCancelled]:
-    """Yield the results of a table from row `first` on, in order."""
-    columns = (getattr(table, name)[first:].tolist() for name in _COLUMNS)
+    """Yield the results of a table from row `first` up to row `stop` (excluded), in order."""
+    columns = (getattr(table, name)[first:stop].tolist() for name in _COLUMNS)
     for i, row in enumerate(zip(*columns, strict=True)):
         managed = None if table.managed is None else _managed(table.managed, first + i)
         yield _result(row, names, managed)

@@ -27,6 +27,7 @@ from backtest_kit._values.time import INTERVALS, MINUTE, frames_before
 #: The channels of the results of steps; a run with listeners to one is stepped through.
 RESULT_CHANNELS: Final[tuple[Channel, ...]] = (
     *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk", "performance"),
+    *("partial", "added", "moved"),
 )
 
 

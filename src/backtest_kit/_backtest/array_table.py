@@ -103,7 +103,7 @@ def milestones_of(run: Run, span: Span) -> list[PartialEvent]:
     far = np.flatnonzero(reached(span.bars, span.table, MILESTONES[0]))
     found: list[PartialEvent] = []
     for i in far.tolist():
-        tick = next(results_of(span.table, run.record.names, i))
+        tick = next(results_of(span.table, run.record.names, i, i + 1))
         assert isinstance(tick, TickClosed)
         before = tick.close_timestamp
         # these close a trade after the milestones of their step

@@ -142,7 +142,7 @@ class Lives:
         run, config = self._run, self._run.config
         assert row.pending_at is not None
         when = row.pending_at
-        walks = run.wants("on_tick", "on_active", "on_move")
+        walks = run.wants("on_active") or run.wants_moves
         holding: Holding | None = None
         close: Close | None = None
         if row.is_managed or self._manages:
@@ -275,7 +275,7 @@ class Lives:
         run, price = self._run, _price(bars, when)
         for tick in step.happened(before, after, when, price, closes=close is not None):
             await run.publish(tick)
-        if before is None and close is None and run.wants("on_tick", "on_move"):
+        if before is None and close is None and run.wants_moves:
             moved = step.moved(None, after, when, price)
             if moved is not None:
                 await run.publish(moved)

@@ -50,13 +50,14 @@ def prepare(
         until=timeline[0],
         total_frames=len(timeline),
     )
-    record.strategy = strategy
+    begun = begin(strategy)
+    record.strategy, record.manages = strategy, begun.strategy.manage is not None
     record.data_end = data_end(timeline, interval_ms(config.base_interval), config)
     run = Run(
         engine,
         mode="backtest",
         symbol=symbol,
-        begun=begin(strategy),
+        begun=begun,
         exchange=exchange,
         frame_name=frame.name,
         view=MarketView(engine.store, exchange, config, timeline[-1]),

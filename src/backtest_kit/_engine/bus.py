@@ -38,7 +38,16 @@ Channel = Literal[
     "risk",
     "partial_profit",
     "partial_loss",
+    "partial",
+    "added",
+    "moved",
 ]
+#: Of a result, by its `action`: the channel of its kind, where there is one.
+CHANNELS_OF: Final[dict[str, tuple[Channel]]] = {
+    "partial": ("partial",),
+    "added": ("added",),
+    "moved": ("moved",),
+}
 #: Seconds between two looks at a queue that is too long.
 _POLL: Final = 0.0005
 

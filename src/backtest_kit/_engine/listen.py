@@ -18,7 +18,7 @@ from backtest_kit._values.events import (
     ProgressEvent,
     RiskEvent,
 )
-from backtest_kit._values.results import Tick
+from backtest_kit._values.results import Tick, TickAdded, TickMoved, TickPartial
 
 T = TypeVar("T")
 Unsubscribe = Callable[[], None]
@@ -122,4 +122,15 @@ listen_partial_loss: Listen[PartialEvent]
 listen_partial_loss_once: ListenOnce[PartialEvent]
 listen_partial_loss, listen_partial_loss_once = _pair(
     "partial_loss", "loss milestones of open signals"
+)
+listen_partial: Listen[TickPartial]
+listen_partial_once: ListenOnce[TickPartial]
+listen_partial, listen_partial_once = _pair("partial", "partial exits of positions")
+listen_added: Listen[TickAdded]
+listen_added_once: ListenOnce[TickAdded]
+listen_added, listen_added_once = _pair("added", "further entries of positions")
+listen_moved: Listen[TickMoved]
+listen_moved_once: ListenOnce[TickMoved]
+listen_moved, listen_moved_once = _pair(
+    "moved", "levels of positions that move, which a backtest then follows step by step"
 )

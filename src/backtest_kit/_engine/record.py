@@ -128,6 +128,8 @@ class RunRecord:
         self.total_frames = total_frames
         #: The strategy as it was registered.
         self.strategy: StrategySchema | None = None
+        #: Whether it is asked about open positions.
+        self.manages = False
         self.frames = 0
         self.calls = 0
         self.missed = 0

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.bus import Channel
+from backtest_kit._engine.bus import CHANNELS_OF, Channel
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.fresh import Begun
 from backtest_kit._engine.guard import call_user_code
@@ -132,6 +132,11 @@ class Run:
             self.strategy.callback(name) is not None for name in callbacks
         )
 
+    @property
+    def wants_moves(self) -> bool:
+        """Whether a listener or callback waits for levels that move."""
+        return self.engine.bus.wanted("moved") or self.wants("on_tick", "on_move")
+
     async def publish(self, event: Tick | PartialEvent) -> None:
         """Tell listeners and callbacks of a result or milestone, at the instant of its step."""
         self.announce(event)
@@ -144,7 +149,8 @@ class Run:
         if isinstance(event, PartialEvent):
             self._emit(event, "partial_profit" if event.level > 0 else "partial_loss")
         else:
-            self._emit(event, "signal", "signal_backtest" if self.mode == "backtest" else _LIVE)
+            of_mode: Channel = "signal_backtest" if self.mode == "backtest" else _LIVE
+            self._emit(event, "signal", of_mode, *CHANNELS_OF.get(event.action, ()))
 
     def callbacks_for(
         self, event: Tick | PartialEvent, *, own: bool | None = None

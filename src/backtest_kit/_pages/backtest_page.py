@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from html import escape
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +24,8 @@ from backtest_kit._pages.page import (
     table,
     tiles,
 )
-from backtest_kit._pages.price_chart import EXITS, price_chart
+from backtest_kit._pages.price_chart import BETWEEN, EXITS, price_chart
+from backtest_kit._pages.stop_paths import StopPath
 from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._reports.backtest import (
     FEW_TRADES,
@@ -31,7 +34,15 @@ from backtest_kit._reports.backtest import (
     trust_text,
     what_text,
 )
+from backtest_kit._reports.managed import (
+    UNKNOWN,
+    contribution_columns,
+    contribution_rows,
+    first_doubts,
+    uses_rules,
+)
 from backtest_kit._reports.table import number
+from backtest_kit._reports.trade_rows import cancelled_text
 from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.candles import Candles, Floats
@@ -42,6 +53,9 @@ _TRADE_HINT: Final = (
     '<p class="remark">A click on a head sorts; a click on a row (or Enter) shows the trade on '
     "the chart.</p>"
 )
+_FILLS_HINT: Final = (
+    '<p class="remark">A trade with several fills opens with the button before its number.</p>'
+)
 _SHAPES: Final = {
     "circle": "\u25cf",
     "x": "\u2715",
@@ -49,16 +63,21 @@ _SHAPES: Final = {
     "diamond": "\u25c6",
     "star": "\u2605",
     "hex": "\u2b22",
+    "plus": "+",
+    "circle_cross": "\u2295",
 }
 
 
 def backtest_page(
-    data: BacktestData, candles: Candles | None = None, depends: Sensitivity | None = None
+    data: BacktestData,
+    candles: Candles | None = None,
+    depends: Sensitivity | None = None,
+    stops: Sequence[StopPath] = (),
 ) -> str:
     """Return a self-contained HTML page.
 
     Without `candles` (of any interval) it has no chart of prices, without `depends` nothing on
-    what the profit depends on.
+    what the profit depends on. `stops` are drawn as they moved.
 
     Raises:
         BacktestKitError: Bokeh is missing.
@@ -84,7 +103,7 @@ def backtest_page(
         charts["curve"] = curve
         charts["drawdown"] = drawdown_chart(span, closed_at, profits)
     parts = [tiles(_figures(data, held, depends)), _first_doubts(data)]
-    parts.append(_price_section(data) if drawn else _curve_section())
+    parts.append(_price_section(data, stops) if drawn else _curve_section())
     parts.append(section("How far to trust this", markdown(trust_text(data)), "trust"))
     if data.signals:
         charts["histogram"] = histogram_chart(profits)
@@ -95,7 +114,9 @@ def backtest_page(
     if depends is not None and data.signals:
         charts |= costs_charts(depends)
         parts.append(costs_section(depends))
-    parts.append(section("Trades", _TRADE_HINT + TABLE, "trades"))
+        parts.append(_contributions(data, depends))
+    several = any(tick.fills for tick in data.signals)
+    parts.append(section("Trades", _TRADE_HINT + _FILLS_HINT * several + TABLE, "trades"))
     parts.append(section("All statistics", _statistics(data), "statistics"))
     parts.append(section("What was run", markdown(what_text(data)), "run"))
     facts = [data.symbol, f"{iso(data.since)} to {iso(data.until)}", data.exchange_name]
@@ -108,6 +129,7 @@ def backtest_page(
     page_data = {
         "trades": trade_columns(data.signals),
         "candles": packed_candles(shown) if drawn and shown is not None else None,
+        "stops": [path.steps for path in stops] if drawn else [],
     }
     title = f"{data.strategy_name} on {data.symbol}"
     return html_page(title, body, data=page_data, charts=charts, script="backtest.js")
@@ -124,8 +146,11 @@ def _figures(
     data: BacktestData, held: tuple[Floats, Floats] | None, depends: Sensitivity | None
 ) -> list[tuple[str, str, str]]:
     s = data.statistics
-    entries = [
-        ("Total profit", number(s.total_pnl, 2, " %"), "sum of trades, after costs"),
+    entries = [("Total profit", number(s.total_pnl, 2, " %"), "sum of trades, after costs")]
+    if s.total_pnl_by_cost is not None:
+        by_cost = number(s.total_pnl_by_cost, 2, " %")
+        entries.append(("Total profit by cost", by_cost, "in percent of one first entry"))
+    entries += [
         ("Trades", f"{s.total_signals:,}", f"{s.win_count:,} won, {s.loss_count:,} lost"),
         ("Win rate", number(s.win_rate, 1, " %"), "share of trades with a profit"),
         ("Average profit", number(s.avg_pnl, 3, " %"), "per trade, after costs"),
@@ -149,7 +174,7 @@ def _figures(
 
 def _first_doubts(data: BacktestData) -> str:
     """Return the doubts that nobody should miss, in words, above everything else."""
-    n, found = data.statistics.total_signals, []
+    n, found = data.statistics.total_signals, [escape(line) for line in first_doubts(data)]
     if n < FEW_TRADES:
         found.append(f"Too few trades to say anything about the strategy: {n}.")
     if not data.complete:
@@ -162,7 +187,7 @@ def _first_doubts(data: BacktestData) -> str:
     return f'<ul class="doubts" role="note">{lines}</ul>'
 
 
-def _price_section(data: BacktestData) -> str:
+def _price_section(data: BacktestData, stops: Sequence[StopPath]) -> str:
     n = len(data.signals)
     buttons = "".join(
         f'<button type="button" data-do="{action}" aria-label="{label}"'
@@ -181,7 +206,15 @@ def _price_section(data: BacktestData) -> str:
     hint = "Choose a trade: here, in the chart or in the table." if n else "There was no trade."
     used = Counter(map(_reason, data.signals))
     ends = [(_SHAPES[shape], color, text) for r, (shape, color, text) in EXITS.items() if used[r]]
+    between = [leg.kind for tick in data.signals for leg in tick.fills[1:-1]]
+    ends += [
+        (_SHAPES[shape], color, text)
+        for (shape, color, text), kind in zip(BETWEEN.values(), ("entry", "exit"), strict=True)
+        if kind in between
+    ]
     shapes = [("\u25b2", "accent", "long entry"), ("\u25bc", "accent", "short entry"), *ends]
+    if stops:
+        shapes.append(("\u2500", "down", "the stop as it moved"))
     legend = "".join(
         f'<li><b class="{color}" aria-hidden="true">{shape}</b> {text}</li>'
         for shape, color, text in shapes
@@ -238,7 +271,22 @@ def _reasons(data: BacktestData) -> str:
         for r, n in counts.most_common()
     ]
     columns = ("Closed by", "Trades", "Average profit", "Sum")
-    return f'<div class="scroll">{table(columns, rows, right=(1, 2, 3))}</div>'
+    cancelled = "".join(f"<p>{line}</p>" for line in cancelled_text(data.cancelled))
+    return f'<div class="scroll">{table(columns, rows, right=(1, 2, 3))}</div>{cancelled}'
+
+
+def _contributions(data: BacktestData, depends: Sensitivity) -> str:
+    """Return the section on what each rule contributed, if the run used any."""
+    s = data.statistics
+    if depends.rules:
+        heads = contribution_columns(s)
+        rows = table(heads, contribution_rows(depends, s), right=range(1, len(heads)))
+        content = f'<div class="scroll">{rows}</div><p class="remark">{escape(UNKNOWN)}</p>'
+    elif depends.not_replayed and uses_rules(data.signals):
+        content = f"<p>Not known: {escape(depends.not_replayed)}.</p>"
+    else:
+        return ""
+    return section("What each rule contributed", content, "contributions")
 
 
 def _reason(tick: TickClosed) -> str:

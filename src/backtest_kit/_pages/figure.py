@@ -12,6 +12,7 @@ from backtest_kit._pages.charts import curve_chart, drawdown_chart, held_curve
 from backtest_kit._pages.live_charts import timeline_chart, total_chart
 from backtest_kit._pages.page import require_bokeh
 from backtest_kit._pages.price_chart import EXITS, price_chart
+from backtest_kit._pages.stop_paths import StopPath
 from backtest_kit._pages.trade_data import trade_columns
 from backtest_kit._pages.walk_charts import curves_chart
 from backtest_kit._reports.backtest import BacktestData
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 _MOST_CANDLES: Final = 3000
 
 
-def backtest_figure(data: BacktestData, candles: Candles | None = None) -> Column:
+def backtest_figure(
+    data: BacktestData, candles: Candles | None = None, stops: Sequence[StopPath] = ()
+) -> Column:
     """Return a Bokeh column: candles with trades (with `candles`), curve of profit, drawdown.
 
-    Candles are those of an interval that leaves at most 3,000 of them. Names are not in it: Bokeh
-    reads formulas into text.
+    Candles are those of an interval that leaves at most 3,000 of them; `stops` are drawn as they
+    moved. Names are not in it: Bokeh reads formulas into text.
 
     Raises:
         BacktestKitError: Bokeh is missing.
@@ -49,7 +52,7 @@ def backtest_figure(data: BacktestData, candles: Candles | None = None) -> Colum
     if candles is not None and len(candles):
         prices = price_chart(*span)
         held = held_curve(candles)
-        _fill(prices, data, _thinned(candles))
+        _fill(prices, data, _thinned(candles), stops)
         shown.append(prices)
     shown += [
         curve_chart(span, closed_at, profits, held, prices),
@@ -114,21 +117,29 @@ def _thinned(candles: Candles) -> Candles:
     return candles
 
 
-def _fill(plot: Figure, data: BacktestData, candles: Candles) -> None:
+def _fill(plot: Figure, data: BacktestData, candles: Candles, stops: Sequence[StopPath]) -> None:
     """Put candles and trades where the page's script would put them."""
     from bokeh.models import VBar
 
     sources, step = _sources(plot), spacing_of(candles)
     t, o, h, low, c, _ = candles.columns()
     for name, rows in (("candles_up", c >= o), ("candles_down", c < o)):
-        columns = {"x": t + step / 2, "open": o, "high": h, "low": low, "close": c}
-        sources[name].data = {key: values[rows] for key, values in columns.items()}
+        drawn = {"x": t + step / 2, "open": o, "high": h, "low": low, "close": c}
+        sources[name].data = {key: values[rows] for key, values in drawn.items()}
     for body in plot.select({"type": VBar}):
         body.update(width=step * 0.7)
     margin = (float(h.max()) - float(low.min())) * 0.06 or 1.0
     plot.y_range.update(start=float(low.min()) - margin, end=float(h.max()) + margin)
-    trades = {name: np.array(values) for name, values in trade_columns(data.signals).items()}
+    columns = trade_columns(data.signals)
+    legs = columns.pop("legs")
+    trades = {name: np.array(values) for name, values in columns.items()}
     entry, exit_ = trades["entry"], trades["exit"]
+    for name, is_entry in (("more_entries", True), ("part_exits", False)):
+        # the first is the entry, the last the close
+        between = [leg for fills in legs for leg in fills[1:-1] if leg[2] == is_entry]
+        sources[name].data = {"x": [leg[0] for leg in between], "y": [leg[1] for leg in between]}
+    corners = [path.steps for path in stops]
+    sources["stops"].data = {"xs": [x for x, _ in corners], "ys": [y for _, y in corners]}
     for name, of in (("profit_zones", "goal"), ("loss_zones", "stop")):
         level = trades[of].astype(np.float64)  # NaN where there is none
         sources[name].data = {
@@ -144,11 +155,14 @@ def _fill(plot: Figure, data: BacktestData, candles: Candles) -> None:
         "y1": exit_,
     }
     long = trades["long"].astype(np.bool_)
+    pairs = [(fills[0][1], fills[-1][1]) if fills else None for fills in legs]
+    first = np.array([e if p is None else p[0] for p, e in zip(pairs, entry, strict=True)])
+    last = np.array([e if p is None else p[1] for p, e in zip(pairs, exit_, strict=True)])
     for name, rows in (("long_entries", long), ("short_entries", ~long)):
-        sources[name].data = {"x": trades["opened"][rows], "y": entry[rows]}
+        sources[name].data = {"x": trades["opened"][rows], "y": first[rows]}
     for reason in EXITS:
         rows = trades["reason"] == reason
-        sources[f"exits_{reason}"].data = {"x": trades["closed"][rows], "y": exit_[rows]}
+        sources[f"exits_{reason}"].data = {"x": trades["closed"][rows], "y": last[rows]}
 
 
 def _sources(plot: Figure) -> dict[str, Any]:

@@ -86,12 +86,16 @@ def _title(runs: Sequence[LiveData]) -> str:
 
 def _figures(runs: Sequence[LiveData], closed: Sequence[TickClosed]) -> list[tuple[str, str, str]]:
     total = sum(tick.pnl.pnl_percentage for tick in closed)
+    meaning = "sum of trades, after assumed costs"
+    if any(tick.cost != 1 for tick in closed):
+        by_cost = sum(tick.pnl.pnl_percentage * tick.cost for tick in closed)
+        meaning += f"; {number(by_cost, 2, ' %')} by cost, in percent of first entries"
     won = sum(tick.pnl.pnl_percentage > 0 for tick in closed)
     held = sum(run.signal is not None and run.signal.pending_at is not None for run in runs)
     waiting = sum(run.signal is not None and run.signal.pending_at is None for run in runs)
     missed = sum(run.missed for run in runs)
     return [
-        ("Total profit", number(total, 2, " %"), "sum of trades, after assumed costs"),
+        ("Total profit", number(total, 2, " %"), meaning),
         ("Trades", f"{len(closed):,}", f"{won:,} won, {len(closed) - won:,} not"),
         ("Open now", f"{held:,}", f"{waiting:,} more wait for their price"),
         ("Steps missed", f"{missed:,}", "an open position was followed through them"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.task import close_exchange, run_blocking
+from backtest_kit._pages.stop_paths import StopPath, stop_paths
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._rules.bars import Bars
 from backtest_kit._statistics.sensitivity import DELAYS, Sensitivity, sensitivity
@@ -67,6 +68,13 @@ def load_market(engine: Engine, exchange: ExchangeSchema, data: BacktestData) ->
     return run_blocking(load)
 
 
+def stop_paths_of(data: BacktestData, market: Market | None) -> list[StopPath]:
+    """Return where the stops of a backtest stood that could move; see `stop_paths`."""
+    if market is None or data.settings is None or data.manages:
+        return []
+    return stop_paths(data.signals, market.bars, data.settings)
+
+
 def sensitivity_of(data: BacktestData, market: Market | None) -> Sensitivity:
     """Return what a backtest's profit depends on; see `sensitivity`."""
     config = data.settings or Config(
@@ -74,4 +82,11 @@ def sensitivity_of(data: BacktestData, market: Market | None) -> Sensitivity:
     )
     if market is None:
         return sensitivity(data.signals, data.cancelled, config)
-    return sensitivity(data.signals, data.cancelled, config, market.bars, market.held)
+    return sensitivity(
+        data.signals,
+        data.cancelled,
+        config,
+        market.bars,
+        market.held,
+        manages=data.manages,
+    )

@@ -20,15 +20,23 @@ EXITS: Final = {
     "end_of_data": ("diamond", "muted", "end of data"),
     "trailing_stop": ("star", "warn", "trailing stop"),
     "breakeven": ("hex", "warn", "breakeven"),
-    "closed": ("diamond", "warn", "closed by a row"),
+    "closed": ("diamond", "warn", "closed early"),
 }
+#: Fills between the first entry and the close.
+BETWEEN: Final = {
+    "more_entries": ("plus", "accent", "further entry"),
+    "part_exits": ("circle_cross", "warn", "partial exit"),
+}
+#: Markers that are lines alone.
+LINES: Final = ("x", "plus")
 
 
 def price_chart(left: int, right: int, *, height: int = 440) -> Figure:
     """Return candles and trades from `left` to `right` (ms), without data in their sources.
 
     The sources are found by their names: `candles_up`, `candles_down`, `profit_zones`,
-    `loss_zones`, `paths`, `long_entries`, `short_entries`, `exits_<reason>`, `chosen`.
+    `loss_zones`, `paths`, `stops`, `long_entries`, `short_entries`, `exits_<reason>`, `chosen`,
+    and those of `BETWEEN`.
     """
     from bokeh.models import CrosshairTool, NumeralTickFormatter, Range1d, Span
 
@@ -62,10 +70,14 @@ def price_chart(left: int, right: int, *, height: int = 440) -> Figure:
     plot.segment(
         "x0", "y0", "x1", "y1", source=paths, line_dash="dashed", **role(line_color="text")
     )
+    stops = source_of("stops", ("xs", "ys"))
+    plot.multi_line("xs", "ys", source=stops, line_width=1.5, **role(line_color="down"))
     for name, marker in (("long_entries", "triangle"), ("short_entries", "inverted_triangle")):
         _markers(plot, name, marker, "accent")
     for reason, (marker, color, _) in EXITS.items():
         _markers(plot, f"exits_{reason}", marker, color)
+    for name, (marker, color, _) in BETWEEN.items():
+        _markers(plot, name, marker, color)
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[00000000]")
     span = Span(dimension="height", line_dash="dotted", **role(line_color="muted"))
     plot.add_tools(CrosshairTool(overlay=span))
@@ -110,8 +122,8 @@ def _quads(plot: Figure, name: str, color: str, alpha: float, line: str | None =
 
 def _markers(plot: Figure, name: str, marker: str, color: str) -> None:
     source = source_of(name, ("x", "y"))
-    colors = role(fill_color=color, line_color="page" if marker != "x" else color)
-    width = 3 if marker == "x" else 1
+    colors = role(fill_color=color, line_color=color if marker in LINES else "page")
+    width = 3 if marker in LINES else 1
     plot.scatter("x", "y", source=source, marker=marker, size=11, line_width=width, **colors)
 
 

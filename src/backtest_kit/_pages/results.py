@@ -49,11 +49,13 @@ class BacktestResult(BacktestData, frozen=True, kw_only=True, dict=True):
             BacktestKitError: Bokeh is missing (the extra `report`).
         """
         from backtest_kit._pages.figure import backtest_figure
+        from backtest_kit._pages.market import stop_paths_of
         from backtest_kit._pages.page import require_bokeh
 
         require_bokeh()
         market = self._market()
-        return backtest_figure(self, None if market is None else market.candles)
+        candles = None if market is None else market.candles
+        return backtest_figure(self, candles, stop_paths_of(self, market))
 
     def report(self, path: str | Path) -> Path:
         """Write the result as one self-contained HTML page, and return its path.
@@ -63,13 +65,14 @@ class BacktestResult(BacktestData, frozen=True, kw_only=True, dict=True):
             OSError: the file can't be written.
         """
         from backtest_kit._pages.backtest_page import backtest_page
-        from backtest_kit._pages.market import sensitivity_of
+        from backtest_kit._pages.market import sensitivity_of, stop_paths_of
         from backtest_kit._pages.page import require_bokeh, write_page
 
         require_bokeh()
         market = self._market()
         candles = None if market is None else market.candles
-        return write_page(backtest_page(self, candles, sensitivity_of(self, market)), path)
+        depends, stops = sensitivity_of(self, market), stop_paths_of(self, market)
+        return write_page(backtest_page(self, candles, depends, stops), path)
 
     def sensitivity(self) -> Sensitivity:
         """Return what the profit depends on: costs, delays, ambiguous candles, the best trades."""

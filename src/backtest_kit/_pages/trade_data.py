@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backtest_kit._values.results import TickClosed
+from backtest_kit._values.results import Leg, TickClosed
 
 
 def trade_columns(signals: Sequence[TickClosed]) -> dict[str, list[Any]]:
-    """Return trades as columns, in their order; times in milliseconds, profit in percent."""
+    """Return trades as columns, in their order; times in milliseconds, profit in percent.
+
+    `legs` has the fills of trades that have several: each with its time, price, whether it is an
+    entry, its share in percent, its reason, and if that is ambiguous.
+    """
     rows = [tick.signal for tick in signals]
     return {
         "opened": [row.pending_at or row.scheduled_at for row in rows],
@@ -23,4 +27,10 @@ def trade_columns(signals: Sequence[TickClosed]) -> dict[str, list[Any]]:
         "reason": [tick.close_reason for tick in signals],
         "ambiguous": [tick.ambiguous for tick in signals],
         "note": [row.note for row in rows],
+        "legs": [[_leg(leg) for leg in tick.fills] for tick in signals],
     }
+
+
+def _leg(leg: Leg) -> list[Any]:
+    entry = leg.kind == "entry"
+    return [leg.timestamp, leg.price, entry, leg.share, leg.reason, leg.ambiguous]

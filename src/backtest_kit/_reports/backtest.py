@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
@@ -13,16 +13,23 @@ from backtest_kit._data.market import CandleCount, SeriesGaps
 from backtest_kit._data.series import Gap
 from backtest_kit._engine.record import ASKING, RunRecord
 from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines, error_text
+from backtest_kit._reports.managed import (
+    BY_COST,
+    contributions_text,
+    first_doubts,
+)
 from backtest_kit._reports.notebook import curve_svg, figures_html
-from backtest_kit._reports.table import markdown_table, minutes, number, plain, price, span
-from backtest_kit._reports.trades import equity_of, outcomes_of, trades_of
+from backtest_kit._reports.table import markdown_table, minutes, number, plain, span
+from backtest_kit._reports.trade_rows import cancelled_text, reasons_table, trades_table
+from backtest_kit._reports.trades import equity_of, legs_of, outcomes_of, trades_of
 from backtest_kit._statistics.figures import Statistics, summarize
+from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.schemas import source_of
 from backtest_kit._values.signal import NEVER
 from backtest_kit._values.table import Table, Tabular
-from backtest_kit._values.time import MINUTE, iso
+from backtest_kit._values.time import iso
 
 #: Fewer trades than this say little about a strategy (the rule of thumb of the central limit).
 FEW_TRADES: Final = 30
@@ -42,6 +49,7 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     how many of them were missing. `filled_entries` and `filled_exits` count the trades that were
     opened and closed on one, `on_filled` are their places in `signals`. `data_end` is the last step
     at which anything happened where the data end with the frame, `None` where they go on.
+    `manages`: the strategy was asked about open positions.
     """
 
     symbol: str
@@ -83,11 +91,17 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     source: str = ""
     balance: float = 1.0
     data_end: int | None = None
+    manages: bool = False
 
     @property
     def trades(self) -> Table:
         """The closed signals as columns; `table` is the same."""
         return trades_of(self.signals)
+
+    @property
+    def legs(self) -> Table:
+        """Every entry and exit of the trades as columns; see `legs_of`."""
+        return legs_of(self.signals)
 
     @property
     def equity(self) -> Table:
@@ -116,7 +130,7 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
             ("max drawdown", number(s.max_drawdown_percent, 2, " %")),
             ("Sharpe ratio, yearly", number(s.sharpe_ratio_yearly)),
         ]
-        doubts = [*failures(self)]
+        doubts = [*failures(self), *first_doubts(self)]
         if s.total_signals < FEW_TRADES:
             doubts.append(f"Too few trades to say anything about the strategy: {s.total_signals}.")
         return (
@@ -178,16 +192,17 @@ def backtest_data(record: RunRecord) -> BacktestData:
         base_interval=record.config.base_interval,
         closed_candles=sum(series.closed for series in record.gaps),
         settings=record.config,
+        manages=record.manages,
         source="" if record.strategy is None else source_of(record.strategy),
     )
 
 
-def backtest_report(data: BacktestData) -> str:
-    """Return the report as Markdown."""
+def backtest_report(data: BacktestData, depends: Sensitivity | None = None) -> str:
+    """Return the report as Markdown; with `depends` it says what each rule contributed."""
     why = failures(data)
     parts = [
         f"# Backtest of {plain(data.strategy_name)} on {plain(data.symbol)}",
-        *(f"**{plain(line)}**" for line in why),
+        *(f"**{plain(line)}**" for line in (*why, *first_doubts(data))),
         what_text(data),
         "## How far to trust this",
         trust_text(data),
@@ -195,8 +210,11 @@ def backtest_report(data: BacktestData) -> str:
     if data.signals or not why:  # figures of nothing, where it failed, would look like a result
         parts += ["## Statistics", statistics_table(data.statistics)]
     if data.signals:
-        table = trades_table(data.signals, frozenset(data.on_filled))
-        parts += ["## Why signals closed", _reasons(data), "## Trades", table]
+        parts += ["## Why signals closed", reasons_table(data.signals)]
+        parts += cancelled_text(data.cancelled)
+        if depends is not None:
+            parts += contributions_text(depends, data.signals, data.statistics)
+        parts += ["## Trades", trades_table(data.signals, frozenset(data.on_filled))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -323,11 +341,15 @@ def statistics_table(s: Statistics) -> str:
 def statistics_rows(s: Statistics) -> list[tuple[str, str, str]]:
     """Return (name, value, meaning) of each statistic."""
     percent = " %"
+    by_cost = [("Total profit by cost", number(s.total_pnl_by_cost, 2, percent), BY_COST)]
+    if s.total_pnl_by_cost is None:
+        by_cost = []
     return [
         ("Trades", str(s.total_signals), f"{s.win_count} won, {s.loss_count} lost"),
         ("Win rate", number(s.win_rate, 1, percent), "share of trades with a profit"),
         ("Average profit", number(s.avg_pnl, 3, percent), "per trade, after costs"),
         ("Total profit", number(s.total_pnl, 2, percent), "sum, not compounded"),
+        *by_cost,
         ("Compounded", number(s.compounded_pnl, 2, percent), "all of an account in each trade"),
         ("Standard deviation", number(s.std_dev, 3, percent), "of the profit per trade"),
         ("Sharpe ratio", number(s.sharpe_ratio, 3), "average over deviation, per trade"),
@@ -347,53 +369,3 @@ def statistics_rows(s: Statistics) -> list[tuple[str, str, str]]:
         ("Average duration", minutes(s.avg_duration_minutes), "from fill to close"),
         ("Exposure", number(s.exposure_percent, 1, percent), "share of time with a position"),
     ]
-
-
-def _reasons(data: BacktestData) -> str:
-    counts = Counter(tick.close_reason for tick in data.signals)
-    sums: Counter[str] = Counter()
-    for tick in data.signals:
-        sums[tick.close_reason] += tick.pnl.pnl_percentage  # type: ignore[assignment]
-    rows = [(reason, n, number(sums[reason] / n, 3, " %")) for reason, n in counts.most_common()]
-    return markdown_table(("Reason", "Trades", "Average profit"), rows)
-
-
-def trades_table(signals: Sequence[TickClosed], on_filled: Collection[int] = ()) -> str:
-    """Return the trades as a Markdown table, all of them; those `on_filled` are marked."""
-    columns = (
-        "Opened",
-        "Closed",
-        "Side",
-        "Open",
-        "Close",
-        "Take-profit",
-        "Stop-loss",
-        "Profit",
-        "Reason",
-        "Minutes",
-        "Note",
-    )
-    return markdown_table(
-        columns, [trade_row(t, on_filled=i in on_filled) for i, t in enumerate(signals)]
-    )
-
-
-def trade_row(tick: TickClosed, *, on_filled: bool = False) -> tuple[str | int, ...]:
-    """Return one trade as the cells of `trades_table`."""
-    row = tick.signal
-    opened = row.pending_at or 0
-    return (
-        iso(opened),
-        iso(tick.close_timestamp),
-        row.position,
-        price(tick.pnl.price_open),
-        price(tick.pnl.price_close),
-        price(row.price_take_profit),
-        price(row.price_stop_loss),
-        number(tick.pnl.pnl_percentage, 3, " %"),
-        tick.close_reason
-        + (" (ambiguous)" if tick.ambiguous else "")
-        + (" (on a missing candle)" if on_filled else ""),
-        (tick.close_timestamp - opened) // MINUTE,
-        row.note,
-    )

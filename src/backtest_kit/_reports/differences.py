@@ -25,6 +25,8 @@ _COMPARED: Final[tuple[tuple[str, Callable[[TickClosed], Any]], ...]] = (
     ("time of the close", lambda tick: tick.close_timestamp),
     ("take-profit", lambda tick: tick.signal.price_take_profit),
     ("stop-loss", lambda tick: tick.signal.price_stop_loss),
+    ("number of fills", lambda tick: len(tick.fills) or 2),
+    ("cost", lambda tick: tick.cost),
     ("profit", lambda tick: tick.pnl.pnl_percentage),
 )
 

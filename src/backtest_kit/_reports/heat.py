@@ -84,7 +84,9 @@ def heat_report(data: HeatData) -> str:
         "Profit factor",
         "Max drawdown",
         "Exposure",
+        "Total by cost",
     )
+    by_cost = data.portfolio.total_pnl_by_cost is not None
     rows = [
         _row(row.symbol, row.exchange_name, row.frame_name or "", row.statistics)
         for row in data.rows
@@ -93,7 +95,7 @@ def heat_report(data: HeatData) -> str:
     return (
         f"# Heat of {plain(data.strategy_name)}\n\n{span(data.since, data.until)}. "
         "The portfolio's figures are of all trades together, in the order of closing.\n\n"
-        f"{markdown_table(columns, rows)}\n"
+        f"{markdown_table(columns[: 11 + by_cost], [row[: 11 + by_cost] for row in rows])}\n"
     )
 
 
@@ -110,4 +112,5 @@ def _row(name: str, exchange: str, frame: str, s: Statistics) -> tuple[str, ...]
         number(s.profit_factor, 2),
         number(s.max_drawdown_percent, 2, " %"),
         number(s.exposure_percent, 1, " %"),
+        number(s.total_pnl if s.total_pnl_by_cost is None else s.total_pnl_by_cost, 2, " %"),
     )

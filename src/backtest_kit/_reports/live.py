@@ -11,12 +11,13 @@ from backtest_kit._reports.backtest import (
     leftover_lines,
     statistics_of,
     statistics_table,
-    trades_table,
     warming_lines,
 )
 from backtest_kit._reports.errors import ErrorCount, error_counts, error_lines
+from backtest_kit._reports.managed import first_doubts
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
-from backtest_kit._reports.trades import equity_of, trades_of
+from backtest_kit._reports.trade_rows import trades_table
+from backtest_kit._reports.trades import equity_of, legs_of, trades_of
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.signal import SignalRow
@@ -67,6 +68,11 @@ class LiveData(Tabular, frozen=True, kw_only=True):
         return trades_of(self.signals)
 
     @property
+    def legs(self) -> Table:
+        """Every entry and exit of the trades as columns; see `legs_of`."""
+        return legs_of(self.signals)
+
+    @property
     def equity(self) -> Table:
         """What profits have come to after each close; see `equity_of`."""
         return equity_of(self.signals, self.since)
@@ -113,6 +119,7 @@ def live_report(data: LiveData) -> str:
     """Return the report as Markdown."""
     parts = [
         f"# Live run of {plain(data.strategy_name)} on {plain(data.symbol)}",
+        *(f"**{plain(line)}**" for line in first_doubts(data)),
         what_text(data),
         "## How far to trust this",
         trust_text(data),

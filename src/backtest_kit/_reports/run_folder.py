@@ -16,6 +16,7 @@ from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.table import safe_name, write_bytes
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError
@@ -25,6 +26,7 @@ from backtest_kit._values.time import iso
 INFO: Final = "run.json"
 DATA: Final = "data.json"
 REPORT: Final = "report.md"
+SENSITIVITY: Final = "sensitivity.json"
 #: Of a walk: the trades of its strategies.
 TRIALS: Final = "trials.json"
 _VERSIONED: Final = ("backtest-kit", "numpy", "numba", "pyarrow")
@@ -72,18 +74,23 @@ def keep_run(
     root: Path,
     started_at: int,
     more: Mapping[str, bytes] | None = None,
+    depends: Sensitivity | None = None,
 ) -> Path:
     """Write a backtest into a folder of its own under `root`, and return that folder.
 
-    `started_at` in milliseconds UTC; `more` are further files by name, such as a page. The info is
-    written last: a folder without it was not finished.
+    `started_at` in milliseconds UTC; `more` are further files by name, such as a page; `depends` is
+    what the profit depends on. The info is written last: a folder without it was not finished.
 
     Raises:
         OSError: it can't be written.
     """
     folder = _begin(info := _info(data, started_at), root)
     write_bytes(msgspec.json.encode(data), folder, "data", ".json")
-    write_bytes(backtest_report(data).encode(), folder, "report", ".md")
+    write_bytes(backtest_report(data, depends).encode(), folder, "report", ".md")
+    if depends is not None:
+        write_bytes(msgspec.json.encode(depends), folder, "sensitivity", ".json")
+    if any(tick.fills for tick in data.signals):
+        data.legs.to_parquet(folder / "legs.parquet")
     if data.source:
         write_bytes(data.source.encode(), folder, "strategy", ".py")
     data.trades.to_parquet(folder / "trades.parquet")
@@ -178,6 +185,14 @@ def read_run(folder: Path) -> BacktestData:
     """
     data: BacktestData = _read(folder / DATA, BacktestData)
     return data
+
+
+def read_sensitivity(folder: Path) -> Sensitivity | None:
+    """Return what the profit of a folder's backtest depends on, if it is there; as `read_run`."""
+    if not (folder / SENSITIVITY).exists():  # written by a release that did not keep it
+        return None
+    found: Sensitivity = _read(folder / SENSITIVITY, Sensitivity)
+    return found
 
 
 def read_walk(folder: Path) -> tuple[WalkerData, list[TrialResult]]:

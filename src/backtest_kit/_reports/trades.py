@@ -25,7 +25,8 @@ def outcomes_of(closed: Sequence[TickClosed]) -> tuple[Floats, Ints, Ints]:
 def trades_of(closed: Sequence[TickClosed]) -> Table:
     """Return closed results as columns, in order; prices before costs, profit in percent after.
 
-    The prices of entry and exit are means over all entries and all exits.
+    The prices of entry and exit are means over all entries and all exits, of which `fills` is the
+    number; `cost` is that of all entries, relative to the first.
     """
     rows = [tick.signal for tick in closed]
     opened = np.array([row.pending_at for row in rows], dtype=np.int64)
@@ -50,11 +51,42 @@ def trades_of(closed: Sequence[TickClosed]) -> Table:
             "closed_at": ended,
             "minutes": (ended - opened) // MINUTE,
             **{name: np.array(column, dtype=np.float64) for name, column in prices.items()},
+            "cost": np.array([tick.cost for tick in closed], dtype=np.float64),
+            "fills": np.array([len(tick.fills) or 2 for tick in closed], dtype=np.int64),
             "ambiguous": np.array([tick.ambiguous for tick in closed], dtype=np.bool_),
             **{name: np.array(column, dtype=object) for name, column in texts.items()},
         },
         times=("scheduled_at", "opened_at", "closed_at"),
         title="trades",
+    )
+
+
+def legs_of(closed: Sequence[TickClosed]) -> Table:
+    """Return every entry and exit of closed results as columns, in order.
+
+    `trade` is the place of its trade, from 0. Prices are before costs, quantities relative to the
+    first entry of the trade, `share` in percent of the cost of all its entries.
+    """
+    found = [(i, leg) for i, tick in enumerate(closed) for leg in tick.legs]
+    legs = [leg for _, leg in found]
+    texts = {"kind": [leg.kind for leg in legs], "reason": [leg.reason for leg in legs]}
+    numbers = {
+        "price": [leg.price for leg in legs],
+        "quantity": [leg.quantity for leg in legs],
+        "share": [leg.share for leg in legs],
+    }
+    words = {name: np.array(column, dtype=object) for name, column in texts.items()}
+    return Table(
+        {
+            "trade": np.array([i for i, _ in found], dtype=np.int64),
+            "kind": words["kind"],
+            "timestamp": np.array([leg.timestamp for leg in legs], dtype=np.int64),
+            **{name: np.array(column, dtype=np.float64) for name, column in numbers.items()},
+            "reason": words["reason"],
+            "ambiguous": np.array([leg.ambiguous for leg in legs], dtype=np.bool_),
+        },
+        times=("timestamp",),
+        title="legs",
     )
 
 

@@ -6,6 +6,9 @@ rule for ambiguous candles are replays: the proposals of the run, at other insta
 settings, over the same candles. They are exact up to where a trade ends at another instant than
 in the run. From there on the strategy would have been asked at other instants, and might have
 proposed something else; a proposal that falls into a trade that still goes on is left out.
+
+What a rule of managed positions contributed is a replay without it, of the same kind. It knows the
+rows that said exit only where one of them ended something in the run.
 """
 
 from __future__ import annotations
@@ -17,16 +20,12 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from backtest_kit._arrays.job import SignalRows
-from backtest_kit._arrays.signals import Signals
-from backtest_kit._arrays.simulation import Simulation
-from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import profit
+from backtest_kit._statistics.replay import MANAGES, Replay, Rule, replay_of
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickCancelled, TickClosed
-from backtest_kit._values.signal import Levels, Position, SignalRow
 from backtest_kit._values.time import MINUTE
 
 #: Delays of an entry, in base candles, that are tried; the first is the run as it was.
@@ -64,6 +63,22 @@ class Bounds(msgspec.Struct, frozen=True):
     ambiguous: int
 
 
+class RuleContribution(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rule of managed positions contributed to the sum of profits, percent.
+
+    `trades`, `total_pnl` and `total_pnl_by_cost` are those of a replay without the rule,
+    `contributed` and `contributed_by_cost` what the run has above them. Those by cost are in
+    percent of one first entry, as in `Statistics`.
+    """
+
+    rule: Rule
+    trades: int
+    total_pnl: float
+    total_pnl_by_cost: float
+    contributed: float
+    contributed_by_cost: float
+
+
 class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
     """What the profit of a backtest depends on; all in percent.
 
@@ -71,8 +86,12 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
     trade would have made. `break_even_slippage` (on each price) is where the sum is 0; `None` where
     it is 0 or less without slippage, or 0 is never reached. `best` is what the `best_count` best
     trades made, `without_best` the sum of the others. `buy_and_hold` is from the first open to the
-    last close, before costs. Without candles it and `bounds` are `None`, and `delays` is empty; so
-    are these where signals have different ladders or further entries.
+    last close, before costs. `rules` has a row for each rule of managed positions that the run
+    used.
+
+    Without candles `buy_and_hold` and `bounds` are `None`, `delays` and `rules` empty; so are these
+    but the first where no replay gives the run itself: signals have different ladders or further
+    entries, or somebody acted on positions (`manage`, a person). `not_replayed` says so.
     """
 
     percent_fee: float
@@ -89,6 +108,8 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
     without_best: float
     delays: tuple[DelayPoint, ...] = ()
     bounds: Bounds | None = None
+    rules: tuple[RuleContribution, ...] = ()
+    not_replayed: str = ""
 
     def to_json(self) -> str:
         """Return the figures as JSON."""
@@ -109,11 +130,14 @@ def sensitivity(
     config: Config,
     bars: Bars | None = None,
     buy_and_hold: float | None = None,
+    *,
+    manages: bool = False,
 ) -> Sensitivity:
     """Return the figures of a run's closed and cancelled signals.
 
     `config` is the run's own. `bars` reach from the candles of the first average price to the end
-    of what the last proposal can become, or to the end of the data.
+    of what the last proposal can become, or to the end of the data. `manages`: the strategy was
+    asked about open positions, which no replay does.
     """
     trades = _Trades(
         np.array([tick.signal.position == "long" for tick in closed], dtype=np.float64),
@@ -124,10 +148,8 @@ def sensitivity(
     made, before = _profits(trades, fee, slippage), _profits(trades, 0.0, 0.0)
     break_even = break_even_slippage(lambda s: float(_profits(trades, fee, s).sum()))
     best = np.sort(made)[::-1][:BEST]
-    ladders = {_levels(tick.signal) for tick in (*closed, *cancelled)}
-    replay = None
-    if bars is not None and len(ladders) <= 1:  # columns say one ladder for all signals
-        replay = _Replay(closed, cancelled, config, bars)
+    replay: Replay | str = MANAGES if manages else replay_of(closed, cancelled, config, bars)
+    played = replay if isinstance(replay, Replay) else None
     return Sensitivity(
         percent_fee=fee,
         percent_slippage=slippage,
@@ -144,8 +166,10 @@ def sensitivity(
         best_count=len(best),
         best=float(best.sum()),
         without_best=float(made.sum() - best.sum()),
-        delays=() if replay is None else tuple(replay.delayed(count) for count in DELAYS),
-        bounds=None if replay is None else replay.bounds(),
+        delays=() if played is None else tuple(_delayed(played, count) for count in DELAYS),
+        bounds=None if played is None else _bounds(played),
+        rules=() if played is None else contributions(played),
+        not_replayed=replay if isinstance(replay, str) else "",
     )
 
 
@@ -160,101 +184,46 @@ def break_even_slippage(total: Callable[[float], float]) -> float | None:
     return low
 
 
-class _Replay:
-    """The proposals of a run, and the market it was made in."""
-
-    def __init__(
-        self,
-        closed: Sequence[TickClosed],
-        cancelled: Sequence[TickCancelled],
-        config: Config,
-        bars: Bars,
-    ) -> None:
-        # what a user or a risk profile cancelled would not have ended like that by itself
-        ended = [tick for tick in cancelled if tick.reason not in ("user", "risk")]
-        rows = [tick.signal for tick in (*closed, *ended)]
-        self._place = np.array([bars.row(row.scheduled_at) for row in rows], dtype=np.int64)
-        self._side = np.array([1 if row.position == "long" else -1 for row in rows], dtype=np.int8)
-        self._columns = np.array(
-            [
-                (
-                    *(row.price_take_profit, row.price_stop_loss, row.minute_estimated_time),
-                    *(row.price_limit, *_trailing(row), row.breakeven_percent),
-                )
-                for row in rows
-            ],
-            dtype=np.float64,  # of `None`: NaN
-        ).reshape(-1, 7)
-        self._levels = next((_levels(row) for row in rows), ((), (), ()))
-        self._exits = [
-            *(_exit(tick, bars) for tick in closed if tick.close_reason == "closed"),
-            *(_exit(tick, bars) for tick in ended if tick.reason == "exit"),
-        ]
-        self._config, self._bars = config, bars
-
-    def run(self, config: Config, later: int) -> TradeTable:
-        """Return what becomes of the proposals `later` steps later."""
-        bars = self._bars
-        rows = len(bars.price)
-        place = self._place + later
-        there = (place >= 0) & (place < rows)
-        side = np.zeros(rows, dtype=np.int8)
-        side[place[there]] = self._side[there]
-        columns = np.ones((7, rows))
-        columns[:, place[there]] = self._columns[there].T
-        profits, losses, entries = self._levels
-        exits = {side: np.zeros(rows, dtype=np.bool_) for side in ("long", "short")}
-        for row, on in self._exits:
-            exits[on][row] = True
-        simulation = Simulation()
-        timeline = range(bars.first, bars.stop, bars.step)
-        signals = Signals(
-            side,
-            *columns[:4],
-            trailing_stop=columns[4],
-            trailing_activate_percent=columns[5],
-            breakeven_percent=columns[6],
-            take_profits=profits,
-            stop_losses=losses,
-            entries=entries,
-            exit_long=exits["long"],
-            exit_short=exits["short"],
+def contributions(replay: Replay) -> tuple[RuleContribution, ...]:
+    """Return what each rule contributed that the run used."""
+    own = replay.own.closed()
+    total, by_cost = float(own.pnl.sum()), float((own.pnl * own.cost).sum())
+    found = []
+    for rule in replay.rules:
+        table = replay.run(without=rule).closed()
+        pnl, pnl_by_cost = float(table.pnl.sum()), float((table.pnl * table.cost).sum())
+        found.append(
+            RuleContribution(
+                rule=rule,
+                trades=len(table),
+                total_pnl=pnl,
+                total_pnl_by_cost=pnl_by_cost,
+                contributed=total - pnl,
+                contributed_by_cost=by_cost - pnl_by_cost,
+            )
         )
-        opens = bars.first - bars.step
-        simulation.run(bars, SignalRows(signals, opens, config.base_interval, timeline, config))
-        return simulation.table()
-
-    def delayed(self, later: int) -> DelayPoint:
-        """Return what is left when everything is proposed `later` base candles later."""
-        found = self.run(self._config, later)
-        closed = found.closed()
-        return DelayPoint(
-            minutes=later * self._bars.step // MINUTE,
-            trades=len(closed),
-            dropped=len(self._place) - len(found),
-            total_pnl=float(closed.pnl.sum()),
-        )
-
-    def bounds(self) -> Bounds:
-        """Return the profit with either rule for candles that reach both levels."""
-        low, high = (
-            self.run(msgspec.structs.replace(self._config, ambiguous_candle=rule), 0).closed()
-            for rule in ("stop_loss_first", "take_profit_first")
-        )
-        return Bounds(float(low.pnl.sum()), float(high.pnl.sum()), int(low.ambiguous.sum()))
+    return tuple(found)
 
 
-def _exit(tick: TickClosed | TickCancelled, bars: Bars) -> tuple[int, Position]:
-    return bars.row(tick.close_timestamp), tick.signal.position
+def _delayed(replay: Replay, later: int) -> DelayPoint:
+    """Return what is left when everything is proposed `later` base candles later."""
+    found = replay.run(later=later) if later else replay.own
+    closed = found.closed()
+    return DelayPoint(
+        minutes=later * replay.bars.step // MINUTE,
+        trades=len(closed),
+        dropped=replay.proposals - len(found),
+        total_pnl=float(closed.pnl.sum()),
+    )
 
 
-def _trailing(row: SignalRow) -> tuple[float | None, float | None]:
-    stop = row.trailing_stop
-    return (None, None) if stop is None else (stop.percent, stop.activate_percent)
-
-
-def _levels(row: SignalRow) -> tuple[Levels, Levels, Levels]:
-    return row.take_profits, row.stop_losses, row.entries
+def _bounds(replay: Replay) -> Bounds:
+    """Return the profit with either rule for candles that reach both levels."""
+    low, high = (
+        replay.run(msgspec.structs.replace(replay.config, ambiguous_candle=rule)).closed()
+        for rule in ("stop_loss_first", "take_profit_first")
+    )
+    return Bounds(float(low.pnl.sum()), float(high.pnl.sum()), int(low.ambiguous.sum()))
 
 
 def _profits(trades: _Trades, fee: float, slippage: float) -> Floats:

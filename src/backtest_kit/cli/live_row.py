@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from backtest_kit._reports.table import minutes, number, price
-from backtest_kit._values.results import Tick
+from backtest_kit._values.results import Tick, TickAdded, TickMoved, TickPartial
 from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import MINUTE
 
@@ -21,6 +21,55 @@ Cells = dict[str, tuple[Text, Text]]
 
 
 @dataclass(slots=True)
+class Held:
+    """What is known of an open position: its levels as they are now, and how much is open.
+
+    `entered` and `open` are quantities relative to the first entry. A run that was taken up again
+    tells of no earlier move or fill: until the next one, the levels are those of the signal.
+    """
+
+    id: str
+    stop: float | None
+    target: float | None
+    expires_at: int
+    entered: float = 1.0
+    open: float = 1.0
+    #: The newest number of each kind of result.
+    told: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, signal: SignalRow) -> Held:
+        """Return a position as its signal opens it."""
+        levels = signal.price_stop_loss, signal.price_take_profit
+        return cls(signal.id, *levels, expires_at(signal))
+
+    def take_in(self, tick: TickAdded | TickPartial | TickMoved) -> None:
+        """Take in what happened to it; what is told again, after a crash, counts once."""
+        if tick.number <= self.told.get(tick.action, 0):
+            return
+        self.told[tick.action] = tick.number
+        signal = tick.signal
+        match tick:
+            case TickAdded():
+                quantity = tick.size * signal.price_open / tick.price
+                self.entered += quantity
+                self.open += quantity
+            case TickPartial():
+                self.open -= tick.share / 100 * self.entered
+            case TickMoved(what="stop"):
+                self.stop = tick.after
+            case TickMoved(what="target"):
+                self.target = tick.after
+            case TickMoved():
+                self.expires_at = (signal.pending_at or 0) + int(tick.after) * MINUTE
+
+    @property
+    def share_open(self) -> float:
+        """How much of the quantity entered is open, percent."""
+        return self.open / self.entered * 100
+
+
+@dataclass(slots=True)
 class Row:
     """What is known of one live run; `last_step` and `base` (its base interval) in milliseconds."""
 
@@ -29,6 +78,7 @@ class Row:
     exchange_name: str
     state: str = "starting"
     signal: SignalRow | None = None
+    held: Held | None = None
     price: float | None = None
     revenue: float | None = None
     trades: int = 0
@@ -58,7 +108,11 @@ def cells_of(row: Row, now: int, await_ms: int) -> Cells:
     """Return a row's cells, each in full and short."""
     signal = row.signal
     profit = "" if row.revenue is None else percent(row.revenue)
-    side = "" if signal is None else signal.position
+    side = short_side = ""
+    if signal is not None:
+        side, short_side = signal.position, signal.position[:1].upper()
+        if row.held is not None and round(share := row.held.share_open, 1) != 100:
+            side, short_side = f"{side} {share:.4g} % open", f"{short_side} {share:.0f}%"
     closed = percent(row.pnl)
     health, short_health, colour = _health(row, now)
     texts: dict[str, tuple[str, str, str]] = {
@@ -66,9 +120,10 @@ def cells_of(row: Row, now: int, await_ms: int) -> Cells:
         "Strategy": (one_line(row.strategy_name, 24), one_line(row.strategy_name, 10), ""),
         "Exchange": (one_line(row.exchange_name, 24), one_line(row.exchange_name, 10), ""),
         "State": (row.state, row.state.removesuffix("ing"), STYLES[row.state]),
-        "Side": (side, side[:1].upper(), ""),
+        "Side": (side, short_side, ""),
         "Price": (*_prices(row.price), ""),
         "Entry": (*_prices(None if signal is None else signal.price_open), ""),
+        "Target / stop": (*_levels(row), ""),
         "Distance %": (*_distance(row), ""),
         "Profit %": (profit, profit, colour_of(row.revenue or 0)),
         "Left": (*_left(row, now, await_ms), ""),
@@ -88,6 +143,17 @@ def _prices(value: float | None) -> tuple[str, str]:
     return price(value), f"{value:.0f}" if abs(value) >= 1e5 else price(float(f"{value:.6g}"))
 
 
+def _levels(row: Row) -> tuple[str, str]:
+    """The target and the stop of an open position, as they are now."""
+    if row.held is None:
+        return "", ""
+    goal, stop = (
+        ("none", "none") if level is None else _prices(level)
+        for level in (row.held.target, row.held.stop)
+    )
+    return f"{goal[0]} / {stop[0]}", f"{goal[1]}/{stop[1]}"
+
+
 def _distance(row: Row) -> tuple[str, str]:
     """How far the average price is from the levels, in percent of itself; below 0: beyond."""
     signal, now = row.signal, row.price
@@ -97,7 +163,8 @@ def _distance(row: Row) -> tuple[str, str]:
     if row.state == "waiting":
         entry = f"entry {number((now - signal.price_open) / now * 100 * up)}"
         return entry, entry
-    goal, stop = signal.price_take_profit, signal.price_stop_loss
+    held = row.held or Held.of(signal)
+    goal, stop = held.target, held.stop
     profit = "none" if goal is None else number((goal - now) / now * 100 * up)
     loss = "none" if stop is None else number((now - stop) / now * 100 * up)
     return f"TP {profit:>5}  SL {loss:>5}", f"{profit}/{loss}"
@@ -108,7 +175,8 @@ def _left(row: Row, now: int, await_ms: int) -> tuple[str, str]:
     if signal is None:
         return "", ""
     pending = row.state == "active" and signal.pending_at is not None
-    end = expires_at(signal) if pending else signal.scheduled_at + await_ms
+    held = row.held or Held.of(signal)
+    end = held.expires_at if pending else signal.scheduled_at + await_ms
     if end == NEVER:
         return "no end", "no end"
     left = -((now - end) // MINUTE)  # a minute that has begun counts

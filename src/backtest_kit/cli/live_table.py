@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._reports.table import price
+from backtest_kit._reports.table import number, price
 from backtest_kit._rules.profit import revenue_percent
 from backtest_kit._values.results import (
     Tick,
@@ -31,6 +31,7 @@ from backtest_kit._values.time import MINUTE, iso, to_datetime
 from backtest_kit.cli.live_row import (
     STYLES,
     Cells,
+    Held,
     Row,
     cells_of,
     colour_of,
@@ -51,6 +52,7 @@ _COLUMNS: Final = (
     ("Side", "", 1, False),
     ("Price", "Price", 7, True),
     ("Entry", "Entry", 7, True),
+    ("Target / stop", "TP/SL", 9, True),
     ("Distance %", "TP/SL %", 9, True),
     ("Profit %", "Profit", 6, True),
     ("Left", "Left", 5, True),
@@ -59,6 +61,7 @@ _COLUMNS: Final = (
 )
 #: What gives way on a narrow terminal, first to last: a shorter cell (True), or the whole column.
 _GIVE_WAY: Final = (
+    ("Target / stop", False),
     *((name, True) for name in ("Left", "Health", "Closed", "Price", "Entry", "Distance %")),
     *((name, True) for name in ("Strategy", "Profit %", "Side")),
     *((name, False) for name in ("Entry", "Exchange")),
@@ -95,18 +98,28 @@ class LiveTable:
         row = self._row(tick.symbol, tick.strategy_name, tick.exchange_name)
         row.price = tick.current_price
         row.last_step = max(tick.timestamp, row.last_step or tick.timestamp)
-        row.signal = row.revenue = None
+        again = tick == row.reported
         match tick:
             case TickScheduled() | TickWaiting():
                 row.state, row.signal = "waiting", tick.signal
+                row.revenue = row.held = None
             case TickOpened() | TickActive():
                 row.state, row.signal = "active", tick.signal
                 row.revenue = _revenue(tick)
+                if row.held is None or row.held.id != tick.signal.id:
+                    row.held = Held.of(tick.signal)
+            case TickAdded() | TickPartial() | TickMoved():
+                row.state, row.signal = "active", tick.signal
+                if row.held is None or row.held.id != tick.signal.id:
+                    row.held = Held.of(tick.signal)
+                row.held.take_in(tick)
             case _:
-                row.state = "idle"
-        if isinstance(tick, TickIdle | TickWaiting | TickActive) or tick == row.reported:
+                row.state, row.signal, row.revenue, row.held = "idle", None, None, None
+        if isinstance(tick, TickIdle | TickWaiting | TickActive) or again:
             return
         row.reported = tick
+        if isinstance(tick, TickMoved) and tick.reason == "trailing":
+            return  # it would fill the log
         if isinstance(tick, TickClosed):
             row.trades += 1
             row.pnl += tick.pnl.pnl_percentage
@@ -277,12 +290,16 @@ def _transition(tick: Tick) -> tuple[str, str, str]:
         case TickActive():
             at, detail = tick.current_price, f"profit {percent(tick.revenue_percent, ' %')}"
         case TickPartial():
-            at, detail = tick.price, f"{percent(tick.share, ' %')} closed, {tick.reason}"
+            note = f", {one_line(tick.note)}" if tick.note else ""
+            at, detail = tick.price, f"{number(tick.share, 1, ' %')} closed, {tick.reason}{note}"
         case TickAdded():
-            at, detail = tick.price, f"{tick.size:g} times the first entry, {tick.reason}"
+            effective = f"effective entry {price(tick.effective_entry)}"
+            at = tick.price
+            detail = f"{tick.size:g} times the first entry, {effective}, {tick.reason}"
         case TickMoved():
             at = tick.current_price
-            detail = f"{tick.what} to {price(tick.after)}, {tick.reason}"
+            minutes = " min" if tick.what == "lifetime" else ""
+            detail = f"{tick.what} to {price(tick.after)}{minutes}, {tick.reason}"
         case TickClosed():
             at = tick.pnl.price_close
             marked = ", ambiguous candle" if tick.ambiguous else ""

@@ -12,12 +12,13 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import load_market, sensitivity_of
+from backtest_kit._pages.market import load_market, sensitivity_of, stop_paths_of
 from backtest_kit._pages.page import require_bokeh
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_data
 from backtest_kit._reports.facade import Heat, Partial, Risk, Schedule
 from backtest_kit._reports.live import LiveData
+from backtest_kit._reports.managed import uses_rules
 from backtest_kit._reports.run_folder import keep_run, keep_walk
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity, sensitivity
@@ -57,20 +58,23 @@ def keep_backtests(
         depends: Sensitivity | None = None
         try:
             market = load_market(engine, exchange, data)
-            if html:
+            if html or uses_rules(data.signals):
                 depends = sensitivity_of(data, market)
+            if html:
                 candles = None if market is None else market.candles
-                more[PAGE] = backtest_page(data, candles, depends).encode()
-            elif market is not None:  # what takes no replays
+                stops = stop_paths_of(data, market)
+                more[PAGE] = backtest_page(data, candles, depends, stops).encode()
+            elif depends is None and market is not None:  # what takes no replays
                 settings = data.settings or engine.config
                 depends = sensitivity(data.signals, (), settings, None, market.held)
         except KeyboardInterrupt:
             html = False
-        folder = keep_run(data, root, started_at, more)
+        depends = depends or sensitivity_of(data, None)
+        folder = keep_run(data, root, started_at, more, depends)
         kept.append(
             Kept(
                 data,
-                depends or sensitivity_of(data, None),
+                depends,
                 folder,
                 tuple(name for name in more if name != PAGE),
             )

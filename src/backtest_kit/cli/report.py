@@ -17,12 +17,12 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._live.stored import stored_record
 from backtest_kit._pages.backtest_page import backtest_page
 from backtest_kit._pages.live_page import live_page
-from backtest_kit._pages.market import load_market, sensitivity_of
+from backtest_kit._pages.market import load_market, sensitivity_of, stop_paths_of
 from backtest_kit._pages.page import write_page
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.live import LiveData, live_data, live_report
-from backtest_kit._reports.run_folder import DATA, find_run, read_walk
+from backtest_kit._reports.run_folder import DATA, find_run, read_sensitivity, read_walk
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import from_environment
@@ -92,6 +92,8 @@ def report(
     path = Path(what)
     kept = None if path.is_file() else find_run(root, what)
     data, text = _read(path) if kept is None else _read(kept / DATA)
+    if kept is not None and isinstance(data, BacktestData):
+        text = backtest_report(data, read_sensitivity(kept))
     target = Path(page) if page else None
     if page == "" and kept is None:
         raise click.UsageError("--html needs a PATH for the page of a file")
@@ -116,15 +118,18 @@ def _page(
     """Return the page of a run; with the candles of `source`, and the curves that were kept."""
     if isinstance(data, WalkerData) and kept is not None:
         return walk_page(*read_walk(kept))
-    if not isinstance(data, BacktestData) or source is None:
+    if not isinstance(data, BacktestData):
         return page_of(data)
+    if source is None:
+        return backtest_page(data, None, None if kept is None else read_sensitivity(kept))
     with Engine() as engine:
         exchange = choose_exchange(engine, None, source, calendar, given)
         market = load_market(engine, exchange, data)
     if market is None or not len(market.candles):
         span = f"{iso(data.since)} to {iso(data.until)}"
         raise BacktestKitError(f"{source} has no candles of {data.symbol} from {span}")
-    return backtest_page(data, market.candles, sensitivity_of(data, market))
+    depends, stops = sensitivity_of(data, market), stop_paths_of(data, market)
+    return backtest_page(data, market.candles, depends, stops)
 
 
 def _tell(page: Path | None, *, as_json: bool, shown: bool) -> None:

@@ -21,10 +21,16 @@ from rich.table import Table
 from rich.text import Text
 
 from backtest_kit._engine.engine import Engine
-from backtest_kit._reports.backtest import BacktestData, failures, statistics_rows, trade_row
+from backtest_kit._reports.backtest import (
+    BacktestData,
+    failures,
+    statistics_rows,
+)
 from backtest_kit._reports.heat import HeatData
+from backtest_kit._reports.managed import contribution_columns, contribution_rows, first_doubts
 from backtest_kit._reports.notebook import sparkline
 from backtest_kit._reports.table import number
+from backtest_kit._reports.trade_rows import leg_rows, trade_row
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.events import ProgressEvent
@@ -118,6 +124,8 @@ def show(data: BacktestData, console: Console) -> None:
     why = failures(data)
     for line in why:
         console.print(Text(f"{title}: {line}", style="bold red"), soft_wrap=True)
+    for line in first_doubts(data):
+        console.print(Text(f"{title}: {line}", style="bold yellow"), soft_wrap=True)
     if data.signals:
         console.print(_trades(data, wide=console.width >= _WIDE))
     elif why:
@@ -155,6 +163,14 @@ def show_summary(data: BacktestData, depends: Sensitivity, console: Console) -> 
     )
     for name, value in lines:
         console.print(Text(f"{name:<20} ", "dim") + Text(value), soft_wrap=True, highlight=False)
+    if depends.rules:
+        heads = contribution_columns(data.statistics)
+        table = Table(title="What each rule contributed", title_justify="left")
+        for i, name in enumerate(heads):
+            table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        for row in contribution_rows(depends, data.statistics):
+            table.add_row(*row)
+        console.print(table)
 
 
 def _trades(data: BacktestData, *, wide: bool) -> Table:
@@ -168,6 +184,8 @@ def _trades(data: BacktestData, *, wide: bool) -> Table:
     for place, tick in enumerate(data.signals[first:], first):
         cells = trade_row(tick, on_filled=place in data.on_filled)
         table.add_row(*(Text(str(cells[i])) for _, i in shown))
+        for fill in leg_rows(tick):
+            table.add_row(*(Text(fill[i], "dim") for _, i in shown))
     return table
 
 
@@ -176,12 +194,14 @@ def show_together(heats: Sequence[HeatData], console: Console) -> None:
     for heat in heats:
         table = Table(title=Text(f"{heat.strategy_name}, all symbols"), title_justify="left")
         table.add_column("Symbol")
-        for name in ("Trades", "Win rate", "Average", "Total", "Drawdown"):
+        by_cost = heat.portfolio.total_pnl_by_cost is not None
+        names = ("Trades", "Win rate", "Average", "Total", "Drawdown", "By cost")
+        for name in names[: 5 + by_cost]:
             table.add_column(name, justify="right", no_wrap=True)
         for row in heat.rows:
-            table.add_row(Text(row.symbol), *_figures(row.statistics))
+            table.add_row(Text(row.symbol), *_figures(row.statistics)[: 5 + by_cost])
         table.add_section()
-        table.add_row("Together", *_figures(heat.portfolio))
+        table.add_row("Together", *_figures(heat.portfolio)[: 5 + by_cost])
         console.print(table)
 
 
@@ -192,4 +212,5 @@ def _figures(s: Statistics) -> tuple[str, ...]:
         number(s.avg_pnl, 3, " %"),
         number(s.total_pnl, 2, " %"),
         number(s.max_drawdown_percent, 2, " %"),
+        number(s.total_pnl if s.total_pnl_by_cost is None else s.total_pnl_by_cost, 2, " %"),
     )

@@ -113,13 +113,13 @@ class PriceChart {
     this.markers = size;
     for (const { glyph: one } of this.plot.renderers) {
       if (one.type !== "Scatter") continue;
-      const cross = one.marker.value === "x";
+      const cross = ["x", "plus"].includes(one.marker.value);
       one.setv({ size: { value: size }, line_width: { value: cross ? size / 5 : size > 7 ? 1 : 0 } });
     }
   }
 
   drawTrades() {
-    const { opened, closed, entry, exit, goal, stop, reason, long } = trades;
+    const { opened, closed, entry, exit, goal, stop, reason, long, legs } = trades;
     const zone = (level) => ({
       left: opened,
       right: closed,
@@ -132,11 +132,20 @@ class PriceChart {
     const points = (rows, x, y) => ({ x: rows.map((row) => x[row]), y: rows.map((row) => y[row]) });
     const rows = [...opened.keys()];
     const side = (isLong) => rows.filter((row) => long[row] === isLong);
-    this.sources.long_entries.data = points(side(true), opened, entry);
-    this.sources.short_entries.data = points(side(false), opened, entry);
+    // marks stand at fills, the dashed path goes from mean to mean
+    const first = entry.map((price, row) => legs[row][0]?.[1] ?? price);
+    const last = exit.map((price, row) => legs[row].at(-1)?.[1] ?? price);
+    this.sources.long_entries.data = points(side(true), opened, first);
+    this.sources.short_entries.data = points(side(false), opened, first);
+    const between = legs.flatMap((fills) => fills.slice(1, -1));
+    for (const [name, isEntry] of [["more_entries", true], ["part_exits", false]]) {
+      const fills = between.filter((fill) => fill[2] === isEntry);
+      this.sources[name].data = { x: fills.map((fill) => fill[0]), y: fills.map((fill) => fill[1]) };
+    }
+    this.sources.stops.data = { xs: data.stops.map(([x]) => x), ys: data.stops.map(([, y]) => y) };
     for (const name of Object.keys(this.sources).filter((name) => name.startsWith("exits_"))) {
       const ended = rows.filter((row) => `exits_${reason[row]}` === name);
-      this.sources[name].data = points(ended, closed, exit);
+      this.sources[name].data = points(ended, closed, last);
     }
   }
 
@@ -197,9 +206,10 @@ class PriceChart {
   }
 }
 
-/** Return the target and the stop of a trade; its entry for one that is not there. */
+/** Return the target and the stop of a trade (its entry for one that is not there), and its fills. */
 function levelsOf(row) {
-  return [trades.goal[row], trades.stop[row]].map((price) => price ?? trades.entry[row]);
+  const levels = [trades.goal[row], trades.stop[row]].map((price) => price ?? trades.entry[row]);
+  return [...levels, ...trades.legs[row].map((fill) => fill[1])];
 }
 
 const columns = tradeColumns(trades);
@@ -212,6 +222,7 @@ function sentence(row) {
     `${priceText(entry[row])} \u2192 ${priceText(exit[row])}`,
     percentText(profit[row], 3),
     words(reason[row]) + (trades.ambiguous[row] ? " (ambiguous)" : ""),
+    trades.legs[row].length ? `${trades.legs[row].length} fills` : "",
     note[row],
   ];
   return `Trade ${row + 1}: ${parts.filter(Boolean).join(" \u00b7 ")}`;
@@ -254,7 +265,7 @@ function listen() {
 }
 
 async function main() {
-  listed = sortableTable(document.querySelector(".listing"), columns, count, (row) => choose(row, true));
+  listed = sortableTable(document.querySelector(".listing"), columns, count, (row) => choose(row, true), tradeDetails(trades));
   await drawCharts();
   if (data.candles) {
     chart = new PriceChart(await unpackCandles(data.candles), data.candles.ladder);

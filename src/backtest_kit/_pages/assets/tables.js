@@ -31,15 +31,17 @@ const durationText = (ms) => {
 /**
  * Fill the table in `root` with `count` rows.
  * columns: {title, value(row) to sort by, text(row), number}; choose(row): a row was chosen.
+ * details(row): lines below a row that its button opens, each with texts by column titles.
  * Returns {show(row)}, which turns to a row and marks it.
  */
-function sortableTable(root, columns, count, choose) {
+function sortableTable(root, columns, count, choose, details = () => []) {
   const order = Uint32Array.from({ length: count }, (_, row) => row);
   const [head, body] = [root.querySelector("thead tr"), root.querySelector("tbody")];
   const status = root.querySelector(".status");
   for (const button of root.querySelectorAll(".pages button")) button.hidden = count <= PAGE;
   let first = 0;
   let marked = -1;
+  const opened = new Set();
 
   const heads = columns.map((column, index) => {
     const cell = document.createElement("th");
@@ -81,13 +83,46 @@ function sortableTable(root, columns, count, choose) {
         if (column.tone) cell.classList.add(column.value(row) < 0 ? "bad" : "good");
         line.append(cell);
       }
-      return line;
+      const more = details(row);
+      if (!more.length) return [line];
+      line.firstChild.prepend(opener(row));
+      return opened.has(row) ? [line, ...more.map(detail)] : [line];
     });
-    body.replaceChildren(...rows);
+    body.replaceChildren(...rows.flat());
     const last = Math.min(first + PAGE, count);
     status.textContent = count ? `${first + 1} to ${last} of ${count}` : "none";
     root.querySelector(".earlier").disabled = first === 0;
     root.querySelector(".later").disabled = last >= count;
+  }
+
+  /** Return the button that opens what lies below a row. */
+  function opener(row) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "opener";
+    button.dataset.opens = row;
+    button.setAttribute("aria-expanded", String(opened.has(row)));
+    button.setAttribute("aria-label", `Fills of trade ${row + 1}`);
+    button.textContent = opened.has(row) ? "\u25be" : "\u25b8";
+    return button;
+  }
+
+  function detail(texts) {
+    const line = document.createElement("tr");
+    line.className = "detail";
+    for (const column of columns) {
+      const cell = document.createElement("td");
+      cell.textContent = texts[column.title] ?? "";
+      if (column.number) cell.className = "number";
+      line.append(cell);
+    }
+    return line;
+  }
+
+  function toggle(row) {
+    if (!opened.delete(row)) opened.add(row);
+    draw();
+    body.querySelector(`[data-opens="${row}"]`)?.focus();
   }
 
   function turn(by) {
@@ -97,7 +132,9 @@ function sortableTable(root, columns, count, choose) {
   root.querySelector(".earlier").addEventListener("click", () => turn(-PAGE));
   root.querySelector(".later").addEventListener("click", () => turn(PAGE));
   const pick = (event) => {
-    const line = event.target.closest("tr");
+    const button = event.target.closest("[data-opens]");
+    if (button) return toggle(Number(button.dataset.opens));
+    const line = event.target.closest("tr[data-row]");
     if (line) choose(Number(line.dataset.row));
   };
   body.addEventListener("click", pick);
@@ -119,8 +156,19 @@ function sortableTable(root, columns, count, choose) {
   };
 }
 
-const words = (text) => text.replaceAll("_", "-").replace("time-expired", "time expired").replace("end-of-data", "end of data");
+const words = (text) => text.replaceAll("_", "-").replace("time-expired", "time expired").replace("end-of-data", "end of data").replace("-level", " level");
 const sideText = (trades, row) => (trades.long[row] ? "\u25b2 long" : "\u25bc short");
+
+/** Return what lists the fills of a trade that has several, for `sortableTable`. */
+function tradeDetails(trades) {
+  return (row) =>
+    trades.legs[row].map(([time, price, entry, share, reason, ambiguous]) => ({
+      "Opened (UTC)": timeText(time),
+      Side: `${entry ? "entry" : "exit"} ${share.toLocaleString("en-US", { maximumFractionDigits: 1 })} %`,
+      [entry ? "Entry" : "Exit"]: priceText(price),
+      "Closed by": words(reason) + (ambiguous ? " (ambiguous)" : ""),
+    }));
+}
 
 /** Return the columns of a table of trades, from what `trade_columns` gives. */
 function tradeColumns(trades) {
