@@ -23,6 +23,8 @@ from backtest_kit._engine.listen import (
     listen_added_once,
     listen_backtest_progress,
     listen_backtest_progress_once,
+    listen_command,
+    listen_command_once,
     listen_done_backtest,
     listen_done_backtest_once,
     listen_done_live,
@@ -132,6 +134,7 @@ from backtest_kit._values.errors import (
     WorkerError,
 )
 from backtest_kit._values.events import (
+    CommandEvent,
     DoneEvent,
     ErrorEvent,
     HealthEvent,
@@ -187,6 +190,7 @@ __all__ = [
     "Candle",
     "Candles",
     "ClockError",
+    "CommandEvent",
     "Config",
     "ConfigError",
     "Context",
@@ -307,6 +311,8 @@ __all__ = [
     "listen_added_once",
     "listen_backtest_progress",
     "listen_backtest_progress_once",
+    "listen_command",
+    "listen_command_once",
     "listen_done_backtest",
     "listen_done_backtest_once",
     "listen_done_live",

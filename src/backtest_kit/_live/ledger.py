@@ -26,17 +26,18 @@ from backtest_kit._engine.run import Run
 from backtest_kit._live.callbacks import Callbacks
 from backtest_kit._live.own_state import OwnState
 from backtest_kit._live.transitions import Transitions
+from backtest_kit._rules.managed import Holding
 from backtest_kit._state.adapter import finish
 from backtest_kit._state.documents import RunKey, Transition, nothing_stored, transition
 from backtest_kit._state.owner import StateOwner
+from backtest_kit._state.positions import as_opened, restored, stored_position
 from backtest_kit._values.errors import CorruptStateError, StateError
-from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.events import RunEvent
 from backtest_kit._values.positions import position_of
-from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.results import TickActive, TickCancelled, TickClosed, TickOpened
 from backtest_kit._values.signal import SignalRow
 
 LiveTick = TickOpened | TickClosed | TickCancelled
-Event = Tick | PartialEvent
 #: Seconds for which the journal, and the end of a run, wait for those who are to be told.
 PATIENCE: Final = 5.0
 #: Results kept in memory for a consumer that has not taken them when its run ends.
@@ -51,6 +52,8 @@ class Ledger:
         self._owner = owner
         self.key = RunKey(run.exchange_name, run.strategy_name, run.symbol)
         self.state = nothing_stored(self.key)
+        #: What the open signal holds, once it is filled.
+        self.holding: Holding | None = None
         #: What the consumer of the run has not received yet.
         self._results = Transitions(self, 0, self.notify)
         #: What callbacks have not been told of yet, and who tells them; `None`: told in the step.
@@ -90,6 +93,10 @@ class Ledger:
         state = await self._owner.enter(self.key, stop)
         self._untold.sequence, self._results.sequence = state.places
         self.state = state
+        if (row := self.filled) is not None:
+            held = state.position
+            config = self._run.config
+            self.holding = as_opened(row, config) if held is None else restored(held, row)
 
     async def resume(self) -> int | None:
         """Continue from the stored state; tell again what may not have been told.
@@ -147,26 +154,25 @@ class Ledger:
         self._run.record.since = when
 
     async def commit(
-        self,
-        when: int,
-        price: float,
-        events: Sequence[Event] = (),
-        *,
-        first: Tick | None = None,
-        **changes: Any,
+        self, when: int, price: float, events: Sequence[RunEvent] = (), **changes: Any
     ) -> None:
         """Store outcomes, all at once, with the newest step that is over; release slots, then tell.
 
-        `first` is told before the events, and is not stored.
+        Of the events an active result is told in its turn, and not stored. `holding` among the
+        `changes` is what the open signal holds; a closed or cancelled one holds nothing.
 
         Raises:
             StateError: it can't be written; then nothing has changed, and nothing was told.
         """
         if events:
             await self.attach_listeners()  # those that were added since
+        holding = changes.pop("holding", self.holding)
+        if holding is not self.holding:
+            changes["position"] = None if holding is None else stored_position(holding)
         async with self._writing:
             number = self.state.sequence
-            new = [transition(event, number + i) for i, event in enumerate(events)]
+            lasting = [event for event in events if not isinstance(event, TickActive)]
+            new = [transition(event, number + i) for i, event in enumerate(lasting)]
             own = self._own.saved()
             await self._write(
                 at=when,
@@ -179,14 +185,17 @@ class Ledger:
                 **changes,
             )
             self._own.keep(own, number)
+            self.holding = holding
         for event in events:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
-        if first is not None:
-            await self._run.publish(first)
-        for entry in new:
-            self._run.record.add(entry.event)
-            await self._tell(entry)
+        entries = iter(new)
+        for event in events:
+            if isinstance(event, TickActive):
+                await self._run.publish(event)
+            else:
+                self._run.record.add(event)
+                await self._tell(next(entries))
         self._own.know(self.state.sequence)
 
     async def attach_listeners(self) -> None:

@@ -21,8 +21,8 @@ from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.lock import Owner
 from backtest_kit._state.sqlite import SqliteAdapter
 from backtest_kit._values.config import from_environment
-from backtest_kit._values.events import PartialEvent
-from backtest_kit._values.results import Tick, TickClosed
+from backtest_kit._values.events import CommandEvent, PartialEvent, RunEvent
+from backtest_kit._values.results import TickClosed
 from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import iso
 from backtest_kit.cli.live_table import transition_line
@@ -207,11 +207,19 @@ def _show(run: StoredRun, console: Console) -> None:
         console.print(f"the newest {_SHOWN} transitions; {left} earlier ones are stored")
 
 
-def _line(event: Tick | PartialEvent) -> str:
-    if isinstance(event, PartialEvent):
+def _line(event: RunEvent) -> str:
+    if isinstance(event, PartialEvent | CommandEvent):
         who = f"{iso(event.timestamp)} {event.symbol} {event.strategy_name}"
-        return f"{who} milestone {event.level:+d} % at {price(event.current_price)}"
+        if isinstance(event, PartialEvent):
+            return f"{who} milestone {event.level:+d} % at {price(event.current_price)}"
+        return f"{who} {answer(event)}"
     return transition_line(event)
+
+
+def answer(event: CommandEvent) -> str:
+    """Return what came of a command as a text."""
+    why = f": {event.reason}" if event.reason else ""
+    return f"command {event.what} ({event.command}) {event.outcome}{why}"
 
 
 def _name(run: StoredRun) -> str:
