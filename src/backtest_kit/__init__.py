@@ -101,9 +101,20 @@ from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
+from backtest_kit._values.actions import (
+    Action,
+    Add,
+    Close,
+    Extend,
+    MoveStop,
+    MoveTarget,
+    Position,
+    action_from_json,
+)
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ActionError,
     ArgumentError,
     BacktestKitError,
     BadCandlesError,
@@ -179,7 +190,10 @@ from backtest_kit._walker.search import SearchResult, SearchTrial, search
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "Action",
+    "ActionError",
     "ActivePosition",
+    "Add",
     "ArgumentError",
     "Backtest",
     "BacktestKitError",
@@ -190,6 +204,7 @@ __all__ = [
     "Candle",
     "Candles",
     "ClockError",
+    "Close",
     "CommandEvent",
     "Config",
     "ConfigError",
@@ -204,6 +219,7 @@ __all__ = [
     "ErrorEvent",
     "ExchangeRefusedError",
     "ExchangeSchema",
+    "Extend",
     "FetchError",
     "FileAdapter",
     "FingerprintError",
@@ -219,6 +235,8 @@ __all__ = [
     "LiveResult",
     "LiveState",
     "MissedStepsError",
+    "MoveStop",
+    "MoveTarget",
     "Partial",
     "PartialEvent",
     "PeekingError",
@@ -226,6 +244,7 @@ __all__ = [
     "PerformanceEvent",
     "PersistAdapter",
     "Plateau",
+    "Position",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
@@ -278,6 +297,7 @@ __all__ = [
     "WalkerSchema",
     "Windows",
     "WorkerError",
+    "action_from_json",
     "add_exchange",
     "add_frame",
     "add_risk",

@@ -188,6 +188,7 @@ CHANGES = {
     "half a level": lambda numbers, fills: numbers.update(next_profit=0.5),
     "more levels than there are": lambda numbers, fills: numbers.update(next_profit=3.0),
     "an unknown reason": lambda numbers, fills: numbers.update(kind=9.0),
+    "fewer moves than none": lambda numbers, fills: numbers.update(moves=-1.0),
     "the stop beyond the target": lambda numbers, fills: numbers.update(stop=111.0),
     "a fill is missing": lambda numbers, fills: fills.pop(),
     "a fill at another time": lambda numbers, fills: fills[0].update(timestamp=START + 1),

@@ -46,11 +46,15 @@ class Fill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StoredPosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A position by its numbers (a target, stop or setting that is not there is `null`) and fills.
 
-    Its levels follow from the row of the signal.
+    Its levels follow from the row of the signal. `minutes` is its lifetime, as in the row or
+    extended; `best_at` and `worst_at` are when its best and its worst price were reached (ms).
     """
 
     numbers: dict[str, float | None]
     fills: tuple[Fill, ...]
+    minutes: int | None
+    best_at: Instant
+    worst_at: Instant
 
 
 def stored_position(holding: Holding) -> StoredPosition:
@@ -60,7 +64,8 @@ def stored_position(holding: Holding) -> StoredPosition:
         for name, number in zip(NUMBERS, holding.state, strict=True)
     }
     fills = [Fill(when, *leg) for leg, when in zip(holding.rows, holding.times, strict=True)]
-    return StoredPosition(numbers, tuple(fills))
+    times = holding.minutes, holding.best_at, holding.worst_at
+    return StoredPosition(numbers, tuple(fills), *times)
 
 
 def restored(stored: StoredPosition, row: SignalRow) -> Holding:
@@ -83,6 +88,11 @@ def restored(stored: StoredPosition, row: SignalRow) -> Holding:
     ]
     wrong += [NUMBERS[i] for i in _unlikely(state, levels)]
     wrong += [NUMBERS[i] for i in _unlike(state, stored.fills, row)]
+    minutes, least = stored.minutes, row.minute_estimated_time
+    if (minutes is None) != (least is None) or (minutes or 0) < (least or 0):
+        wrong.append("minutes")
+    if min(stored.best_at, stored.worst_at) < (row.pending_at or 0):
+        wrong.append("best_at, worst_at")
     if wrong:
         raise DamagedError(f"its position does not fit its signal or its fills: {', '.join(wrong)}")
     legs = [
@@ -98,7 +108,8 @@ def restored(stored: StoredPosition, row: SignalRow) -> Holding:
         )
     ]
     times = tuple(fill.timestamp for fill in stored.fills)
-    return Holding(row, levels, tuple(state), tuple(legs), times)
+    since = minutes, stored.best_at, stored.worst_at
+    return Holding(row, levels, tuple(state), tuple(legs), times, *since)
 
 
 def as_opened(row: SignalRow, config: Config) -> Holding:
@@ -117,8 +128,18 @@ def as_opened(row: SignalRow, config: Config) -> Holding:
         limits.slippage,
         limits.fee,
     )
-    assert row.pending_at is not None
-    return Holding(row, levels_of(row), tuple(state), tuple(legs), (row.pending_at,))
+    when = row.pending_at
+    assert when is not None
+    return Holding(
+        row,
+        levels_of(row),
+        tuple(state),
+        tuple(legs),
+        (when,),
+        row.minute_estimated_time,
+        when,
+        when,
+    )
 
 
 def _absent(row: SignalRow) -> dict[int, float]:
