@@ -185,11 +185,13 @@ def backtest(
     closed_at=None,
     exits=None,
     live=False,
+    missed=(),
 ):
     """Return the transitions as tuples, in order; nothing happens when a closed candle closes.
 
     `exits` says of a candle of the interval, by its close, whether nothing should be long, short.
-    A `live` run goes on behind `end`, whatever the lifetimes.
+    A `live` run goes on behind `end`, whatever the lifetimes; at steps that it `missed` nothing is
+    asked.
     """
     count = config["avg_price_candles_count"]
     at_close = config["ask_at"] == "close"
@@ -232,6 +234,8 @@ def backtest(
             if sig is None:
                 last_close, reverses = t, says_exit
         if sig is not None:
+            continue
+        if t in missed:
             continue
         if t > end or (frame_is_all and t == end // base * base):
             break
