@@ -108,8 +108,9 @@ class Run:
         """Look at what earlier runs have left in the strategy, and warn of it once."""
         if self._leftovers is not None:
             return
-        function: Any = self.strategy.get_signal or self.strategy.get_signals
-        self._leftovers = Leftovers(function, made=self._made)
+        strategy = self.strategy
+        asked: Any = strategy.get_signal or strategy.get_signals
+        self._leftovers = Leftovers(asked, strategy.manage, made=self._made)
         self.record.left_behind = found = self._leftovers.found
         untold = {(self.strategy_name, name) for name in found} - self.engine.leftovers_told
         if untold:

@@ -174,12 +174,12 @@ def _prepare(
         until=0,
     )
     record.strategy = strategy
-    recorded = clock is not None
+    begun, recorded = begin(strategy), clock is not None
     run = Run(
         engine,
         mode="live",
         symbol=symbol,
-        begun=begin(strategy),
+        begun=begun,
         exchange=exchange,
         frame_name=None,
         view=MarketView(
