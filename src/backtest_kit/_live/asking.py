@@ -5,16 +5,18 @@ What a row over arrays says of exits is no question of time: it follows from the
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import ArrayQuestion, has_warmup, question
+from backtest_kit._engine.asking import ArrayQuestion, ask_manage, has_warmup, question
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import Ticker
 from backtest_kit._live.stoppable import Stoppable
 from backtest_kit._rules.asking import is_due
 from backtest_kit._rules.bars import Bar
+from backtest_kit._values.actions import Position
 from backtest_kit._values.errors import (
     BeforeDataError,
     DataError,
@@ -35,6 +37,9 @@ class Asking:
         self._recorded = recorded
         self._question = question(run.strategy)
         self._interval = INTERVALS[run.strategy.interval]
+        self._manage_interval = INTERVALS[run.strategy.manage_interval]
+        #: Whether the strategy is asked while a position is open.
+        self.manages = run.strategy.manage is not None
 
     def is_due(self, when: int, asked_at: int | None, *, follows: bool, reverses: bool) -> bool:
         """Say whether the strategy is asked at the step `when`, once nothing is open at it.
@@ -69,6 +74,32 @@ class Asking:
             raise
         run.warming()
         return None
+
+    def manage_is_due(self, when: int, asked_at: int | None) -> bool:
+        """Say whether `manage` is asked at the step `when`, if a position lives on."""
+        at_close = self._run.config.ask_at == "close"
+        return self.manages and is_due(when, asked_at, self._manage_interval, at_close)
+
+    async def manage(self, position: Position, when: int) -> list[object]:
+        """Return what `manage` wants done, in order; what it does not say in time is not done.
+
+        What goes wrong is an error event.
+        """
+        run, actions = self._run, list[object]()
+        try:
+            async with asyncio.timeout(self._ticker.left(when)):
+                if not self._recorded:
+                    await run.view.prefetch(when)
+                actions = await ask_manage(run, position, when)
+        except TimeoutError as error:
+            if not self._ticker.over(when):
+                raise error
+            await run.manage_failed(too_late(when, "nothing was done"))
+            return []
+        if self._ticker.over(when):
+            await run.manage_failed(too_late(when, "nothing was done"))
+            return []
+        return actions
 
     def accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer; `None` where the run is to stop.
@@ -126,9 +157,9 @@ class Asking:
             return False
 
 
-def too_late(when: int) -> MissedStepsError:
+def too_late(when: int, outcome: str = "nothing was opened") -> MissedStepsError:
     """Return the error of an answer that came when its minute was over."""
     return MissedStepsError(
         f"the answer for {iso(when)} came after its minute was over; the chance has gone, and "
-        "nothing was opened"
+        f"{outcome}"
     )

@@ -10,11 +10,13 @@ from backtest_kit._engine.run import Run
 from backtest_kit._live.asking import Asking
 from backtest_kit._live.clocks import Ticker
 from backtest_kit._live.ledger import Ledger
+from backtest_kit._live.orders import Orders
 from backtest_kit._live.steps import Steps
 from backtest_kit._live.stoppable import Stoppable, Stopped
 from backtest_kit._rules import transitions as told
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.missed import plan
+from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import (
     DataError,
@@ -36,7 +38,14 @@ class MinuteDriver:
     """
 
     def __init__(
-        self, run: Run, ticker: Ticker, ledger: Ledger, pacer: Pacer, *, recorded: bool
+        self,
+        run: Run,
+        ticker: Ticker,
+        ledger: Ledger,
+        owner: StateOwner,
+        pacer: Pacer,
+        *,
+        recorded: bool,
     ) -> None:
         self._run = run
         self._ticker = ticker
@@ -47,7 +56,8 @@ class MinuteDriver:
         self._pacer = pacer
         self._waits = Stoppable(run)
         asking = Asking(run, ticker, self._waits, recorded=recorded)
-        self._steps = Steps(run, ledger, asking, self._waits)
+        orders = Orders(run, ledger, owner, asking, recorded=recorded)
+        self._steps = Steps(run, ledger, asking, orders, self._waits)
         #: The newest step that is done, and the newest that was tried (ms).
         self.at: int | None = None
         self.tried: int | None = None
@@ -156,7 +166,7 @@ class MinuteDriver:
                 on_time = on_time and t == when
                 after = missed if on_time else range(first, t + base, base)
                 record.missed = known + bars.open_steps(after)  # stored with the step's outcome
-                await self._do(bars, t, on_time=on_time)
+                await self._do(bars, t, on_time=on_time, newest=t == reached)
                 self.at, missed = t, after
                 if self._pacer.due:
                     await self._pacer.yield_now()
@@ -169,12 +179,12 @@ class MinuteDriver:
         if count:
             await self._ledger.note(self.at)
 
-    async def _do(self, bars: Bars, when: int, *, on_time: bool) -> None:
+    async def _do(self, bars: Bars, when: int, *, on_time: bool, newest: bool) -> None:
         """Do one step, if it has a price."""
         current_price = bars.price[bars.row(when)] if when >= bars.first else float("nan")
         current_moment.set(Moment(self._run, when))
         if current_price == current_price:
-            await self._steps.step(bars.bar(when), on_time=on_time)
+            await self._steps.step(bars.bar(when), on_time=on_time, newest=newest)
             self._pass_to(when)
         else:
             self._run.warming(asked=False)

@@ -28,7 +28,13 @@ from backtest_kit._live.own_state import OwnState
 from backtest_kit._live.transitions import Transitions
 from backtest_kit._rules.managed import Holding
 from backtest_kit._state.adapter import finish
-from backtest_kit._state.documents import RunKey, Transition, nothing_stored, transition
+from backtest_kit._state.documents import (
+    RunKey,
+    Session,
+    Transition,
+    nothing_stored,
+    transition,
+)
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.positions import as_opened, restored, stored_position
 from backtest_kit._values.errors import CorruptStateError, StateError
@@ -36,6 +42,7 @@ from backtest_kit._values.events import RunEvent
 from backtest_kit._values.positions import position_of
 from backtest_kit._values.results import TickActive, TickCancelled, TickClosed, TickOpened
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import INTERVALS
 
 LiveTick = TickOpened | TickClosed | TickCancelled
 #: Seconds for which the journal, and the end of a run, wait for those who are to be told.
@@ -47,7 +54,7 @@ _MOST_UNHEARD: Final = 1_000
 class Ledger:
     """The state, the outbox and the journal of one live run."""
 
-    def __init__(self, run: Run, owner: StateOwner) -> None:
+    def __init__(self, run: Run, owner: StateOwner, *, recorded: bool) -> None:
         self._run = run
         self._owner = owner
         self.key = RunKey(run.exchange_name, run.strategy_name, run.symbol)
@@ -64,6 +71,7 @@ class Ledger:
         #: Where the state was given back: what the consumer had not received by then.
         self._kept: list[Transition] | None = None
         self._own = OwnState(run)
+        self._recorded = recorded
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
@@ -132,6 +140,12 @@ class Ledger:
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
             own=self._own.value,
+            session=Session(
+                self._owner.process,
+                run.engine.clock.wall_ms(),
+                INTERVALS[run.config.base_interval],
+                self._recorded,
+            ),
             **self._places(),
         )
         knows = told if run.own is None else state.own_sequence
@@ -216,14 +230,14 @@ class Ledger:
         """Let the strategy forget what it did in a step that could not be written."""
         self._own.load()
 
-    async def note(self, at: int | None) -> None:
-        """Store the newest step, and how many steps were missed.
+    async def note(self, at: int | None, **changes: Any) -> None:
+        """Store the newest step, how many steps were missed, and other changes.
 
         Raises:
             StateError: it can't be written.
         """
         async with self._writing:
-            await self._write(at=at, missed=self._run.record.missed)
+            await self._write(at=at, missed=self._run.record.missed, **changes)
 
     def heartbeat(self, at: int) -> None:
         """Note that the step `at` is done; written soon, for all runs together."""
@@ -307,7 +321,9 @@ class Ledger:
                 self._kept = await self._unheard()
             # a run that was cancelled within a step may know less than what is stored
             if at is not None and (self.state.at is None or at > self.state.at):
-                await self.note(at)
+                await self.note(at, session=None)
+            elif self.state.session is not None:
+                await self.note(self.state.at, session=None)
         except StateError as error:
             run.error("state", error)
         finally:

@@ -6,16 +6,13 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from backtest_kit._values.commands import CommandName
 from backtest_kit._values.places import Place, place_of
 from backtest_kit._values.results import Tick, transition_id
 from backtest_kit._values.signal import SignalRow, quoted
 from backtest_kit._values.time import Instant
 
 Mode = Literal["backtest", "live"]
-#: What a person may order a live run to do.
-CommandName = Literal[
-    "close", "cancel", "move-stop", "move-target", "add", "open", "pause", "resume"
-]
 MetricType = Literal["backtest_total", "backtest_timeframe", "backtest_signal", "live_tick"]
 
 
