@@ -94,6 +94,7 @@ from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
+from backtest_kit._state.commands import Command
 from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
@@ -132,6 +133,7 @@ from backtest_kit._values.errors import (
     GapError,
     ListenerBehindError,
     MissedStepsError,
+    NotRunningError,
     PeekingError,
     RegistrationError,
     SignalError,
@@ -205,6 +207,7 @@ __all__ = [
     "Candles",
     "ClockError",
     "Close",
+    "Command",
     "CommandEvent",
     "Config",
     "ConfigError",
@@ -237,6 +240,7 @@ __all__ = [
     "MissedStepsError",
     "MoveStop",
     "MoveTarget",
+    "NotRunningError",
     "Partial",
     "PartialEvent",
     "PeekingError",

@@ -52,6 +52,11 @@ class StateOwner:
         #: What stops each run of this process.
         self.running: dict[RunKey, Callable[[], None]] = {}
 
+    @property
+    def adapter(self) -> PersistAdapter:
+        """Where the state is kept: what is in use, else what would be."""
+        return self._store.adapter or self._choose()
+
     async def enter(self, key: RunKey, stop: Callable[[], None]) -> LiveState:
         """Return where a run stands; it is this process's from now on.
 

@@ -32,6 +32,11 @@ class DocumentStore:
         self._pending: set[asyncio.Task[Any]] = set()
 
     @property
+    def adapter(self) -> PersistAdapter | None:
+        """The adapter in use."""
+        return self._adapter
+
+    @property
     def is_open(self) -> bool:
         """Whether this process has the state."""
         return self._adapter is not None
