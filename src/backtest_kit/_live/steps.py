@@ -52,18 +52,20 @@ class Steps:
         run, when = self._run, bar.when
         row = self._ledger.signal
         exits = row is not None and await self._asking.exits(row.side, when)
-        asks = on_time and self._asks(when, row, reverses=exits)
+        reverses = exits
+        asks = on_time and self._asks(when, row, reverses=reverses)
         if row is not None and row.pending_at is not None:
             if await self._pending(row, bar, exits=exits, asks=asks, on_time=on_time):
-                asks = self._asks(when, row, reverses=True)
+                reverses = True
         else:
             run.risk_gate.advance_to(when)
             if row is not None:
                 await self._scheduled(row, bar, exits=exits, asks=asks)
+        asks = on_time and self._asks(when, row, reverses=reverses)
         commands = await self._orders.waiting() if newest else []
         if commands:
             ended = await self._orders.obey(commands, bar, if_asked=self._done(when, asks))
-            asks = asks and not (ended or self._ledger.state.paused)
+            asks = on_time and not ended and self._asks(when, row, reverses=reverses)
         if asks and not run.stopping and self._ledger.signal is None:
             run.risk_gate.advance_to(when)
             await self._ask(bar)
