@@ -67,6 +67,9 @@ def is_valid(p, average_price, market, config):
     now = entry is None or (market <= entry if long else market >= entry)
     tp, sl = levels(p)
     life = p["minute_estimated_time"]
+    prices = (entry, p["price_take_profit"], p["price_stop_loss"])
+    if any(price is not None and not price > 0 for price in prices):
+        return False
     if p["price_stop_loss"] is None and config.get("require_stop_loss", True):
         return False
     between = set() if entry is None else {entry}

@@ -8,6 +8,7 @@ import math
 import re
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 import backtest_kit as bk
 from backtest_kit._rules import transitions
 from backtest_kit._rules.actions import act, act_in_turn, position_of
-from backtest_kit._rules.bars import Bar
-from backtest_kit._rules.managed import open_managed, step_managed
+from backtest_kit._rules.bars import Bar, Bars
+from backtest_kit._rules.managed import open_managed, search, step_managed
 from backtest_kit._rules.steps import pending_step
 from backtest_kit._values.config import Config
 from backtest_kit._values.signal import SignalRow
@@ -220,6 +221,21 @@ def test_what_is_seen_of_a_position():
     entry = position.effective_entry
     assert position.best_percent == position.worst_percent == (95 - entry) / entry * 100
     assert (position.minutes_held, position.minutes_left) == (2, 58)
+
+
+def test_a_stop_moved_away_is_drawn_back_at_the_next_step():
+    holding = held("long", WIDER, trailing_stop=bk.TrailingStop(1.0), entries=())
+    holding = step_managed(holding, bar("long", 104.0, minute=1), WIDER).holding
+    assert (holding.stop, holding.stopped_by) == (104 * 0.99, "trailing_stop")
+    holding = act(holding, bk.MoveStop(95.0), bar("long", 104.0, minute=1), WIDER).holding
+    flat = np.full(5, 102.0)
+    bars = Bars(2 * MINUTE, flat, flat, flat, flat, flat)
+    found, ahead = search(holding, bars, MINUTE, WIDER)
+    assert (found, ahead.stop) == (2 * MINUTE, 95.0)  # 102 would have reached the trailing stop
+    holding, close = step_managed(ahead, bars.bar(found), WIDER)
+    assert close is None
+    assert (holding.stop, holding.stopped_by) == (104 * 0.99, "trailing_stop")
+    assert search(holding, bars, found, WIDER)[0] == 3 * MINUTE
 
 
 ACTIONS = [

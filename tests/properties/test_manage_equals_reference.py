@@ -3,6 +3,7 @@
 What `manage` wants is random, and some of it is not allowed. What it is given is compared as well.
 """
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,3 +117,61 @@ def test_fast_forward_with_manage_equals_the_reference(case, how, more):
 @given(cases, how, settings)
 def test_steps_with_manage_equal_the_reference(case, how, more):
     compare(case, how, more, step_by_step=True)
+
+
+def columns(seed, interval, rate):
+    """What is said at the close of each candle: sides, distances, exits; by its time alone."""
+
+    def said(closes_at):
+        draws = np.random.default_rng([seed, 5]).random((6, 997))[:, closes_at // interval % 997]
+        often = 0.1 + 0.5 * np.random.default_rng([seed, 6]).random()
+        side = np.where(draws[0] < 0.5, 1, -1) * (draws[1] < rate)
+        levels = (np.where(draws[i] < 0.3, np.nan, 0.6 + 2 * draws[i]) for i in (2, 3))
+        trailing = np.where(draws[4] < 0.5, np.nan, draws[4])
+        exits = draws[5] < often, draws[4] < often
+        return side, *levels, trailing, *exits
+
+    return said
+
+
+@given(cases, st.sampled_from(["1m", "5m", "15m"]), st.booleans())
+def test_exit_columns_are_a_manage_that_closes(case, interval, trails):
+    said = columns(case.seed, INTERVALS[interval], case.ask_rate)
+    rows = market(case.seed, case.minutes, coarse=case.coarse, gaps=False)
+
+    def signals(candles, *, by_column):
+        t = candles.timestamp + INTERVALS[interval]
+        side, up, down, trailing, exit_long, exit_short = said(t)
+        more = {"trailing_stop": trailing, "trailing_activate_percent": 0.2} if trails else {}
+        if by_column:
+            more |= {"exit_long": exit_long, "exit_short": exit_short}
+        else:  # no row opens what it closes
+            side = side * ~np.where(side > 0, exit_long, exit_short)
+        return bk.Signals.bracket(side, up, down, 20, **more)
+
+    def manage(position, when):
+        *_, exit_long, exit_short = said(np.array([int(when.timestamp() * 1000)]))
+        long = position.signal.position == "long"
+        return bk.Close() if (exit_long if long else exit_short)[0] else None
+
+    def closed(**how):
+        with bk.Engine() as engine:
+            # what is said behind the last whole candle is said by nobody
+            more = {"require_stop_loss": False, "max_signal_lifetime_minutes": 60}
+            engine.set_config(**(case.config | more | {"ask_at": "close"}))
+            bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+            end = START + case.minutes * 3 // 4 * MINUTE
+            begin = START + 30 * MINUTE
+            dates = {"start_date": to_datetime(begin), "end_date": to_datetime(end)}
+            bk.add_frame(frame_name="f", interval="1m", **dates)
+            bk.add_strategy(strategy_name="s", interval=interval, warmup=1, **how)
+            names = {"strategy_name": "s", "exchange_name": "frame", "frame_name": "f"}
+            return [*bk.Backtest.run_sync("X", **names)]
+
+    by_column = closed(get_signals=lambda candles: signals(candles, by_column=True))
+    by_hand = closed(
+        get_signals=lambda candles: signals(candles, by_column=False),
+        manage=manage,
+        manage_interval=interval,
+    )
+    assert by_hand == by_column

@@ -257,7 +257,7 @@ class Lives:
 
         `until` (ms) at the latest.
         """
-        if walks:
+        if walks or until <= after + self._step:
             return next(iter(bars.steps_after(after)), None), holding
         if holding is not None:
             return search(holding, bars, after, self._run.config, until)

@@ -140,6 +140,8 @@ def happened(
     `before` is `None` at the step that opened it. `note` is of who closed a part.
     """
     known = 1 if before is None else len(before.times)
+    if len(after.times) == known:
+        return
     rows, place = after.rows, _place(after.row, when, price)
     entered, added, parts = 0.0, 0, 0
     for i, leg in enumerate(rows[: len(rows) - closes]):
