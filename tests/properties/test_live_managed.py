@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 import backtest_kit as bk
 import reference
 from backtest_kit._values.time import INTERVALS, to_datetime
-from markets import MINUTE, START, cases, managed, market, script
-from positions import as_mapping, facts_of
+from markets import MINUTE, START, cases, deciding, managed, market, script
+from positions import as_answer, as_mapping, facts_of, seen_of
 from properties.test_live_equals_backtest import Killed, Mortal, end_of
+from properties.test_manage_equals_reference import how
+from properties.test_manage_equals_reference import settings as manage_settings
 from properties.test_managed_backtests import LEVELS, TOLD, play, rows_of_signals, settings
 
 EVERY = (*TOLD, "on_move")
+#: Where in the rest of the time a process ends, and how many minutes are missed then.
+OUTAGES = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 40)), min_size=1, max_size=4)
 
 
 class Process:
@@ -56,7 +60,8 @@ class Process:
                 kind
                 for record in engine.records.select(mode="live")
                 for kind in record.error_kinds
-                if not any(
+                if kind[0] != "manage"
+                and not any(
                     word in kind[1]
                     for word in ("SignalError", "DataRange", "Suspicious", "MissedSteps")
                 )
@@ -65,13 +70,39 @@ class Process:
             return True
 
 
-def once_each(told):
+def once_each(told, *, manages=False):
     """The transitions, each once, as the reference writes them."""
     found = {}
-    for event, fact in zip(told, facts_of(told), strict=True):
+    for event, fact in zip(told, facts_of(told, manages=manages), strict=True):
         known = found.setdefault(event.transition_id, fact)
         assert repr(known) == repr(fact), "told again with another content"
     return [*found.values()]
+
+
+def managing(case, how):
+    """The strategy of `asked_of` with a `manage`; what it wants, and what it was given."""
+    proposals = managed(script(case.seed, case.ask_rate, case.coarse), case.seed, how["some"])
+    decide = deciding(case.seed, how["rate"], case.coarse)
+    given = []
+
+    def get_signal(symbol, when):
+        return as_mapping(proposals(int(when.timestamp() * 1000), bk.average_price(symbol)))
+
+    def manage(position, when):
+        t, seen = int(when.timestamp() * 1000), seen_of(position)
+        given.append(("seen", t, *seen.values()))
+        return as_answer(decide(t, seen))
+
+    async def manage_async(position, when):
+        await bk.get_average_price(position.signal.symbol)
+        return manage(position, when)
+
+    asked = {
+        "get_signal": get_signal,
+        "manage": manage_async if how["is_async"] else manage,
+        "manage_interval": how["interval"],
+    }
+    return proposals, decide, given, lambda: asked
 
 
 def asked_of(case):
@@ -83,7 +114,7 @@ def asked_of(case):
     return proposals, lambda: {"get_signal": get_signal}
 
 
-def expected(case, rows, proposals, missed=()):
+def expected(case, rows, proposals, missed=(), **manage):
     found = reference.backtest(
         rows,
         START,
@@ -94,6 +125,7 @@ def expected(case, rows, proposals, missed=()):
         case.config,
         live=True,
         missed=missed,
+        **manage,
     )
     return [fact for fact in found if fact[1] <= end_of(case)]
 
@@ -133,25 +165,12 @@ def test_kills_at_any_write_lose_and_double_nothing(case, more, deaths):
     assert once_each(told) == expected(case, rows, proposals)
 
 
-@given(cases, settings, st.lists(st.tuples(st.floats(0, 1), st.integers(1, 40)), max_size=4))
+@given(cases, settings, OUTAGES)
 def test_missed_steps_are_followed_as_they_would_have_been(case, more, outages):
     """Nothing is asked in them; an open position goes on as if somebody had looked."""
     case, rows = with_settings(case, more)
     proposals, strategy = asked_of(case)
-    last, documents, told, missed = end_of(case), {}, [], set()
-    since = START
-    for cut, minutes in sorted(outages):
-        mark = since + int(cut * (last - since)) // MINUTE * MINUTE
-        process = Process(case, rows, documents, strategy)
-        assert process.run(since, mark)
-        told += process.told
-        since = min(mark + (1 + minutes) * MINUTE, last)
-        missed |= set(range(mark + MINUTE, since, MINUTE))
-        if since == last:
-            break
-    process = Process(case, rows, documents, strategy)
-    assert process.run(since, last)
-    told += process.told
+    told, missed = with_outages(case, rows, strategy, outages)
     assert once_each(told) == expected(case, rows, proposals, missed)
 
 
@@ -195,3 +214,47 @@ def test_array_strategies_with_exits_killed_equal_their_backtests(
     case, more, levels, trails, deaths
 ):
     compare_with_backtest(case, more, levels, trails, deaths)
+
+
+def with_outages(case, rows, strategy, outages):
+    """Play to the end with steps missed; return what was told, and which steps those were."""
+    last, documents, told, missed = end_of(case), {}, [], set()
+    since = START
+    for cut, minutes in sorted(outages):
+        mark = since + int(cut * (last - since)) // MINUTE * MINUTE
+        process = Process(case, rows, documents, strategy)
+        assert process.run(since, mark)
+        told += process.told
+        since = min(mark + (1 + minutes) * MINUTE, last)
+        missed |= set(range(mark + MINUTE, since, MINUTE))
+        if since == last:
+            break
+    process = Process(case, rows, documents, strategy)
+    assert process.run(since, last)
+    return told + process.told, missed
+
+
+def compare_manage(case, how, more, deaths, outages):
+    case, rows = with_settings(case, more)
+    proposals, decide, given, strategy = managing(case, how)
+    if outages:
+        told, missed = with_outages(case, rows, strategy, outages)
+    else:
+        told, missed = killed_and_restarted(case, rows, strategy, deaths), set()
+    asked = {"manage": decide, "manage_interval": INTERVALS[how["interval"]]}
+    wanted = expected(case, rows, proposals, missed, **asked)
+    seen = [fact for fact in wanted if fact[0] == "seen"]
+    assert [*dict.fromkeys(given)] == seen, "what it is given, also once more after a kill"
+    others = [fact for fact in wanted if fact[0] not in ("seen", "refused")]
+    assert once_each(told, manages=True) == others
+
+
+@given(cases, how, manage_settings, st.just([]) | OUTAGES)
+def test_manage_live_equals_the_reference(case, how, more, outages):
+    compare_manage(case, how, more, [], outages)
+
+
+@pytest.mark.slow
+@given(cases, how, manage_settings, st.lists(st.integers(0, 60), min_size=1, max_size=6))
+def test_manage_killed_equals_the_reference(case, how, more, deaths):
+    compare_manage(case, how, more, deaths, [])
