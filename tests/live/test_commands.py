@@ -34,10 +34,7 @@ class Played:
         return found
 
     def run(self, since, until, commands=None):
-        """Play minutes `since` to `until`; `commands` are sent when a step's result is told.
-
-        Where something lives that is before commands are read at this step, else after it.
-        """
+        """Play minutes `since` to `until`; `commands` are sent after a step, by its minute."""
         asyncio.run(self.play(since, until, commands or {}))
         return self
 
@@ -107,7 +104,7 @@ def close(**more):
 
 def test_a_close_ends_the_position_at_the_next_step():
     found = Played(answers={10: LONG, 13: LONG}, closes={12: 101.0})
-    found.run(5, 30, {13: [close(note="enough")]})
+    found.run(5, 30, {12: [close(note="enough")]})
     assert found.facts()[:3] == [
         (10, "opened"),
         (13, "closed"),
@@ -126,7 +123,7 @@ def test_a_close_ends_the_position_at_the_next_step():
 
 
 def test_after_a_close_by_hand_an_elapsed_strategy_is_asked_at_the_next_step():
-    found = Played(answers={10: LONG}, ask_at="elapsed").run(5, 16, {13: [close()]})
+    found = Played(answers={10: LONG}, ask_at="elapsed").run(5, 16, {12: [close()]})
     assert [m for m in found.asked if m > 10] == [14, 15, 16]
 
 
@@ -163,7 +160,7 @@ def test_moved_levels_act_after_a_restart():
 
 
 def test_a_waiting_signal_is_cancelled():
-    found = Played(answers={10: WAITS, 13: WAITS}).run(5, 16, {13: [{"action": "cancel"}]})
+    found = Played(answers={10: WAITS, 13: WAITS}).run(5, 16, {12: [{"action": "cancel"}]})
     assert found.facts()[:3] == [
         (10, "scheduled"),
         (13, "cancelled"),
@@ -211,7 +208,7 @@ def test_what_is_not_allowed_is_refused_with_the_reason(why):
 
 def test_each_command_is_judged_by_what_those_before_it_left():
     found = Played(answers={10: LONG})
-    found.run(5, 14, {12: [close(), close(), {"action": "open", "signal": LONG}, close()]})
+    found.run(5, 14, {11: [close(), close(), {"action": "open", "signal": LONG}, close()]})
     outcomes = [t.outcome for t in found.transitions() if t.action == "command"]
     assert outcomes == ["done", "refused", "done", "done"]
     assert [t.action for t in found.transitions() if t.action != "command"] == [

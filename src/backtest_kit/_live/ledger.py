@@ -40,10 +40,17 @@ from backtest_kit._state.positions import as_opened, restored, stored_position
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.events import RunEvent
 from backtest_kit._values.positions import position_of
-from backtest_kit._values.results import TickActive, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.results import (
+    TickActive,
+    TickCancelled,
+    TickClosed,
+    TickOpened,
+    TickWaiting,
+)
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS
 
+_STATES: Final = (TickActive, TickWaiting)
 LiveTick = TickOpened | TickClosed | TickCancelled
 #: Seconds for which the journal, and the end of a run, wait for those who are to be told.
 PATIENCE: Final = 5.0
@@ -172,8 +179,8 @@ class Ledger:
     ) -> None:
         """Store outcomes, all at once, with the newest step that is over; release slots, then tell.
 
-        Of the events an active result is told in its turn, and not stored. `holding` among the
-        `changes` is what the open signal holds; a closed or cancelled one holds nothing.
+        Of the events active and waiting results are told in their turn, and not stored. `holding`
+        among the `changes` is what the open signal holds; a closed or cancelled one holds nothing.
 
         Raises:
             StateError: it can't be written; then nothing has changed, and nothing was told.
@@ -185,7 +192,7 @@ class Ledger:
             changes["position"] = None if holding is None else stored_position(holding)
         async with self._writing:
             number = self.state.sequence
-            lasting = [event for event in events if not isinstance(event, TickActive)]
+            lasting = [event for event in events if not isinstance(event, _STATES)]
             new = [transition(event, number + i) for i, event in enumerate(lasting)]
             own = self._own.saved()
             await self._write(
@@ -205,7 +212,7 @@ class Ledger:
                 self._run.risk_gate.close_position(event.close_timestamp)
         entries = iter(new)
         for event in events:
-            if isinstance(event, TickActive):
+            if isinstance(event, _STATES):
                 await self._run.publish(event)
             else:
                 self._run.record.add(event)
