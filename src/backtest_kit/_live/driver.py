@@ -56,14 +56,15 @@ class MinuteDriver:
         self._pacer = pacer
         self._waits = Stoppable(run)
         asking = Asking(run, ticker, self._waits, recorded=recorded)
-        orders = Orders(run, ledger, owner, asking, recorded=recorded)
-        self._steps = Steps(run, ledger, asking, orders, self._waits)
+        self._orders = Orders(run, ledger, owner, asking, recorded=recorded)
+        self._steps = Steps(run, ledger, asking, self._orders, self._waits)
         #: The newest step that is done, and the newest that was tried (ms).
         self.at: int | None = None
         self.tried: int | None = None
 
-    def begin_after(self, at: int | None) -> None:
+    async def begin_after(self, at: int | None) -> None:
         """Go on from the step `at` (ms); `None`: from the first."""
+        await self._orders.tidy()
         self.at = None if at is None else at // self._base * self._base
 
     def interrupt(self) -> None:

@@ -138,7 +138,7 @@ class LiveRun:
                 begin_telling(run.engine)
             run.engine.records.add(run.record)
             run.begin()
-            self._driver.begin_after(await ledger.resume())
+            await self._driver.begin_after(await ledger.resume())
             await self._follow_clock()
         except asyncio.CancelledError:
             cancelled = not self._left

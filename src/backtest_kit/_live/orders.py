@@ -66,6 +66,12 @@ class Orders:
             kept = [event for event in known[:-_KEPT] if event.command in waits]
             turn.changes["done"] = (*kept, *known[-_KEPT:], *answers)
 
+    async def tidy(self) -> None:
+        """Delete commands that an earlier process answered, and could not delete."""
+        answered = {event.command for event in self._ledger.state.done}
+        await self.forget([each for each in await self.waiting() if each.id in answered])
+        self._looked = None
+
     async def forget(self, commands: Sequence[Command]) -> None:
         """Delete commands whose answers are stored."""
         for command in commands:
