@@ -188,6 +188,7 @@ def backtest(
     closed_at=None,
     exits=None,
     live=False,
+    missed=(),
     manage=None,
     manage_interval=MINUTE,
 ):
@@ -196,7 +197,8 @@ def backtest(
     `manage(t, seen)` returns pairs of an action and its value.
 
     `exits` says of a candle of the interval, by its close, whether nothing should be long, short.
-    A `live` run goes on behind `end`, whatever the lifetimes.
+    A `live` run goes on behind `end`, whatever the lifetimes; at steps that it `missed` nothing is
+    asked.
     """
     count = config["avg_price_candles_count"]
     at_close = config["ask_at"] == "close"
@@ -239,7 +241,8 @@ def backtest(
                 sig = None
             by_hand = False
             last = frame_is_all and t == end // base * base
-            if sig is not None and manage is not None and not waited and not last:
+            asks_manage = manage is not None and not waited and not last and t not in missed
+            if sig is not None and asks_manage:
                 position, asked_at = sig["managed"], sig.get("asked_at")
                 if at_close:
                     due = t % manage_interval == 0
@@ -260,6 +263,8 @@ def backtest(
             if sig is None:
                 last_close, reverses = t, says_exit or by_hand
         if sig is not None:
+            continue
+        if t in missed:
             continue
         if t > end or (frame_is_all and t == end // base * base):
             break

@@ -23,6 +23,8 @@ from backtest_kit._engine.listen import (
     listen_added_once,
     listen_backtest_progress,
     listen_backtest_progress_once,
+    listen_command,
+    listen_command_once,
     listen_done_backtest,
     listen_done_backtest_once,
     listen_done_live,
@@ -92,6 +94,7 @@ from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
+from backtest_kit._state.commands import Command
 from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
@@ -130,6 +133,7 @@ from backtest_kit._values.errors import (
     GapError,
     ListenerBehindError,
     MissedStepsError,
+    NotRunningError,
     PeekingError,
     RegistrationError,
     SignalError,
@@ -143,6 +147,7 @@ from backtest_kit._values.errors import (
     WorkerError,
 )
 from backtest_kit._values.events import (
+    CommandEvent,
     DoneEvent,
     ErrorEvent,
     HealthEvent,
@@ -203,6 +208,8 @@ __all__ = [
     "Candles",
     "ClockError",
     "Close",
+    "Command",
+    "CommandEvent",
     "Config",
     "ConfigError",
     "Constraints",
@@ -235,6 +242,7 @@ __all__ = [
     "MissedStepsError",
     "MoveStop",
     "MoveTarget",
+    "NotRunningError",
     "Partial",
     "PartialEvent",
     "PeekingError",
@@ -329,6 +337,8 @@ __all__ = [
     "listen_added_once",
     "listen_backtest_progress",
     "listen_backtest_progress_once",
+    "listen_command",
+    "listen_command_once",
     "listen_done_backtest",
     "listen_done_backtest_once",
     "listen_done_live",

@@ -54,6 +54,21 @@ PLAN = {
         286: ("short", 110.5, 100.0, 120.0, 60, "refuse"),
     },
 }
+#: Of the store `managed`, which releases with version 3 of the documents have; and how each
+#: position is managed. `PAUSED` is paused before its first step, `CLOSES` is sent a close after the
+#: last.
+MANAGED = {
+    "TRAILS": {250: ("long", None, None, 95.0, 1440, "", {"trailing_stop": (2.0, 1.0)})},
+    "LADDER": {
+        245: (
+            *("long", None, 123.0, 95.0, 1440, ""),
+            {"take_profits": ((5.0, 25.0), (12.0, 25.0)), "breakeven_percent": 8.0},
+        )
+    },
+    "ADDS": {270: ("short", None, 104.0, 125.0, 1440, "", {"entries": ((3.0, 1.0), (13.0, 2.0))})},
+    "PAUSED": {20: ("long", None, 120.0, 90.0, 1440, "")},
+    "CLOSES": {280: ("long", None, 123.0, 95.0, 1440, "")},
+}
 #: So many transitions that they fill a page of the journal and begin another.
 PAGES = dict.fromkeys(range(FIRST, 268, 2), ("long", None, 140.0, 95.0, 1, ""))
 
@@ -83,8 +98,12 @@ def planned(plan):
         of_symbol = plan.get(symbol, {})
         if minute not in of_symbol:
             return None
-        position, entry, goal, stop, minutes, note = of_symbol[minute]
+        position, entry, goal, stop, minutes, note, *more = of_symbol[minute]
+        how = dict(*more)
+        if "trailing_stop" in how:
+            how["trailing_stop"] = bk.TrailingStop(*how["trailing_stop"])
         return bk.Signal(
+            **how,
             position=position,
             price_open=entry,
             price_take_profit=goal,
@@ -163,14 +182,19 @@ def outcome(tick):
             "close_timestamp": tick.close_timestamp,
             "pnl": msgspec.to_builtins(tick.pnl),
         }
+        if tick.signal.is_managed:
+            found["legs"] = msgspec.to_builtins(tick.legs)
     if tick.action == "cancelled":
         found |= {"reason": tick.reason, "close_timestamp": tick.close_timestamp}
+    if tick.action in ("partial", "added", "moved"):
+        names = ("price", "share", "size", "effective_entry", "what", "before", "after", "reason")
+        found |= {name: getattr(tick, name) for name in names if hasattr(tick, name)}
     return found
 
 
 def transitions(told, symbol):
     """Return the outcomes of a symbol, in order."""
-    kinds = ("scheduled", "opened", "closed", "cancelled")
+    kinds = ("scheduled", "opened", "partial", "added", "moved", "closed", "cancelled")
     return [outcome(t) for t in told.ticks if t.symbol == symbol and t.action in kinds]
 
 
@@ -256,7 +280,19 @@ def stores(folder):
             bk.SqliteAdapter(folder / "live.db"),
             [("planned", symbol) for symbol in ("LONG", "ACTIVATES", "DONE")],
         ),
+        "managed": (
+            bk.FileAdapter(folder / "managed"),
+            [("planned", symbol) for symbol in MANAGED],
+        ),
     }
+
+
+def send(adapter, symbol, action):
+    """Send a command to a run of the store `managed`, which does not run."""
+    names = {"strategy_name": "planned", "exchange_name": "csv", "command_id": f"to {symbol}"}
+    with bk.Engine():
+        bk.use_persist_adapter(adapter)
+        asyncio.run(bk.Live.send(symbol, **names, action=action, when_running=True))
 
 
 def write_json(path, content):
@@ -277,13 +313,17 @@ def write(folder):
     expected = {"settings": SETTINGS, "follow": {}}
 
     for name, (adapter, runs) in stores(folder).items():
-        plan = PLAN | {"P": PAGES}
+        plan = PLAN | {"P": PAGES} | MANAGED
+        if name == "managed":
+            send(adapter, "PAUSED", "pause")
         place = NoJournal(folder / "outbox") if name == "outbox" else adapter
         told, _ = live(place, candles, runs, STOPPED, SETTINGS, plan)
         assert all("killed" in str(event.error) for event in told.errors), told.errors
         if name == "outbox":
             ids = [each["transition_id"] for each in transitions(told, "LONG")]
             expected["outbox"] = ids + [event.transition_id for event in told.milestones]
+        if name == "managed":
+            send(adapter, "CLOSES", "close")
         if name == "live":
             first = {type(t).__name__: t for t in reversed(told.ticks) if t.symbol == "DONE"}
     for left in (*folder.glob("*/lock*"), *folder.glob("*.lock*")):

@@ -1,11 +1,12 @@
 """Kill a live run at every system call that touches its state, restart it, compare.
 
 Run as a program of its own (it forks, and must have no threads):
-    python tests/live/kill_anywhere.py SEED EVERY
+    python tests/live/kill_anywhere.py SEED EVERY [managed]
 Each process plays the same recorded market with two symbols that share a risk profile, state in
-files. A kill is SIGKILL, before or after a call, or with half of the bytes written. What the run
-that was killed leaves in its journal, and what its listeners were told, must be what a run that was
-never killed leaves. Prints one line of JSON.
+files. With `managed` the signals have managed positions, the strategy decides while it holds, and
+somebody sends commands. A kill is SIGKILL, before or after a call, or with half of the bytes
+written. What the run that was killed leaves in its journal, and what its listeners were told, must
+be what a run that was never killed leaves. Prints one line of JSON.
 """
 
 import asyncio
@@ -21,14 +22,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import msgspec
+
 import backtest_kit as bk
+from backtest_kit._live.orders import Orders
+from backtest_kit._live.steps import Steps
 from backtest_kit._values.time import to_datetime
-from markets import MINUTE, START, market, script
+from markets import MINUTE, START, deciding, managed, market, script
+from positions import as_answer, as_mapping, seen_of
 
 MINUTES = 60
 SYMBOLS = ("BTC/USDT:USDT", "../x")
 CALLS = ("open", "write", "fsync", "replace")
-
+MANAGED = "managed" in sys.argv
+#: What of a run's document must be as if nobody had killed anything.
+KEPT = (
+    *("signal", "at", "asked_at", "fired", "position", "managed_at", "paused", "done"),
+    *("sequence",),
+)
 
 #: Computed once, and inherited by the processes that are forked.
 market = functools.cache(market)
@@ -95,7 +106,12 @@ def play(seed, folder, doom):
 
     def get_signal(symbol, when):
         doom.step()
-        return scripts[symbol](int(when.timestamp() * 1000), bk.average_price(symbol))
+        return as_mapping(scripts[symbol](int(when.timestamp() * 1000), bk.average_price(symbol)))
+
+    def manage(position, when):
+        doom.step()
+        t = int(when.timestamp() * 1000)
+        return as_answer(deciding(seed, 0.3)(t, seen_of(position)))
 
     def at_most_one(check):
         return "taken" if check.active_count else None
@@ -104,17 +120,25 @@ def play(seed, folder, doom):
     bk.set_config(
         state_dir=str(folder / "state"),
         schedule_await_minutes=5,
+        require_stop_loss=not MANAGED,
         min_take_profit_distance_percent=0,
         min_stop_loss_distance_percent=0,
     )
     bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in market(seed, MINUTES + 30)]))
     bk.add_risk(risk_name="one", validations=[at_most_one])
     transitions = ("on_open", "on_schedule", "on_cancel", "on_close")
+    more = {}
+    if MANAGED:
+        transitions += ("on_partial", "on_add", "on_move", "on_command")
+        scripts = {symbol: managed(answer, seed) for symbol, answer in scripts.items()}
+        more = {"manage": manage, "manage_interval": "3m"}
+        send_before_steps(seed, doom)
     bk.add_strategy(
         strategy_name="s" * 300,
         interval="3m",
         get_signal=get_signal,
         risk_name="one",
+        **more,
         callbacks=dict.fromkeys((*transitions, "on_partial_profit", "on_partial_loss"), tell),
     )
     start = START + 5 * MINUTE
@@ -132,9 +156,57 @@ def play(seed, folder, doom):
     asyncio.run(both())
 
 
+def orders(seed, symbol, when):
+    """What somebody sends before a step: seldom something, and sometimes several things."""
+    choose = random.Random(f"{seed} {symbol} {when}")
+    price = 100 * choose.uniform(0.97, 1.03)
+    signal = script(seed, 1.0)(when, 100.0)
+    every = (
+        {"action": "close", "share": choose.choice([30, 100]), "note": "by hand"},
+        {"action": "close"},
+        {"action": "cancel"},
+        {"action": "move-stop", "price": price},
+        {"action": "move-target", "price": price},
+        {"action": "add", "size": 0.5},
+        {"action": "open", "signal": signal},
+        {"action": "pause"},
+        {"action": "resume"},
+        {"action": "resume"},
+    )
+    return [choose.choice(every) for _ in range(choose.choice([0, 0, 1, 1, 2]))]
+
+
+def send_before_steps(seed, doom):
+    """Send the commands of each step just before it; once more where it is done again.
+
+    A restart goes back to the last step that changed anything, as no real clock does: what was sent
+    later waits for its step.
+    """
+    step, waiting, now = Steps.step, Orders.waiting, {}
+
+    async def sent_by_now(self):
+        found = await waiting(self)
+        if self._run.symbol not in now:  # looking for what an earlier process left
+            return found
+        return [each for each in found if int(each.id.split()[0]) <= now[self._run.symbol]]
+
+    async def step_with_commands(self, bar, **how):
+        now[self._run.symbol] = bar.when
+        for i, order in enumerate(orders(seed, self._run.symbol, bar.when)):
+            doom.step()
+            name = f"{bar.when} {i}"
+            names = {"strategy_name": "s" * 300, "exchange_name": "frame", "command_id": name}
+            await bk.Live.send(self._run.symbol, **names, **order)
+        await step(self, bar, **how)
+
+    Steps.step, Orders.waiting = step_with_commands, sent_by_now
+
+
 def content(event):
     if isinstance(event, bk.PartialEvent):
         return [event.timestamp, event.level, event.revenue_percent]
+    if isinstance(event, bk.CommandEvent):
+        return msgspec.to_builtins(event)
     return json.loads(event.to_json())
 
 
@@ -174,7 +246,10 @@ def outcome(folder):
     for path in (folder / "state" / "run").glob("*.json"):
         state = json.loads(path.read_bytes().partition(b"\n")[2])["data"]
         assert not state["outbox"]
-        living[state["symbol"]] = {k: state[k] for k in ("signal", "at", "asked_at", "fired")}
+        living[state["symbol"]] = {k: state[k] for k in KEPT}
+        assert state["session"] is None
+    left = [*(folder / "state" / "command").glob("*.json")]
+    assert not left, "commands that were done are still there"
     told = [json.loads(line) for line in (folder / "told").read_text().splitlines()]
     left = [p.name for p in (folder / "state").rglob("*") if "corrupt" in p.name]
     assert not left, left
@@ -190,7 +265,8 @@ def main(seed, every):
         _, calls = process(seed, calm, 0)
         wanted, living, told = outcome(calm)
         assert len({entry[0] for entry in told}) == len(told) > 0
-        kinds = {name.rpartition(":")[2].split()[0] for name in wanted}
+        kinds = {name.rpartition(":")[2].split()[0] for name in wanted if ":command:" not in name}
+        outcomes = {e["command"]["outcome"] for e in wanted.values() if e.get("command")}
         tried = survived = retold = 0
         choose = random.Random(seed)
         for point in range(1 + choose.randrange(every), calls + 1, every):
@@ -219,6 +295,7 @@ def main(seed, every):
                 "calls": calls,
                 "transitions": len(wanted),
                 "kinds": sorted(kinds),
+                "commands": sorted(outcomes),
                 "points": survived,
                 "kills": tried,
                 "told_again": retold,

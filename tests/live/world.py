@@ -44,7 +44,9 @@ def flat(minutes=600, price=100.0):
 class Stage:
     """Simulated time, an exchange and a strategy whose answers and calls the test holds."""
 
-    def __init__(self, rows, *, start=T0, faults=(), answer=None, interval="1m", **config):
+    def __init__(
+        self, rows, *, start=T0, faults=(), answer=None, interval="1m", more=None, **config
+    ):
         self.world = SimulatedTime(start + 500)  # the step `start` is due
         self.venue = FaultyExchange(self.world, rows, faults)
         self.asked, self.told, self.errors = [], [], []
@@ -60,7 +62,10 @@ class Stage:
             reply = None if answer is None else answer(at, price)
             return await reply if asyncio.iscoroutine(reply) else reply
 
-        bk.add_strategy(strategy_name="s", interval=interval, get_signal=get_signal)
+        asked = {"get_signal": get_signal} | (more or {})
+        if "get_signals" in asked:
+            del asked["get_signal"]
+        bk.add_strategy(strategy_name="s", interval=interval, **asked)
         bk.listen_signal_live(self.told.append)
         bk.listen_error(self.errors.append)
 

@@ -1,30 +1,38 @@
 """Flipped bits, cuts, insertions, swaps and older copies of what is stored are all noticed."""
 
 import asyncio
+import json
 import random
 import shutil
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.managed import open_managed, step_managed
 from backtest_kit._state.cursors import Cursor, cursor_key
 from backtest_kit._state.documents import (
     Heartbeat,
     LiveState,
     Page,
     RunKey,
+    Session,
     decode,
     encode,
     nothing_stored,
     transition,
 )
-from backtest_kit._state.envelope import DamagedError
+from backtest_kit._state.envelope import DamagedError, seal
+from backtest_kit._state.lock import Owner
 from backtest_kit._state.owner import StateOwner
+from backtest_kit._state.positions import restored, stored_position
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.signal import SignalRow
-from markets import START
+from markets import MINUTE, START
 
 KEYS = [RunKey("venue", "s:1", symbol) for symbol in ("BTC/USDT:USDT", "Y")]
 
@@ -42,7 +50,18 @@ def row(key, *, filled=True):
         minute_estimated_time=60,
         scheduled_at=START,
         pending_at=START if filled else None,
+        trailing_stop=bk.TrailingStop(2.0),
+        take_profits=((1.0, 25.0), (2.0, 25.0)),
     )
+
+
+def held(key):
+    """What the row holds after a minute: a part is closed, and the stop has moved."""
+    candles = [np.array(column) for column in ([100, 101.5], [100, 101.5], [100, 100.5])]
+    high, low = np.array([100.0, 101.6]), np.array([100.0, 100.5])
+    bars, config = Bars(START, *candles, high, low), bk.Config(exit_trigger="wick")
+    opened = open_managed(row(key), bars.bar(START), config).holding
+    return step_managed(opened, bars.bar(START + MINUTE), config).holding
 
 
 def opened(key):
@@ -53,6 +72,18 @@ def opened(key):
         timestamp=START,
         current_price=100.0,
         signal=row(key),
+    )
+
+
+def answer(key):
+    return bk.CommandEvent(
+        symbol=key.symbol,
+        strategy_name=key.strategy_name,
+        exchange_name=key.exchange_name,
+        timestamp=START,
+        command="one",
+        what="pause",
+        outcome="done",
     )
 
 
@@ -68,7 +99,13 @@ def documents(key):
         asked_at=START,
         price=100.0,
         signal=row(key),
+        position=stored_position(held(key)),
         fired=0,
+        followed=None,
+        managed_at=START,
+        paused=True,
+        done=(answer(key),),
+        session=Session(Owner(1, "host", START, "backtest-kit live"), START, 60_000, False),
         sequence=1,
         missed=2,
         percent_fee=0.1,
@@ -127,6 +164,59 @@ def test_whatever_is_cut_out_or_put_in_is_noticed(name, begin, length, new):
     content = STORED[name]
     changed = content[:begin] + new + content[begin + length :]
     assert noticed(name, changed) is (changed != content)
+
+
+def test_a_position_comes_back_as_it_was():
+    before = held(KEYS[0])
+    assert len(before.times) == 2
+    assert before.moves == 2
+    name = ("run", str(KEYS[0]))
+    found = decode(*name, STORED[name], LiveState)
+    assert repr(restored(found.position, found.signal)) == repr(before)  # a NaN equals itself
+
+
+CHANGES = {
+    "a number is missing": lambda numbers, fills: numbers.pop("best"),
+    "one too many": lambda numbers, fills: numbers.update(more=1.0),
+    "not finite": lambda numbers, fills: numbers.update(best=None),
+    "no stop, though the row has one": lambda numbers, fills: numbers.update(stop=None),
+    "another side": lambda numbers, fills: numbers.update(side=-1.0),
+    "another trailing stop": lambda numbers, fills: numbers.update(trailing=3.0),
+    "more is held than was bought": lambda numbers, fills: numbers.update(held=1.0),
+    "more cost": lambda numbers, fills: numbers.update(cost=1.5),
+    "nothing is held": lambda numbers, fills: numbers.update(held=0.0),
+    "half a level": lambda numbers, fills: numbers.update(next_profit=0.5),
+    "more levels than there are": lambda numbers, fills: numbers.update(next_profit=3.0),
+    "an unknown reason": lambda numbers, fills: numbers.update(kind=9.0),
+    "fewer moves than none": lambda numbers, fills: numbers.update(moves=-1.0),
+    "the stop beyond the target": lambda numbers, fills: numbers.update(stop=111.0),
+    "a fill is missing": lambda numbers, fills: fills.pop(),
+    "a fill at another time": lambda numbers, fills: fills[0].update(timestamp=START + 1),
+    "a fill before the one before": lambda numbers, fills: fills[1].update(timestamp=START - 1),
+    "a fill of another size": lambda numbers, fills: fills[1].update(quantity=-0.26),
+    "a fill at another price": lambda numbers, fills: fills[1].update(price=102.0),
+    "another first price": lambda numbers, fills: fills[0].update(price=99.0),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_position_that_does_not_fit_its_signal_is_noticed(what):
+    """By what it says: whoever sealed it anew has made a good digest."""
+    name = ("run", str(KEYS[0]))
+    state = documents(KEYS[0])[name]
+    data = json.loads(msgspec.json.encode(state))
+    CHANGES[what](data["position"]["numbers"], data["position"]["fills"])
+    assert noticed(name, seal(*name, json.dumps(data).encode()))
+    assert not noticed(name, seal(*name, msgspec.json.encode(state)))
+
+
+@pytest.mark.parametrize("what", ["waits", "is gone"])
+def test_a_position_without_its_signal_is_noticed(what):
+    name = ("run", str(KEYS[0]))
+    state = documents(KEYS[0])[name]
+    signal = row(KEYS[0], filled=False) if what == "waits" else None
+    assert noticed(name, encode(*name, msgspec.structs.replace(state, signal=signal)))
+    assert noticed(name, encode(*name, msgspec.structs.replace(state, position=None)))
 
 
 def test_documents_that_changed_places_are_noticed():

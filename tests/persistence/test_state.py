@@ -182,7 +182,7 @@ def test_a_damaged_page_of_the_journal_is_set_aside_and_the_run_goes_on(broken_o
 def test_a_state_of_a_newer_release_is_refused_and_left_alone(broken_off):
     adapter, _ = broken_off
     path = next((adapter.folder / "run").glob("*.json"))
-    changed = path.read_bytes().replace(b'"version":2', b'"version":9')
+    changed = path.read_bytes().replace(b'"version":3', b'"version":9')
     path.write_bytes(changed.replace(b'"digest":"', b'"digest":"of another kind '))
     before = path.read_bytes()
     found = play(adapter, END)
@@ -197,16 +197,16 @@ def test_a_state_of_an_older_release_is_read(broken_off, calm, monkeypatch):
     path = next((adapter.folder / "run").glob("*.json"))
     header, document = path.read_bytes().split(b"\n", 1)
     old = {"version": 1, "data": json.loads(document)["data"]}
-    old["data"]["position"] = old["data"].pop("signal")
+    old["data"]["proposal"] = old["data"].pop("signal")
     path.write_bytes(header + b"\n" + json.dumps(old).encode())
 
     def upgrade(data):
-        data["signal"] = data.pop("position")
+        data["signal"] = data.pop("proposal")
         return data
 
-    monkeypatch.setattr(documents, "UPGRADES", {("run", 1): upgrade})
+    monkeypatch.setattr(documents, "UPGRADES", {("run", 1): upgrade, ("run", 2): lambda data: data})
     assert found_before(calm, at) + play(adapter, END).ids() == calm.ids()
-    assert json.loads(path.read_bytes().split(b"\n", 1)[1])["version"] == 2
+    assert json.loads(path.read_bytes().split(b"\n", 1)[1])["version"] == 3
 
 
 def test_sqlite_keeps_what_files_keep(tmp_path, calm):

@@ -176,7 +176,7 @@ class StrategyCaller:
     def has_exits(self) -> bool:
         """Whether the signals that were looked at say when positions are to end."""
         in_arrays = self._chunk is not None and self._chunk.signals.has_exits
-        return in_arrays or (isinstance(self._ask, ArrayQuestion) and self._ask.has_exits)
+        return in_arrays or (isinstance(self._ask, ArrayQuestion) and bool(self._ask.has_exits))
 
     def chunk(self, when: int, *, furthest: bool = False) -> SignalChunk | None:
         """Return signals that have an answer for `when`, from the candles that are loaded.

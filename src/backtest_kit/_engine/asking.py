@@ -11,9 +11,9 @@ from backtest_kit._engine.ambient import Moment, candles, current_moment, fill_p
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.run import Run
 from backtest_kit._values.actions import Position
-from backtest_kit._values.errors import BeforeDataError, ConfigError, SignalError
+from backtest_kit._values.errors import BeforeDataError, ConfigError
 from backtest_kit._values.schemas import StrategySchema
-from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.signal import Signal
 from backtest_kit._values.time import to_datetime
 
 
@@ -42,8 +42,8 @@ class ArrayQuestion:
     def __init__(self, strategy: StrategySchema) -> None:
         self._interval, self._warmup = strategy.interval, strategy.warmup
         self._function: Any = strategy.get_signals
-        #: Whether the last answer had columns that say when positions are to end.
-        self.has_exits = False
+        #: Whether the last answer had columns that say when positions are to end; `None` before it.
+        self.has_exits: bool | None = None
 
     def __call__(self, symbol: str, when: datetime) -> Signal | None:
         """Return the row as a proposal."""
@@ -53,9 +53,9 @@ class ArrayQuestion:
 
     def exits(self, symbol: str, side: int) -> bool:
         """Say whether the row says that nothing should be on `side`."""
-        mask = (signals := self._signals(symbol)).exit_long
-        if side < 0:
-            mask = signals.exit_short
+        signals = self._signals(symbol)
+        self.has_exits = signals.has_exits
+        mask = signals.exit_long if side > 0 else signals.exit_short
         return mask is not None and bool(mask[-1])
 
     def _signals(self, symbol: str) -> Signals:
@@ -85,18 +85,6 @@ async def manage_failed(run: Run, error: Exception) -> None:
     callback = run.strategy.callback("on_manage_error")
     if callback is not None:
         await run.call_back("callback on_manage_error", callback, event)
-
-
-def plain(row: SignalRow, asked: Callable[[str, datetime], Any]) -> SignalRow:
-    """Return a row that a live run can follow, which does not keep managed positions yet.
-
-    Raises:
-        SignalError: its position is to be managed, or ended by a column of `asked`.
-    """
-    if row.is_managed or (isinstance(asked, ArrayQuestion) and asked.has_exits):
-        missing = "trailing stop, breakeven, ladder, further entry or exit column"
-        raise SignalError([f"a live run does not manage positions yet: no {missing}"])
-    return row
 
 
 def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:

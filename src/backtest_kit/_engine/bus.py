@@ -41,6 +41,7 @@ Channel = Literal[
     "partial",
     "added",
     "moved",
+    "command",
 ]
 #: Of a result, by its `action`: the channel of its kind, where there is one.
 CHANNELS_OF: Final[dict[str, tuple[Channel]]] = {

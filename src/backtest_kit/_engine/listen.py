@@ -10,6 +10,7 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.events import (
+    CommandEvent,
     DoneEvent,
     ErrorEvent,
     HealthEvent,
@@ -134,3 +135,6 @@ listen_moved_once: ListenOnce[TickMoved]
 listen_moved, listen_moved_once = _pair(
     "moved", "levels of positions that move, which a backtest then follows step by step"
 )
+listen_command: Listen[CommandEvent]
+listen_command_once: ListenOnce[CommandEvent]
+listen_command, listen_command_once = _pair("command", "what came of commands to live runs")

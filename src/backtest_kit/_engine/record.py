@@ -16,8 +16,8 @@ from backtest_kit._data.market import CandleCount, SeriesGaps
 from backtest_kit._values.candles import Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import SignalError, UnknownNameError
-from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
-from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent, RunEvent
+from backtest_kit._values.results import TickCancelled, TickClosed, TickOpened
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import NEVER, SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE
@@ -217,7 +217,7 @@ class RunRecord:
         over: Mask = begun > np.searchsorted(ends, candle, side="right")
         return over
 
-    def add(self, event: Tick | PartialEvent | None) -> None:
+    def add(self, event: RunEvent | None) -> None:
         """Keep what reports are made of: closes, the ends of waiting signals, milestones."""
         match event:
             case TickClosed():

@@ -24,6 +24,7 @@ from backtest_kit._values.errors import (
     SuspiciousCandleError,
 )
 from backtest_kit._values.events import (
+    CommandEvent,
     DoneEvent,
     ErrorEvent,
     MetricType,
@@ -32,8 +33,8 @@ from backtest_kit._values.events import (
     PerformanceEvent,
     ProgressEvent,
     RiskEvent,
+    RunEvent,
 )
-from backtest_kit._values.results import Tick
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import iso
@@ -137,23 +138,25 @@ class Run:
         """Whether a listener or callback waits for levels that move."""
         return self.engine.bus.wanted("moved") or self.wants("on_tick", "on_move")
 
-    async def publish(self, event: Tick | PartialEvent) -> None:
+    async def publish(self, event: RunEvent) -> None:
         """Tell listeners and callbacks of a result or milestone, at the instant of its step."""
         self.announce(event)
         for name, function in self.callbacks_for(event):
             await self.call_back(f"callback {name}", function, event)
 
-    def announce(self, event: Tick | PartialEvent) -> None:
+    def announce(self, event: RunEvent) -> None:
         """Emit a result or milestone to listeners, at the instant of its step."""
         current_moment.set(Moment(self, event.timestamp))
         if isinstance(event, PartialEvent):
             self._emit(event, "partial_profit" if event.level > 0 else "partial_loss")
+        elif isinstance(event, CommandEvent):
+            self._emit(event, "command")
         else:
             of_mode: Channel = "signal_backtest" if self.mode == "backtest" else _LIVE
             self._emit(event, "signal", of_mode, *CHANNELS_OF.get(event.action, ()))
 
     def callbacks_for(
-        self, event: Tick | PartialEvent, *, own: bool | None = None
+        self, event: RunEvent, *, own: bool | None = None
     ) -> list[tuple[str, Callable[..., Any]]]:
         """Return the names and functions of the callbacks that an event has, in order.
 
@@ -381,9 +384,11 @@ class Run:
         }
 
 
-def _names_of(event: Tick | PartialEvent) -> tuple[str, ...]:
+def _names_of(event: RunEvent) -> tuple[str, ...]:
     """Return the names of an event's callbacks, in the order in which they are called."""
     if isinstance(event, PartialEvent):
         return ("on_partial_profit" if event.level > 0 else "on_partial_loss",)
+    if isinstance(event, CommandEvent):
+        return ("on_command",)
     name = _CALLBACK[event.action]
     return ("on_tick",) if name is None else ("on_tick", name)

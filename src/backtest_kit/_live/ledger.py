@@ -26,17 +26,32 @@ from backtest_kit._engine.run import Run
 from backtest_kit._live.callbacks import Callbacks
 from backtest_kit._live.own_state import OwnState
 from backtest_kit._live.transitions import Transitions
+from backtest_kit._rules.managed import Holding
 from backtest_kit._state.adapter import finish
-from backtest_kit._state.documents import RunKey, Transition, nothing_stored, transition
+from backtest_kit._state.documents import (
+    RunKey,
+    Session,
+    Transition,
+    nothing_stored,
+    transition,
+)
 from backtest_kit._state.owner import StateOwner
+from backtest_kit._state.positions import as_opened, restored, stored_position
 from backtest_kit._values.errors import CorruptStateError, StateError
-from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.events import RunEvent
 from backtest_kit._values.positions import position_of
-from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
+from backtest_kit._values.results import (
+    TickActive,
+    TickCancelled,
+    TickClosed,
+    TickOpened,
+    TickWaiting,
+)
 from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.time import INTERVALS
 
+_STATES: Final = (TickActive, TickWaiting)
 LiveTick = TickOpened | TickClosed | TickCancelled
-Event = Tick | PartialEvent
 #: Seconds for which the journal, and the end of a run, wait for those who are to be told.
 PATIENCE: Final = 5.0
 #: Results kept in memory for a consumer that has not taken them when its run ends.
@@ -46,11 +61,13 @@ _MOST_UNHEARD: Final = 1_000
 class Ledger:
     """The state, the outbox and the journal of one live run."""
 
-    def __init__(self, run: Run, owner: StateOwner) -> None:
+    def __init__(self, run: Run, owner: StateOwner, *, recorded: bool) -> None:
         self._run = run
         self._owner = owner
         self.key = RunKey(run.exchange_name, run.strategy_name, run.symbol)
         self.state = nothing_stored(self.key)
+        #: What the open signal holds, once it is filled.
+        self.holding: Holding | None = None
         #: What the consumer of the run has not received yet.
         self._results = Transitions(self, 0, self.notify)
         #: What callbacks have not been told of yet, and who tells them; `None`: told in the step.
@@ -61,6 +78,7 @@ class Ledger:
         #: Where the state was given back: what the consumer had not received by then.
         self._kept: list[Transition] | None = None
         self._own = OwnState(run)
+        self._recorded = recorded
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
 
@@ -90,6 +108,10 @@ class Ledger:
         state = await self._owner.enter(self.key, stop)
         self._untold.sequence, self._results.sequence = state.places
         self.state = state
+        if (row := self.filled) is not None:
+            held = state.position
+            config = self._run.config
+            self.holding = as_opened(row, config) if held is None else restored(held, row)
 
     async def resume(self) -> int | None:
         """Continue from the stored state; tell again what may not have been told.
@@ -125,6 +147,12 @@ class Ledger:
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
             own=self._own.value,
+            session=Session(
+                self._owner.process,
+                run.engine.clock.wall_ms(),
+                INTERVALS[run.config.base_interval],
+                self._recorded,
+            ),
             **self._places(),
         )
         knows = told if run.own is None else state.own_sequence
@@ -147,26 +175,25 @@ class Ledger:
         self._run.record.since = when
 
     async def commit(
-        self,
-        when: int,
-        price: float,
-        events: Sequence[Event] = (),
-        *,
-        first: Tick | None = None,
-        **changes: Any,
+        self, when: int, price: float, events: Sequence[RunEvent] = (), **changes: Any
     ) -> None:
         """Store outcomes, all at once, with the newest step that is over; release slots, then tell.
 
-        `first` is told before the events, and is not stored.
+        Of the events active and waiting results are told in their turn, and not stored. `holding`
+        among the `changes` is what the open signal holds; a closed or cancelled one holds nothing.
 
         Raises:
             StateError: it can't be written; then nothing has changed, and nothing was told.
         """
         if events:
             await self.attach_listeners()  # those that were added since
+        holding = changes.pop("holding", self.holding)
+        if holding is not self.holding:
+            changes["position"] = None if holding is None else stored_position(holding)
         async with self._writing:
             number = self.state.sequence
-            new = [transition(event, number + i) for i, event in enumerate(events)]
+            lasting = [event for event in events if not isinstance(event, _STATES)]
+            new = [transition(event, number + i) for i, event in enumerate(lasting)]
             own = self._own.saved()
             await self._write(
                 at=when,
@@ -179,14 +206,17 @@ class Ledger:
                 **changes,
             )
             self._own.keep(own, number)
+            self.holding = holding
         for event in events:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
-        if first is not None:
-            await self._run.publish(first)
-        for entry in new:
-            self._run.record.add(entry.event)
-            await self._tell(entry)
+        entries = iter(new)
+        for event in events:
+            if isinstance(event, _STATES):
+                await self._run.publish(event)
+            else:
+                self._run.record.add(event)
+                await self._tell(next(entries))
         self._own.know(self.state.sequence)
 
     async def attach_listeners(self) -> None:
@@ -207,14 +237,14 @@ class Ledger:
         """Let the strategy forget what it did in a step that could not be written."""
         self._own.load()
 
-    async def note(self, at: int | None) -> None:
-        """Store the newest step, and how many steps were missed.
+    async def note(self, at: int | None, **changes: Any) -> None:
+        """Store the newest step, how many steps were missed, and other changes.
 
         Raises:
             StateError: it can't be written.
         """
         async with self._writing:
-            await self._write(at=at, missed=self._run.record.missed)
+            await self._write(at=at, missed=self._run.record.missed, **changes)
 
     def heartbeat(self, at: int) -> None:
         """Note that the step `at` is done; written soon, for all runs together."""
@@ -298,7 +328,9 @@ class Ledger:
                 self._kept = await self._unheard()
             # a run that was cancelled within a step may know less than what is stored
             if at is not None and (self.state.at is None or at > self.state.at):
-                await self.note(at)
+                await self.note(at, session=None)
+            elif self.state.session is not None:
+                await self.note(self.state.at, session=None)
         except StateError as error:
             run.error("state", error)
         finally:

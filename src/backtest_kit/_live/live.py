@@ -18,16 +18,16 @@ from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
 from backtest_kit._live.ledger import PATIENCE as LISTENERS_PATIENCE
 from backtest_kit._live.ledger import LiveTick
 from backtest_kit._live.live_run import LiveRun
+from backtest_kit._live.sending import answer, find_run, new_command, send
 from backtest_kit._pages.results import LiveResult, live_result
 from backtest_kit._reports.live import live_data, live_report
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
-from backtest_kit._values.errors import (
-    ArgumentError,
-    ConfigError,
-    RegistrationError,
-    UnknownNameError,
-)
+from backtest_kit._state.commands import Command
+from backtest_kit._values.commands import CommandName, order_of
+from backtest_kit._values.errors import ArgumentError, RegistrationError, UnknownNameError
+from backtest_kit._values.events import CommandEvent
+from backtest_kit._values.schemas import SignalLike
 from backtest_kit._values.time import INTERVALS
 
 #: Seconds that a run waits before a risk check for another run that is behind.
@@ -107,6 +107,70 @@ class Live:
             stop()
 
     @staticmethod
+    async def send(
+        symbol: str,
+        *,
+        strategy_name: str,
+        action: CommandName,
+        exchange_name: str | None = None,
+        share: float | None = None,
+        note: str | None = None,
+        price: float | None = None,
+        size: float | None = None,
+        signal: SignalLike | None = None,
+        when_running: bool = False,
+        command_id: str | None = None,
+    ) -> Command:
+        """Send a command to a live run, of this process or of another on the same state.
+
+        The run reads it at its next step, does it once, and tells what came of it as a
+        `CommandEvent`. `action` is one of
+
+        - `close`: `share` percent (100) of what is held, at the market, with a `note`
+        - `cancel` the signal that waits for its entry price
+        - `move-stop`, `move-target` to `price`
+        - `add`: enter once more, `size` times (1.0) the first entry's cost
+        - `open` a whole `signal`
+        - `pause`: no new signals, until `resume`; what lives goes on; kept over restarts
+
+        Once this returns the command is stored, and survives whatever is killed. Sent twice under
+        one `command_id` it is done once. `when_running`: keep it for a run that does not run now.
+        Without `exchange_name` the only stored run with these names is meant.
+
+        Raises:
+            ArgumentError: the action is unknown, lacks a field, has one too many, or is not finite.
+            UnknownNameError: no such run is stored, or several are.
+            NotRunningError: it does not run.
+            StateError: the state can't be read or written.
+        """
+        given = {"share": share, "note": note, "price": price, "size": size, "signal": signal}
+        order = order_of(action, given)
+        engine = current_engine()
+        owner, now = engine.live, engine.clock.wall_ms()
+        key = await find_run(owner.adapter, symbol, strategy_name, exchange_name)
+        command = new_command(key, order, command_id, now)
+        runs_here = key in owner.running
+        await send(owner.adapter, command, now, runs_here=runs_here, when_running=when_running)
+        owner.sent_to.add(key)
+        return command
+
+    @staticmethod
+    async def answer(command: Command) -> CommandEvent:
+        """Wait until a run has done or refused a command, and return what came of it.
+
+        Not for callbacks that are part of a step, which would wait for themselves.
+
+        Raises:
+            NotRunningError: the run does not run; the command is kept.
+            StateError: the state can't be read.
+        """
+        engine = current_engine()
+        owner = engine.live
+        return await answer(
+            owner.adapter, command, engine.clock, lambda: command.run in owner.running
+        )
+
+    @staticmethod
     def get_data(
         symbol: str, *, strategy_name: str, exchange_name: str | None = None
     ) -> LiveResult:
@@ -180,8 +244,6 @@ def _prepare(
     )
     record.strategy = strategy
     begun, recorded = begin(strategy), clock is not None
-    if begun.strategy.manage is not None:
-        raise ConfigError(f"strategy {strategy_name!r}: a live run does not ask `manage` yet")
     run = Run(
         engine,
         mode="live",

@@ -39,10 +39,10 @@ class LiveRun:
 
     def __init__(self, run: Run, ticker: Ticker, owner: StateOwner, *, recorded: bool) -> None:
         self.run = run
-        self.ledger = Ledger(run, owner)
+        self.ledger = Ledger(run, owner, recorded=recorded)
         self._ticker = ticker
         pacer = self._pacer = Pacer(run.engine.bus, lambda: not run.waits or run.stopping)
-        self._driver = MinuteDriver(run, ticker, self.ledger, pacer, recorded=recorded)
+        self._driver = MinuteDriver(run, ticker, self.ledger, owner, pacer, recorded=recorded)
         self._recorded = recorded
         self._began = 0
         self._wake = asyncio.Event()
@@ -138,7 +138,7 @@ class LiveRun:
                 begin_telling(run.engine)
             run.engine.records.add(run.record)
             run.begin()
-            self._driver.begin_after(await ledger.resume())
+            await self._driver.begin_after(await ledger.resume())
             await self._follow_clock()
         except asyncio.CancelledError:
             cancelled = not self._left

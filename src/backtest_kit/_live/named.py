@@ -20,24 +20,23 @@ from backtest_kit._live.transitions import Source, Transitions
 from backtest_kit._state.cursors import Cursors
 from backtest_kit._state.documents import RunKey, Transition
 from backtest_kit._values.errors import RegistrationError, StateError
-from backtest_kit._values.events import ErrorEvent, ListenerHealth, PartialEvent
-from backtest_kit._values.results import Tick
+from backtest_kit._values.events import ErrorEvent, ListenerHealth, RunEvent
 
 if TYPE_CHECKING:
     from backtest_kit._engine.listen import Unsubscribe
 
 
 def listen_transitions(
-    function: Callable[[Tick | PartialEvent], Any], *, name: str, from_start: bool = False
+    function: Callable[[RunEvent], Any], *, name: str, from_start: bool = False
 ) -> Unsubscribe:
     """Tell a listener of every transition of live runs, once or more, in order, for good.
 
-    `function`, sync or async, is called with scheduled, opened, closed and cancelled results and
-    with milestones, one after another; each has a `transition_id`, by which a repeat is known. How
-    far it has been told is kept in the state under `name`: after a restart or a crash it goes on
-    there, and nothing is left out however long it was away. A new name begins with what comes next,
-    or `from_start` with the oldest transition in the journal. No run waits for it. What it raises
-    goes to `listen_error`, and counts as told.
+    `function`, sync or async, is called with each result but idle, active and waiting ones, with
+    milestones, and with what came of commands, one after another; each has a `transition_id`, by
+    which a repeat is known. How far it has been told is kept in the state under `name`: after a
+    restart or a crash it goes on there, and nothing is left out however long it was away. A new
+    name begins with what comes next, or `from_start` with the oldest transition in the journal. No
+    run waits for it. What it raises goes to `listen_error`, and counts as told.
 
     Returns what ends the listening; its place is kept for the next time.
 

@@ -8,8 +8,10 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from backtest_kit._state.envelope import VERSION, DamagedError, seal, unseal
+from backtest_kit._state.lock import Owner
+from backtest_kit._state.positions import StoredPosition, restored
 from backtest_kit._state.upgrades import UPGRADES
-from backtest_kit._values.events import PartialEvent
+from backtest_kit._values.events import CommandEvent, PartialEvent, RunEvent
 from backtest_kit._values.results import Tick
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import Instant
@@ -51,7 +53,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Transition(Document, frozen=True, kw_only=True):
-    """A transition as the journal keeps it: a result or a milestone.
+    """A transition as the journal keeps it: a result, a milestone, or what came of a command.
 
     `sequence` counts the transitions of a run from 0; `id` stays the same when a transition is
     told again.
@@ -61,34 +63,64 @@ class Transition(Document, frozen=True, kw_only=True):
     id: str
     tick: Tick | None
     milestone: PartialEvent | None
+    command: CommandEvent | None
 
     @property
-    def event(self) -> Tick | PartialEvent:
-        """The result or the milestone."""
-        event = self.milestone if self.tick is None else self.tick
-        assert event is not None
+    def event(self) -> RunEvent:
+        """The one of the three that it is."""
+        (event,) = self._events
         return event
+
+    @property
+    def _events(self) -> list[RunEvent]:
+        return [each for each in (self.tick, self.milestone, self.command) if each is not None]
 
     def check_names(self, run: RunKey) -> None:
         """Compare the names of the event and of its signal with those of a run."""
-        if (self.tick is None) == (self.milestone is None):
+        if len(self._events) != 1:
             raise DamagedError(f"transition {self.sequence} is not one event")
         _same_run(run, self.event)
         _same_run(run, getattr(self.event, "signal", None))
 
 
 def transition(event: Any, sequence: int) -> Transition:
-    """Return a result or milestone as an entry of the journal."""
-    tick, milestone = (None, event) if isinstance(event, PartialEvent) else (event, None)
-    return Transition(sequence=sequence, id=event.transition_id, tick=tick, milestone=milestone)
+    """Return a result, a milestone or what came of a command as an entry of the journal."""
+    kinds = dict.fromkeys(("tick", "milestone", "command"))
+    match event:
+        case PartialEvent():
+            kinds["milestone"] = event
+        case CommandEvent():
+            kinds["command"] = event
+        case _:
+            kinds["tick"] = event
+    return Transition(sequence=sequence, id=event.transition_id, **kinds)
+
+
+class Session(Document, frozen=True):
+    """The process that runs a run: who it is, when the run began in it, and how it steps.
+
+    Milliseconds: `since` by the wall clock, `every` from one step to the next. `recorded`: it
+    steps over recorded candles, as fast as it can.
+    """
+
+    owner: Owner
+    since: Instant
+    every: int
+    recorded: bool
 
 
 class LiveState(Document, frozen=True, kw_only=True):
     """All that a live run must not forget; instants in milliseconds UTC.
 
     `at` is the newest step whose outcome is stored here, `asked_at` the step of the last call of
-    the strategy, `signal` the open signal (waiting while its `pending_at` is `None`), `fired` the
-    bit mask of the milestones it has passed, `price` the average price when this was written.
+    the strategy, `signal` the open signal as proposed and filled (waiting while its `pending_at` is
+    `None`), `fired` the bit mask of the milestones it has passed, `price` the average price when
+    this was written. `position` is what a filled signal holds, with its levels as they have moved
+    (`None` in documents before version 3: as it was opened). `followed` is a step whose candle has
+    been taken in while the rest of it is still to do, `managed_at` that of the last call of
+    `manage` for this position.
+    `paused`: a person wants no new signals. `done` are the newest commands that were done or
+    refused, oldest first; `session` says which process runs it, `None` once it has ended.
     `outbox` holds the transitions that are not in the journal yet; callbacks have been told of
     those before the sequence `told`, and the consumer of those before `heard` (`None`, in documents
     of 0.1.0: of all that are not in the outbox). The costs are those of the process that wrote the
@@ -105,7 +137,13 @@ class LiveState(Document, frozen=True, kw_only=True):
     asked_at: Instant | None
     price: float | None
     signal: SignalRow | None
+    position: StoredPosition | None
     fired: int
+    followed: Instant | None
+    managed_at: Instant | None
+    paused: bool
+    done: tuple[CommandEvent, ...]
+    session: Session | None
     sequence: Count
     missed: int
     percent_fee: float | None
@@ -136,8 +174,18 @@ class LiveState(Document, frozen=True, kw_only=True):
         run = run_key(key)
         _same_run(run, self)
         _same_run(run, self.signal)
+        for event in self.done:
+            _same_run(run, event)
         for entry in self.outbox:
             entry.check_names(run)
+        row = self.signal
+        is_filled = row is not None and row.pending_at is not None
+        if self.position is not None:
+            if row is None or not is_filled:
+                raise DamagedError("it has a position, and no signal that is filled")
+            restored(self.position, row)
+        elif row is not None and is_filled and row.is_managed:
+            raise DamagedError("the position of its signal is missing")
 
 
 def nothing_stored(key: RunKey) -> LiveState:
@@ -152,7 +200,13 @@ def nothing_stored(key: RunKey) -> LiveState:
         asked_at=None,
         price=None,
         signal=None,
+        position=None,
         fired=0,
+        followed=None,
+        managed_at=None,
+        paused=False,
+        done=(),
+        session=None,
         sequence=0,
         missed=0,
         percent_fee=None,

@@ -10,7 +10,9 @@ import msgspec
 from backtest_kit._values.errors import StateError
 
 #: The version of the documents that this release writes.
-VERSION: Final = 2
+VERSION: Final = 3
+#: The first version that has a digest.
+_FIRST_SEALED: Final = 2
 #: Bytes of the digest: no change goes unnoticed, by chance or by damage.
 _DIGEST_SIZE: Final = 16
 
@@ -42,10 +44,10 @@ class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
     data: msgspec.Raw
 
 
-def seal(kind: str, key: str, payload: bytes) -> bytes:
+def seal(kind: str, key: str, payload: bytes, version: int = VERSION) -> bytes:
     """Return the JSON of a document with its envelope."""
-    head = msgspec.json.encode({"version": VERSION, "kind": kind, "key": key})
-    digest = _digest(kind, key, payload).encode()
+    head = msgspec.json.encode({"version": version, "kind": kind, "key": key})
+    digest = _digest(version, kind, key, payload).encode()
     return b'%s,"digest":"%s","data":%s}' % (head[:-1], digest, payload)
 
 
@@ -66,7 +68,7 @@ def unseal(kind: str, key: str, content: bytes) -> tuple[int, bytes]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(str(error) or type(error).__name__) from error
     payload = bytes(envelope.data)
-    if content != seal(envelope.kind, envelope.key, payload):
+    if content != seal(envelope.kind, envelope.key, payload, version):
         raise DamagedError("its content does not fit its digest")
     if (envelope.kind, envelope.key) != (kind, key):
         raise DamagedError(
@@ -76,20 +78,21 @@ def unseal(kind: str, key: str, content: bytes) -> tuple[int, bytes]:
     return version, payload
 
 
-def _digest(kind: str, key: str, payload: bytes) -> str:
-    found = hashlib.blake2b(msgspec.json.encode((VERSION, kind, key)), digest_size=_DIGEST_SIZE)
+def _digest(version: int, kind: str, key: str, payload: bytes) -> str:
+    found = hashlib.blake2b(msgspec.json.encode((version, kind, key)), digest_size=_DIGEST_SIZE)
     found.update(payload)
     return found.hexdigest()
 
 
 def _refuse_newer(version: int, content: bytes) -> None:
-    """Raise StateError; DamagedError where this release wrote it and only the number changed."""
+    """Raise StateError; DamagedError where a known release wrote it and only the number changed."""
     try:
         envelope = msgspec.json.decode(content, type=_Sealed)
     except ValueError:
         envelope = None  # a newer release may have another envelope
-    if envelope is not None and envelope.digest == _digest(
-        envelope.kind, envelope.key, bytes(envelope.data)
+    if envelope is not None and envelope.digest in (
+        _digest(known, envelope.kind, envelope.key, bytes(envelope.data))
+        for known in range(_FIRST_SEALED, VERSION + 1)
     ):
         raise DamagedError(f"its version, {version}, does not fit its digest")
     raise StateError(

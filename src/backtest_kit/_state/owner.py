@@ -8,10 +8,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from backtest_kit._state.adapter import PersistAdapter, finish
+from backtest_kit._state.commands import Commands
 from backtest_kit._state.cursors import Cursors
 from backtest_kit._state.documents import LiveState, RunKey
 from backtest_kit._state.heartbeats import Heartbeats
 from backtest_kit._state.journal import Journal
+from backtest_kit._state.lock import this_process
 from backtest_kit._state.runs import RunDocuments
 from backtest_kit._state.storage import DocumentStore
 from backtest_kit._values.clock import Clock
@@ -40,10 +42,20 @@ class StateOwner:
         self.heartbeats = Heartbeats(self._store, report, clock)
         self.runs = RunDocuments(self._store, report, self.journal, self.heartbeats)
         self.cursors = Cursors(self._store, report)
+        self.commands = Commands(self._store, report)
+        #: Runs that somebody of this process has sent a command to.
+        self.sent_to: set[RunKey] = set()
+        #: This process as whoever looks at the state sees it.
+        self.process = this_process()
         #: Runs that have ended and may still have something to write.
         self._leaving = 0
         #: What stops each run of this process.
         self.running: dict[RunKey, Callable[[], None]] = {}
+
+    @property
+    def adapter(self) -> PersistAdapter:
+        """Where the state is kept: what is in use, else what would be."""
+        return self._store.adapter or self._choose()
 
     async def enter(self, key: RunKey, stop: Callable[[], None]) -> LiveState:
         """Return where a run stands; it is this process's from now on.
@@ -101,6 +113,7 @@ class StateOwner:
         """Take the state for this process, and read what is in it."""
         await self._store.open(self._choose())
         try:
+            self.process = await self._store.owner() or this_process()
             await self.heartbeats.load()
             await self.runs.load()
         except BaseException:

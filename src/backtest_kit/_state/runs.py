@@ -13,7 +13,8 @@ from backtest_kit._state.journal import Journal
 from backtest_kit._state.storage import SET_ASIDE, DocumentStore
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.positions import Until, position_of
-from backtest_kit._values.signal import expires_at
+from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.time import MINUTE
 
 
 class RunDocuments:
@@ -132,7 +133,7 @@ class RunDocuments:
             row = state.signal
             if key not in but and row is not None and row.pending_at is not None:
                 for name in state.risk_names:
-                    held.setdefault(name, []).append((position_of(row), expires_at(row)))
+                    held.setdefault(name, []).append((position_of(row), _until(state, row)))
         return held
 
     def oldest_step(self) -> int:
@@ -205,6 +206,14 @@ class RunDocuments:
             "whether a position is open is not known. Put a good copy back as "
             f"{self._store.where('run', str(key))}, or delete {place} to begin with no position"
         )
+
+
+def _until(state: LiveState, row: SignalRow) -> int:
+    """Return when the life of an open position ends, which may have been extended (ms)."""
+    held, begun = state.position, row.pending_at
+    if held is None or held.minutes is None or begun is None:
+        return expires_at(row)
+    return begun + held.minutes * MINUTE
 
 
 def _goes_on(key: RunKey) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from backtest_kit._state.adapter import PersistAdapter, call, finish
 from backtest_kit._state.documents import decode, encode
 from backtest_kit._state.envelope import DamagedError
+from backtest_kit._state.lock import Owner
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.time import iso
@@ -29,6 +30,11 @@ class DocumentStore:
         self._clock = clock
         self._adapter: PersistAdapter | None = None
         self._pending: set[asyncio.Task[Any]] = set()
+
+    @property
+    def adapter(self) -> PersistAdapter | None:
+        """The adapter in use."""
+        return self._adapter
 
     @property
     def is_open(self) -> bool:
@@ -63,6 +69,17 @@ class DocumentStore:
         """Wait for the calls that are under way."""
         if self._pending:
             await asyncio.wait(set(self._pending))
+
+    async def owner(self) -> Owner | None:
+        """Return the process that has the state; `None` if the adapter can't tell.
+
+        Raises:
+            StateError: it fails to tell.
+        """
+        if not hasattr(self._adapter, "owner"):
+            return None
+        found = await self._call("owner")
+        return found if isinstance(found, Owner) else None
 
     async def keys(self, kind: str) -> list[str]:
         """Return the keys of a kind; raises StateError."""
@@ -189,7 +206,7 @@ class DocumentStore:
         except StateError:
             raise
         except Exception as error:
-            kind, *keys = arguments[:2]
+            kind, *keys = arguments[:2] or ("owner",)
             place = self.where(kind, *keys) if keys else f"{kind} in {_place(adapter)}"
             ending = "; nothing was reported that is not stored" if name == "write" else ""
             raise StateError(f"can't {name} {place}: {_why(error)}{ending}") from error

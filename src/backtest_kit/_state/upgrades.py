@@ -36,6 +36,25 @@ def _transition_1(entry: dict[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def _run_2(data: dict[str, Any]) -> dict[str, Any]:
+    unknown: dict[str, Any] = dict.fromkeys(("position", "followed", "managed_at", "session"))
+    filled = unknown | {"paused": False, "done": []} | data
+    filled["outbox"] = [_transition_2(entry) for entry in data["outbox"]]
+    return filled
+
+
+def _page_2(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"transitions": [_transition_2(entry) for entry in data["transitions"]]}
+
+
+def _transition_2(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"command": None} | entry
+
+
+def _same(data: dict[str, Any]) -> dict[str, Any]:
+    return data
+
+
 def _row_1(row: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if row is None else {"price_limit": None} | row
 
@@ -45,4 +64,8 @@ UPGRADES: Final[Mapping[tuple[str, int], Upgrade]] = {
     ("run", 1): _run_1,
     ("journal", 1): _page_1,
     ("heartbeat", 1): _heartbeat_1,
+    ("run", 2): _run_2,
+    ("journal", 2): _page_2,
+    ("heartbeat", 2): _same,
+    ("cursor", 2): _same,
 }

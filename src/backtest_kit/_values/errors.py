@@ -17,6 +17,7 @@ Named by what the reader does next::
       FingerprintError       whether a trial is the same as an earlier one can't be told
       StateError             live state can't be read or written
         StateOwnedError      another process runs on the same state
+        NotRunningError      a command was sent to a live run that does not run
         CorruptStateError    a document of the state is damaged; it was set aside
       MissedStepsError       a live run could not act at some minutes
       ClockError             the wall clock went back
@@ -101,6 +102,10 @@ class StateError(BacktestKitError):
 
 class StateOwnedError(StateError):
     """Another process runs on the same state; the message names it."""
+
+
+class NotRunningError(StateError):
+    """A command was sent to a live run that does not run."""
 
 
 class CorruptStateError(StateError):

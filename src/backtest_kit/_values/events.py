@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
+from backtest_kit._values.commands import CommandName
 from backtest_kit._values.places import Place, place_of
-from backtest_kit._values.results import transition_id
-from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.results import Tick, transition_id
+from backtest_kit._values.signal import SignalRow, quoted
 from backtest_kit._values.time import Instant
 
 Mode = Literal["backtest", "live"]
@@ -82,6 +83,33 @@ class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):
     def transition_id(self) -> str:
         """A stable id: a milestone that is reported again after a crash has the same."""
         return transition_id(self.signal, f"milestone {self.level:+d}")
+
+
+class CommandEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a command that was sent to a live run: done, or refused for a `reason`.
+
+    `command` is the id of the command, `timestamp` the step (ms UTC) at which it was done.
+    """
+
+    action: ClassVar[Literal["command"]] = "command"
+    symbol: str
+    strategy_name: str
+    exchange_name: str
+    timestamp: Instant
+    command: str
+    what: CommandName
+    outcome: Literal["done", "refused"]
+    reason: str = ""
+
+    @property
+    def transition_id(self) -> str:
+        """A stable id: an answer that is reported again after a crash has the same."""
+        names = (self.exchange_name, self.strategy_name, self.symbol)
+        return ":".join((*(quoted(name) for name in names), "command", quoted(self.command)))
+
+
+#: What a run tells of: results, milestones, and what came of commands.
+RunEvent = Tick | PartialEvent | CommandEvent
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, kw_only=True):

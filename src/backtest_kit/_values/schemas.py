@@ -157,6 +157,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         "on_add",
         "on_move",
         "on_manage_error",
+        "on_command",
     )
 
     strategy_name: str

@@ -132,9 +132,13 @@ def signal_id(exchange_name: str, strategy_name: str, symbol: str, when: int) ->
     text = f"{exchange_name}:{strategy_name}:{symbol}:{when}"
     if text.count(":") > _PARTS - 1 or "%" in text:
         names = (exchange_name, strategy_name, symbol)
-        quoted = (name.replace("%", "%25").replace(":", "%3A") for name in names)
-        return ":".join((*quoted, str(when)))
+        return ":".join((*(quoted(name) for name in names), str(when)))
     return text
+
+
+def quoted(name: str) -> str:
+    """Return a name without a colon, so that no two give the same id."""
+    return name.replace("%", "%25").replace(":", "%3A")
 
 
 def expires_at(row: SignalRow) -> int:

@@ -19,6 +19,7 @@ from backtest_kit.cli.init import init
 from backtest_kit.cli.live import live
 from backtest_kit.cli.report import report
 from backtest_kit.cli.runs import runs
+from backtest_kit.cli.send import send
 from backtest_kit.cli.state import state
 from backtest_kit.cli.walk import walk
 
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (backtest, check, data, demo, init, live, report, runs, state, walk):
+for command in (backtest, check, data, demo, init, live, report, runs, send, state, walk):
     cli.add_command(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,16 @@ from rich.text import Text
 from backtest_kit._engine.engine import Engine
 from backtest_kit._live.stored import StoredRun, read_stored
 from backtest_kit._reports.table import price
+from backtest_kit._rules.managed import Holding
 from backtest_kit._state.adapter import call
+from backtest_kit._state.documents import LiveState
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.lock import Owner
+from backtest_kit._state.positions import restored
 from backtest_kit._state.sqlite import SqliteAdapter
 from backtest_kit._values.config import from_environment
-from backtest_kit._values.events import PartialEvent
-from backtest_kit._values.results import Tick, TickClosed
+from backtest_kit._values.events import CommandEvent, PartialEvent, RunEvent
+from backtest_kit._values.results import TickClosed
 from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import iso
 from backtest_kit.cli.live_table import transition_line
@@ -100,7 +104,7 @@ def read_state(
     folder: Path | None, file: Path | None, symbol: str | None, strategy_name: str | None
 ) -> Shown:
     """Return the runs in a state that match; `None` matches anything."""
-    adapter, place = _choose(folder, file)
+    adapter, place = choose_adapter(folder, file)
     with asyncio.Runner() as runner:
         blocking = _Blocking(adapter, runner)
         stored = read_stored(blocking)
@@ -116,7 +120,7 @@ def read_state(
     return Shown(found, stored.problems, place, owner)
 
 
-def _choose(folder: Path | None, file: Path | None) -> tuple[Any, str]:
+def choose_adapter(folder: Path | None, file: Path | None) -> tuple[Any, str]:
     """Return the adapter of a state, and what to call the place of the state."""
     if file is not None:
         if folder is not None:
@@ -168,12 +172,17 @@ def _table(runs: list[StoredRun]) -> Table:
             Text(run.key.symbol),
             Text(run.key.strategy_name),
             Text(run.key.exchange_name),
-            "damaged" if run.state is None else _signal_text(run.state.signal),
+            "damaged" if run.state is None else _state_text(run.state),
             "" if run.at is None else iso(run.at),
             str(closed),
             "" if run.state is None else str(run.state.missed),
         )
     return table
+
+
+def _state_text(state: LiveState) -> str:
+    paused = ", paused" if state.paused else ""
+    return f"{_signal_text(state.signal)}{paused}"
 
 
 def _signal_text(row: SignalRow | None) -> str:
@@ -198,6 +207,10 @@ def _show(run: StoredRun, console: Console) -> None:
                 f"{price(row.price_stop_loss)}; signal {row.id}"
             )
         )
+    if run.state.position is not None and row is not None:
+        console.print(Text(_held_text(restored(run.state.position, row))))
+    if run.state.paused:
+        console.print("paused: no new signals until a resume is sent")
     if run.state.outbox:
         console.print(f"{len(run.state.outbox)} transitions may be reported again")
     for entry in run.transitions[-_SHOWN:]:
@@ -207,11 +220,35 @@ def _show(run: StoredRun, console: Console) -> None:
         console.print(f"the newest {_SHOWN} transitions; {left} earlier ones are stored")
 
 
-def _line(event: Tick | PartialEvent) -> str:
-    if isinstance(event, PartialEvent):
+def _held_text(held: Holding) -> str:
+    """Return what is held, and the levels as they have moved."""
+    entered = sum(leg.quantity for leg in held.rows if leg.quantity > 0)
+    left = sum(leg.quantity for leg in held.rows) / entered * 100
+    levels = [
+        f"{name} {price(level)}" if math.isfinite(level) else f"no {name}"
+        for name, level in (("take-profit", held.target), ("stop-loss", held.stop))
+    ]
+    end = "without end" if held.expires_at == NEVER else f"until {iso(held.expires_at)}"
+    fills = len(held.times)
+    return (
+        f"now: {left:.4g} % of what was entered, at {price(held.effective_entry)}; "
+        f"{', '.join(levels)}; {end}; {fills} fill{'s' * (fills != 1)}"
+    )
+
+
+def _line(event: RunEvent) -> str:
+    if isinstance(event, PartialEvent | CommandEvent):
         who = f"{iso(event.timestamp)} {event.symbol} {event.strategy_name}"
-        return f"{who} milestone {event.level:+d} % at {price(event.current_price)}"
+        if isinstance(event, PartialEvent):
+            return f"{who} milestone {event.level:+d} % at {price(event.current_price)}"
+        return f"{who} {answer_text(event)}"
     return transition_line(event)
+
+
+def answer_text(event: CommandEvent) -> str:
+    """Return what came of a command as a text."""
+    why = f": {event.reason}" if event.reason else ""
+    return f"command {event.what} ({event.command}) {event.outcome}{why}"
 
 
 def _name(run: StoredRun) -> str:
