@@ -179,6 +179,7 @@ def test_heavy_libraries_are_imported_only_when_used():
 def test_no_module_is_long():
     paths = [*PACKAGE.rglob("*.py")]
     assert len(paths) > 100
+    paths.remove(PACKAGE / "__init__.py")  # a list of names
     for path in paths:
         assert len(path.read_text().splitlines()) <= 400, path.name
 
