@@ -46,7 +46,8 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     probability that its Sharpe ratio beats the best of as many trials without skill,
     `minimum_trades` the number of trades that would put it above 0 with 95 % confidence, were it
     the only one tried. They are `None` for fewer than 30 trades, and where they are not defined.
-    `metric_by_symbol` is in the order of the walk's symbols.
+    `metric_by_symbol` is in the order of the walk's symbols. `warming` counts the steps at which
+    the data did not reach back far enough to ask it.
     """
 
     rank: int | None
@@ -66,6 +67,7 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_closes: int
     end_of_data_closes: int
     complete: bool
+    warming: int = 0
 
 
 class WalkerData(Tabular, frozen=True, kw_only=True):
@@ -231,6 +233,7 @@ def _row(
         ambiguous_closes=trial.ambiguous_closes,
         end_of_data_closes=trial.end_of_data_closes,
         complete=trial.complete,
+        warming=trial.warming,
     )
 
 
