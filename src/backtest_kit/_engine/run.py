@@ -107,8 +107,11 @@ class Run:
         if self._leftovers is not None:
             return
         function: Any = self.strategy.get_signal or self.strategy.get_signals
-        self._leftovers = Leftovers(function, made=self._made)
+        self._leftovers = Leftovers(function, made=self._made, name=self.strategy_name)
         self.record.left_behind = found = self._leftovers.found
+        self.record.left_by_others = self._leftovers.of_others
+        if self.is_trial and self.record.left_by_others:
+            return  # which is an error of the trial
         untold = {(self.strategy_name, name) for name in found} - self.engine.leftovers_told
         if untold:
             self.engine.leftovers_told |= untold
@@ -121,7 +124,7 @@ class Run:
     def end(self) -> None:
         """Note what the run leaves in the strategy."""
         if self._leftovers is not None:
-            self._leftovers.note()
+            self.record.changed_for_others = self._leftovers.note()
 
     def wants(self, *callbacks: str) -> bool:
         """Say whether a listener of results, or one of these callbacks, waits for a result."""

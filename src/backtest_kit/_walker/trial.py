@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -26,6 +27,11 @@ from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema
 
 #: Called with the records of a trial's runs after each close.
 AfterClose = Callable[[Sequence[RunRecord]], None]
+
+
+_REMEDY: Final = (
+    "Give each run its own with make=; what is only remembered can be kept by functools.cache"
+)
 
 
 class TrialSetup(msgspec.Struct, frozen=True):
@@ -54,7 +60,8 @@ async def run_trial(
     `after_close` is called with the records so far after each close; what it raises ends the trial.
 
     Raises:
-        StrategyFailedError: every call of the strategy raised.
+        StrategyFailedError: every call of the strategy raised; or it began with what another
+            strategy changed, or changed what others see.
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
@@ -74,7 +81,26 @@ async def run_trial(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    _check_alone(records)
     return result_of(records)
+
+
+def _check_alone(records: Sequence[RunRecord]) -> None:
+    """Raise a `StrategyFailedError` where a trial shared its state with others: order matters."""
+    name = records[0].strategy_name
+    found = dict.fromkeys(pair for record in records for pair in record.left_by_others)
+    if found:
+        what = ", ".join(f"{label} (by {by!r})" for label, by in found)
+        raise StrategyFailedError(
+            f"strategy {name!r} began with what a run of another strategy had changed: {what}; "
+            f"its figures would depend on the order of the trials. {_REMEDY}"
+        )
+    changed = dict.fromkeys(label for record in records for label in record.changed_for_others)
+    if changed:
+        raise StrategyFailedError(
+            f"strategy {name!r} changed what other strategies see: {', '.join(changed)}; figures "
+            f"would depend on the order of the trials. {_REMEDY}"
+        )
 
 
 def result_of(records: Sequence[RunRecord]) -> TrialResult:
