@@ -486,3 +486,24 @@ def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, wo
     print(f"walk: {kills} kills, after {sorted(seen)} of 10 strategies")
     assert kills >= 3
     assert b"were known from" in told
+
+
+def test_what_strategies_read_beside_is_named_once_where_results_are_kept(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setenv("LEVEL", "1.0")
+
+    def reads(check):
+        return None if check.price > float(os.environ["LEVEL"]) else "too low"
+
+    caplog.set_level(logging.WARNING, "backtest_kit")
+    data, ran = walk(tmp_path, risk=reads)
+    assert ran == 3
+    (read,) = data.unseen
+    assert read.startswith("environment variable 'LEVEL' in ")
+    told = [r.getMessage() for r in caplog.records if "LEVEL" in r.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("stored results don't show whether what strategies read has changed")
+    monkeypatch.setenv("LEVEL", "9e9")
+    assert walk(tmp_path, risk=reads)[1] == 0, "which is why it is named"
+    assert walk(None, risk=reads)[0].unseen == (), "nothing is kept, and all is run again"

@@ -128,6 +128,11 @@ def worth_text(data: WalkerData) -> str:
     gaps = max((row.gaps_filled for row in data.ranking), default=0)
     ambiguous = sum(row.ambiguous_closes for row in data.ranking)
     lines.append(f"- Missing candles filled: {gaps:,}. Ambiguous closes: {ambiguous:,}.")
+    if data.unseen:
+        lines.append(
+            f"- Stored results don't show whether what strategies read has changed: "
+            f"{plain(listed(data.unseen))}."
+        )
     raised = [row for row in data.ranking if row.error is None and row.error_count]
     lines += [
         f"- {plain(row.strategy_name)}: {row.error_count:,} "

@@ -76,7 +76,8 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
     often the best strategy in one half of the time is below the median in the other.
     `base_interval` is of the candles by which the runs stepped; "" where a report of an earlier
-    release does not say it.
+    release does not say it. `unseen` are environment variables and files that strategies read,
+    where results are stored: whether they have changed does not show.
     """
 
     walker_name: str
@@ -97,6 +98,7 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
     base_interval: str = ""
+    unseen: tuple[str, ...] = ()
 
     def table(self) -> Table:
         """Return the ranking as columns, a row per strategy, best first.

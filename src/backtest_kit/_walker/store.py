@@ -39,7 +39,8 @@ class TrialKey(msgspec.Struct, frozen=True):
 
     `fingerprint` covers all that the figures depend on; `variant` covers the strategy and the
     settings alone, tried on `symbols` from `since` to `until` (milliseconds, both included).
-    `hours` are the candles there (`data_identity`); empty where they are not known.
+    `hours` are the candles there (`data_identity`); empty where they are not known. `unseen` is
+    what the strategy reads that the fingerprint does not cover (`unseen_by`).
     """
 
     fingerprint: str
@@ -48,6 +49,7 @@ class TrialKey(msgspec.Struct, frozen=True):
     since: int
     until: int
     hours: bytes = b""
+    unseen: tuple[str, ...] = ()
 
 
 class WalkStore:

@@ -11,7 +11,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._values.errors import BacktestKitError, FingerprintError
 from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
 from backtest_kit._walker.data_identity import data_identity
-from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
+from backtest_kit._walker.fingerprint import examine, fingerprint, library_fingerprint
 from backtest_kit._walker.store import TrialKey
 from backtest_kit._walker.trial import TrialSetup
 
@@ -43,13 +43,14 @@ def _key_or_none(
     code = (strategy.get_signal, strategy.get_signals, strategy.make, risks)
     options = (strategy.interval, strategy.warmup, strategy.risk_names)
     try:
-        variant = fingerprint(settings_fingerprint(engine), options, code)
+        variant, unseen = examine(settings_fingerprint(engine), options, code)
     except FingerprintError as error:
         engine.logger.warning(
             "strategy %r is not kept, and runs each time: %s", strategy.name, error
         )
         return None
-    return trial_key(setup, strategy.name, variant, data, hours)
+    key = trial_key(setup, strategy.name, variant, data, hours)
+    return msgspec.structs.replace(key, unseen=unseen)
 
 
 def trial_key(

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+import msgspec
+
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
@@ -16,6 +18,7 @@ from backtest_kit._values.errors import ArgumentError, StateError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema, WalkerSchema
 from backtest_kit._walker.runner import TrialRunner
+from backtest_kit._walker.stored_runner import StoredRunner
 from backtest_kit._walker.trial import TrialSetup
 
 
@@ -58,6 +61,8 @@ class Walk:
                 self._setup.frame.timeline,
                 self._setup.base_interval(),
             )
+            if isinstance(self._runner, StoredRunner):
+                ranked = msgspec.structs.replace(ranked, unseen=self._runner.unseen)
             self._ranked = (known, ranked)
         return self._ranked[1]
 
