@@ -33,9 +33,6 @@ from backtest_kit._walker.spool import (
 )
 from backtest_kit._walker.trial import TrialSetup, run_trial
 
-if sys.platform == "linux":
-    import fcntl
-
 #: How often a worker asks for its parent, where the system does not tell of its end.
 _WATCH_SECONDS: Final = 1.0
 #: The most array strategies in one batch.
@@ -252,6 +249,8 @@ def _be_killed_at_end_of(pipe: int) -> None:
     A call in C that gives no other thread a turn would outlive the parent.
     """
     if sys.platform == "linux":
+        import fcntl
+
         fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
