@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from functools import partial
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from backtest_kit._backtest.array_table import columns_of, doubts_of
+from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
@@ -24,9 +23,10 @@ from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
+from backtest_kit._values.time import to_datetime
 
-#: Called with the records of a trial's runs after each close.
-AfterClose = Callable[[Sequence[RunRecord]], None]
+#: Into so many equal parts a frame is divided where trials may be ended early.
+PARTS: Final = 10
 
 
 _REMEDY: Final = (
@@ -52,12 +52,23 @@ class TrialSetup(msgspec.Struct, frozen=True):
         return ", ".join(dict.fromkeys(found))
 
 
-async def run_trial(
-    setup: TrialSetup, strategy: StrategySchema, after_close: AfterClose | None = None
-) -> TrialResult:
+def end_of_part(timeline: range, parts: int) -> int:
+    """Return where the first `parts` of a frame end, in milliseconds."""
+    return timeline[0] + (timeline[-1] - timeline[0]) * parts // PARTS
+
+
+def first_parts(setup: TrialSetup, parts: int) -> TrialSetup:
+    """Return a setup whose frame is the first `parts` of it."""
+    if parts == PARTS:
+        return setup
+    end = to_datetime(end_of_part(setup.frame.timeline, parts))
+    return msgspec.structs.replace(setup, frame=msgspec.structs.replace(setup.frame, end_date=end))
+
+
+async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PARTS) -> TrialResult:
     """Backtest a strategy over all symbols at once, with risk books of its own.
 
-    `after_close` is called with the records so far after each close; what it raises ends the trial.
+    Over the first `parts` of the frame; what is open at their end is followed to its own.
 
     Raises:
         StrategyFailedError: every call of the strategy raised; or it began with what another
@@ -65,7 +76,7 @@ async def run_trial(
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
-    books = SharedBooks()
+    books, setup = SharedBooks(), first_parts(setup, parts)
     drivers = [
         prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
         for symbol in setup.symbols
@@ -73,8 +84,7 @@ async def run_trial(
     for driver in drivers:
         driver.run.is_trial = True
     records = [driver.run.record for driver in drivers]
-    hook = None if after_close is None else partial(after_close, records)
-    tasks = [asyncio.ensure_future(_run_to_end(driver, hook)) for driver in drivers]
+    tasks = [asyncio.ensure_future(_run_to_end(driver)) for driver in drivers]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -119,9 +129,9 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol = joined_trades(records)
+    r, opened, closed, symbol, cost = joined_trades(records)
     doubts = [doubts_of(record) for record in records]
-    together = summarize(r, opened, closed, span)
+    together = summarize(r, opened, closed, span, cost)
     of_symbol = (symbol == i for i in range(len(records)))
     return TrialResult(
         strategy_name=name,
@@ -131,7 +141,9 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         statistics=together,
         by_symbol=(together,)
         if len(records) == 1
-        else tuple(summarize(r[rows], opened[rows], closed[rows], span) for rows in of_symbol),
+        else tuple(
+            summarize(r[rows], opened[rows], closed[rows], span, cost[rows]) for rows in of_symbol
+        ),
         trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
         calls=calls,
         error_count=sum(record.error_count for record in records),
@@ -144,26 +156,28 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
     )
 
 
-def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats]:
     """Return the trades of several records in the order of closing.
 
-    As columns: profit in percent, times of opening and close, and the index of the record.
+    As columns: profit in percent, times of opening and close, the index of the record, and the cost
+    of the entries, relative to the first.
     """
     columns = [columns_of(record) for record in records]
+    costs = [costs_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
-        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64)
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0]
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
     symbol = np.repeat(np.arange(len(columns), dtype=np.int64), [len(part[0]) for part in columns])
     order = np.lexsort((symbol, closed))
-    return r[order], opened[order], closed[order], symbol[order]
+    cost = np.concatenate(costs)
+    return r[order], opened[order], closed[order], symbol[order], cost[order]
 
 
-async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:
-    if after_close is None and await driver.tabulate(milestones=False):
+async def _run_to_end(driver: FrameDriver) -> None:
+    if await driver.tabulate(milestones=False):
         return
     async with aclosing(driver.results()) as results:
         async for _ in results:
-            if after_close is not None:
-                after_close()
+            pass
