@@ -547,3 +547,16 @@ def test_what_is_easily_overlooked_is_not(what, tmp_path, monkeypatch):
     (first, answer), (second, other) = found
     assert answer != other, "the case itself is wrong"
     assert first != second
+
+
+def test_a_decorator_of_compiled_code_counts_with_its_own_function():
+    wrapt = pytest.importorskip("wrapt")
+
+    def decorated(limit):
+        @wrapt.decorator
+        def at_most(wrapped, instance, args, kwargs):
+            return min(wrapped(*args), limit)
+
+        return at_most(lambda symbol, when: 3)
+
+    assert fingerprint(decorated(1)) == fingerprint(decorated(1)) != fingerprint(decorated(2))

@@ -337,6 +337,21 @@ CHANGED = {
             global late
             late = 5
     """,
+    "global 'helper.seen'": """
+        import sys, types
+        helper = sys.modules["own_helper"] = types.ModuleType("own_helper")
+        helper.__file__, helper.seen = "own_helper.py", []
+        def f(symbol, when):
+            helper.seen.append(when)
+    """,
+    "global 'hidden'": """
+        import functools
+        hidden = 0
+        @functools.singledispatch
+        def f(symbol, when):
+            global hidden
+            hidden += 1
+    """,
     "global 'rng'": """
         rng = np.random.default_rng(1)
         def f(symbol, when):
@@ -403,6 +418,14 @@ UNCHANGED = {
             with lock:
                 log.warning if log.isEnabledFor(10) else None
     """,
+    "a cache": """
+        import functools
+        @functools.cache
+        def root(x):
+            return x ** 0.5
+        def f(symbol, when):
+            return root(when)
+    """,
     "itself": """
         box = []
         box.append(box)
@@ -463,4 +486,18 @@ def test_strategies_that_share_a_global_are_told_of_each_other():
     begun = Leftovers(function, made=True)
     function("X", 1)
     begun.note()
-    assert Leftovers(other, made=True).found == ("global 'count'",)
+    later = Leftovers(other, made=True, name="another")
+    assert later.found == ("global 'count'",)
+    assert later.of_others == (("global 'count'", ""),)
+
+
+OF_ITS_OWN = {"closure variable 'seen'", "argument 1 of a partial", "argument 'seen' of a partial"}
+OF_ITS_OWN |= {"object of 'Strategy'", "object of 'Called'", "attribute 'inner.calls'"}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_a_module_holds_is_told_apart_from_what_is_of_one_strategy_alone(name):
+    function = written(CHANGED[name])
+    begun = Leftovers(function, made=False)
+    function("X", 1)
+    assert begun.note() == (() if name in OF_ITS_OWN else (name,))

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from html.parser import HTMLParser
+from importlib.resources import files
 from unittest import mock
 
 import msgspec
@@ -221,6 +222,19 @@ def test_report_makes_the_page_of_a_file(tmp_path):
         page = f"pages/{name}.html"
         assert run_here("report", f"{name}.json", "--html", page, cwd=tmp_path).returncode == 0
         assert (tmp_path / page).read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_the_page_of_a_long_walk_has_every_row_and_opens_few():
+    walk = walk_of({f"s{i}": 1.0 - i / 1000 for i in range(120)})
+    page = walk_page(walk)
+    data = json.loads(Elements(page).scripts[0])
+    assert [row["name"] for row in data["rows"]] == [row.strategy_name for row in walk.ranking]
+    failed = page.split('id="failed"')[1]
+    seen, folded = failed.split("<details><summary>70 more</summary>")
+    assert seen.count("<tr>") == 1 + 50
+    assert folded.split("</details>")[0].count("<tr>") == 1 + 70
+    text = (files("backtest_kit._pages") / "assets" / "walk.js").read_text()
+    assert "choose, 50)" in text, "so many rows of the ranking at a time"
 
 
 def test_a_page_without_a_trade():

@@ -1,7 +1,9 @@
 """What runs leave behind in a strategy that is no factory: state that changed while a run lasted.
 
-Looked at are the closure, the defaults, the attributes and the globals of a function, the arguments
-of a partial, the object that it is bound to, and so on through the user's own functions. A look is
+Looked at are the closure, the defaults, the attributes and the globals of a function, what it names
+of the user's own modules, the arguments of a partial, the object that it is bound to, and so on
+through the user's own functions. State that a module holds is `shared`: any other strategy may see
+it, so a trial that changes it makes figures depend on the order of trials. A look is
 a few microseconds where there is no state, and bounded where there is much: of long lists, dicts
 and arrays a part is looked at. So it may miss a change; what it finds has changed. Objects of
 libraries count by their identity, except random generators, and models that have `fit` and
@@ -16,12 +18,12 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from backtest_kit._values.origin import is_user_class, is_user_function
+from backtest_kit._values.origin import is_user_class, is_user_function, is_user_module
 
 #: Items of a container, values of an array, and values of a whole look that are looked at.
 _ITEMS: Final = 64
@@ -30,6 +32,8 @@ _MOST: Final = 20_000
 #: Changes that are remembered.
 _REMEMBERED: Final = 256
 _ATOMS: Final = frozenset({type(None), bool, str, bytes})
+_CALLABLE: Final = (FunctionType, MethodType, functools.partial)
+_EMPTY: Final = CellType()
 _NUMBERS: Final = frozenset({float, complex, range})
 
 
@@ -39,12 +43,14 @@ class _Part(NamedTuple):
     label: str
     content: int
     holder: object
+    shared: bool
 
 
 class _Change(NamedTuple):
     before: int | None
     after: int
     holder: object
+    by: str
 
 
 #: By piece of state: what it held when a run began, and when that run ended.
@@ -52,7 +58,10 @@ _changes: OrderedDict[tuple[object, ...], _Change] = OrderedDict()
 
 
 class Leftovers:
-    """The state of one strategy as one run finds it; `found` names what earlier runs changed."""
+    """The state of one strategy as one run finds it; `found` names what earlier runs changed.
+
+    `of_others` is what was changed by runs of other strategies, each with the name of one.
+    """
 
     def __init__(
         self,
@@ -60,32 +69,40 @@ class Leftovers:
         manage: Callable[..., Any] | None = None,
         *,
         made: bool,
+        name: str = "",
     ) -> None:
         self._functions = (function,) if manage is None else (function, manage)
         self._made = made
+        self._name = name
         self._begun = self._look()
-        self.found = tuple(
-            part.label
+        left = [
+            (part.label, change.by)
             for key, part in self._begun.items()
             if (change := _changes.get(key)) is not None and change.after == part.content
-        )
+        ]
+        self.found = tuple(label for label, _ in left)
+        self.of_others = tuple((label, by) for label, by in left if by != name)
 
-    def note(self) -> None:
-        """Remember what has changed since the run began."""
+    def note(self) -> tuple[str, ...]:
+        """Remember what has changed since the run began; return what of it is shared."""
         ended = self._look()
-        for key, (_, content, holder) in ended.items():
+        shared = []
+        for key, (label, content, holder, is_shared) in ended.items():
             before = self._begun.get(key)
             if before is not None and before.content == content:
                 continue
+            if is_shared:
+                shared.append(label)
             known = _changes.pop(key, None)
             if known is not None:
                 clean = known.before
             else:
                 clean = None if before is None else before.content
             if clean != content:  # or it is again as it was before the first run
-                _changes[key] = _Change(clean, content, holder)
+                _changes[key] = _Change(clean, content, holder, self._name)
         while len(_changes) > _REMEMBERED:
             _changes.popitem(last=False)
+        return tuple(shared)
 
     def _look(self) -> dict[tuple[object, ...], _Part]:
         try:
@@ -98,74 +115,127 @@ class Leftovers:
 
 
 def _parts(function: Callable[..., Any], *, made: bool) -> dict[tuple[object, ...], _Part]:
-    """Return all state that a function can reach by name; of one just `made`, the globals."""
-    found: dict[tuple[object, ...], _Part] = {}
-    content = _Content()
-    functions: list[FunctionType] = []
-    seen: set[int] = set()
+    """Return all state that a function can reach by name; of one just `made`, what is shared."""
+    return _Look(made=made).at(function)
 
-    def follow(value: Any) -> bool:
-        """Go on with the code of an own function or class; say whether there is no more to it."""
-        if isinstance(value, MethodType):
-            follow(value.__func__)
-            return False
-        if isinstance(value, functools.partial):
-            if not made and id(value) not in seen:
-                seen.add(id(value))
-                given = [*enumerate(value.args, 1), *value.keywords.items()]
-                for name, item in given:
-                    put(f"argument {name!r} of a partial", value, f"{name}", item)
-            return follow(value.func)
-        if isinstance(value, FunctionType):
-            if value not in functions and is_user_function(value):
-                functions.append(value)
-            return True
-        if isinstance(value, type):
-            if id(value) not in seen and is_user_class(value):
-                seen.add(id(value))
-                for name, item in [*vars(value).items()]:
-                    inner = getattr(item, "__func__", item)
-                    if not name.startswith("__") and not isinstance(item, property):
-                        put(f"class variable '{value.__name__}.{name}'", value, name, inner)
-            return True
-        return isinstance(value, ModuleType)
 
-    def put(label: str, owner: object, name: str, value: Any) -> None:
+class _Look:
+    """One look at all that a function can reach."""
+
+    def __init__(self, *, made: bool) -> None:
+        self._made = made
+        self._found: dict[tuple[object, ...], _Part] = {}
+        self._content = _Content()
+        #: Functions of the user's own, and whether a module holds them.
+        self._functions: dict[FunctionType, bool] = {}
+        self._seen: set[int] = set()
+
+    def at(self, function: Callable[..., Any]) -> dict[tuple[object, ...], _Part]:
+        """Return the state that a strategy's function can reach."""
+        while isinstance(function, functools.partial):
+            self._follow(function, shared=False)
+            function = function.func
+        owner = getattr(function, "__self__", None)
+        if owner is None and not isinstance(function, FunctionType):
+            owner = function  # an object with __call__
+            self._follow(vars(type(function)).get("__call__"), shared=False)
+        if owner is not None and not isinstance(owner, ModuleType):
+            self._follow(type(owner), shared=False)
+            if not self._made:
+                label = f"object of '{type(owner).__name__}'"
+                self._found[id(owner), ""] = _Part(label, self._content.state(owner), owner, False)
+        self._follow(function, shared=False)
+        done = 0
+        while done < len(self._functions):  # there may be more after each
+            for each, shared in [*self._functions.items()][done:]:
+                self._function(each, shared=shared)
+                done += 1
+        return self._found
+
+    def _function(self, function: FunctionType, *, shared: bool) -> None:
+        """Look at a function's own state, and at the globals that it names."""
+        if shared or not self._made:
+            free, cells = function.__code__.co_freevars, function.__closure__ or ()
+            for name, cell in zip(free, cells, strict=True):
+                try:
+                    value = cell.cell_contents
+                except ValueError:  # nothing in it yet
+                    continue
+                self._put(f"closure variable {name!r}", cell, name, value, shared=shared)
+            for name, default in _defaults(function):
+                self._put(f"default of {name!r}", function, name, default, shared=shared)
+            for name, item in function.__dict__.items():
+                label = f"attribute '{function.__name__}.{name}'"
+                self._put(label, function, f".{name}", item, shared=shared)
+        known = function.__globals__
+        names, attributes = _named(function.__code__)
+        for name in names:
+            if name in known:
+                value = known[name]
+                self._put(f"global {name!r}", known, name, value, shared=True)
+                self._module(value, name, attributes)
+
+    def _module(self, value: Any, label: str, attributes: tuple[str, ...]) -> None:
+        """Look at what code may mean of a module of the user's own: what it names of anything."""
+        if not isinstance(value, ModuleType) or not is_user_module(value.__name__):
+            return
+        known = vars(value)
+        for name in attributes:
+            if name in known and (id(known), name) not in self._found:
+                inner, item = f"{label}.{name}", known[name]
+                self._put(f"global '{inner}'", known, name, item, shared=True)
+                if item is not value and id(item) not in self._seen:
+                    self._seen.add(id(item))
+                    self._module(item, inner, attributes)
+
+    def _put(self, label: str, owner: object, name: str, value: Any, *, shared: bool) -> None:
         try:
-            if not follow(value):
-                found[id(owner), name] = _Part(label, content.of(value), owner)
+            if not self._follow(value, shared=shared):
+                part = _Part(label, self._content.of(value), owner, shared)
+                self._found[id(owner), name] = part
         except Exception:  # noqa: BLE001 - whatever an object does when it is looked at
             return
 
-    while isinstance(function, functools.partial):
-        follow(function)
-        function = function.func
-    owner = getattr(function, "__self__", None)
-    if owner is None and not isinstance(function, FunctionType):
-        owner = function  # an object with __call__
-        follow(vars(type(function)).get("__call__"))
-    if owner is not None and not isinstance(owner, ModuleType):
-        follow(type(owner))
-        if not made:
-            name = type(owner).__name__
-            found[id(owner), ""] = _Part(f"object of '{name}'", content.state(owner), owner)
-    follow(function)
-    for each in functions:  # grows while it is gone through
-        if not made:
-            for name, cell in zip(each.__code__.co_freevars, each.__closure__ or (), strict=True):
-                try:
-                    put(f"closure variable {name!r}", cell, name, cell.cell_contents)
-                except ValueError:  # nothing in it yet
-                    continue
-            for name, default in _defaults(each):
-                put(f"default of {name!r}", each, name, default)
-            for name, item in each.__dict__.items():
-                put(f"attribute '{each.__name__}.{name}'", each, f".{name}", item)
-        known = each.__globals__
-        for name in _named(each.__code__):
-            if name in known:
-                put(f"global {name!r}", known, name, known[name])
-    return found
+    def _follow(self, value: Any, *, shared: bool) -> bool:
+        """Go on with the code of an own function or class; say whether there is no more to it."""
+        if isinstance(value, MethodType):
+            self._follow(value.__func__, shared=shared)
+            return False
+        if isinstance(value, functools.partial):
+            if (shared or not self._made) and id(value) not in self._seen:
+                self._seen.add(id(value))
+                given = [*enumerate(value.args, 1), *value.keywords.items()]
+                for name, item in given:
+                    label = f"argument {name!r} of a partial"
+                    self._put(label, value, f"{name}", item, shared=shared)
+            return self._follow(value.func, shared=shared)
+        if isinstance(value, FunctionType):
+            if not is_user_function(value):
+                # what a decorator of a library was given
+                cells = [cell for cell in value.__closure__ or () if cell != _EMPTY]
+                for inner in (*(c.cell_contents for c in cells), *value.__dict__.values()):
+                    if isinstance(inner, _CALLABLE) and id(inner) not in self._seen:
+                        self._seen.add(id(inner))
+                        self._follow(inner, shared=shared)
+            elif value not in self._functions:
+                # those in a function are made when it is called, perhaps for each strategy
+                apart = "<locals>" in value.__code__.co_qualname
+                self._functions[value] = shared or not apart
+            return True
+        if isinstance(value, type):
+            if id(value) not in self._seen and is_user_class(value):
+                self._seen.add(id(value))
+                for name, item in [*vars(value).items()]:
+                    inner = getattr(item, "__func__", item)
+                    if not name.startswith("__") and not isinstance(item, property):
+                        apart = "<locals>" in value.__qualname__
+                        label = f"class variable '{value.__name__}.{name}'"
+                        self._put(label, value, name, inner, shared=shared or not apart)
+            return True
+        wrapped = getattr(value, "__wrapped__", None)
+        if isinstance(wrapped, FunctionType):  # what a decorator that is a class was given
+            self._follow(wrapped, shared=shared)
+        return isinstance(value, ModuleType)
 
 
 def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -249,12 +319,17 @@ def _slots(kind: type) -> Iterable[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _named(code: CodeType) -> tuple[str, ...]:
-    """Return the globals that code names."""
-    names = {
-        step.argval
-        for step in dis.get_instructions(code)
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL")
-    }
-    inner = (name for c in code.co_consts if isinstance(c, CodeType) for name in _named(c))
-    return tuple(sorted({*names, *inner}))
+def _named(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the globals that code names, and the attributes of anything."""
+    names, attributes = set[str](), set[str]()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
+            names.add(step.argval)
+        elif step.opname.endswith(("_ATTR", "_METHOD")):
+            attributes.add(step.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner, of_inner = _named(constant)
+            names.update(inner)
+            attributes.update(of_inner)
+    return tuple(sorted(names)), tuple(sorted(attributes))

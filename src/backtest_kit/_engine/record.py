@@ -159,6 +159,10 @@ class RunRecord:
         self.raised = 0
         #: State of the strategy that earlier runs changed, and that this one began with.
         self.left_behind: tuple[str, ...] = ()
+        #: What of it runs of other strategies changed, each with the name of one.
+        self.left_by_others: tuple[tuple[str, str], ...] = ()
+        #: State that a module holds, and that changed while the run lasted.
+        self.changed_for_others: tuple[str, ...] = ()
         #: What was filled of each series that was read, also before the first step.
         self.gaps: Sequence[SeriesGaps] = ()
         #: The base candles of the steps alone: what of them was missing, what is suspicious.

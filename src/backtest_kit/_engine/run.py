@@ -89,6 +89,8 @@ class Run:
         self.stopping = False
         #: Whether it waits for listeners and callbacks: all do but live runs by the wall clock.
         self.waits = waits
+        #: Whether it is a trial of many: what each of them would say is said once for all.
+        self.is_trial = False
         #: Makes a call of a registered callback after the step, where the run waits for none.
         self.call_later: CallLater | None = None
         #: As they were when the run began: others may take their names.
@@ -110,8 +112,11 @@ class Run:
             return
         strategy = self.strategy
         asked: Any = strategy.get_signal or strategy.get_signals
-        self._leftovers = Leftovers(asked, strategy.manage, made=self._made)
+        self._leftovers = Leftovers(asked, strategy.manage, made=self._made, name=strategy.name)
         self.record.left_behind = found = self._leftovers.found
+        self.record.left_by_others = self._leftovers.of_others
+        if self.is_trial and self.record.left_by_others:
+            return  # which is an error of the trial
         untold = {(self.strategy_name, name) for name in found} - self.engine.leftovers_told
         if untold:
             self.engine.leftovers_told |= untold
@@ -124,7 +129,7 @@ class Run:
     def end(self) -> None:
         """Note what the run leaves in the strategy."""
         if self._leftovers is not None:
-            self._leftovers.note()
+            self.record.changed_for_others = self._leftovers.note()
 
     def wants(self, *callbacks: str) -> bool:
         """Say whether a listener of results, or one of these callbacks, waits for a result."""
@@ -246,7 +251,7 @@ class Run:
         if self.is_warm:
             return
         self.record.warm_at = when
-        if self.record.warming:
+        if self.record.warming and not self.is_trial:
             self.engine.logger.info(
                 "%s on %s: warming up: %d steps, until %s",
                 *(self.strategy_name, self.symbol, self.record.warming, iso(when)),

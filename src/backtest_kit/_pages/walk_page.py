@@ -12,18 +12,26 @@ from backtest_kit._pages.heat_map import heat_map, neighbours_table
 from backtest_kit._pages.page import (
     TABLE,
     chart,
+    folded,
     header,
     html_page,
     markdown,
     require_bokeh,
     section,
-    table,
     tiles,
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
 from backtest_kit._reports.table import number
-from backtest_kit._reports.walker import conclusion, out_of_sample_text, worth_text
+from backtest_kit._reports.walker import (
+    all_lose,
+    conclusion,
+    forward_lines,
+    interval_text,
+    warming_lines,
+    worth_text,
+)
 from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
 from backtest_kit._statistics.ranking import RankRow, WalkerData
 from backtest_kit._statistics.trial_result import TrialResult
@@ -34,6 +42,8 @@ from backtest_kit._values.time import iso
 _POINTS: Final = 120_000
 _LEAST_POINTS: Final = 20
 _DEFLATED: Final = 15
+#: A probability below this is shown as none.
+_LEAST_SHOWN: Final = 0.001
 
 
 def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
@@ -65,10 +75,11 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
     parts.append(section("What it is worth", markdown(worth_text(data)), "worth"))
     failed = [(row.strategy_name, row.error) for row in data.ranking if row.error is not None]
     if failed:
-        content = f'<div class="scroll">{table(("Strategy", "Error"), failed)}</div>'
+        content = folded(("Strategy", "Error"), failed)
         parts.append(section("Strategies that failed", content, "failed"))
     span = f"{iso(data.since)} to {iso(data.until)}"
     facts = [", ".join(data.symbols), span, f"{data.exchange_name}, {data.frame_name}"]
+    facts += warming_lines(data)
     body = (
         header("Walk", data.walker_name, facts)
         + f'<main id="main">{"".join(parts)}</main>'
@@ -81,10 +92,7 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
 
 def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
     best = data.ranking[0] if data.best_strategy is not None else None
-    interval = "no interval: too few trades"
-    if best is not None and best.interval is not None:
-        lower, upper = number(best.interval.lower, 3), number(best.interval.upper, 3)
-        interval = f"95 %: {lower} to {upper}"
+    interval = "no interval" if best is None else f"95 %: {interval_text(best)}"
     odds = None if data.overfitting is None else data.overfitting.probability
     trades = best.statistics.total_signals if best is not None and best.statistics else 0
     tried = f"{data.strategies_tested} of {data.total_strategies}"
@@ -92,14 +100,18 @@ def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
         ("Best strategy", data.best_strategy or "none", f"of {tried}"),
         (data.metric, number(data.best_metric, 3), interval),
         ("Trades of the best", f"{trades:,}", _needed(best)),
-        ("Chance of overfitting", number(odds, 2), "about 0.5 is picking at random"),
+        (
+            "Chance of overfitting",
+            number(odds, 2),
+            "but every strategy loses" if all_lose(data) else "about 0.5 is picking at random",
+        ),
     ]
 
 
 def _needed(best: RankRow | None) -> str:
     if best is None or best.minimum_trades is None:
         return "how many it needs is not known"
-    return f"{number(best.minimum_trades, 0)} needed to be above 0"
+    return f"{number(best.minimum_trades, 0)} needed, were it the only one tried"
 
 
 def _curves(data: WalkerData, trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -158,13 +170,13 @@ def _forward_section(data: WalkForward) -> str:
         )
         for w in data.windows
     ]
+    text = "".join(f"<li>{escape(line)}</li>" for line in forward_lines(data))
     return section(
         "In sample beside out of sample",
-        f"<p>{escape(data.metric)} {escape(out_of_sample_text(data))}; in sample, on average, "
-        f'{number(data.in_sample, 3)}.</p><div class="framed">{chart("windows", label, 240)}'
+        f'<ul>{text}</ul><div class="framed">{chart("windows", label, 240)}'
         '<ul class="legend"><li><b class="muted" aria-hidden="true">\u25cb</b> in sample</li>'
         '<li><b class="accent" aria-hidden="true">\u25a0</b> out of sample</li></ul></div>'
-        f'<div class="scroll">{table(columns, rows, right=(3, 4, 5))}</div>',
+        f"{folded(columns, rows, right=(3, 4, 5))}",
         "forward",
     )
 
@@ -189,6 +201,11 @@ def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
         )
     if not lines:
         return ""
+    if all((row.deflated_sharpe or 0.0) < _LEAST_SHOWN for row in rows):
+        return (
+            f'<p class="remark">Nothing is left: of the best of {data.trials:,} that were tried, '
+            "luck alone gives a higher Sharpe ratio than any of these has.</p>"
+        )
     return (
         '<p class="remark">The probability that the Sharpe ratio is above what luck gives: for one '
         f"strategy alone, and for the best of {data.trials:,} that were tried. What the bar "
@@ -200,13 +217,15 @@ def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
 
 
 def _row(row: RankRow) -> dict[str, Any]:
-    s, interval = row.statistics, row.interval
+    s = row.statistics
+    interval = row.interval if isinstance(row.interval, ConfidenceInterval) else None
     return {
         "rank": row.rank,
         "name": row.strategy_name,
         "metric": row.metric_value,
         "lower": None if interval is None else interval.lower,
         "upper": None if interval is None else interval.upper,
+        "interval": interval_text(row),
         "deflated": row.deflated_sharpe,
         "trades": 0 if s is None else s.total_signals,
         "total": None if s is None else s.total_pnl,

@@ -3,12 +3,11 @@
 A function of the user's own modules counts with its compiled code, what it closes over and the
 globals that it names, and so on through whatever these are; a module that it imports, with its
 whole source; a library, with name and version. What only shows at run time (a file that the code
-reads, a name looked up by `getattr`) can't be seen.
+reads, a name looked up by `getattr`) can't be seen; files and environment variables are named.
 """
 
 from __future__ import annotations
 
-import dis
 import enum
 import functools
 import gc
@@ -30,7 +29,7 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +43,8 @@ from backtest_kit._values.origin import (
     is_user_function,
     is_user_module,
 )
+from backtest_kit._walker.bytecode import imports, names_of_globals
+from backtest_kit._walker.unseen import unseen_by
 
 #: The generators behind the functions of the modules random and numpy.random: their state is not
 #: the strategy's own.
@@ -53,6 +54,7 @@ _GLOBAL_GENERATORS: Final = (
 )
 _CACHE: Final = type(functools.cache(len))
 _SINGLE_DISPATCH: Final = functools.singledispatch(len).__code__  # type: ignore[attr-defined]
+_CALLABLE: Final = (FunctionType, MethodType, functools.partial)
 _METHODS: Final = (FunctionType, classmethod, staticmethod, property)
 #: Attributes of a class that do not affect what it does, or repeat what others say.
 _IGNORED_ATTRIBUTES: Final = frozenset(
@@ -66,6 +68,13 @@ _IGNORED_ATTRIBUTES: Final = frozenset(
 )
 
 
+class Examined(NamedTuple):
+    """A fingerprint in hexadecimal, and what the code reads that it can't see."""
+
+    fingerprint: str
+    unseen: tuple[str, ...]
+
+
 def fingerprint(*values: object) -> str:
     """Return the fingerprint of values, functions and classes among them, in hexadecimal.
 
@@ -73,6 +82,11 @@ def fingerprint(*values: object) -> str:
         FingerprintError: something in them has no content that could be compared (an open file, a
             lock); the message names it.
     """
+    return examine(*values).fingerprint
+
+
+def examine(*values: object) -> Examined:
+    """Return the fingerprint of values, and what is not in it (`unseen_by`); raises the same."""
     while True:
         found = _Fingerprint()
         try:
@@ -83,7 +97,7 @@ def fingerprint(*values: object) -> str:
         except Exception as error:  # anything that user code does when it is inspected
             raise FingerprintError(f"can't be compared: {type(error).__name__}: {error}") from error
         if not found.imported_modules:  # else modules seen earlier may have other globals now
-            return found.hexdigest()
+            return Examined(found.hexdigest(), tuple(found.unseen))
 
 
 @functools.cache
@@ -105,6 +119,8 @@ class _Fingerprint(ContentHash):
         self._visited: list[object] = []  # kept alive, so that no id is used again
         #: Whether modules were imported on the way.
         self.imported_modules = False
+        #: What the functions read that is not part of the fingerprint, in order.
+        self.unseen: dict[str, None] = {}
 
     def add(self, value: Any) -> None:
         """Add a value, and all that it refers to."""
@@ -188,15 +204,20 @@ class _Fingerprint(ContentHash):
             self._function_of_library(function)
             return
         self.put("function", function.__name__.encode())
+        if isinstance(function.__code__, CodeType):
+            self.unseen.update(dict.fromkeys(unseen_by(function)))
         self._code(function.__code__)
         self.add((function.__defaults__, function.__kwdefaults__, function.__dict__))
         self._closure(function)
+        if not issubclass(type(function), FunctionType):  # a proxy, with a decorator's own function
+            found = gc.get_referents(function)
+            self._items("proxy", [f for f in found if isinstance(f, _CALLABLE) and f != function])
         known = function.__globals__
-        for name in sorted(set(_names_of_globals(function.__code__))):
+        for name in sorted(set(names_of_globals(function.__code__))):
             if name in known:
                 self.put("global", name.encode())
                 self.add(known[name])
-        for level, name, parts in sorted(set(_imports(function.__code__))):
+        for level, name, parts in sorted(set(imports(function.__code__))):
             self._late_import(level, name, parts, known.get("__package__") or "")
 
     def _function_of_library(self, function: FunctionType) -> None:
@@ -350,31 +371,6 @@ class _Fingerprint(ContentHash):
 
 def _is_global_generator(owner: object) -> bool:
     return any(owner is generator for generator in _GLOBAL_GENERATORS)
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    """Yield code and all code within it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)
-
-
-def _names_of_globals(code: CodeType) -> Iterator[str]:
-    """Yield the globals that code names."""
-    for each in _nested(code):
-        for step in dis.get_instructions(each):
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                yield step.argval
-
-
-def _imports(code: CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Yield level, module and names of each import in code."""
-    for each in _nested(code):
-        steps = [*dis.get_instructions(each)]
-        for i, step in enumerate(steps):
-            if step.opname == "IMPORT_NAME":  # after the level and the names, both constants
-                yield steps[i - 2].argval or 0, step.argval, tuple(steps[i - 1].argval or ())
 
 
 @functools.cache

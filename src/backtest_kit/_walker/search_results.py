@@ -36,6 +36,8 @@ class SearchResults:
         self._failures: dict[str, Exception] = {}
         self.code: str | None = None
         self.data = ""
+        #: What candles the trials are over (`data_identity`), for the ledger.
+        self.hours = b""
 
     async def run(
         self, strategies: Sequence[StrategySchema], parts: int
@@ -80,7 +82,7 @@ class SearchResults:
             return None
         # of the factory as it was at the beginning, whatever its code has noted since
         variant = fingerprint(settings_fingerprint(self._setup.engine), self.code, schema.name)
-        return trial_key(self._setup, schema.name, variant, self.data)
+        return trial_key(self._setup, schema.name, variant, self.data, self.hours)
 
     async def _find(self, keys: Mapping[str, TrialKey]) -> None:
         """Look for results in the store."""

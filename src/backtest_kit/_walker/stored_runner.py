@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.schemas import StrategySchema
@@ -11,6 +12,9 @@ from backtest_kit._walker.runner import TrialRunner
 from backtest_kit._walker.store import TrialKey, WalkStore
 from backtest_kit._walker.trial import TrialSetup
 from backtest_kit._walker.trial_keys import trial_keys
+
+#: How many variables and files a warning names.
+_NAMED: Final = 5
 
 
 class StoredRunner:
@@ -38,6 +42,8 @@ class StoredRunner:
         #: Trials of this walk that the store does not count: failed ones, and those without a key.
         self._not_counted = 0
         self._keys: list[TrialKey | None] = []
+        #: What the strategies read that fingerprints don't cover.
+        self.unseen: tuple[str, ...] = ()
         self._stored: dict[int, TrialResult] = {}
         self._runner: TrialRunner | None = None
         #: The runner's index of each trial that is not stored.
@@ -55,6 +61,15 @@ class StoredRunner:
             StateError: the store can't be read.
         """
         self._keys = await trial_keys(self._setup, self._strategies)
+        keys = [key for key in self._keys if key is not None]
+        self.unseen = tuple(dict.fromkeys(what for key in keys for what in key.unseen))
+        if self.unseen:
+            others = len(self.unseen) - _NAMED
+            self._setup.engine.logger.warning(
+                "stored results don't show whether what strategies read has changed: %s%s; after a "
+                "change, run them again (--again), or take another store",
+                *("; ".join(self.unseen[:_NAMED]), f" and {others} more" if others > 0 else ""),
+            )
         wanted = [] if self._rerun else [key for key in self._keys if key is not None]
         found = await asyncio.to_thread(self._store.find, wanted)
         self._stored = {
@@ -97,7 +112,8 @@ class StoredRunner:
             await self._runner.close()
 
     def variants_tried(self) -> int:
-        """Return how many variants were ever tried on these symbols over an overlapping period."""
+        """Return how many variants were ever tried on these candles over an overlapping period."""
         line = self._setup.frame.timeline
-        stored = self._store.variants_tried(self._setup.symbols, line[0], line[-1])
+        hours = next((key.hours for key in self._keys if key is not None), b"")
+        stored = self._store.variants_tried(self._setup.symbols, line[0], line[-1], hours)
         return stored + self._not_counted

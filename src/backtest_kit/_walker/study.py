@@ -22,6 +22,7 @@ from backtest_kit._values.errors import (
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import Metric, StrategySchema
 from backtest_kit._walker.candidate import Candidate
+from backtest_kit._walker.data_identity import data_identity
 from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 from backtest_kit._walker.grid import make_strategy
 from backtest_kit._walker.runner import GrowingRunner
@@ -126,6 +127,8 @@ class Study:
         """
         try:
             self._results.data = await data_fingerprint(self._setup.exchange)
+            if self._store is not None:
+                self._results.hours = await data_identity(self._setup)
             risks = {
                 risk.name: [*risk.validations]
                 for risk in (self._setup.risks or self._engine.risks).list()
@@ -151,6 +154,11 @@ class Study:
             for candidate in batch:
                 self._report(candidate.trial)
         await self._engine.bus.drain()
+
+    @property
+    def hours(self) -> bytes:
+        """What candles the trials are over (`data_identity`)."""
+        return self._results.hours
 
     async def finished(self) -> list[TrialResult]:
         """Return the results of Optuna's complete trials that keep the constraints, in order.

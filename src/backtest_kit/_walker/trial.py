@@ -29,6 +29,11 @@ from backtest_kit._values.time import to_datetime
 PARTS: Final = 10
 
 
+_REMEDY: Final = (
+    "Give each run its own with make=; what is only remembered can be kept by functools.cache"
+)
+
+
 class TrialSetup(msgspec.Struct, frozen=True):
     """What the trials of a walk or a search have in common: everything but the strategy."""
 
@@ -66,7 +71,8 @@ async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PA
     Over the first `parts` of the frame; what is open at their end is followed to its own.
 
     Raises:
-        StrategyFailedError: every call of the strategy raised.
+        StrategyFailedError: every call of the strategy raised; or it began with what another
+            strategy changed, or changed what others see.
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
@@ -75,6 +81,8 @@ async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PA
         prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
         for symbol in setup.symbols
     ]
+    for driver in drivers:
+        driver.run.is_trial = True
     records = [driver.run.record for driver in drivers]
     tasks = [asyncio.ensure_future(_run_to_end(driver)) for driver in drivers]
     try:
@@ -83,7 +91,26 @@ async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PA
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    _check_alone(records)
     return result_of(records)
+
+
+def _check_alone(records: Sequence[RunRecord]) -> None:
+    """Raise a `StrategyFailedError` where a trial shared its state with others: order matters."""
+    name = records[0].strategy_name
+    found = dict.fromkeys(pair for record in records for pair in record.left_by_others)
+    if found:
+        what = ", ".join(f"{label} (by {by!r})" for label, by in found)
+        raise StrategyFailedError(
+            f"strategy {name!r} began with what a run of another strategy had changed: {what}; "
+            f"its figures would depend on the order of the trials. {_REMEDY}"
+        )
+    changed = dict.fromkeys(label for record in records for label in record.changed_for_others)
+    if changed:
+        raise StrategyFailedError(
+            f"strategy {name!r} changed what other strategies see: {', '.join(changed)}; figures "
+            f"would depend on the order of the trials. {_REMEDY}"
+        )
 
 
 def result_of(records: Sequence[RunRecord]) -> TrialResult:

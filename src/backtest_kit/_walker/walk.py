@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+import msgspec
+
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
@@ -16,6 +18,7 @@ from backtest_kit._values.errors import ArgumentError, StateError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema, WalkerSchema
 from backtest_kit._walker.runner import TrialRunner
+from backtest_kit._walker.stored_runner import StoredRunner
 from backtest_kit._walker.trial import TrialSetup
 
 
@@ -31,6 +34,8 @@ class Walk:
         self._current: asyncio.Task[TrialResult] | None = None
         self._best: tuple[str, float] | None = None
         self.results: list[TrialResult] = []
+        #: What was ranked last, and of how many results and known trials.
+        self._ranked: tuple[tuple[int, int | None], WalkerData] | None = None
 
     def stop(self) -> None:
         """End the walk, in the middle of a trial; results of finished trials are kept."""
@@ -44,15 +49,22 @@ class Walk:
         return self._runner.already_known
 
     def data(self) -> WalkerData:
-        """Return the ranked results so far."""
-        return rank(
-            self._schema,
-            self._setup.symbols,
-            self.results,
-            self._runner.variants_tried(),
-            self._setup.frame.timeline,
-            self._setup.base_interval(),
-        )
+        """Return the ranked results so far; they are ranked once, until there are more."""
+        tried = self._runner.variants_tried()
+        known = (len(self.results), tried)
+        if self._ranked is None or self._ranked[0] != known:
+            ranked = rank(
+                self._schema,
+                self._setup.symbols,
+                self.results,
+                tried,
+                self._setup.frame.timeline,
+                self._setup.base_interval(),
+            )
+            if isinstance(self._runner, StoredRunner):
+                ranked = msgspec.structs.replace(ranked, unseen=self._runner.unseen)
+            self._ranked = (known, ranked)
+        return self._ranked[1]
 
     async def contracts(self) -> AsyncGenerator[WalkerContract, None]:
         """Run the walk and yield a contract after each strategy, which listeners get as well."""
@@ -147,6 +159,13 @@ class Walk:
 
     async def _finish_walk(self) -> None:
         """Send the final results, also those of a walk that was stopped."""
+        warmed = [result.warming for result in self.results if result.warming]
+        if warmed:
+            self._engine.logger.info(
+                "%s on %s: warming up: %d to %d steps, of %d of %d strategies",
+                *(self._schema.name, ", ".join(self._setup.symbols), min(warmed), max(warmed)),
+                *(len(warmed), len(self.results)),
+            )
         bus, data = self._engine.bus, None
         if bus.wanted("walker_complete") or self._schema.callback("on_complete") is not None:
             data = self.data()

@@ -265,7 +265,7 @@ function listen() {
 }
 
 async function main() {
-  listed = sortableTable(document.querySelector(".listing"), columns, count, (row) => choose(row, true), tradeDetails(trades));
+  listed = sortableTable(document.querySelector(".listing"), columns, count, (row) => choose(row, true), { details: tradeDetails(trades) });
   await drawCharts();
   if (data.candles) {
     chart = new PriceChart(await unpackCandles(data.candles), data.candles.ladder);

@@ -5,7 +5,7 @@ const columns = tradeColumns(trades);
 if (new Set(runs).size > 1) {
   columns.splice(1, 0, { title: "Run", value: (row) => runs[row], text: (row) => String(runs[row]), number: true });
 }
-const listed = sortableTable(document.querySelector(".listing"), columns, runs.length, (row) => listed.show(row), tradeDetails(trades));
+const listed = sortableTable(document.querySelector(".listing"), columns, runs.length, (row) => listed.show(row), { details: tradeDetails(trades) });
 
 async function main() {
   await drawCharts();

@@ -31,14 +31,15 @@ const durationText = (ms) => {
 /**
  * Fill the table in `root` with `count` rows.
  * columns: {title, value(row) to sort by, text(row), number}; choose(row): a row was chosen.
- * details(row): lines below a row that its button opens, each with texts by column titles.
+ * details(row): lines below a row that its button opens, each with texts by column titles;
+ * page: how many rows are shown at a time.
  * Returns {show(row)}, which turns to a row and marks it.
  */
-function sortableTable(root, columns, count, choose, details = () => []) {
+function sortableTable(root, columns, count, choose, { details = () => [], page = PAGE } = {}) {
   const order = Uint32Array.from({ length: count }, (_, row) => row);
   const [head, body] = [root.querySelector("thead tr"), root.querySelector("tbody")];
   const status = root.querySelector(".status");
-  for (const button of root.querySelectorAll(".pages button")) button.hidden = count <= PAGE;
+  for (const button of root.querySelectorAll(".pages button")) button.hidden = count <= page;
   let first = 0;
   let marked = -1;
   const opened = new Set();
@@ -71,7 +72,7 @@ function sortableTable(root, columns, count, choose, details = () => []) {
   }
 
   function draw() {
-    const rows = Array.from(order.subarray(first, first + PAGE), (row) => {
+    const rows = Array.from(order.subarray(first, first + page), (row) => {
       const line = document.createElement("tr");
       line.dataset.row = row;
       line.tabIndex = 0;
@@ -89,7 +90,7 @@ function sortableTable(root, columns, count, choose, details = () => []) {
       return opened.has(row) ? [line, ...more.map(detail)] : [line];
     });
     body.replaceChildren(...rows.flat());
-    const last = Math.min(first + PAGE, count);
+    const last = Math.min(first + page, count);
     status.textContent = count ? `${first + 1} to ${last} of ${count}` : "none";
     root.querySelector(".earlier").disabled = first === 0;
     root.querySelector(".later").disabled = last >= count;
@@ -126,11 +127,11 @@ function sortableTable(root, columns, count, choose, details = () => []) {
   }
 
   function turn(by) {
-    first = Math.max(0, Math.min(first + by, Math.floor((count - 1) / PAGE) * PAGE));
+    first = Math.max(0, Math.min(first + by, Math.floor((count - 1) / page) * page));
     draw();
   }
-  root.querySelector(".earlier").addEventListener("click", () => turn(-PAGE));
-  root.querySelector(".later").addEventListener("click", () => turn(PAGE));
+  root.querySelector(".earlier").addEventListener("click", () => turn(-page));
+  root.querySelector(".later").addEventListener("click", () => turn(page));
   const pick = (event) => {
     const button = event.target.closest("[data-opens]");
     if (button) return toggle(Number(button.dataset.opens));
@@ -149,7 +150,7 @@ function sortableTable(root, columns, count, choose, details = () => []) {
   return {
     show(row) {
       marked = row;
-      first = Math.floor(order.indexOf(row) / PAGE) * PAGE;
+      first = Math.floor(order.indexOf(row) / page) * page;
       draw();
       return body.querySelector(`[data-row="${row}"]`);
     },
