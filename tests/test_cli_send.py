@@ -10,8 +10,9 @@ import pytest
 
 from command import NO_PAGES, PATIENCE, one_line, run_here
 
-#: A run by the wall clock over made-up candles, one step each second of the test's own clock.
+#: A run over made-up candles, with a step each half second.
 RUN = """
+import asyncio
 import sys
 import backtest_kit as bk
 
