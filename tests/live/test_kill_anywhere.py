@@ -16,9 +16,22 @@ PROGRAM = Path(__file__).with_name("kill_anywhere.py")
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_kill_anywhere(seed, record_property):
     """At every ninth call, or at every fifth where CI runs it."""
-    every = 5 if os.environ.get("CI") else 9
+    result = kill(seed, 5 if os.environ.get("CI") else 9, record_property)
+    assert {"opened", "scheduled", "closed", "cancelled"} <= {*result["kinds"]}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_kill_anywhere_with_managed_positions_and_commands(record_property):
+    """At every 61st of more calls, or at every eleventh where CI runs it."""
+    result = kill(5, 11 if os.environ.get("CI") else 61, record_property, "managed")
+    assert {"opened", "added", "partial", "moved", "closed"} <= {*result["kinds"]}
+    assert result["commands"] == ["done", "refused"]
+
+
+def kill(seed, every, record_property, *how):
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(seed), str(every)],
+        [sys.executable, str(PROGRAM), str(seed), str(every), *how],
         capture_output=True,
         text=True,
         check=False,
@@ -27,10 +40,11 @@ def test_kill_anywhere(seed, record_property):
     result = json.loads(done.stdout)
     assert result["points"] >= result["calls"] // every > 60
     assert result["kills"] >= result["points"]
-    assert {"opened", "scheduled", "closed", "cancelled"} <= {*result["kinds"]}
     record_property(
         "measured",
-        f"kill anywhere, seed {seed}: {result['points']} points of {result['calls']} calls tried "
-        f"and survived ({result['kills']} kills), 0 of {result['transitions']} transitions lost, "
+        f"kill anywhere, {' '.join((f'seed {seed}', *how))}: {result['points']} points of "
+        f"{result['calls']} calls tried and survived ({result['kills']} kills), "
+        f"0 of {result['transitions']} transitions lost, "
         f"0 doubled, {result['told_again']} told again with the same id",
     )
+    return result

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import backtest_kit as bk
 import reference
 from backtest_kit._values.time import INTERVALS, to_datetime
-from markets import MINUTE, START, cases, deciding, managed, market, script
+from markets import MINUTE, START, Case, cases, deciding, managed, market, script
 from positions import as_answer, as_mapping, facts_of, seen_of
 from properties.test_live_equals_backtest import Killed, Mortal, end_of
 from properties.test_manage_equals_reference import how
@@ -258,3 +258,63 @@ def test_manage_live_equals_the_reference(case, how, more, outages):
 @given(cases, how, manage_settings, st.lists(st.integers(0, 60), min_size=1, max_size=6))
 def test_manage_killed_equals_the_reference(case, how, more, deaths):
     compare_manage(case, how, more, deaths, [])
+
+
+BUSY = Case(
+    5,
+    40,
+    "1m",
+    "1m",
+    1.0,
+    False,
+    {
+        "exit_trigger": "wick",
+        "fill_price": "market",
+        "ask_at": "close",
+        "ambiguous_candle": "stop_loss_first",
+        "schedule_await_minutes": 30,
+        "avg_price_candles_count": 1,
+        "min_take_profit_distance_percent": 0.0,
+        "min_stop_loss_distance_percent": 0.0,
+        "max_stop_loss_distance_percent": 0.0,
+        "max_signal_lifetime_minutes": 120,
+        "percent_slippage": 0.0,
+        "percent_fee": 0.0,
+        "require_stop_loss": False,
+        "max_entries": 8,
+    },
+)
+
+
+def test_killed_at_writes_of_a_busy_half_hour(record_property):
+    """A stop that follows each candle, and `manage` at each step: none is done twice."""
+    rows = market(BUSY.seed, BUSY.minutes)
+    decide = deciding(BUSY.seed, 0.3)
+    how = {"trailing_stop": (0.3, 0.0), "entries": ((0.2, 1.0),), "take_profits": ((0.4, 30.0),)}
+
+    def proposals(t, price):
+        side = "long" if t // MINUTE % 2 else "short"
+        bare = dict.fromkeys(("price_take_profit", "price_stop_loss", "minute_estimated_time"))
+        return {"position": side} | bare | how
+
+    strategy = {
+        "get_signal": lambda symbol, when: as_mapping(proposals(when.timestamp() * 1000, 0)),
+        "manage": lambda position, when: as_answer(
+            decide(int(when.timestamp() * 1000), seen_of(position))
+        ),
+    }
+    calm = once_each(killed_and_restarted(BUSY, rows, lambda: strategy, []), manages=True)
+    assert {fact[0] for fact in calm} == {"opened", "moved", "added", "part", "closed"}
+    points = 0
+    while True:
+        process = Process(BUSY, rows, documents := {}, lambda: strategy, points)
+        survived = process.run(START, end_of(BUSY))
+        told = process.told
+        if survived:
+            break
+        process = Process(BUSY, rows, documents, lambda: strategy)
+        assert process.run(START, end_of(BUSY))
+        assert once_each(told + process.told, manages=True) == calm, points
+        points += 3
+    assert points > 100
+    record_property("measured", f"{points // 3} kills of a busy managed position, none noticed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.ambient import Moment, current_moment
@@ -55,7 +55,6 @@ _CALLBACK = {
     "cancelled": "on_cancel",
     "waiting": None,
 }
-_LIVE: Final = "signal_live"
 
 
 class Run:
@@ -157,7 +156,7 @@ class Run:
         elif isinstance(event, CommandEvent):
             self._emit(event, "command")
         else:
-            of_mode: Channel = "signal_backtest" if self.mode == "backtest" else _LIVE
+            of_mode: Channel = "signal_backtest" if self.mode == "backtest" else "signal_live"
             self._emit(event, "signal", of_mode, *CHANNELS_OF.get(event.action, ()))
 
     def callbacks_for(
@@ -265,7 +264,7 @@ class Run:
             self.error("get_signal", error)
 
     def error(self, where: str, error: Exception) -> ErrorEvent:
-        """Count, emit and log an error of user code or of one step; in Live, remind of one."""
+        """Count, emit, log and return an error of user code or a step; in Live, remind of one."""
         now = current_moment.get()
         event = ErrorEvent(
             where=where, error=error, when=None if now is None else now.when, **self._names()

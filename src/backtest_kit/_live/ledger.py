@@ -25,33 +25,23 @@ from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.run import Run
 from backtest_kit._live.callbacks import Callbacks
 from backtest_kit._live.own_state import OwnState
-from backtest_kit._live.transitions import Transitions
+from backtest_kit._live.transitions import STATES, LiveTick, Transitions, first_of, stored_after
 from backtest_kit._rules.managed import Holding
 from backtest_kit._state.adapter import finish
 from backtest_kit._state.documents import (
     RunKey,
-    Session,
     Transition,
     nothing_stored,
     transition,
 )
 from backtest_kit._state.owner import StateOwner
-from backtest_kit._state.positions import as_opened, restored, stored_position
+from backtest_kit._state.positions import held_by, stored_position
 from backtest_kit._values.errors import CorruptStateError, StateError
 from backtest_kit._values.events import RunEvent
 from backtest_kit._values.positions import position_of
-from backtest_kit._values.results import (
-    TickActive,
-    TickCancelled,
-    TickClosed,
-    TickOpened,
-    TickWaiting,
-)
+from backtest_kit._values.results import TickClosed
 from backtest_kit._values.signal import SignalRow
-from backtest_kit._values.time import INTERVALS
 
-_STATES: Final = (TickActive, TickWaiting)
-LiveTick = TickOpened | TickClosed | TickCancelled
 #: Seconds for which the journal, and the end of a run, wait for those who are to be told.
 PATIENCE: Final = 5.0
 #: Results kept in memory for a consumer that has not taken them when its run ends.
@@ -109,9 +99,7 @@ class Ledger:
         self._untold.sequence, self._results.sequence = state.places
         self.state = state
         if (row := self.filled) is not None:
-            held = state.position
-            config = self._run.config
-            self.holding = as_opened(row, config) if held is None else restored(held, row)
+            self.holding = held_by(state.position, row, self._run.config)
 
     async def resume(self) -> int | None:
         """Continue from the stored state; tell again what may not have been told.
@@ -147,12 +135,7 @@ class Ledger:
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
             own=self._own.value,
-            session=Session(
-                self._owner.process,
-                run.engine.clock.wall_ms(),
-                INTERVALS[run.config.base_interval],
-                self._recorded,
-            ),
+            session=self._owner.session(run.config, recorded=self._recorded),
             **self._places(),
         )
         knows = told if run.own is None else state.own_sequence
@@ -192,7 +175,7 @@ class Ledger:
             changes["position"] = None if holding is None else stored_position(holding)
         async with self._writing:
             number = self.state.sequence
-            lasting = [event for event in events if not isinstance(event, _STATES)]
+            lasting = [event for event in events if not isinstance(event, STATES)]
             new = [transition(event, number + i) for i, event in enumerate(lasting)]
             own = self._own.saved()
             await self._write(
@@ -212,7 +195,7 @@ class Ledger:
                 self._run.risk_gate.close_position(event.close_timestamp)
         entries = iter(new)
         for event in events:
-            if isinstance(event, _STATES):
+            if isinstance(event, STATES):
                 await self._run.publish(event)
             else:
                 self._run.record.add(event)
@@ -258,17 +241,9 @@ class Ledger:
         Raises:
             StateError: a page can't be read.
         """
-        while sequence < self.state.sequence:
-            kept = self.state.outbox if self._kept is None else self._kept
-            found = [entry for entry in kept if entry.sequence >= sequence]
-            if self._kept is not None or (found and found[0].sequence == sequence):
-                return found
-            page = await self._owner.journal.page(self.key, sequence)
-            stored = [e for e in page if sequence <= e.sequence < self.state.sequence]
-            if stored or found:
-                return stored or found
-            sequence = self._owner.journal.next_page(sequence)  # this one is lost
-        return ()
+        kept = self.state.outbox if self._kept is None else self._kept
+        journal = None if self._kept is not None else self._owner.journal
+        return await stored_after(journal, self.key, sequence, self.state.sequence, kept)
 
     async def next_result(self) -> tuple[Transition, LiveTick] | None:
         """Return what the consumer is to receive next, `None` if there is nothing now."""
@@ -325,7 +300,9 @@ class Ledger:
                     self._settling.cancel()
                     await asyncio.wait([self._settling])
                 await self._settle()
-                self._kept = await self._unheard()
+                self._kept = await first_of(
+                    Transitions(self, self._results.sequence), _MOST_UNHEARD
+                )
             # a run that was cancelled within a step may know less than what is stored
             if at is not None and (self.state.at is None or at > self.state.at):
                 await self.note(at, session=None)
@@ -346,14 +323,6 @@ class Ledger:
                     await finish(asyncio.ensure_future(asyncio.wait([self._settling])))
             finally:
                 await self._owner.leave(self.key)
-
-    async def _unheard(self) -> list[Transition]:
-        """Return what the consumer has not received: later the journal can't be read."""
-        place, found = Transitions(self, self._results.sequence), list[Transition]()
-        while len(found) < _MOST_UNHEARD and (entry := await place.next()) is not None:
-            found.append(entry)
-            place.done(entry)
-        return found
 
     async def _settle_quietly(self) -> None:
         try:

@@ -16,9 +16,9 @@ from backtest_kit._engine.run import Run
 from backtest_kit._engine.task import RunTask, exhaust
 from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
 from backtest_kit._live.ledger import PATIENCE as LISTENERS_PATIENCE
-from backtest_kit._live.ledger import LiveTick
 from backtest_kit._live.live_run import LiveRun
 from backtest_kit._live.sending import answer, find_run, new_command, send
+from backtest_kit._live.transitions import LiveTick
 from backtest_kit._pages.results import LiveResult, live_result
 from backtest_kit._reports.live import live_data, live_report
 from backtest_kit._reports.table import file_name, write

@@ -12,7 +12,8 @@ from backtest_kit._engine.run import Run
 from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.driver import MinuteDriver
 from backtest_kit._live.health import begin_telling, end_telling, run_health
-from backtest_kit._live.ledger import PATIENCE, Ledger, LiveTick
+from backtest_kit._live.ledger import PATIENCE, Ledger
+from backtest_kit._live.transitions import LiveTick
 from backtest_kit._state.adapter import finish
 from backtest_kit._state.documents import Transition
 from backtest_kit._state.owner import StateOwner

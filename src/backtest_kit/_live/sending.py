@@ -139,8 +139,9 @@ async def look(adapter: PersistAdapter, key: RunKey, now: int) -> tuple[LiveStat
     state = await _document(adapter, "run", str(key), LiveState)
     beats = await _document(adapter, "heartbeat", HEARTBEAT, Heartbeat)
     owner = None
-    if hasattr(adapter, "owner"):
-        owner = await _read(adapter.owner)
+    tells_owner = getattr(adapter, "owner", None)
+    if tells_owner is not None:
+        owner = await _read(tells_owner)
         if owner is None and state is not None and state.session is not None:
             return state, "no process has the state"
     step = 0 if state is None or beats is None else max(beats.last_step(state), state.at or 0)

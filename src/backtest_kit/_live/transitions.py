@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from backtest_kit._state.documents import Transition
+from backtest_kit._state.documents import RunKey, Transition
+from backtest_kit._state.journal import Journal
+from backtest_kit._values.results import (
+    TickActive,
+    TickCancelled,
+    TickClosed,
+    TickOpened,
+    TickWaiting,
+)
+
+#: What the consumer of a run is told of.
+LiveTick = TickOpened | TickClosed | TickCancelled
+#: Results that say how things are: told, and not stored.
+STATES: Final = (TickActive, TickWaiting)
 
 
 class Source(Protocol):
@@ -66,3 +79,38 @@ class Transitions:
         """Note that a transition is done with, and those before it."""
         self.sequence = max(self.sequence, entry.sequence + 1)
         self._moved()
+
+
+async def first_of(place: Transitions, most: int) -> list[Transition]:
+    """Return the transitions from a place on, so many at most; raises StateError."""
+    found = list[Transition]()
+    while len(found) < most and (entry := await place.next()) is not None:
+        found.append(entry)
+        place.done(entry)
+    return found
+
+
+async def stored_after(
+    journal: Journal | None,
+    key: RunKey,
+    sequence: int,
+    end: int,
+    kept: Sequence[Transition],
+) -> Sequence[Transition]:
+    """Return some of a run's transitions from `sequence` on and before `end`, oldest first.
+
+    Those that are not among the `kept` ones are read from the journal, if it can still be read.
+
+    Raises:
+        StateError: a page can't be read.
+    """
+    while sequence < end:
+        found = [entry for entry in kept if entry.sequence >= sequence]
+        if journal is None or (found and found[0].sequence == sequence):
+            return found
+        page = await journal.page(key, sequence)
+        stored = [entry for entry in page if sequence <= entry.sequence < end]
+        if stored or found:
+            return stored or found
+        sequence = journal.next_page(sequence)  # this one is lost
+    return ()

@@ -23,7 +23,8 @@ class PersistAdapter(Protocol):
     `write` that raised, the earlier document or the new one is there, whole; but what raised must
     not be stored later on. The caller then writes again before it goes on. Every call comes to an
     end, if need be by a time limit of the adapter: nobody gives up waiting for it. `read` and
-    `list` also work without `acquire`, while another process writes. An adapter may also have
+    `list` also work without `acquire`, while another process writes; so does `write`, which is how
+    commands reach a run of another process. An adapter may also have
 
     - `acquire()`, which excludes other owners or raises `StateOwnedError` naming the present one,
       and `release()`; without them nothing keeps a second process from using the same state;

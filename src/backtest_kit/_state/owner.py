@@ -10,15 +10,17 @@ from weakref import WeakKeyDictionary
 from backtest_kit._state.adapter import PersistAdapter, finish
 from backtest_kit._state.commands import Commands
 from backtest_kit._state.cursors import Cursors
-from backtest_kit._state.documents import LiveState, RunKey
+from backtest_kit._state.documents import LiveState, RunKey, Session
 from backtest_kit._state.heartbeats import Heartbeats
 from backtest_kit._state.journal import Journal
 from backtest_kit._state.lock import this_process
 from backtest_kit._state.runs import RunDocuments
 from backtest_kit._state.storage import DocumentStore
 from backtest_kit._values.clock import Clock
+from backtest_kit._values.config import Config
 from backtest_kit._values.errors import StateError
 from backtest_kit._values.positions import Until
+from backtest_kit._values.time import INTERVALS
 
 
 class StateOwner:
@@ -36,6 +38,7 @@ class StateOwner:
     ) -> None:
         self._choose = adapter
         self._report = report
+        self._clock = clock
         self._store = DocumentStore(clock)
         self._locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
         self.journal = Journal(self._store, report)
@@ -56,6 +59,11 @@ class StateOwner:
     def adapter(self) -> PersistAdapter:
         """Where the state is kept: what is in use, else what would be."""
         return self._store.adapter or self._choose()
+
+    def session(self, config: Config, *, recorded: bool) -> Session:
+        """Return what says that a run runs in this process from now on."""
+        every = INTERVALS[config.base_interval]
+        return Session(self.process, self._clock().wall_ms(), every, recorded)
 
     async def enter(self, key: RunKey, stop: Callable[[], None]) -> LiveState:
         """Return where a run stands; it is this process's from now on.

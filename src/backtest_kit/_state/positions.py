@@ -112,8 +112,13 @@ def restored(stored: StoredPosition, row: SignalRow) -> Holding:
     return Holding(row, levels, tuple(state), tuple(legs), times, *since)
 
 
-def as_opened(row: SignalRow, config: Config) -> Holding:
-    """Return the position of a plain row just after its fill: documents before 3 have no other."""
+def held_by(stored: StoredPosition | None, row: SignalRow, config: Config) -> Holding:
+    """Return what a filled row holds; documents before version 3 don't say, and it is plain."""
+    return _as_opened(row, config) if stored is None else restored(stored, row)
+
+
+def _as_opened(row: SignalRow, config: Config) -> Holding:
+    """Return the position of a plain row just after its fill."""
     state, legs, limits = [0.0] * at.SIZE, [0.0] * at.WIDTH, limits_of(config)
     first, unused = row.price_open, math.nan
     at.open_position(

@@ -162,6 +162,18 @@ def a_second_owner_is_refused(make: Make) -> None:
     _do(second.release)
 
 
+def a_command_reaches_the_owner(make: Make) -> None:
+    """Who has not acquired the state can write a document, which its owner lists and deletes."""
+    owner, sender = _adapter(make), make()
+    _do(sender.write, "check", "command", b"1")
+    _release(sender)
+    assert _do(owner.list, "check") == ["command"], "the owner does not list what another wrote"
+    assert _do(owner.read, "check", "command") == b"1", "the owner can't read what another wrote"
+    _do(owner.delete, "check", "command")
+    assert _do(make().read, "check", "command") is None, "what its owner deleted is still there"
+    _release(owner)
+
+
 #: All checks; each takes a function that returns a handle on one place, the same every time.
 ADAPTER_CHECKS: Final = (
     a_document_comes_back_as_it_was,
@@ -171,6 +183,7 @@ ADAPTER_CHECKS: Final = (
     another_handle_sees_what_was_written,
     documents_written_at_once_stay_apart,
     a_second_owner_is_refused,
+    a_command_reaches_the_owner,
 )
 
 
