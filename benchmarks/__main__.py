@@ -16,9 +16,7 @@ from rich.table import Table
 
 import backtest_kit as bk
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.fast_forward import pending_until
-from backtest_kit._values.config import Config
-from backtest_kit._values.signal import SignalRow
+from backtest_kit._rules.fast_forward import first_touch
 
 YEAR = 525_600
 START = datetime(2023, 1, 1, tzinfo=UTC)
@@ -117,27 +115,17 @@ def calls_of(name):
 
 
 def fast_forward_nanoseconds():
-    """The slope of `pending_until` over the length of a life, and its constant."""
+    """The slope of `first_touch` over the length of a life, and its constant."""
     n = 200_000
     flat = np.full(n, 100.0)
     bars = Bars(0, flat, flat, flat, flat, flat)
 
     def life(minutes):
-        row = SignalRow(
-            id="x",
-            symbol="X",
-            strategy_name="s",
-            exchange_name="e",
-            position="long",
-            price_open=100.0,
-            price_take_profit=110.0,
-            price_stop_loss=90.0,
-            minute_estimated_time=minutes,
-            scheduled_at=0,
-            pending_at=0,
-        )
-        config = Config()
-        return best(lambda: [pending_until(row, bars, 0, config) for _ in range(20)])[0] / 20
+        def touches():
+            for _ in range(20):
+                first_touch(bars, 0, minutes * 60_000, bars.low, bars.high, 90.0, 110.0)
+
+        return best(touches)[0] / 20
 
     short, long = life(1_000), life(150_000)
     slope = (long - short) / 149_000

@@ -147,6 +147,48 @@ def managed(answer, seed, some=0.8):
     return more
 
 
+def deciding(seed, rate, coarse=False):
+    """A function (t, seen) -> pairs of an action and its value, at random; some are not allowed.
+
+    `seen` is what the reference shows of a position. The same answer whoever asks.
+    """
+
+    def answer(t, seen):
+        rng = np.random.default_rng([seed, t // MINUTE, 8])
+        if rng.random() > rate:
+            return []
+        side, price = seen["side"], seen["price"]
+
+        def away(distances):
+            level = price * (1 + side * rng.choice(distances) / 100)
+            return float(round(level * 2) / 2 if coarse else level)
+
+        def one():
+            kind = rng.random()
+            if kind < 0.3:
+                known = seen["price_stop_loss"]
+                near = away([-0.05, -0.1, -0.4, -1.0, -2.5, -10.0, -22.0, 0.0, 0.3, -100.0])
+                return "stop", known if known is not None and rng.random() < 0.1 else near
+            if kind < 0.5:
+                known = seen["price_take_profit"]
+                near = away([0.05, 0.1, 0.4, 1.0, 10.0, 0.0, -0.3])
+                return "target", known if known is not None and rng.random() < 0.1 else near
+            if kind < 0.7:
+                shares = [100.0, 60.0, 33.3, 5.0, 1e-9, 100 - 1e-8, 0.0, 120.0, np.nan]
+                return "close", float(rng.choice(shares))
+            if kind < 0.85:
+                return "add", float(rng.choice([1.0, 0.3, 5.0, 1e-3, 0.0, -1.0, np.inf]))
+            if kind < 0.97:
+                return "extend", int(rng.choice([1, 7, 60, 1000, 0, -3]))
+            return "nonsense", "text"
+
+        if rng.random() < 0.03:
+            return [("nonsense", "raises")]
+        return [one() for _ in range(rng.choice([1, 1, 1, 2, 3, 5]))]
+
+    return answer
+
+
 configs = st.fixed_dictionaries(
     {
         "exit_trigger": st.sampled_from(["vwap", "wick"]),

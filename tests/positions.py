@@ -157,9 +157,12 @@ def without_moves(facts):
     return [fact for fact in facts if fact[0] != "moved"]
 
 
-def facts_of(told):
-    """Results as the reference writes them."""
+def facts_of(told, *, manages=False):
+    """Results as the reference writes them; where a strategy `manages`, always with all legs."""
     for x in told:
+        if isinstance(x, bk.ErrorEvent):
+            yield "refused", x.when
+            continue
         if isinstance(x, bk.PartialEvent):
             yield "partial", x.timestamp, x.level
             continue
@@ -178,7 +181,7 @@ def facts_of(told):
             case "closed":
                 close = x.pnl.price_close, x.pnl.pnl_percentage
                 plain = x.action, x.timestamp, x.close_reason, *close, x.ambiguous
-                if not x.signal.is_managed:
+                if not (manages or x.signal.is_managed):
                     yield plain
                     continue
                 legs = tuple(
@@ -186,6 +189,50 @@ def facts_of(told):
                     for y in x.legs
                 )
                 yield *plain, x.pnl.price_open, x.cost, legs
+
+
+def seen_of(position):
+    """What `manage` is given, as the reference says it."""
+    return {
+        "side": 1 if position.signal.position == "long" else -1,
+        "price": position.price,
+        "market_price": position.market_price,
+        "first_entry": position.first_entry,
+        "effective_entry": position.effective_entry,
+        "quantity": position.quantity,
+        "cost": position.cost,
+        "share_open": position.share_open,
+        "price_stop_loss": position.price_stop_loss,
+        "price_take_profit": position.price_take_profit,
+        "reasons": tuple(leg.reason for leg in position.legs),
+        "revenue_percent": position.revenue_percent,
+        "best_percent": position.best_percent,
+        "worst_percent": position.worst_percent,
+        "best_at": position.best_at,
+        "worst_at": position.worst_at,
+        "minutes_held": position.minutes_held,
+        "minutes_left": position.minutes_left,
+    }
+
+
+KINDS = {
+    "stop": bk.MoveStop,
+    "target": bk.MoveTarget,
+    "close": bk.Close,
+    "add": bk.Add,
+    "extend": bk.Extend,
+    "nonsense": str,
+}
+
+
+def as_answer(pairs):
+    """Actions of the reference as `manage` returns them: none, one, or several."""
+    if ("nonsense", "raises") in pairs:
+        raise RuntimeError("manage raises")
+    actions = [KINDS[what](value) for what, value in pairs]
+    if len(actions) < 2:
+        return actions[0] if actions else None
+    return tuple(actions) if len(actions) % 2 else actions
 
 
 def as_mapping(proposal):

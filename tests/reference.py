@@ -67,6 +67,9 @@ def is_valid(p, average_price, market, config):
     now = entry is None or (market <= entry if long else market >= entry)
     tp, sl = levels(p)
     life = p["minute_estimated_time"]
+    prices = (entry, p["price_take_profit"], p["price_stop_loss"])
+    if any(price is not None and not price > 0 for price in prices):
+        return False
     if p["price_stop_loss"] is None and config.get("require_stop_loss", True):
         return False
     between = set() if entry is None else {entry}
@@ -185,8 +188,12 @@ def backtest(
     closed_at=None,
     exits=None,
     live=False,
+    manage=None,
+    manage_interval=MINUTE,
 ):
     """Return the transitions as tuples, in order; nothing happens when a closed candle closes.
+
+    `manage(t, seen)` returns pairs of an action and its value.
 
     `exits` says of a candle of the interval, by its close, whether nothing should be long, short.
     A `live` run goes on behind `end`, whatever the lifetimes.
@@ -220,7 +227,8 @@ def backtest(
         market = row[4] if config["fill_price"] == "market" else p
         lived = sig
         if sig is not None:
-            sig = follow(sig, t, p, market, row, config, out)
+            waited = sig["pending_at"] is None
+            sig = follow(sig, t, p, market, row, config, out, manages=manage is not None)
             # the row of a candle that has just closed is read after the checks of the step
             says_exit = t % interval == 0 and no_more(lived["position"], t)
             if sig is not None and says_exit:
@@ -229,8 +237,28 @@ def backtest(
                 else:
                     end_position(sig, t, market, "closed", config, out)
                 sig = None
+            by_hand = False
+            last = frame_is_all and t == end // base * base
+            if sig is not None and manage is not None and not waited and not last:
+                position, asked_at = sig["managed"], sig.get("asked_at")
+                if at_close:
+                    due = t % manage_interval == 0
+                else:
+                    due = asked_at is None or t - asked_at >= manage_interval
+                if due:
+                    sig["asked_at"] = t
+                    seen = position.seen(t, p, row[4])
+                    out.append(("seen", t, *seen.values()))
+                    refused = 0
+                    for what, value in manage(t, seen):
+                        refused += not position.act(t, p, market, what, value)
+                    told = taken(sig)  # errors come before the close
+                    out += told[: len(told) - position.over] + [("refused", t)] * refused
+                    out += told[len(told) - position.over :]
+                    if position.over:
+                        sig, by_hand = None, True
             if sig is None:
-                last_close, reverses = t, says_exit
+                last_close, reverses = t, says_exit or by_hand
         if sig is not None:
             continue
         if t > end or (frame_is_all and t == end // base * base):
@@ -253,7 +281,7 @@ def backtest(
         sig = dict(proposal, scheduled_at=t, pending_at=t if now else None, fired=set())
         sig["entry"] = market if now else entry
         out.append(("opened" if now else "scheduled", t, sig["entry"]))
-        if now and is_managed(sig):
+        if now and (is_managed(sig) or manage is not None):
             sig["managed"] = Position(sig, t, market, p, config)
             sig["managed"].opening(t, p, market, row, waited=False)
             out += taken(sig)
@@ -269,7 +297,7 @@ def backtest(
     return out
 
 
-def follow(sig, t, p, market, row, config, out):
+def follow(sig, t, p, market, row, config, out, *, manages=False):
     """What a step does to what lives; return it, or `None` where it has ended."""
     if sig["pending_at"] is None:
         turn = scheduled(sig, t, p, market, row, config)
@@ -280,7 +308,7 @@ def follow(sig, t, p, market, row, config, out):
             return None
         sig["pending_at"], sig["entry"] = t, turn[1]
         out.append(("opened", t, sig["entry"]))
-        if is_managed(sig):
+        if is_managed(sig) or manages:
             sig["managed"] = Position(sig, t, turn[1], p, config)
             sig["managed"].opening(t, p, market, row, waited=True)
             out += taken(sig)
@@ -291,7 +319,7 @@ def follow(sig, t, p, market, row, config, out):
         return sig
     if "managed" in sig:
         position = sig["managed"]
-        position.step(t, p, market, row, expired=expired(sig, t, config))
+        position.step(t, p, market, row, expired=position.expired(t))
         told = taken(sig)
         moves = [fact for fact in told if fact[0] == "moved"]
         out += [fact for fact in told if fact[0] != "moved"]

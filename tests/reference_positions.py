@@ -68,7 +68,10 @@ class Position:
         self.got = 0.0
         self.target, self.stop = sig["price_take_profit"], sig["price_stop_loss"]
         self.stop_by = "stop_loss"
-        self.best = first if self.wick else p
+        self.best = self.worst = first if self.wick else p
+        self.opened = self.best_at = self.worst_at = t
+        # minutes; without one in the signal what the settings say
+        self.life = sig["minute_estimated_time"] or config["max_signal_lifetime_minutes"] or None
         self.levels = []
         for kind, name, way in (
             ("entry", "entries", -self.s),
@@ -106,6 +109,7 @@ class Position:
         if waited and self.wick:
             _, o, h, low, _, _ = row
             self.fall(t, low if self.s > 0 else h, o, p, market, marked=False)
+            self.see_worst(t, low if self.s > 0 else h)
         if not self.over:
             self.move_stop(t, p)
 
@@ -143,9 +147,15 @@ class Position:
                 self.close(t, market, "time_expired", False)
         if self.over:
             return
-        if entries == sum(leg[0] == "entry" for leg in self.legs):
-            self.best = self.upper(self.best, top)
+        entered = entries < sum(leg[0] == "entry" for leg in self.legs)
+        if not entered and not self.at_or_below(top, self.best):
+            self.best, self.best_at = top, t
+        self.see_worst(t, bottom)
         self.move_stop(t, p)
+
+    def see_worst(self, t, price):
+        if not self.at_or_below(self.worst, price):
+            self.worst, self.worst_at = price, t
 
     def below(self, to):
         """What a fall to `to` reaches, nearest first: levels before the stop, then the stop."""
@@ -207,15 +217,17 @@ class Position:
 
     def add(self, t, level, price, begin, marked):
         self.levels.remove(level)
-        size = level["amount"]
+        self.enter(t, level["amount"], price, begin, "entry_level", marked)
+
+    def enter(self, t, size, price, begin, reason, marked):
         quantity = size * self.first / price
         self.entry = (self.entry * self.held + size * self.first) / (self.held + quantity)
         self.held += quantity
         self.entered += quantity
         self.cost += size
-        self.best = begin
-        self.legs.append(("entry", t, price, quantity, size, "entry_level", marked))
-        self.told.append(("added", t, price, size, self.entry, "entry_level", marked))
+        self.best, self.best_at = begin, t
+        self.legs.append(("entry", t, price, quantity, size, reason, marked))
+        self.told.append(("added", t, price, size, self.entry, reason, marked))
 
     def part(self, t, level, price, marked):
         self.levels.remove(level)
@@ -272,3 +284,114 @@ class Position:
         if after != before:
             self.told.append(("moved", t, before, after, by))
             self.stop, self.stop_by = after, "trailing_stop" if by == "trailing" else "breakeven"
+
+    # what manage is given, and what it may do
+
+    def expired(self, t):
+        return self.life is not None and t - self.opened >= self.life * 60_000
+
+    def seen(self, t, p, close):
+        """The facts that `manage` is given, `close` being that of the newest candle."""
+        minutes = (t - self.opened) // 60_000
+        return {
+            "side": self.s,
+            "price": p,
+            "market_price": close,
+            "first_entry": self.first,
+            "effective_entry": self.entry,
+            "quantity": self.held,
+            "cost": self.held * self.entry / self.first,
+            "share_open": self.held / self.entered * 100,
+            "price_stop_loss": self.stop,
+            "price_take_profit": self.target,
+            "reasons": tuple(leg[5] for leg in self.legs),
+            "revenue_percent": self.revenue(p),
+            "best_percent": self.revenue(self.best),
+            "worst_percent": self.revenue(self.worst),
+            "best_at": self.best_at,
+            "worst_at": self.worst_at,
+            "minutes_held": minutes,
+            "minutes_left": None if self.life is None else self.life - minutes,
+        }
+
+    def revenue(self, price):
+        return self.s * (price - self.entry) / self.entry * 100
+
+    def act(self, t, p, market, what, value):
+        """Do one action; say whether it was allowed."""
+        if self.over:
+            return False
+        return getattr(self, "do_" + what)(t, p, market, value)
+
+    def do_nonsense(self, t, p, market, value):
+        return False
+
+    def do_stop(self, t, p, market, price):
+        if price == self.stop:
+            return True
+        if not 0 < price < math.inf:
+            return False
+        for x in (market,) if self.wick else (market, p):
+            if self.at_or_below(x, price):
+                return False
+        if self.target is not None and self.at_or_below(self.target, price):
+            return False
+        if self.stop is not None and self.at_or_below(price, self.stop):
+            if not self.config.get("allow_wider_stop"):
+                return False
+            most = self.config["max_stop_loss_distance_percent"] * (1 + 1e-12)
+            if most and self.s * (self.first - price) / self.first * 100 > most:
+                return False
+        self.told.append(("moved", t, self.stop, price, "manage"))
+        self.stop, self.stop_by = price, "stop_loss"
+        return True
+
+    def do_target(self, t, p, market, price):
+        if price == self.target:
+            return True
+        if not 0 < price < math.inf:
+            return False
+        for x in (market,) if self.wick else (market, p):
+            if self.at_or_below(price, x):
+                return False
+        if self.stop is not None and self.at_or_below(price, self.stop):
+            return False
+        self.told.append(("moved", t, self.target, price, "manage"))
+        self.target = price
+        return True
+
+    def do_close(self, t, p, market, share):
+        if not 0 < share <= 100:
+            return False
+        quantity = share / 100 * self.held
+        if self.held - quantity < 1e-9 * self.entered:
+            self.close(t, market, "closed", False)
+            return True
+        part = quantity / self.entered * 100
+        self.told.append(("part", t, market, part, "manage", False))
+        self.exit(t, market, quantity, "manage", False)
+        return True
+
+    def do_add(self, t, p, market, size):
+        added = sum(leg[0] == "entry" and leg[5] == "manage" for leg in self.legs)
+        if not 0 < size < math.inf:
+            return False
+        if len(self.sig.get("entries", ())) + added + 1 > self.config.get("max_entries", 8):
+            return False
+        for x in (market,) if self.wick else (market, p):
+            if self.stop is not None and self.at_or_below(x, self.stop):
+                return False
+            if self.target is not None and self.at_or_below(self.target, x):
+                return False
+        self.enter(t, size, market, market if self.wick else p, "manage", False)
+        return True
+
+    def do_extend(self, t, p, market, minutes):
+        longest = self.config["max_signal_lifetime_minutes"] or 100 * 366 * 1440
+        if self.life is None or minutes != int(minutes) or minutes < 1:
+            return False
+        if self.life + minutes > longest:
+            return False
+        self.told.append(("moved", t, self.life, self.life + minutes, "manage"))
+        self.life += minutes
+        return True

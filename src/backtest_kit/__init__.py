@@ -93,9 +93,20 @@ from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
+from backtest_kit._values.actions import (
+    Action,
+    Add,
+    Close,
+    Extend,
+    MoveStop,
+    MoveTarget,
+    Position,
+    action_from_json,
+)
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
+    ActionError,
     ArgumentError,
     BacktestKitError,
     BadCandlesError,
@@ -171,7 +182,10 @@ from backtest_kit._walker.search_space import Constraints
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "Action",
+    "ActionError",
     "ActivePosition",
+    "Add",
     "ArgumentError",
     "Backtest",
     "BacktestKitError",
@@ -182,6 +196,7 @@ __all__ = [
     "Candle",
     "Candles",
     "ClockError",
+    "Close",
     "Config",
     "ConfigError",
     "Constraints",
@@ -196,6 +211,7 @@ __all__ = [
     "ErrorEvent",
     "ExchangeRefusedError",
     "ExchangeSchema",
+    "Extend",
     "FetchError",
     "FileAdapter",
     "FingerprintError",
@@ -211,6 +227,8 @@ __all__ = [
     "LiveResult",
     "LiveState",
     "MissedStepsError",
+    "MoveStop",
+    "MoveTarget",
     "Partial",
     "PartialEvent",
     "PeekingError",
@@ -218,6 +236,7 @@ __all__ = [
     "PerformanceEvent",
     "PersistAdapter",
     "Plateau",
+    "Position",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
@@ -270,6 +289,7 @@ __all__ = [
     "WalkerSchema",
     "Windows",
     "WorkerError",
+    "action_from_json",
     "add_exchange",
     "add_frame",
     "add_risk",

@@ -37,7 +37,7 @@ def bar(position, minute, opening, high, low, price, close=None):
     if position == "short":
         opening, high, low = 200 - opening, 200 - low, 200 - high
         price, close = 200 - price, 200 - close
-    return Bar(minute * MINUTE, price, close, opening, high, low)
+    return Bar(minute * MINUTE, price, close, opening, high, low, close)
 
 
 def mirrored(position, price):

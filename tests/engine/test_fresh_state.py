@@ -183,11 +183,8 @@ def test_methods_of_what_is_made_are_callbacks():
     assert len(bk.Backtest.run_sync("X", **RUN)) == len(closed) == len(levels)
 
 
-class Managed:
-    def get_signal(self, symbol, when):
-        return None
-
-    def manage(self, position):
+class Managed(Fitted):
+    def manage(self, position, when):
         return None
 
 
@@ -214,8 +211,11 @@ class Closing(Fitted):
     [
         ({"make": raises}, bk.StrategyFailedError, "'s': its factory raised ValueError: no data"),
         ({"make": lambda: 3}, bk.RegistrationError, "returned 3; it must be a function"),
-        ({"make": Managed}, bk.RegistrationError, "manage is not supported yet"),
-        ({"make": lambda: Managed()}, bk.RegistrationError, "manage is not supported yet"),
+        (
+            {"make": Managed, "manage": lambda position, when: None},
+            bk.RegistrationError,
+            "both it and .* have manage",
+        ),
         ({"make": half}, bk.RegistrationError, "save and load go together"),
         ({"make": Fitted, "get_signal": print}, bk.RegistrationError, "give either"),
         ({"get_signal": Fitted}, bk.RegistrationError, "is a class; give it as make"),

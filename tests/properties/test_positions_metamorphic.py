@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 import backtest_kit as bk
 from backtest_kit._arrays.job import SignalRows
 from backtest_kit._arrays.simulation import Simulation
+from backtest_kit._rules.actions import act_in_turn
 from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.managed import open_managed, step_managed
 from backtest_kit._values.config import Config
 from markets import MINUTE, START, market
 from positions import (
+    KINDS,
     by_the_rules,
     candles,
     config_of,
@@ -183,6 +186,72 @@ def test_longs_become_shorts_where_prices_are_turned_over(play):
     if len(reasons) == 2:
         gain = 1 + ended[4] / 100
         assert gain == pytest.approx(1 / (1 - mirrored[4] / 100), rel=1e-9)
+
+
+acts = st.lists(
+    st.tuples(
+        st.integers(2, 59),
+        st.one_of(
+            st.tuples(st.just("stop"), st.floats(0.05, 3.0)),
+            st.tuples(st.just("target"), st.floats(0.05, 3.0)),
+            st.tuples(st.just("close"), st.sampled_from([10.0, 40.0, 100.0])),
+            st.tuples(st.just("add"), st.sampled_from([0.3, 1.0, 2.0])),
+            st.tuples(st.just("extend"), st.integers(1, 90)),
+        ),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(plays, acts)
+def test_actions_on_longs_become_actions_on_shorts(play, acts):
+    """Further entries turn over as well: what was a size becomes a quantity."""
+    play = play | {"position": "long", "grid": 1e-6, "costs": False, "waited": False}
+    play = play | {"profits": (), "losses": (), "entries": (), "trailing": None, "breakeven": None}
+    bars, config = candles(play), config_of(play)
+    bars = msgspec.structs.replace(bars, fill=bars.price)
+    row, k = row_of(play, bars), 10_000.0
+    other = msgspec.structs.replace(
+        row,
+        position="short",
+        price_open=k / row.price_open,
+        price_take_profit=None if row.price_take_profit is None else k / row.price_take_profit,
+        price_stop_loss=None if row.price_stop_loss is None else k / row.price_stop_loss,
+    )
+
+    def followed(row, bars, *, turned):
+        (holding, close), told = open_managed(row, bars.bar(MINUTE), config), []
+        for when in range(2 * MINUTE, bars.stop, MINUTE):
+            bar = bars.bar(when)
+            holding, close = step_managed(holding, bar, config)
+            wanted = [what for at, what in acts if at * MINUTE == when and close is None]
+            market = k / bar.price if turned else bar.price
+            first = k / row.price_open if turned else row.price_open
+
+            def action(what, value, market=market, first=first):
+                match what:
+                    case "stop" | "target":
+                        level = market * (1 + (value if what == "target" else -value) / 100)
+                        return KINDS[what](k / level if turned else level)
+                    case "add":
+                        return bk.Add(value * first / market if turned else value)
+                    case _:
+                        return KINDS[what](value)
+
+            actions = [action(*what) for what in wanted]
+            done, refused = act_in_turn(holding, actions, bar, config, "manage")
+            for each in done:
+                holding, close = each.managed
+            told.append((when, len(done), len(refused), close and close.reason))
+            if close is not None:
+                break
+        return told, [leg.reason for leg in holding.legs], holding.effective_entry
+
+    long, reasons, entry = followed(row, bars, turned=False)
+    short, mirrored, other_entry = followed(other, mirrored_bars(bars, k), turned=True)
+    assert (short, mirrored) == (long, reasons)
+    assert other_entry == pytest.approx(k / entry, rel=1e-9)
 
 
 @given(plays, st.floats(0.1, 4.0), st.floats(0.1, 4.0))

@@ -51,6 +51,14 @@ def check_price(price: float) -> str | None:
     return None
 
 
+def manage(position: bk.Position, when: datetime) -> bk.Action | None:
+    return bk.Close(50) if position.revenue_percent > 2 else bk.MoveStop(position.effective_entry)
+
+
+async def manage_later(position: bk.Position, when: datetime) -> list[bk.Action]:
+    return [bk.Add(), bk.Extend(60)]
+
+
 class Made:
     async def get_signal(self, symbol: str, when: datetime) -> bk.Signal | None:
         return None
@@ -73,6 +81,8 @@ async def as_it_should_be(interval: bk.Interval) -> None:
     bk.add_strategy(strategy_name="s", interval="5m", make=Made)
     bk.add_strategy(strategy_name="s", interval="5m", make=MadeOnce)
     bk.add_strategy(strategy_name="s", interval="5m", make=lambda: get_signal)
+    bk.add_strategy(strategy_name="s", interval="5m", get_signal=get_signal, manage=manage)
+    bk.add_strategy(strategy_name="s", interval="5m", make=Made, manage=manage_later)
     bk.add_strategy(
         bk.StrategySchema(strategy_name="s", interval="1m", get_signal=get_signal), replace=True
     )
@@ -90,7 +100,7 @@ async def decorated(symbol: str, when: datetime) -> bk.Signal | None:
     return None
 
 
-@bk.strategy("class", interval="5m", warmup=20)
+@bk.strategy("class", interval="5m", warmup=20, manage=manage, manage_interval="1h")
 class Decorated(Made):
     pass
 
@@ -112,6 +122,8 @@ bk.add_strategy(strategy_name="s", interval="5m", get_signals=get_side)  # error
 bk.add_strategy(strategy_name="s", interval="5m", get_signal=get_signal, warmup="1d")  # error
 bk.add_strategy(strategy_name="s", interval="5m", get_signal=get_signal, replace="s")  # error
 bk.add_strategy(strategy_name="s", interval="5m", make=get_number)  # error
+bk.add_strategy(strategy_name="s", interval="5m", make=Made, manage=get_number)  # error
+bk.add_strategy(strategy_name="s", interval="5m", make=Made, manage_interval="7m")  # error
 bk.add_strategy(strategy_name="s", interval="5m", make=Made())  # error
 bk.add_strategy({"strategy_name": "s", "interval": "5m"})  # error
 bk.StrategySchema(strategy_name="s", interval="7m", get_signal=get_signal)  # error

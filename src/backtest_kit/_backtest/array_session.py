@@ -150,10 +150,9 @@ class ArraySession:
 
 
 def can_be_simulated(strategy: StrategySchema) -> bool:
-    """Say whether a strategy's arrays are enough: it has no risk profile and no callbacks."""
-    return (
-        strategy.get_signals is not None and not strategy.risk_names and strategy.callbacks is None
-    )
+    """Say whether arrays are enough: no risk profile, no callbacks, nothing asked in between."""
+    others = strategy.risk_names or strategy.callbacks is not None or strategy.manage is not None
+    return strategy.get_signals is not None and not others
 
 
 def load_kernel(engine: Engine) -> None:

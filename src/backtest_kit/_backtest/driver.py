@@ -255,7 +255,7 @@ class FrameDriver:
         ended = await self._lives.follow(row, when)
         self._bars = None
         self._ended_at = ended.when
-        free = free_from(ended.when, ended.reason, run.config, reverses=ended.exits)
+        free = free_from(ended.when, ended.reason, run.config, reverses=ended.reverses)
         self._go_to(max(self._index, frames_before(self._timeline, free)))
         return ended.closed
 

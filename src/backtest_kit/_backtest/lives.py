@@ -6,17 +6,21 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from backtest_kit._backtest.strategy_caller import StrategyCaller
+from backtest_kit._engine.asking import ask_manage, manage_failed
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions as step
-from backtest_kit._rules.asking import data_end
-from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.actions import act_in_turn, position_of
+from backtest_kit._rules.asking import data_end, is_due, next_due_after
+from backtest_kit._rules.bars import Bar, Bars
 from backtest_kit._rules.fast_forward import compared, first_touch, scheduled_until
 from backtest_kit._rules.managed import (
     Holding,
+    Managed,
     close_managed,
     open_managed,
     search,
     step_managed,
+    with_extremes,
 )
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import (
@@ -36,13 +40,13 @@ from backtest_kit._values.time import INTERVALS
 class Ended(NamedTuple):
     """How a life ended; `closed` is `None` where it was never filled.
 
-    `exits`: at that step a row said that nothing should be on its side.
+    `reverses`: at that step a row said that nothing should be on its side, or `manage` closed it.
     """
 
     when: int
     reason: CloseReason | CancelReason
     closed: TickClosed | None
-    exits: bool = False
+    reverses: bool = False
 
 
 class Lives:
@@ -63,6 +67,8 @@ class Lives:
         self._pace = pace
         self._step = INTERVALS[run.config.base_interval]
         self._end = data_end(timeline, self._step, run.config)
+        self._manages = run.strategy.manage is not None
+        self._manage_interval = INTERVALS[run.strategy.manage_interval]
 
     async def bars(self, when: int, until: int) -> Bars:
         """Return the market from `when` to `until` at least, or to where the data end."""
@@ -75,13 +81,12 @@ class Lives:
             bars = await self.bars(when, timeout_at(row, self._run.config) + self._step)
             await self._run.publish(step.scheduled(row, when, _price(bars, when)))
             return await self._wait(row, bars)
-        bars = await self._ahead(row, when)
+        bars = await self._ahead(expires_at(row), when)
         await self._run.publish(step.opened(row, when, _price(bars, when)))
         return await self._hold(row, bars, exits=False)
 
-    async def _ahead(self, row: SignalRow, when: int) -> Bars:
+    async def _ahead(self, expiry: int, when: int) -> Bars:
         """Return bars up to the end of a filled signal's life, or a part where it has none."""
-        expiry = expires_at(row)
         if expiry == NEVER:
             expiry = when + self._run.config.candles_per_chunk * self._step
         return await self.bars(when, expiry)
@@ -98,7 +103,7 @@ class Lives:
         opened = step.opened(filled, when, _price(bars, when))
         run.record.add(opened)
         await run.publish(opened)
-        bars = await self._ahead(filled, when)
+        bars = await self._ahead(expires_at(filled), when)
         if outcome.close is not None and not row.is_managed:
             return await self._close(filled, bars, when, outcome.close, exits=exits)
         return await self._hold(filled, bars, exits=exits)
@@ -140,18 +145,24 @@ class Lives:
         walks = run.wants("on_tick", "on_active", "on_move")
         holding: Holding | None = None
         close: Close | None = None
-        if row.is_managed:
+        if row.is_managed or self._manages:
             holding, close = open_managed(row, bars.bar(when), config)
             await self._tell(None, holding, close, when, bars)
         if close is None and exits:
             close = Close("closed", bars.bar(when).fill)
         after = told = when
-        fired = 0
+        asked_at: int | None = None
+        fired, by_hand = 0, False
         while close is None:
-            found, ahead = self._next(row, holding, after, bars, walks=walks)
+            until = self._next_manage(after, asked_at)
+            found, ahead = self._next(row, holding, after, until, bars, walks=walks)
             exit_at = await self._exit(row, after, bars, found)
             if holding is not None and exit_at is not None and exit_at != found:
                 _, ahead = search(holding, bars, after, config, exit_at)
+            if self._manages and holding is not None and ahead is not None:
+                before = found if exit_at is None else exit_at
+                before = bars.stop if before is None else before
+                ahead = with_extremes(ahead, holding, bars, after, before, config)
             holding = ahead
             exits, at = exit_at is not None, found if exit_at is None else exit_at
             entry = row.price_open if holding is None else holding.effective_entry
@@ -160,11 +171,8 @@ class Lives:
                 fired = await self._milestones(row, bars, told, before, fired, entry)
             if at is None:
                 after = told = bars.stop - self._step
-                more = (
-                    None
-                    if after >= min(expires_at(row), self._end)
-                    else (await self._ahead(row, after))
-                )
+                expiry = expires_at(row) if holding is None else holding.expires_at
+                more = None if after >= min(expiry, self._end) else await self._ahead(expiry, after)
                 if more is None or more.stop <= bars.stop:
                     when = max(row.pending_at, bars.last)
                     close = Close("end_of_data", bars.bar(when).fill)
@@ -197,18 +205,65 @@ class Lives:
                     await run.publish(moved)
             if exits:
                 close = Close("closed", bar.fill)
+                break
+            if holding is not None and self._asks_manage(when, asked_at):
+                asked_at = when
+                holding, close = await self._manage(holding, bar)
+                by_hand = close is not None
+                await self._pace()
             elif walks:
                 await self._pace()
-        return await self._close(row, bars, when, close, holding, exits=exits)
+        return await self._close(row, bars, when, close, holding, exits=exits or by_hand)
+
+    def _next_manage(self, after: int, asked_at: int | None) -> int:
+        """Return the next step at which `manage` may be due, in milliseconds."""
+        if not self._manages:
+            return NEVER
+        at_close = self._run.config.ask_at == "close"
+        return next_due_after(after, asked_at, self._manage_interval, self._step, at_close=at_close)
+
+    def _asks_manage(self, when: int, asked_at: int | None) -> bool:
+        """Say whether `manage` is asked at a step, but not where the data end with the frame."""
+        at_close = self._run.config.ask_at == "close"
+        return (
+            self._manages
+            and when != self._end
+            and is_due(when, asked_at, self._manage_interval, at_close)
+        )
+
+    async def _manage(self, holding: Holding, bar: Bar) -> Managed:
+        """Ask `manage` about a position, and do what it answers, in order."""
+        run = self._run
+        actions = await ask_manage(run, position_of(holding, bar), bar.when)
+        done, refused = act_in_turn(holding, actions, bar, run.config, "manage")
+        for each in done:
+            for tick in step.acted(each, bar.when, bar.price):
+                await run.publish(tick)
+        for error in refused:
+            await manage_failed(run, error)
+        managed = done[-1].managed if done else Managed(holding, None)
+        if managed.holding.minutes != holding.minutes:
+            run.risk_gate.extend(managed.holding.expires_at)
+        return managed
 
     def _next(
-        self, row: SignalRow, holding: Holding | None, after: int, bars: Bars, *, walks: bool
+        self,
+        row: SignalRow,
+        holding: Holding | None,
+        after: int,
+        until: int,
+        bars: Bars,
+        *,
+        walks: bool,
     ) -> tuple[int | None, Holding | None]:
-        """Return the next step to look at (`None`: the bars end first), the position before it."""
-        if walks:
+        """Return the next step to look at (`None`: the bars end first), the position before it.
+
+        `until` (ms) at the latest.
+        """
+        if walks or until <= after + self._step:
             return next(iter(bars.steps_after(after)), None), holding
         if holding is not None:
-            return search(holding, bars, after, self._run.config)
+            return search(holding, bars, after, self._run.config, until)
         lower, upper = (row.stop, row.target) if row.side > 0 else (row.target, row.stop)
         low, high = compared(bars, self._run.config)
         return first_touch(bars, after, expires_at(row), low, high, lower, upper), None
@@ -253,7 +308,7 @@ class Lives:
         else:
             if holding.is_held:
                 holding = close_managed(holding, when, reason, close.price)
-            tick = step.closed_managed(holding, when, price, reason, run.config)
+            tick = step.closed_managed(holding, when, price, reason, run.config, close.note)
         run.record.add(tick)
         run.record.until = max(run.record.until, when)
         run.risk_gate.close_position(when)

@@ -62,11 +62,14 @@ def step_at(exchange: ExchangeSchema, config: Config) -> Callable[[int], int]:
 def check_interval(strategy: StrategySchema, config: Config) -> None:
     """Raise a `ConfigError` where a strategy can't be asked on the base of a run."""
     base = config.base_interval
-    if INTERVALS[strategy.interval] % INTERVALS[base]:
-        raise ConfigError(
-            f"strategy {strategy.name!r} has interval={strategy.interval!r}, and the base interval "
-            f"is {base}: it must be that, or a longer one that is made of whole candles of {base}"
-        )
+    for name in ("interval", "manage_interval"):
+        asked = getattr(strategy, name)
+        each_step = name == "manage_interval" and asked == _MINUTE
+        if INTERVALS[asked] % INTERVALS[base] and not each_step:
+            raise ConfigError(
+                f"strategy {strategy.name!r} has {name}={asked!r}, and the base interval is "
+                f"{base}: it must be that, or a longer one that is made of whole candles of {base}"
+            )
 
 
 def timeline_of(frame: FrameSchema, config: Config) -> range:

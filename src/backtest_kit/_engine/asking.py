@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from backtest_kit._arrays.signals import Signals, evaluate
-from backtest_kit._engine.ambient import candles, fill_price
+from backtest_kit._engine.ambient import Moment, candles, current_moment, fill_price
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.run import Run
+from backtest_kit._values.actions import Position
 from backtest_kit._values.errors import BeforeDataError, ConfigError, SignalError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.time import to_datetime
 
 
 async def has_warmup(run: Run, when: int) -> bool:
@@ -57,6 +60,31 @@ class ArrayQuestion:
 
     def _signals(self, symbol: str) -> Signals:
         return evaluate(self._function, candles(symbol, self._interval, self._warmup))
+
+
+async def ask_manage(run: Run, position: Position, when: int) -> list[object]:
+    """Return what `manage` wants done with an open position, in order.
+
+    What it raises is an error event.
+    """
+    current_moment.set(Moment(run, when))
+    assert run.strategy.manage is not None
+    try:
+        answer = await call_user_code(run.strategy.manage, position, to_datetime(when))
+    except Exception as error:  # noqa: BLE001 - user code never ends a run
+        await manage_failed(run, error)
+        return []
+    if answer is None:
+        return []
+    return list(answer) if isinstance(answer, list | tuple) else [answer]
+
+
+async def manage_failed(run: Run, error: Exception) -> None:
+    """Report what `manage` raised, or why an action that it wants is not allowed."""
+    event = run.error("manage", error)
+    callback = run.strategy.callback("on_manage_error")
+    if callback is not None:
+        await run.call_back("callback on_manage_error", callback, event)
 
 
 def plain(row: SignalRow, asked: Callable[[str, datetime], Any]) -> SignalRow:

@@ -63,9 +63,11 @@ def begin(strategy: StrategySchema) -> Begun:
     own = made if callable(getattr(made, "save", None)) else None
     if (own is None) != (not callable(getattr(made, "load", None))):
         raise RegistrationError(f"{me}: save and load go together, and {made!r} has one of them")
-    if getattr(made, "manage", None) is not None:
-        raise RegistrationError(f"{me}: manage is not supported yet")
-    filled = _filled(strategy, **asked, callbacks=_callbacks(me, strategy, made))
+    manage = getattr(made, "manage", None)
+    if manage is not None and strategy.manage is not None:
+        raise RegistrationError(f"{me}: both it and {made!r} have manage")
+    callbacks = _callbacks(me, strategy, made)
+    filled = _filled(strategy, **asked, manage=manage or strategy.manage, callbacks=callbacks)
     return Begun(filled, made=True, own=own, object=made)
 
 

@@ -54,8 +54,14 @@ _changes: OrderedDict[tuple[object, ...], _Change] = OrderedDict()
 class Leftovers:
     """The state of one strategy as one run finds it; `found` names what earlier runs changed."""
 
-    def __init__(self, function: Callable[..., Any], *, made: bool) -> None:
-        self._function = function
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        manage: Callable[..., Any] | None = None,
+        *,
+        made: bool,
+    ) -> None:
+        self._functions = (function,) if manage is None else (function, manage)
         self._made = made
         self._begun = self._look()
         self.found = tuple(
@@ -83,7 +89,10 @@ class Leftovers:
 
     def _look(self) -> dict[tuple[object, ...], _Part]:
         try:
-            return _parts(self._function, made=self._made)
+            found: dict[tuple[object, ...], _Part] = {}
+            for function in self._functions:
+                found |= _parts(function, made=self._made)
+            return found
         except Exception:  # noqa: BLE001 - whatever an object does when it is looked at
             return {}
 

@@ -23,6 +23,7 @@ from backtest_kit._values.schemas import (
     FrameSchema,
     GetCandles,
     GetSignal,
+    Manage,
     Metric,
     RiskSchema,
     SizingMethod,
@@ -164,6 +165,8 @@ def add_strategy(
     get_signal: GetSignal | None = None,
     get_signals: Callable[[Candles], Signals] | None = None,
     make: Callable[[], GetSignal | Asked | AskedOnce] | None = None,
+    manage: Manage | None = None,
+    manage_interval: Interval = "1m",
     warmup: int | None = None,
     risk_name: str | Sequence[str] | None = None,
     callbacks: object = None,
@@ -260,6 +263,8 @@ def add_walker(
 class StrategyOptions(TypedDict, total=False):
     """What `strategy` takes beside the name and the interval."""
 
+    manage: Manage | None
+    manage_interval: Interval
     warmup: int | None
     risk_name: str | Sequence[str] | None
     callbacks: object

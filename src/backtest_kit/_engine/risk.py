@@ -275,6 +275,10 @@ class RiskGate:
                     return refusal
         return answer
 
+    def extend(self, until: int) -> None:
+        """Note that the run's open position may live until `until` (ms); nobody is asked."""
+        self._expires_at = self._step_at(until)
+
     def close_position(self, when: int) -> None:
         """Note that the run's position closes at `when`."""
         if self.history.is_open:

@@ -107,8 +107,9 @@ class Run:
         """Look at what earlier runs have left in the strategy, and warn of it once."""
         if self._leftovers is not None:
             return
-        function: Any = self.strategy.get_signal or self.strategy.get_signals
-        self._leftovers = Leftovers(function, made=self._made)
+        strategy = self.strategy
+        asked: Any = strategy.get_signal or strategy.get_signals
+        self._leftovers = Leftovers(asked, strategy.manage, made=self._made)
         self.record.left_behind = found = self._leftovers.found
         untold = {(self.strategy_name, name) for name in found} - self.engine.leftovers_told
         if untold:
@@ -249,7 +250,7 @@ class Run:
         else:
             self.error("get_signal", error)
 
-    def error(self, where: str, error: Exception) -> None:
+    def error(self, where: str, error: Exception) -> ErrorEvent:
         """Count, emit and log an error of user code or of one step; in Live, remind of one."""
         now = current_moment.get()
         event = ErrorEvent(
@@ -265,6 +266,7 @@ class Run:
         self.engine.report(event, log=not repeated, waited=self.waits)
         if repeated:
             self.engine.logger.debug("%s again: %s", where, describe(error))
+        return event
 
     async def risk_allows(self, row: SignalRow, price: float, when: int, *, reserve: bool) -> bool:
         """Ask the strategy's risk profiles; emit each answer that has a listener or callback."""

@@ -49,7 +49,7 @@ class WallTicker:
         self,
         clock: Clock,
         delay_ms: int,
-        report: Callable[[ClockError], None],
+        report: Callable[[ClockError], object],
         base: int = MINUTE,
     ) -> None:
         self._clock = clock

@@ -22,7 +22,12 @@ from backtest_kit._pages.results import LiveResult, live_result
 from backtest_kit._reports.live import live_data, live_report
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
-from backtest_kit._values.errors import ArgumentError, RegistrationError, UnknownNameError
+from backtest_kit._values.errors import (
+    ArgumentError,
+    ConfigError,
+    RegistrationError,
+    UnknownNameError,
+)
 from backtest_kit._values.time import INTERVALS
 
 #: Seconds that a run waits before a risk check for another run that is behind.
@@ -174,12 +179,14 @@ def _prepare(
         until=0,
     )
     record.strategy = strategy
-    recorded = clock is not None
+    begun, recorded = begin(strategy), clock is not None
+    if begun.strategy.manage is not None:
+        raise ConfigError(f"strategy {strategy_name!r}: a live run does not ask `manage` yet")
     run = Run(
         engine,
         mode="live",
         symbol=symbol,
-        begun=begin(strategy),
+        begun=begun,
         exchange=exchange,
         frame_name=None,
         view=MarketView(

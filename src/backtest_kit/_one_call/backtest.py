@@ -65,7 +65,8 @@ def backtest(
         frame = frame_of(engine, exchange, [name], [schema], start, end)
         engine.frames.add(frame)
         title = f"{schema.name} on {name}"
-        arrays = schema.get_signals is not None  # soon over, and slower with a listener
+        # soon over, and slower with a listener
+        arrays = schema.get_signals is not None and schema.manage is None
         shown = progress(engine, "backtest_progress", title, "frames")
         with nullcontext() if arrays else shown:
             Backtest.run_sync(

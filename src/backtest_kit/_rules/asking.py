@@ -29,11 +29,24 @@ def is_due(when: int, asked_at: int | None, interval: int, at_close: bool) -> bo
     return asked_at is None or when - asked_at >= interval
 
 
+def next_due_after(
+    when: int, asked_at: int | None, interval: int, step: int, *, at_close: bool
+) -> int:
+    """Return the first of the steps after `when`, `step` apart, that `is_due`; all in ms.
+
+    A market that is closed then may put it off.
+    """
+    if at_close:
+        return max((when // interval + 1) * interval, when + step)
+    return when + step if asked_at is None else max(when + step, asked_at + interval)
+
+
 def free_from(ended_at: int, reason: str, config: Config, *, reverses: bool = False) -> int:
     """Return from when on (ms) a strategy may be asked again after a signal that ended.
 
     At the step of its end already where it is asked at closes, or where an exit row said there that
-    nothing should be on its side (`reverses`), but not where the data end.
+    nothing should be on its side, or `manage` closed the whole (`reverses`), but not where the data
+    end.
     """
     waits = config.ask_at == "elapsed" and not reverses
     return ended_at + (waits or reason == "end_of_data")

@@ -27,6 +27,7 @@ class Bar(msgspec.Struct, frozen=True):
     open: float
     high: float
     low: float
+    close: float
 
     @property
     def quote(self) -> Quote:
@@ -40,7 +41,8 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
     `price` is the average price at the step (NaN before there are enough candles), `fill` the price
     at which a fill can be had, the others are the candle that closed at it. All float64 of one
     length. `next_open` is, for each row, the first row from there on at which the market is open,
-    or the number of rows if there is none; `None`: the market never closes.
+    or the number of rows if there is none; `None`: the market never closes. `close` is that of the
+    candle; `None`: it is `fill`.
     """
 
     first: int
@@ -51,6 +53,7 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
     low: Floats
     step: int = MINUTE
     next_open: Ints | None = None
+    close: Floats | None = None
 
     @property
     def stop(self) -> int:
@@ -87,6 +90,8 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
         cut = {name: getattr(self, name)[:rows] for name in _COLUMNS}
         if self.next_open is not None:
             cut["next_open"] = np.minimum(self.next_open[:rows], rows)
+        if self.close is not None:
+            cut["close"] = self.close[:rows]
         return msgspec.structs.replace(self, **cut)
 
     def open_row(self, row: int) -> int:
@@ -142,4 +147,5 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
             float(self.open[i]),
             float(self.high[i]),
             float(self.low[i]),
+            float((self.fill if self.close is None else self.close)[i]),
         )

@@ -19,6 +19,7 @@ from backtest_kit._rules.holding import (
     fix_levels,
     follow_to,
     follows,
+    is_pulled,
     open_position,
     trailing_factor,
 )
@@ -28,7 +29,8 @@ from backtest_kit._rules.position import managed_step, opening_step, watched
 from backtest_kit._rules.steps import Close
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import LEG_REASONS, CloseReason, Leg, LegReason
-from backtest_kit._values.signal import NEVER, Levels, SignalRow, expires_at
+from backtest_kit._values.signal import NEVER, Levels, SignalRow
+from backtest_kit._values.time import MINUTE
 
 
 class LegRow(NamedTuple):
@@ -56,7 +58,9 @@ class PriceLevels(NamedTuple):
 class Holding(msgspec.Struct, frozen=True):
     """A managed position: its row as filled, `state` and `fills` as `holding` lays them out.
 
-    `times` are the instants of the fills, in milliseconds.
+    `times` are the instants of the fills, `best_at` and `worst_at` those of the best and the worst
+    price in `state`, all in milliseconds. `minutes` is how long it lives from `pending_at` on, as
+    in the row or extended; `None`: without end.
     """
 
     row: SignalRow
@@ -64,6 +68,15 @@ class Holding(msgspec.Struct, frozen=True):
     state: tuple[float, ...]
     fills: tuple[float, ...]
     times: tuple[int, ...]
+    minutes: int | None
+    best_at: int
+    worst_at: int
+
+    @property
+    def expires_at(self) -> int:
+        """When its life ends, in milliseconds; `NEVER` without an end."""
+        assert self.row.pending_at is not None
+        return NEVER if self.minutes is None else self.row.pending_at + self.minutes * MINUTE
 
     @property
     def effective_entry(self) -> float:
@@ -84,6 +97,11 @@ class Holding(msgspec.Struct, frozen=True):
     def stop(self) -> float:
         """The stop as it is now, infinite where there is none."""
         return self.state[at.STOP]
+
+    @property
+    def target(self) -> float:
+        """The take profit as it is now, infinite where there is none."""
+        return self.state[at.TARGET]
 
     @property
     def stopped_by(self) -> LegReason:
@@ -156,8 +174,11 @@ def open_managed(row: SignalRow, bar: Bar, config: Config) -> Managed:
         limits.slippage,
         limits.fee,
     )
-    holding = Holding(row, levels, tuple(state), tuple(legs), (bar.when,))
-    state, legs = _room(holding)
+    when = bar.when
+    holding = Holding(
+        row, levels, tuple(state), tuple(legs), (when,), row.minute_estimated_time, when, when
+    )
+    state, legs = room(holding)
     outcome = opening_step(
         state,
         levels.entries,
@@ -170,19 +191,19 @@ def open_managed(row: SignalRow, bar: Bar, config: Config) -> Managed:
         wick,
         legs,
     )
-    return _after(holding, state, legs, bar.when, outcome)
+    return after(holding, state, legs, when, outcome)
 
 
 def step_managed(holding: Holding, bar: Bar, config: Config) -> Managed:
     """Return the position after a later step."""
-    state, legs = _room(holding)
+    state, legs = room(holding)
     levels = holding.levels
     outcome = managed_step(
         state,
         levels.entries,
         levels.profits,
         levels.losses,
-        bar.when >= expires_at(holding.row),
+        bar.when >= holding.expires_at,
         bar.price,
         bar.fill,
         bar.open,
@@ -192,30 +213,33 @@ def step_managed(holding: Holding, bar: Bar, config: Config) -> Managed:
         config.ambiguous_candle == "stop_loss_first",
         legs,
     )
-    return _after(holding, state, legs, bar.when, outcome)
+    return after(holding, state, legs, bar.when, outcome)
 
 
 def close_managed(holding: Holding, when: int, reason: CloseReason, price: float) -> Holding:
     """Return the position with all that it holds closed at `price`."""
-    state, legs = _room(holding)
+    state, legs = room(holding)
     close_rest(state, legs, float(LEG_REASONS.index(reason)), price, at.CLEAR)
-    return _after(holding, state, legs, when, UNCHANGED).holding
+    return after(holding, state, legs, when, UNCHANGED).holding
 
 
 def search(
-    holding: Holding, bars: Bars, after: int, config: Config, until: int = NEVER
+    holding: Holding, bars: Bars, since: int, config: Config, until: int = NEVER
 ) -> tuple[int | None, Holding]:
-    """Return the first step later than `after` at which anything can happen, or life ends.
+    """Return the first step later than `since` at which anything can happen, or life ends.
 
     At `until` at the latest; all in milliseconds. And the position before it: where its stop
     follows the best price, that has gone on. `None` where the bars end first.
     """
     lower, upper = watched(holding.state, *holding.levels)
     low, high = compared(bars, config)
-    expiry = min(expires_at(holding.row), until)
-    if not follows(holding.state):
-        return first_touch(bars, after, expiry, low, high, lower, upper), holding
-    begin = bars.row(after) + 1
+    expiry = min(holding.expires_at, until)
+    pulled = is_pulled(holding.state)
+    if pulled:
+        expiry = since + bars.step
+    if pulled or not follows(holding.state):
+        return first_touch(bars, since, expiry, low, high, lower, upper), holding
+    begin = bars.row(since) + 1
     last = bars.open_row(max(-((bars.first - expiry) // bars.step), begin))
     end = min(last + 1, len(bars.price))
     low, high = low[begin:end], high[begin:end]
@@ -232,21 +256,53 @@ def search(
     return when, msgspec.structs.replace(holding, state=tuple(state))
 
 
-def _room(holding: Holding) -> tuple[list[float], list[float]]:
+def with_extremes(
+    holding: Holding, known: Holding, bars: Bars, since: int, before: int, config: Config
+) -> Holding:
+    """Return a position whose best and worst price take in the steps in (`since`, `before`).
+
+    A search passes over them: `known` was the position after `since`, `holding` is what was found.
+    """
+    begin, end = bars.row(since) + 1, min(bars.row(before), len(bars.price))
+    low, high = compared(bars, config)
+    low, high = low[begin:end], high[begin:end]
+    if bars.next_open is not None:
+        closed = bars.next_open[begin:end] != np.arange(begin, end)
+        low, high = np.where(closed, np.inf, low), np.where(closed, -np.inf, high)
+    if not len(low):
+        return holding
+    upper, lower = int(high.argmax()), int(low.argmin())
+    found = (float(high[upper]), upper), (float(low[lower]), lower)
+    side = known.state[at.SIDE]
+    (best, best_row), (worst, worst_row) = found if side > 0 else found[::-1]
+    state, best_at, worst_at = [*holding.state], known.best_at, known.worst_at
+    if side * best > side * known.state[at.BEST]:
+        state[at.BEST], best_at = best, bars.first + (begin + best_row) * bars.step
+    if side * worst < side * known.state[at.WORST]:
+        state[at.WORST], worst_at = worst, bars.first + (begin + worst_row) * bars.step
+    return msgspec.structs.replace(holding, state=tuple(state), best_at=best_at, worst_at=worst_at)
+
+
+def room(holding: Holding) -> tuple[list[float], list[float]]:
     """Return state and legs to be written to."""
     return [*holding.state], [*holding.fills, *[0.0] * (at.WIDTH * holding.most_fills)]
 
 
-def _after(
+def after(
     holding: Holding, state: list[float], legs: list[float], when: int, outcome: int
 ) -> Managed:
-    fills = int(state[at.FILLS])
+    """Return the position as what was done at `when` has left it, and how it closed (`outcome`)."""
+    fills, before = int(state[at.FILLS]), holding.state
+    entered = state[at.ENTERED] != before[at.ENTERED]
     stepped = Holding(
         holding.row,
         holding.levels,
         tuple(state),
         tuple(legs[: fills * at.WIDTH]),
         holding.times + (when,) * (fills - len(holding.times)),
+        holding.minutes,
+        when if entered or state[at.BEST] != before[at.BEST] else holding.best_at,
+        when if state[at.WORST] != before[at.WORST] else holding.worst_at,
     )
     if outcome == UNCHANGED:
         return Managed(stepped, None)

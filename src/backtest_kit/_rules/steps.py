@@ -15,11 +15,12 @@ from backtest_kit._values.time import MINUTE
 
 
 class Close(msgspec.Struct, frozen=True):
-    """How a pending signal ends; `price` before slippage and fee."""
+    """How a pending signal ends; `price` before slippage and fee, `note` of who closed it."""
 
     reason: CloseReason
     price: float
     ambiguous: bool = False
+    note: str = ""
 
 
 class Cancel(msgspec.Struct, frozen=True):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from backtest_kit._rules.actions import By, Done
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.fast_forward import milestones_until
 from backtest_kit._rules.holding import paid_and_got
@@ -126,13 +127,21 @@ def all_milestones(
 
 
 def happened(
-    before: Holding | None, after: Holding, when: int, price: float, *, closes: bool
+    before: Holding | None,
+    after: Holding,
+    when: int,
+    price: float,
+    *,
+    closes: bool,
+    note: str = "",
 ) -> Iterator[TickAdded | TickPartial]:
     """Yield what a step did to a managed position, in order, but for its close (`closes`).
 
-    `before` is `None` at the step that opened it.
+    `before` is `None` at the step that opened it. `note` is of who closed a part.
     """
     known = 1 if before is None else len(before.times)
+    if len(after.times) == known:
+        return
     rows, place = after.rows, _place(after.row, when, price)
     entered, added, parts = 0.0, 0, 0
     for i, leg in enumerate(rows[: len(rows) - closes]):
@@ -161,31 +170,60 @@ def happened(
                 price=leg.price,
                 share=-quantity / entered * 100,
                 reason=reason,  # type: ignore[arg-type]
+                note=note,
                 ambiguous=unsure,
                 **place,
             )
 
 
-def moved(before: Holding | None, after: Holding, when: int, price: float) -> TickMoved | None:
-    """Return that trailing or breakeven has moved the stop of a position at a step, if it has."""
+def moved(
+    before: Holding | None, after: Holding, when: int, price: float, by: By | None = None
+) -> TickMoved | None:
+    """Return that a level or the lifetime of a position has moved, if one has.
+
+    `by`: who moved it; without one, trailing or breakeven did at a step. `before` is `None` at the
+    step that opened it.
+    """
     if after.moves == (0 if before is None else before.moves):
         return None
-    stop = after.row.stop if before is None else before.stop
+    row = after.row
+    what: Literal["stop", "target", "lifetime"] = "stop"
+    was, now = row.stop if before is None else before.stop, after.stop
+    if before is not None and after.target != before.target:
+        what, was, now = "target", before.target, after.target
+    elif before is not None and after.minutes is not None and after.minutes != before.minutes:
+        assert before.minutes is not None
+        what, was, now = "lifetime", before.minutes, after.minutes
     return TickMoved(
-        signal=after.row,
+        signal=row,
         number=after.moves,
-        what="stop",
-        before=stop if math.isfinite(stop) else None,
-        after=after.stop,
-        reason="breakeven" if after.stopped_by == "breakeven" else "trailing",
-        **_place(after.row, when, price),
+        what=what,
+        before=was if math.isfinite(was) else None,
+        after=now,
+        reason=by or ("breakeven" if after.stopped_by == "breakeven" else "trailing"),
+        **_place(row, when, price),
     )
 
 
+def acted(done: Done, when: int, price: float) -> Iterator[TickAdded | TickPartial | TickMoved]:
+    """Yield what an action has done at a step, but for a close of all."""
+    after, close = done.managed
+    closes = close is not None
+    yield from happened(done.before, after, when, price, closes=closes, note=done.note)
+    move = moved(done.before, after, when, price, done.by)
+    if move is not None:
+        yield move
+
+
 def closed_managed(
-    holding: Holding, when: int, price: float, reason: CloseReason, config: Config
+    holding: Holding,
+    when: int,
+    price: float,
+    reason: CloseReason,
+    config: Config,
+    note: str = "",
 ) -> TickClosed:
-    """Return that a managed position ends, with all that it held closed."""
+    """Return that a managed position ends, with all that it held closed; `note` says why."""
     row, legs = holding.row, holding.legs
     paid, got = paid_and_got(holding.state)
     pnl = profit(row.position, paid, got, config.percent_fee, config.percent_slippage)
@@ -194,6 +232,8 @@ def closed_managed(
     several: dict[str, Any] = {"fills": legs} if len(legs) > _PLAIN else {}
     if holding.cost != 1.0:
         several["cost"] = holding.cost
+    if note:
+        several["note"] = note
     return TickClosed(
         signal=row,
         close_reason=reason,

@@ -9,6 +9,7 @@ Named by what the reader does next::
       UnknownNameError       nothing is registered under this name     (also LookupError)
       ContextError           an ambient function was called outside a run (also RuntimeError)
       SignalError            a strategy proposed an invalid signal     (also ValueError)
+      ActionError            an action on an open position is not allowed (also ValueError)
       PeekingError           an array strategy's answer depends on later candles
       StrategyFileError      a strategy file can't be loaded
       StrategyFailedError    a strategy of a walk raised whenever it was asked
@@ -68,6 +69,10 @@ class SignalError(BacktestKitError, ValueError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("invalid signal: " + "; ".join(self.problems))
+
+
+class ActionError(BacktestKitError, ValueError):
+    """An action on an open position is not allowed as things are; the position is as it was."""
 
 
 class PeekingError(BacktestKitError):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, cast, get_args
 
 import msgspec
 
+from backtest_kit._values.actions import Action, Position
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.signal import Signal
@@ -20,6 +21,9 @@ GetCandles = Callable[[str, str, int, int], Any]
 #: A proposal, as an object or a mapping of its fields.
 SignalLike = Signal | Mapping[str, object]
 GetSignal = Callable[[str, datetime], SignalLike | Awaitable[SignalLike | None] | None]
+#: What `manage` wants done: nothing, an action, or several in order.
+Managing = Action | Sequence[Action] | None
+Manage = Callable[[Position, datetime], Managing | Awaitable[Managing]]
 Format = Callable[[str, float], str | Awaitable[str]]
 #: What a walker can compare by; all are figures of `Statistics`.
 Metric = Literal[
@@ -128,8 +132,12 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     start. Or `get_signals(candles) -> Signals` over whole arrays, which sees the last `warmup`
     candles (`None`: 200). Or `make()`, called at the start of each run of each symbol, which
     returns the function of that run, or an object with `get_signal` or `get_signals`, with
-    callbacks as methods where it likes, and with `save` and `load` where a live run is to keep its
-    own state.
+    `manage` and callbacks as methods where it likes, and with `save` and `load` where a live run is
+    to keep its own state.
+
+    `manage(position, when)` is asked while a position is open, at most once per `manage_interval`
+    ("1m": at each step), and returns an action, several in order, or `None`.
+
     `risk_name` is one risk profile or several, all of which must agree.
     """
 
@@ -148,6 +156,7 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         "on_partial",
         "on_add",
         "on_move",
+        "on_manage_error",
     )
 
     strategy_name: str
@@ -155,6 +164,8 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     get_signal: GetSignal | None = None
     get_signals: Callable[[Any], Any] | None = None
     make: Callable[[], Any] | None = None
+    manage: Manage | None = None
+    manage_interval: Interval = "1m"
     warmup: int = cast("int", None)  # a number once it is checked
     risk_name: str | Sequence[str] | None = None
     callbacks: Any = None
@@ -162,6 +173,9 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
 
     def _check(self, me: str) -> None:
         _interval(me, self.interval)
+        if self.manage is not None:
+            _function(me, "manage", self.manage)
+        _interval(me, self.manage_interval, "manage_interval")
         ways = ("get_signal", "get_signals", "make")
         given = [field for field in ways if getattr(self, field) is not None]
         if len(given) != 1:
@@ -169,8 +183,6 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         _function(me, given[0], getattr(self, given[0]))
         if isinstance(self.get_signal, type):
             raise RegistrationError(f"{me}: get_signal is a class; give it as make")
-        if hasattr(self.make, "manage"):
-            raise RegistrationError(f"{me}: manage is not supported yet")
         arrays = self.get_signals is not None
         if self.warmup is None:
             msgspec.structs.force_setattr(self, "warmup", ARRAY_WARMUP if arrays else 0)
@@ -192,11 +204,15 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
 
 
 def source_of(strategy: StrategySchema) -> str:
-    """Return the source of a strategy's function or class; empty where it can't be read."""
+    """Return the source of a strategy's functions or class; empty where it can't be read."""
     asked: Any = strategy.get_signal or strategy.get_signals or strategy.make
+    return "\n\n".join(filter(None, map(_source, (asked, strategy.manage))))
+
+
+def _source(function: Any) -> str:
     try:
-        return inspect.getsource(asked)
-    except (OSError, TypeError):  # typed in a shell, compiled, or an object that is called
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # typed in a shell, compiled, an object that is called, or none
         return ""
 
 
@@ -312,10 +328,10 @@ def _function(me: str, field: str, value: object) -> None:
         raise RegistrationError(f"{me}: {field} must be a function, not {value!r}")
 
 
-def _interval(me: str, interval: object) -> None:
+def _interval(me: str, interval: object, name: str = "interval") -> None:
     if interval not in INTERVALS:
         known = " ".join(INTERVALS)
-        raise RegistrationError(f"{me}: unknown interval {interval!r}; use one of: {known}")
+        raise RegistrationError(f"{me}: unknown {name} {interval!r}; use one of: {known}")
 
 
 def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespace:

@@ -36,8 +36,9 @@ async def trial_keys(
 def _key_or_none(setup: TrialSetup, strategy: StrategySchema, data: str) -> TrialKey | None:
     engine = setup.engine
     risks = [[*(setup.risks or engine.risks).get(name).validations] for name in strategy.risk_names]
-    code = (strategy.get_signal, strategy.get_signals, strategy.make, risks)
-    options = (strategy.interval, strategy.warmup, strategy.risk_names)
+    asked = (strategy.get_signal, strategy.get_signals, strategy.make, strategy.manage)
+    code = (*asked, risks)
+    options = (strategy.interval, strategy.warmup, strategy.risk_names, strategy.manage_interval)
     try:
         variant = fingerprint(settings_fingerprint(engine), options, code)
     except FingerprintError as error:
