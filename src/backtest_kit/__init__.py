@@ -93,6 +93,7 @@ from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
+from backtest_kit._values.account import Market, Money
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -203,7 +204,9 @@ __all__ = [
     "Live",
     "LiveResult",
     "LiveState",
+    "Market",
     "MissedStepsError",
+    "Money",
     "Partial",
     "PartialEvent",
     "PeekingError",
