@@ -58,7 +58,6 @@ from backtest_kit._engine.register import (
     add_exchange,
     add_frame,
     add_risk,
-    add_sizing,
     add_strategy,
     add_walker,
     exchange,
@@ -66,12 +65,17 @@ from backtest_kit._engine.register import (
     list_exchanges,
     list_frames,
     list_risks,
-    list_sizings,
     list_strategies,
     list_walkers,
     set_config,
     set_logger,
     strategy,
+)
+from backtest_kit._engine.register_account import (
+    add_account,
+    add_sizing,
+    list_accounts,
+    list_sizings,
 )
 from backtest_kit._engine.risk import RiskCheck
 from backtest_kit._engine.sizing import PositionSize
@@ -94,6 +98,7 @@ from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._values.account import Market, Money
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -154,7 +159,6 @@ from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
     RiskSchema,
-    SizingSchema,
     StrategySchema,
     WalkerSchema,
 )
@@ -167,6 +171,7 @@ from backtest_kit._walker.search import SearchResult, SearchTrial, search
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "AccountSchema",
     "ActivePosition",
     "ArgumentError",
     "Backtest",
@@ -262,6 +267,7 @@ __all__ = [
     "WalkerSchema",
     "Windows",
     "WorkerError",
+    "add_account",
     "add_exchange",
     "add_frame",
     "add_risk",
@@ -285,6 +291,7 @@ __all__ = [
     "get_date",
     "get_mode",
     "grid",
+    "list_accounts",
     "list_exchanges",
     "list_frames",
     "list_risks",

@@ -224,3 +224,13 @@ def test_without_equity_nothing_is_entered():
         assert fit(Wanted(cost=1.0), 1.0, equity, equity, terms, rules_of(None), refuses=False) == (
             "cash"
         )
+
+
+def test_the_example_of_the_docs_by_hand():
+    terms = Terms(10.0, 0.005, 0.001, 0.001)
+    for price, balance, spared in ((105.0, 1_045.948, 0.0), (80.0, 898.899, 102.701)):
+        books = Books(1_000.0, 10.0)
+        assert books.enter(0, 1.0, 10.0, 100.0, terms) == pytest.approx(1_001.0)
+        assert (books.balance, books.free) == pytest.approx((998.999, 898.899))
+        done = books.leave(0, 10.0, price, terms)
+        assert (books.balance, done.not_charged) == pytest.approx((balance, spared))

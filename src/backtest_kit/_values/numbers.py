@@ -18,11 +18,12 @@ def is_whole(value: object, lowest: int = 1) -> bool:
 
 def is_number(value: object) -> bool:
     """Say whether a value is a finite number; `True` is none."""
-    return (
-        isinstance(value, int | float | np.floating | np.integer)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False
 
 
 def is_amount(value: object) -> bool:
