@@ -17,15 +17,18 @@ CloseReason = Literal[
     "trailing_stop",
     "breakeven",
     "closed",
+    "liquidation",
 ]
-CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data", "exit"]
+#: Why an account refuses a trade, or skips an entry or a partial exit of one.
+Refusal = Literal["cash", "liquidation", "minimum", "size"]
+CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data", "exit"] | Refusal
 #: Of tables of trades: the reason of each code; from `CANCELLED` on a signal was never filled.
 REASONS: Final[tuple[CloseReason | CancelReason, ...]] = (
     *("take_profit", "stop_loss", "time_expired", "end_of_data"),
-    *("trailing_stop", "breakeven", "closed"),
+    *("trailing_stop", "breakeven", "closed", "liquidation"),
     *("timeout", "end_of_data", "price_reject", "exit"),
 )
-CANCELLED: Final = 7
+CANCELLED: Final = 8
 LegReason = Literal[
     "take_profit",
     "stop_loss",
@@ -34,6 +37,7 @@ LegReason = Literal[
     "trailing_stop",
     "breakeven",
     "closed",
+    "liquidation",
     "signal",
     "entry_level",
     "take_profit_level",
