@@ -14,6 +14,7 @@ from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.turns import HOLDS, Turn, Turns
 from backtest_kit._rules import holding as at
 from backtest_kit._rules.account import (
+    HAIR,
     Books,
     Rules,
     Terms,
@@ -193,6 +194,7 @@ class AccountGate:
             terms,
             self._rules,
             refuses=account.schema.on_cash_shortage == "refuse",
+            dust=HAIR * account.schema.balance,
         )
         if isinstance(found, Entry):
             self._entry = found
