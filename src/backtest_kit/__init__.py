@@ -58,7 +58,6 @@ from backtest_kit._engine.register import (
     add_exchange,
     add_frame,
     add_risk,
-    add_sizing,
     add_strategy,
     add_walker,
     exchange,
@@ -66,12 +65,17 @@ from backtest_kit._engine.register import (
     list_exchanges,
     list_frames,
     list_risks,
-    list_sizings,
     list_strategies,
     list_walkers,
     set_config,
     set_logger,
     strategy,
+)
+from backtest_kit._engine.register_account import (
+    add_account,
+    add_sizing,
+    list_accounts,
+    list_sizings,
 )
 from backtest_kit._engine.risk import RiskCheck
 from backtest_kit._engine.sizing import PositionSize
@@ -93,6 +97,8 @@ from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
+from backtest_kit._values.account import Market, Money
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import (
@@ -138,13 +144,17 @@ from backtest_kit._values.events import (
 )
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
+    Leg,
     ProfitLoss,
     Tick,
     TickActive,
+    TickAdded,
     TickCancelled,
     TickClosed,
     TickIdle,
+    TickMoved,
     TickOpened,
+    TickPartial,
     TickScheduled,
     TickWaiting,
     tick_from_json,
@@ -153,11 +163,10 @@ from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
     RiskSchema,
-    SizingSchema,
     StrategySchema,
     WalkerSchema,
 )
-from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.signal import Signal, SignalRow, TrailingStop
 from backtest_kit._values.table import Table
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
@@ -166,6 +175,7 @@ from backtest_kit._walker.search import SearchResult, SearchTrial, search
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "AccountSchema",
     "ActivePosition",
     "ArgumentError",
     "Backtest",
@@ -198,12 +208,15 @@ __all__ = [
     "HealthEvent",
     "Heat",
     "Interval",
+    "Leg",
     "ListenerBehindError",
     "ListenerHealth",
     "Live",
     "LiveResult",
     "LiveState",
+    "Market",
     "MissedStepsError",
+    "Money",
     "Partial",
     "PartialEvent",
     "PeekingError",
@@ -240,12 +253,16 @@ __all__ = [
     "Table",
     "Tick",
     "TickActive",
+    "TickAdded",
     "TickCancelled",
     "TickClosed",
     "TickIdle",
+    "TickMoved",
     "TickOpened",
+    "TickPartial",
     "TickScheduled",
     "TickWaiting",
+    "TrailingStop",
     "Transition",
     "TryLaterError",
     "UnknownNameError",
@@ -259,6 +276,7 @@ __all__ = [
     "WalkerSchema",
     "Windows",
     "WorkerError",
+    "add_account",
     "add_exchange",
     "add_frame",
     "add_risk",
@@ -282,6 +300,7 @@ __all__ = [
     "get_date",
     "get_mode",
     "grid",
+    "list_accounts",
     "list_exchanges",
     "list_frames",
     "list_risks",
