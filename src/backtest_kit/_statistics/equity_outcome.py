@@ -12,7 +12,7 @@ from backtest_kit._statistics.equity_curve import buy_and_hold, equity_curve, ru
 from backtest_kit._statistics.equity_days import DailyReturns, daily_returns
 from backtest_kit._statistics.equity_drawdown import max_drawdown
 from backtest_kit._statistics.equity_parts import AccountPart, account_parts, correlations
-from backtest_kit._statistics.equity_trades import TradeSums, trade_sums
+from backtest_kit._statistics.equity_trades import TradeSums, sums_by, trade_sums
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.equity_curve import EquityCurve, Marks
 from backtest_kit._values.fills import Fills
@@ -22,7 +22,7 @@ class AccountOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What came out of an account; `benchmark` is what 1.0 came to by buying and holding.
 
     `benchmark` has the rows of `curve`; `correlations` are of the daily profits of the runs, in
-    their order.
+    their order, and `profits` what each has realised, after fees.
     """
 
     curve: EquityCurve
@@ -30,6 +30,7 @@ class AccountOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     daily: DailyReturns
     trades: TradeSums
     statistics: AccountStatistics
+    profits: tuple[float, ...]
     parts: tuple[AccountPart, ...]
     correlations: tuple[tuple[float | None, ...], ...]
 
@@ -67,6 +68,7 @@ def account_outcome(
         daily=daily,
         trades=trades,
         statistics=account_statistics(curve, daily, fills, trades, counts, balance, days_per_year),
+        profits=tuple(sums_by(fills.run, fills.profit - fills.fee, len(runs)).tolist()),
         parts=account_parts(runs, fills, trades, reached[..., 1] - reached[..., 0]),
         correlations=correlations(by_day.sum(axis=1), balance),
     )

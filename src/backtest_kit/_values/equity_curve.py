@@ -124,7 +124,7 @@ class EquityCurve:
         return self.table()._repr_html_()
 
 
-def thin(values: Floats, rows: int) -> Ints:
+def thin(values: Floats, rows: int = REPORT_ROWS) -> Ints:
     """Return which of `values` to show where there is room for about `rows`; see `thinned`."""
     n = len(values)
     if n <= rows:
