@@ -2,8 +2,18 @@
 
 import numpy as np
 
+from backtest_kit._engine.record import RunRecord
+from backtest_kit._pages.results import portfolio_result
+from backtest_kit._reports.backtest import backtest_data
+from backtest_kit._reports.portfolio_data import portfolio_data
+from backtest_kit._statistics.equity import AccountCounts
+from backtest_kit._statistics.equity_trades import trade_sums
+from backtest_kit._values.account_schemas import AccountSchema
+from backtest_kit._values.config import Config
 from backtest_kit._values.equity_curve import Marks
 from backtest_kit._values.fills import Fills
+from backtest_kit._values.results import ProfitLoss, TickClosed
+from backtest_kit._values.signal import SignalRow
 
 MINUTE = 60_000
 DAY = 1440 * MINUTE
@@ -124,4 +134,74 @@ def fills_of(rows):
             name: np.array(column, dtype=kind)
             for name, column, kind in zip(Fills.__struct_fields__, columns, kinds, strict=True)
         }
+    )
+
+
+def portfolio_of(world, note="", events=(), **more):
+    """What a report is made of, with text of users in `note` wherever it can stand."""
+    record_names = [(f"{strategy}{note}", f"{symbol}{note}") for strategy, symbol in world.runs]
+    fills = world.fills
+    trades = trade_sums(fills)
+    closed = np.flatnonzero(trades.closed_at >= 0)
+    ticks = [
+        tick_of(
+            *record_names[trades.run[i]], trades.side[i], trades.opened_at[i], trades.closed_at[i]
+        )
+        for i in closed[np.argsort(trades.last[closed])]
+    ]
+    prices = {f"{symbol}{note}": price for symbol, price in world.prices.items()}
+    account = AccountSchema(
+        account_name=f"main{note}",
+        currency=f"USDT{note}",
+        balance=world.balance,
+        leverage=world.leverage,
+    )
+    runs = []
+    for strategy, symbol in record_names:
+        record = RunRecord(
+            symbol=symbol,
+            strategy_name=strategy,
+            exchange_name=f"e{note}",
+            frame_name="f",
+            mode="backtest",
+            config=Config(),
+            since=int(world.timestamp[0]),
+            until=int(world.timestamp[-1]),
+        )
+        for tick in ticks:
+            if (tick.strategy_name, tick.symbol) == (strategy, symbol):
+                record.add(tick)
+        record.complete = not note
+        runs.append(backtest_data(record))
+    marks = Marks(timestamp=world.timestamp, prices=prices)
+    return portfolio_result(
+        portfolio_data(account, runs, ticks, fills, marks, AccountCounts(**more), skips=events)
+    )
+
+
+def tick_of(strategy, symbol, side, opened, closed, reason="take_profit"):
+    row = SignalRow(
+        id="1",
+        symbol=symbol,
+        strategy_name=strategy,
+        exchange_name="e",
+        position="long" if side > 0 else "short",
+        price_open=100.0,
+        price_take_profit=110.0,
+        price_stop_loss=90.0,
+        minute_estimated_time=600,
+        scheduled_at=int(opened),
+        pending_at=int(opened),
+        note="",
+    )
+    return TickClosed(
+        symbol=symbol,
+        strategy_name=strategy,
+        exchange_name="e",
+        timestamp=int(closed),
+        current_price=101.0,
+        signal=row,
+        close_reason=reason,
+        close_timestamp=int(closed),
+        pnl=ProfitLoss(1.0, 100.0, 101.0),
     )

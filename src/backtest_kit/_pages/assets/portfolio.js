@@ -3,8 +3,11 @@
 const { trades, currency } = read("data");
 const count = trades.opened_at.length;
 const number = { number: true };
-const amountText = (value) =>
-  value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const amountText = (value) => {
+  const large = Math.abs(value) >= 1 || value === 0;
+  const digits = large ? { minimumFractionDigits: 2, maximumFractionDigits: 2 } : { maximumSignificantDigits: 4 };
+  return value.toLocaleString("en-US", digits);
+};
 const quantityText = (value) => value.toLocaleString("en-US", { maximumSignificantDigits: 8 });
 const plain = (title, name, text, more) => ({
   title,
