@@ -137,7 +137,7 @@ def fills_of(rows):
     )
 
 
-def portfolio_of(world, note="", events=(), **more):
+def portfolio_of(world, note="", events=(), days_per_year=365, traded_days=None, **more):
     """What a report is made of, with text of users in `note` wherever it can stand."""
     record_names = [(f"{strategy}{note}", f"{symbol}{note}") for strategy, symbol in world.runs]
     fills = world.fills
@@ -155,6 +155,7 @@ def portfolio_of(world, note="", events=(), **more):
         currency=f"USDT{note}",
         balance=world.balance,
         leverage=world.leverage,
+        days_per_year=days_per_year,
     )
     runs = []
     for strategy, symbol in record_names:
@@ -173,7 +174,7 @@ def portfolio_of(world, note="", events=(), **more):
                 record.add(tick)
         record.complete = not note
         runs.append(backtest_data(record))
-    marks = Marks(timestamp=world.timestamp, prices=prices)
+    marks = Marks(timestamp=world.timestamp, prices=prices, traded_days=traded_days)
     return portfolio_result(
         portfolio_data(account, runs, ticks, fills, marks, AccountCounts(**more), skips=events)
     )
