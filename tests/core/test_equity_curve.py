@@ -91,9 +91,32 @@ def test_the_parts_add_up_to_the_whole(world):
         assert sum(p.profit for p in own) == pytest.approx(
             found.curve.balance[-1] - world.balance, **near
         )
-    assert [p.name for p in found.parts if p.kind == "side"] == ["long", "short"]
+    sides = [p for p in found.parts if p.kind == "side"]
+    assert [p.name for p in sides] == ["long", "short"]
+    assert [p.profit for p in sides] == pytest.approx(world.realised.sum(axis=0).tolist(), **near)
+    assert found.profits == pytest.approx(world.realised.sum(axis=1).tolist(), **near)
+
+
+@few
+@given(worlds)
+def test_trades_are_the_sums_of_their_fills(world):
     trades = trade_sums(world.fills)
-    assert trades.profit.sum() == pytest.approx(found.curve.balance[-1] - world.balance, **near)
+    of_trade = {}
+    for row in world.rows:
+        of_trade.setdefault(row[2], []).append(row)
+    assert len(trades) == len(of_trade)
+    for i, rows in of_trade.items():
+        entries = [row for row in rows if row[4] > 0]
+        assert trades.run[i] == rows[0][1]
+        assert trades.opened_at[i] == rows[0][0]
+        whole = len(rows) > 1 and sum(row[4] for row in rows) == 0
+        assert trades.closed_at[i] == (rows[-1][0] if whole else -1)
+        assert trades.cost[i] == pytest.approx(sum(row[5] for row in entries))
+        assert trades.quantity[i] == pytest.approx(sum(row[4] for row in entries))
+        assert trades.slippage[i] == pytest.approx(sum(row[8] for row in rows))
+        assert trades.profit[i] == pytest.approx(sum(row[6] for row in rows), abs=1e-6)
+        assert trades.liquidated[i] == any(row[11] for row in rows)
+        assert world.rows[trades.last[i]] == rows[-1]
 
 
 def hedged(first, second):

@@ -43,6 +43,7 @@ def portfolio_report(data: PortfolioData) -> str:
     parts += ["## Returns by month, %", _table(("Year", *MONTHS, "Year"), months_rows(data))]
     parts += ["## By symbol, strategy and side", _table(PART_COLUMNS, part_rows(data))]
     if len(data.runs) > 1:
+        parts += ["## Profit by strategy and symbol", _table(*profit_table(data))]
         parts += ["## Correlations of daily profits", _table(*correlation_table(data))]
     counted = refusal_counts(data.statistics)
     if counted:
@@ -207,6 +208,20 @@ def part_rows(data: PortfolioData) -> list[Row]:
         )
         for part in data.parts
     ]
+
+
+def profit_table(data: PortfolioData) -> tuple[Row, list[Row]]:
+    """Return the heads and the rows of a table of realised profit, strategies over symbols."""
+    symbols = tuple(dict.fromkeys(symbol for _, symbol in data.names))
+    profits = dict(zip(data.names, data.profits, strict=True))
+    rows = [
+        (
+            strategy,
+            *(money(profits[strategy, s]) if (strategy, s) in profits else "" for s in symbols),
+        )
+        for strategy in dict.fromkeys(strategy for strategy, _ in data.names)
+    ]
+    return (data.account.currency, *symbols), rows
 
 
 def correlation_table(data: PortfolioData) -> tuple[Row, list[Row]]:

@@ -43,7 +43,8 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     which they happened, and `table` has their money. `benchmark` is what the balance would have
     come to by buying and holding the same symbols, at the rows of `curve`. `refusals` and `skips`
     are the newest of each; `statistics` counts all. `markets` is what the exchange said of each
-    symbol, `None` where nothing. `correlations` are those of the runs' daily profits.
+    symbol, `None` where nothing. `correlations` are those of the runs' daily profits. `daily` and
+    `sums` are what `returns` and `table` are made of.
     """
 
     account: AccountSchema

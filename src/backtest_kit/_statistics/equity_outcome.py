@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -16,6 +17,9 @@ from backtest_kit._statistics.equity_trades import TradeSums, sums_by, trade_sum
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.equity_curve import EquityCurve, Marks
 from backtest_kit._values.fills import Fills
+
+#: A year of so many days has no day without trading.
+CALENDAR_DAYS: Final = 365
 
 
 class AccountOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -56,7 +60,8 @@ def account_outcome(
     symbols = [symbol for _, symbol in runs]
     curve = equity_curve(fills, symbols, marks, balance, leverage)
     benchmark = buy_and_hold(symbols, marks)
-    daily = daily_returns(curve, benchmark, balance, marks.traded_days)
+    traded = marks.traded_days if days_per_year < CALENDAR_DAYS else None
+    daily = daily_returns(curve, benchmark, balance, traded)
     trades = trade_sums(fills)
     fall = max_drawdown(curve.equity, balance)
     ends = [-1, -1] if fall is None else [fall.peak, fall.trough]

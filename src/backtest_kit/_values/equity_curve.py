@@ -29,8 +29,9 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         timestamp: the instants of the curve, int64 milliseconds UTC, ascending, shape (M,).
         prices: for each symbol the close of its last closed candle at each instant, float64 of
             shape (M,): flat across gaps and after its data end, NaN before they begin.
-        traded_days: days on which a symbol has a real candle, as days since the epoch, int64;
-            `None` where all days count.
+        traded_days: days on which a symbol has a real candle, as days since the epoch, int64. The
+            others are left out of the days of a year that has fewer than 365; `None` leaves out
+            none.
     """
 
     timestamp: Ints
@@ -109,7 +110,8 @@ class EquityCurve:
 
     def table(self) -> Table:
         """Return the columns as a table, which can be written as Parquet."""
-        columns = dict(zip(COLUMNS, self.columns(), strict=True))
+        columns: dict[str, npt.ArrayLike] = {}
+        columns |= zip(COLUMNS, self.columns(), strict=True)
         return Table(columns, times=("timestamp",), title="equity")
 
     def to_pandas(self) -> pd.DataFrame:
