@@ -176,7 +176,7 @@ def portfolio_of(world, note="", events=(), days_per_year=365, traded_days=None,
         runs.append(backtest_data(record))
     marks = Marks(timestamp=world.timestamp, prices=prices, traded_days=traded_days)
     return portfolio_result(
-        portfolio_data(account, runs, ticks, fills, marks, AccountCounts(**more), skips=events)
+        portfolio_data(account, runs, ticks, fills, marks, AccountCounts(**more), refusals=events)
     )
 
 

@@ -107,7 +107,7 @@ def test_json_holds_all_and_a_thinned_curve(result):
     assert len(found["trades"]) == long.statistics.total_trades
     read = msgspec.convert(found["statistics"], AccountStatistics)
     assert read == long.statistics
-    assert json.loads(result.to_json())["skips"][0]["detail"] == "12 needed, 3 free"
+    assert json.loads(result.to_json())["refusals"][0]["detail"] == "12 needed, 3 free"
 
 
 def test_a_result_compares_and_travels(result):

@@ -136,10 +136,9 @@ def _correlations(data: PortfolioData) -> str:
 def _refusals(data: PortfolioData) -> str:
     counts = [(what, why, f"{n:,}") for what, why, n in refusal_counts(data.statistics)]
     parts = [f'<div class="scroll">{table(("What", "Reason", "Count"), counts, right=(2,))}</div>']
-    for title, events in (("Refused", data.refusals), ("Skipped", data.skips)):
-        if events:
-            rows = table(REFUSAL_COLUMNS, refusal_rows(events))
-            parts.append(f'<h3>{title}, the newest</h3><div class="scroll long">{rows}</div>')
+    if data.refusals:
+        rows = table(REFUSAL_COLUMNS, refusal_rows(data.refusals))
+        parts.append(f'<h3>The newest</h3><div class="scroll long">{rows}</div>')
     return "".join(parts)
 
 

@@ -48,11 +48,8 @@ def portfolio_report(data: PortfolioData) -> str:
     counted = refusal_counts(data.statistics)
     if counted:
         parts += ["## Refused and skipped", _table(("What", "Reason", "Count"), counted)]
-        parts += [
-            f"### {title}, the newest\n\n{_table(REFUSAL_COLUMNS, refusal_rows(events))}"
-            for title, events in (("Refused", data.refusals), ("Skipped", data.skips))
-            if events
-        ]
+        if data.refusals:
+            parts += ["### The newest", _table(REFUSAL_COLUMNS, refusal_rows(data.refusals))]
     if data.statistics.total_trades:
         parts += ["## Trades", _table(TRADE_COLUMNS, trade_rows(data))]
     return "\n\n".join(parts) + "\n"

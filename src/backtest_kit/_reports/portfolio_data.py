@@ -41,8 +41,8 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     `runs` are the figures of each run in percent, in the order in which they were named; `profits`
     is what each has realised, after fees. `trades` are the closed results of all, in the order in
     which they happened, and `table` has their money. `benchmark` is what the balance would have
-    come to by buying and holding the same symbols, at the rows of `curve`. `refusals` and `skips`
-    are the newest of each; `statistics` counts all. `markets` is what the exchange said of each
+    come to by buying and holding the same symbols, at the rows of `curve`. `refusals` are the newest
+    of what the account refused or skipped; `statistics` counts all. `markets` is what the exchange said of each
     symbol, `None` where nothing. `correlations` are those of the runs' daily profits. `daily` and
     `sums` are what `returns` and `table` are made of.
     """
@@ -61,7 +61,6 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     parts: tuple[AccountPart, ...]
     correlations: tuple[tuple[float | None, ...], ...]
     refusals: tuple[RiskEvent, ...] = ()
-    skips: tuple[RiskEvent, ...] = ()
     markets: Mapping[str, Market | None] = {}
     daily: DailyReturns
     sums: TradeSums
@@ -209,7 +208,7 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
 
 _PLAIN: Final = (
     *("account", "exchange_name", "frame_name", "since", "until", "profits", "trades"),
-    *("statistics", "parts", "correlations", "refusals", "skips", "markets"),
+    *("statistics", "parts", "correlations", "refusals", "markets"),
 )
 
 
@@ -222,7 +221,6 @@ def portfolio_data(
     counts: AccountCounts,
     *,
     refusals: Sequence[RiskEvent] = (),
-    skips: Sequence[RiskEvent] = (),
     markets: Mapping[str, Market | None] | None = None,
 ) -> PortfolioData:
     """Return what runs on one account have found; `fills.run` counts `runs`, of which there is one.
@@ -254,7 +252,6 @@ def portfolio_data(
         parts=outcome.parts,
         correlations=outcome.correlations,
         refusals=tuple(refusals),
-        skips=tuple(skips),
         markets=dict(markets or {}),
         daily=outcome.daily,
         sums=outcome.trades,
