@@ -14,6 +14,7 @@ from backtest_kit._rules.account import (
     liquidation_price,
     most_payable,
     needed,
+    rounded_down,
 )
 from backtest_kit._rules.profit import profit
 from backtest_kit._rules.sizing import (
@@ -21,7 +22,6 @@ from backtest_kit._rules.sizing import (
     Wanted,
     default_cost,
     fit,
-    rounded_down,
     rules_of,
 )
 from backtest_kit._values.account import Market
@@ -190,13 +190,13 @@ def test_what_is_short_is_reduced_to_what_can_be_paid_or_refused(
 ):
     terms = Terms(leverage, 0.0, fee / 100, 0.0)
     got = fit(Wanted(cost=cost), price, free, free, terms, rules_of(None), refuses=refuses)
-    if needed(cost, terms) <= free:
+    if needed(cost, leverage, terms.fee) <= free:
         assert (got.cost, got.reduced) == (pytest.approx(cost), False)
     elif refuses:
-        assert got == "cash" or needed(cost, terms) == pytest.approx(free)
+        assert got == "cash" or needed(cost, leverage, terms.fee) == pytest.approx(free)
     else:
-        assert got.cost == pytest.approx(most_payable(free, terms))
-        assert needed(got.cost, terms) == pytest.approx(free)
+        assert got.cost == pytest.approx(most_payable(free, leverage, terms.fee))
+        assert needed(got.cost, leverage, terms.fee) == pytest.approx(free)
 
 
 @pytest.mark.parametrize(

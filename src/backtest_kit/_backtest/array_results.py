@@ -54,7 +54,8 @@ class ArrayResults:
         self._stride = stride
         self._session = session
         self._span: _SpanResults | None = None
-        self._stepped_until = 0 if can_be_simulated(run.strategy) else len(timeline)
+        simulated = run.account is None and can_be_simulated(run.strategy)
+        self._stepped_until = 0 if simulated else len(timeline)
 
     async def ready(self, frame: int, asks_from: int) -> bool:
         """Say whether there is something to take at `frame`, `asks_from` being as in `NextResult`.

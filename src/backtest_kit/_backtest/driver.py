@@ -16,6 +16,7 @@ from backtest_kit._engine.asking import never_asked
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
+from backtest_kit._engine.turns import OPENS
 from backtest_kit._rules.asking import Stride, free_from
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.clock import stopwatch, yield_to_others
@@ -67,7 +68,7 @@ class FrameDriver:
         `milestones`: enter them into the record too, as for any run that is not a trial.
         """
         run = self._run
-        if self._on_timeframe is not None or not can_be_tabulated(run):
+        if self._on_timeframe is not None or run.account is not None or not can_be_tabulated(run):
             return False
         if milestones:
             load_kernel_where_it_pays(run, len(self._timeline) // self._stride.hop)
@@ -121,6 +122,8 @@ class FrameDriver:
             self.leave()
             run.end()
             run.risk_gate.leave()
+            if run.account is not None:
+                run.account.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
             run.look_at_candles()
@@ -250,7 +253,12 @@ class FrameDriver:
         except Exception as error:  # noqa: BLE001 - an invalid signal never ends a run
             run.error("get_signal", error)
             return None
+        if run.account is not None:
+            await run.account.wait(when, OPENS)
         if not await run.risk_allows(row, quote.fill, when, reserve=row.pending_at is not None):
+            return None
+        if run.account is not None and await run.account.admit(row, when) is not None:
+            run.risk_gate.cancel_reservation()
             return None
         ended = await self._lives.follow(row, when)
         self._bars = None

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
+
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.run import Run
+from backtest_kit._engine.turns import ACTIVATES, CLOSES, HOLDS
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import data_end
-from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.bars import Bar, Bars
 from backtest_kit._rules.fast_forward import compared, first_touch, scheduled_until
 from backtest_kit._rules.managed import (
     Holding,
+    Managed,
     close_managed,
     open_managed,
     search,
@@ -76,7 +80,6 @@ class Lives:
             await self._run.publish(step.scheduled(row, when, _price(bars, when)))
             return await self._wait(row, bars)
         bars = await self._ahead(row, when)
-        await self._run.publish(step.opened(row, when, _price(bars, when)))
         return await self._hold(row, bars, exits=False)
 
     async def _ahead(self, row: SignalRow, when: int) -> Bars:
@@ -90,18 +93,19 @@ class Lives:
         """Follow a waiting signal."""
         run = self._run
         when, outcome, exits = await self._until_filled(row, bars)
+        if run.account is not None:
+            await run.account.wait(when, ACTIVATES)
         if isinstance(outcome, Cancel):
             return await self._cancel(row, bars, when, outcome.reason, exits=exits)
         filled = outcome.row
         if not await run.risk_allows(filled, filled.price_open, when, reserve=True):
             return await self._cancel(row, bars, when, "risk", exits=exits)
-        opened = step.opened(filled, when, _price(bars, when))
-        run.record.add(opened)
-        await run.publish(opened)
-        bars = await self._ahead(filled, when)
-        if outcome.close is not None and not row.is_managed:
-            return await self._close(filled, bars, when, outcome.close, exits=exits)
-        return await self._hold(filled, bars, exits=exits)
+        if run.account is not None:
+            refused = await run.account.admit(filled, when)
+            if refused is not None:
+                run.risk_gate.cancel_reservation()
+                return await self._cancel(row, bars, when, refused, exits=exits)
+        return await self._hold(filled, bars, exits=exits, close=outcome.close)
 
     async def _until_filled(
         self, row: SignalRow, bars: Bars
@@ -132,17 +136,43 @@ class Lives:
         last = bars.stop - self._step if upto is None else upto
         return await self._caller.exit_between(row.side, after, last, bars)
 
-    async def _hold(self, row: SignalRow, bars: Bars, *, exits: bool) -> Ended:
-        """Follow a filled signal; `exits`: a row at the step of its fill says that it is to end."""
-        run, config = self._run, self._run.config
+    async def _open(
+        self, row: SignalRow, bars: Bars, when: int, close: Close | None
+    ) -> tuple[Holding | None, Close | None]:
+        """Tell that a signal is filled; return its position, and how the same candle closes it.
+
+        In an account every position is followed as a managed one, since it may be liquidated.
+        """
+        run, account = self._run, self._run.account
+        holding: Holding | None = None
+        opened = step.opened(row, when, _price(bars, when))
+        if row.is_managed or account is not None:
+            opening = None if account is None else account.opening
+            holding, close = open_managed(row, bars.bar(when), run.config, opening)
+            if account is not None:
+                account.book(None, holding, when)
+                opened = msgspec.structs.replace(opened, money=account.money(0))
+        if row.scheduled_at != when:
+            run.record.add(opened)
+        await run.publish(opened)
+        if holding is not None:
+            await self._tell(None, holding, close, when, bars)
+        return holding, close
+
+    async def _hold(
+        self, row: SignalRow, bars: Bars, *, exits: bool, close: Close | None = None
+    ) -> Ended:
+        """Follow a filled signal from its fill.
+
+        `exits`: a row at that step says that it is to end; `close`: so does the candle.
+        """
+        run, config, account = self._run, self._run.config, self._run.account
         assert row.pending_at is not None
         when = row.pending_at
         walks = run.wants("on_tick", "on_active", "on_move")
-        holding: Holding | None = None
-        close: Close | None = None
-        if row.is_managed:
-            holding, close = open_managed(row, bars.bar(when), config)
-            await self._tell(None, holding, close, when, bars)
+        holding, close = await self._open(row, bars, when, close)
+        if row.scheduled_at != when:
+            bars = await self._ahead(row, when)
         if close is None and exits:
             close = Close("closed", bars.bar(when).fill)
         after = told = when
@@ -159,6 +189,8 @@ class Lives:
                 before = bars.stop if at is None else at
                 fired = await self._milestones(row, bars, told, before, fired, entry)
             if at is None:
+                if account is not None:  # what is loaded here others may still be marked by
+                    await account.wait(max(bars.last, row.pending_at), CLOSES)
                 after = told = bars.stop - self._step
                 more = (
                     None
@@ -177,7 +209,7 @@ class Lives:
             if holding is None:
                 close = pending_step(row, bar, config)
             else:
-                holding, close = step_managed(holding, bar, config)
+                holding, close = await self._step_managed(holding, bar, exits=exits)
                 await self._tell(known, holding, close, when, bars)
                 entry = holding.effective_entry
             if close is not None:
@@ -201,6 +233,26 @@ class Lives:
                 await self._pace()
         return await self._close(row, bars, when, close, holding, exits=exits)
 
+    async def _step_managed(self, holding: Holding, bar: Bar, *, exits: bool) -> Managed:
+        """Return a position after a later step; `exits`: a row there says that it is to end."""
+        account, config = self._run.account, self._run.config
+        stepped = step_managed(holding, bar, config)
+        if account is None or (
+            stepped.holding.has_acted == holding.has_acted and stepped.close is None and not exits
+        ):
+            return stepped
+        # whether it closes anything may hang on what is free: asked again at each turn
+        await account.wait(bar.when, CLOSES)
+        funded = account.funded(holding)
+        stepped = step_managed(funded, bar, config)
+        ends = stepped.close is not None or exits
+        if not ends and stepped.holding.exits_acted == holding.exits_acted:
+            await account.wait(bar.when, HOLDS)
+            funded = account.funded(holding)
+            stepped = step_managed(funded, bar, config)
+        account.book(funded, stepped.holding, bar.when)
+        return stepped
+
     def _next(
         self, row: SignalRow, holding: Holding | None, after: int, bars: Bars, *, walks: bool
     ) -> tuple[int | None, Holding | None]:
@@ -217,9 +269,14 @@ class Lives:
         self, before: Holding | None, after: Holding, close: Close | None, when: int, bars: Bars
     ) -> None:
         """Tell what a step did to a managed position; of its opening step, also that it moved."""
-        run, price = self._run, _price(bars, when)
-        for tick in step.happened(before, after, when, price, closes=close is not None):
-            await run.publish(tick)
+        run, price, account = self._run, _price(bars, when), self._run.account
+        first = 1 if before is None else len(before.times)
+        told = step.happened(before, after, when, price, closes=close is not None)
+        for fill, tick in enumerate(told, first):
+            if account is None:
+                await run.publish(tick)
+            else:
+                await run.publish(msgspec.structs.replace(tick, money=account.money(fill)))
         if before is None and close is None and run.wants("on_tick", "on_move"):
             moved = step.moved(None, after, when, price)
             if moved is not None:
@@ -252,8 +309,12 @@ class Lives:
             tick = step.closed(row, when, price, close, run.config)
         else:
             if holding.is_held:
-                holding = close_managed(holding, when, reason, close.price)
+                known, holding = holding, close_managed(holding, when, reason, close.price)
+                if run.account is not None:
+                    run.account.book(known, holding, when)
             tick = step.closed_managed(holding, when, price, reason, run.config)
+            if run.account is not None:
+                tick = run.account.closed(tick, when)
         run.record.add(tick)
         run.record.until = max(run.record.until, when)
         run.risk_gate.close_position(when)

@@ -7,6 +7,7 @@ long and -1 of a short; amounts are in the account's currency, quantities in the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -23,6 +24,15 @@ class Terms(NamedTuple):
     maintenance: float
     fee: float
     slippage: float
+
+
+class Rules(NamedTuple):
+    """A market's rules as numbers: a step of `step / scale` (0: none), and least amounts."""
+
+    step: float = 0.0
+    scale: float = 1.0
+    min_quantity: float = 0.0
+    min_notional: float = 0.0
 
 
 class Exit(NamedTuple):
@@ -82,14 +92,35 @@ def open_profit(side: float, quantity: float, basis: float, mark: float, leverag
     return max(side * (quantity * mark - basis), -basis / leverage)
 
 
-def needed(cost: float, terms: Terms) -> float:
+def needed(cost: float, leverage: float, fee: float) -> float:
     """Return how much free money an entry of this cost needs: its collateral and its fee."""
-    return cost / terms.leverage + terms.fee * cost
+    return cost / leverage + fee * cost
 
 
-def most_payable(free: float, terms: Terms) -> float:
+def most_payable(free: float, leverage: float, fee: float) -> float:
     """Return the greatest cost that an entry can have."""
-    return free / (1 / terms.leverage + terms.fee)
+    return free / (1 / leverage + fee)
+
+
+def is_short(cost: float, free: float, leverage: float, fee: float) -> bool:
+    """Say whether an entry of this cost can't be paid whole."""
+    return needed(cost, leverage, fee) * (1 - HAIR) > free
+
+
+def is_too_small(quantity: float, price: float, min_quantity: float, min_notional: float) -> bool:
+    """Say whether a market takes no order of this quantity at this price."""
+    return (
+        not quantity > 0
+        or quantity < min_quantity * (1 - HAIR)
+        or quantity * price < min_notional * (1 - HAIR)
+    )
+
+
+def rounded_down(quantity: float, step: float, scale: float) -> float:
+    """Return the whole steps in a quantity; what is short of one by a hair is one."""
+    if step == 0:
+        return quantity
+    return math.floor(quantity * scale / step * (1 + HAIR)) * step / scale
 
 
 class Held(msgspec.Struct):

@@ -9,14 +9,20 @@ import itertools
 import math
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from backtest_kit._rules.account import HAIR, Terms, most_payable, needed
+from backtest_kit._rules.account import (
+    Rules,
+    Terms,
+    is_short,
+    is_too_small,
+    most_payable,
+    rounded_down,
+)
 from backtest_kit._values.account import Market
 from backtest_kit._values.candles import Floats
+from backtest_kit._values.results import Refusal
 
-#: Why an account refuses an entry, or skips one.
-Refusal = Literal["cash", "liquidation", "minimum", "size"]
 #: True ranges that an average true range is made of, for each candle of its period.
 ATR_PERIODS: Final = 10
 #: A standard deviation below this is none.
@@ -38,15 +44,6 @@ class Entry(NamedTuple):
     reduced: bool
 
 
-class Rules(NamedTuple):
-    """A market's rules as numbers: a step of `step / scale` (0: none), and least amounts."""
-
-    step: float = 0.0
-    scale: float = 1.0
-    min_quantity: float = 0.0
-    min_notional: float = 0.0
-
-
 def rules_of(market: Market | None) -> Rules:
     """Return the rules of a market for quantities; what it does not say is not applied."""
     if market is None:
@@ -63,18 +60,11 @@ def in_decimals(step: float) -> tuple[float, float]:
     return float(above * 10**digits // below), float(10**digits)
 
 
-def rounded_down(quantity: float, step: float, scale: float) -> float:
-    """Return the whole steps in a quantity; what is short of one by a hair is one."""
-    if step == 0:
-        return quantity
-    return math.floor(quantity * scale / step * (1 + HAIR)) * step / scale
-
-
 def default_cost(equity: float, percent: float | None, runs: int, terms: Terms) -> float:
     """Return the cost of an entry without a size: `percent` of equity, or a run's equal part."""
     if percent is not None:
         return equity * percent / 100
-    return most_payable(equity / runs, terms)
+    return most_payable(equity / runs, terms.leverage, terms.fee)
 
 
 def risked_quantity(equity: float, risk_percent: float, distance: float) -> float:
@@ -176,29 +166,15 @@ def fit(
     cost = _cost(wanted, price)
     if not 0 < cost < math.inf:
         return "size"
-    reduced = is_short(cost, free, terms)
+    reduced = is_short(cost, free, terms.leverage, terms.fee)
     if reduced:
         if refuses:
             return "cash"
-        wanted = Wanted(cost=most_payable(free, terms))
+        wanted = Wanted(cost=most_payable(free, terms.leverage, terms.fee))
     quantity = rounded_down(_quantity(wanted, price), rules.step, rules.scale)
-    if is_too_small(quantity, price, rules):
+    if is_too_small(quantity, price, rules.min_quantity, rules.min_notional):
         return "cash" if reduced else "minimum"
     return Entry(quantity, quantity * price, reduced)
-
-
-def is_short(cost: float, free: float, terms: Terms) -> bool:
-    """Say whether an entry of this cost can't be paid whole."""
-    return needed(cost, terms) * (1 - HAIR) > free
-
-
-def is_too_small(quantity: float, price: float, rules: Rules) -> bool:
-    """Say whether a market takes no order of this quantity at this price."""
-    return (
-        not quantity > 0
-        or quantity < rules.min_quantity * (1 - HAIR)
-        or quantity * price < rules.min_notional * (1 - HAIR)
-    )
 
 
 def _cost(wanted: Wanted, price: float) -> float:

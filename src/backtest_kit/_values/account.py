@@ -6,6 +6,7 @@ import msgspec
 
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.numbers import is_amount, is_number
+from backtest_kit._values.signal import Position
 
 
 class Market(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,3 +69,29 @@ class Money(msgspec.Struct, frozen=True, kw_only=True):
     reduced: bool = False
     liquidated: bool = False
     not_charged: float = 0.0
+
+
+class AccountPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """A position of an account as a sizing function sees it.
+
+    `cost` is the cost basis of the `quantity` that is held, `price` the last close.
+    """
+
+    symbol: str
+    strategy_name: str
+    position: Position
+    quantity: float
+    cost: float
+    price: float
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as a sizing function sees it, in its currency.
+
+    `equity` is that of the instant before anything is entered, `free` what can be paid now.
+    """
+
+    equity: float
+    free: float
+    balance: float
+    positions: tuple[AccountPosition, ...]
