@@ -41,10 +41,10 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     `runs` are the figures of each run in percent, in the order in which they were named; `profits`
     is what each has realised, after fees. `trades` are the closed results of all, in the order in
     which they happened, and `table` has their money. `benchmark` is what the balance would have
-    come to by buying and holding the same symbols, at the rows of `curve`. `refusals` are the newest
-    of what the account refused or skipped; `statistics` counts all. `markets` is what the exchange said of each
-    symbol, `None` where nothing. `correlations` are those of the runs' daily profits. `daily` and
-    `sums` are what `returns` and `table` are made of.
+    come to by buying and holding the same symbols, at the rows of `curve`. `correlations` are those
+    of the runs' daily profits. `refusals` are the newest of what the account refused or skipped;
+    `statistics` counts all. `markets` is what the exchange said of each symbol, `None` where
+    nothing. `daily` and `sums` are what `returns` and `table` are made of.
     """
 
     account: AccountSchema
