@@ -86,13 +86,14 @@ from backtest_kit._live.named import listen_transitions
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
 from backtest_kit._one_call.read import read_candles
-from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
+from backtest_kit._pages.results import BacktestResult, LiveResult, PortfolioResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
@@ -101,6 +102,7 @@ from backtest_kit._values.account import Market, Money
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
+from backtest_kit._values.equity_curve import EquityCurve
 from backtest_kit._values.errors import (
     ArgumentError,
     BacktestKitError,
@@ -176,6 +178,7 @@ from backtest_kit._walker.walker import Walker
 
 __all__ = [
     "AccountSchema",
+    "AccountStatistics",
     "ActivePosition",
     "ArgumentError",
     "Backtest",
@@ -197,6 +200,7 @@ __all__ = [
     "Differences",
     "DoneEvent",
     "Engine",
+    "EquityCurve",
     "ErrorEvent",
     "ExchangeRefusedError",
     "ExchangeSchema",
@@ -224,6 +228,7 @@ __all__ = [
     "PerformanceEvent",
     "PersistAdapter",
     "Plateau",
+    "PortfolioResult",
     "PositionSize",
     "ProfitLoss",
     "ProgressEvent",
