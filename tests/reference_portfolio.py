@@ -63,7 +63,7 @@ class Account(Reference):
         if self.is_beyond(sig["price_stop_loss"], side, paid):
             return "liquidation", None
         dust = HAIR * self.balance
-        if self.E <= dust:
+        if dust >= self.E:
             return "cash", None
         sizing = self.schema["sizings"].get(run[0])
         if sig.get("cost"):
