@@ -12,6 +12,7 @@ from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.marks import marks_of
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes
+from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.risk import SharedBooks
@@ -85,10 +86,13 @@ class AccountSession:
         self.data: PortfolioData | None = None
         books = SharedBooks()
         self.drivers: list[FrameDriver] = []
+        self._gates: list[AccountGate] = []
         for name in names:
             strategy = engine.strategies.get(name.strategy_name)
             sized = strategy.sizing_name
-            gate = self.account.join(None if sized is None else engine.sizings.get(sized))
+            sizing = None if sized is None else engine.sizings.get(sized)
+            gate = AccountGate(self.account, sizing)
+            self._gates.append(gate)
             driver = prepare(engine, name.symbol, strategy, exchange, frame, books, account=gate)
             self.drivers.append(driver)
         for driver in self.drivers:
@@ -139,6 +143,8 @@ class AccountSession:
             DataError: candles of a run can't be had; what closed until then is kept.
         """
         await self._ask_markets()
+        for driver in self.drivers:
+            driver.load_kernel()
         tasks = [asyncio.create_task(self._follow(driver, tell)) for driver in self.drivers]
         try:
             await asyncio.gather(*tasks)
@@ -209,5 +215,5 @@ class AccountSession:
                 )
             self.markets[symbol] = found
         check_quotes(self.account.schema, self.exchange.name, [*self.markets.items()])
-        for gate, name in zip(self.account.gates, self.names, strict=True):
+        for gate, name in zip(self._gates, self.names, strict=True):
             gate.keep_to(self.markets[name.symbol])

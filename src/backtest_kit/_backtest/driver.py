@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
-from backtest_kit._backtest.array_session import ArraySession, load_kernel
+from backtest_kit._backtest.array_session import ArraySession, can_be_simulated, load_kernel
 from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
 from backtest_kit._backtest.lives import Lives
+from backtest_kit._backtest.paid_trades import on_account
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.asking import never_asked
@@ -71,7 +72,7 @@ class FrameDriver:
         if self._on_timeframe is not None or run.account is not None or not can_be_tabulated(run):
             return False
         if milestones:
-            load_kernel_where_it_pays(run, len(self._timeline) // self._stride.hop)
+            self.load_kernel()
         else:
             load_kernel(run.engine)
         began, outside = stopwatch(), current_moment.set(None)
@@ -141,7 +142,7 @@ class FrameDriver:
         try:
             while self._index < len(self._timeline) and not self._run.stopping:
                 if await self._results.ready(self._index, self._asks_from):
-                    closed = self._from_arrays()
+                    closed = await self._from_arrays()
                     await self._pace()
                     if closed is not None:
                         return closed
@@ -159,7 +160,7 @@ class FrameDriver:
         finally:
             current_moment.reset(outside)
 
-    def _from_arrays(self) -> TickClosed | None:
+    async def _from_arrays(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with the results found over arrays."""
         record, began = self._run.record, stopwatch()
         due = self._results.first_call(self._index, self._asks_from)
@@ -167,13 +168,28 @@ class FrameDriver:
         record.calls += calls
         if calls:
             self._run.warm(self._timeline[due])
+        if tick is not None and self._run.account is not None:
+            outcome = await on_account(self._run, self._run.account, tick, self._results.bars)
+            if outcome.refused_at is not None:
+                called = frames_before(self._timeline, tick.signal.scheduled_at)
+                free = frames_before(self._timeline, outcome.refused_at)
+                self._go_to(max(called + 1, free))
+                self._results.drop(self._index)
+                return None
+            tick = outcome.tick
         self._go_to(frame)
         if tick is None:
             return None
+        self._results.note(tick)
         self._ended_at = tick.close_timestamp
         record.until = max(record.until, tick.close_timestamp)
         self._run.timed("backtest_signal", stopwatch() - began)
         return tick if isinstance(tick, TickClosed) else None
+
+    def load_kernel(self) -> None:
+        """Load the compiled kernel, where it pays."""
+        if can_be_simulated(self._run.strategy):
+            load_kernel_where_it_pays(self._run, len(self._timeline) // self._stride.hop)
 
     async def _reach(self, when: int) -> Bars | None:
         """Return bars that reach the step `when`; `None`: the data end before it."""

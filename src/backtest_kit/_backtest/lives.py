@@ -151,6 +151,7 @@ class Lives:
             holding, close = open_managed(row, bars.bar(when), run.config, opening)
             if account is not None:
                 account.book(None, holding, when)
+                account.bars = bars
                 opened = msgspec.structs.replace(opened, money=account.money(0))
         if row.scheduled_at != when:
             run.record.add(opened)
@@ -173,6 +174,8 @@ class Lives:
         holding, close = await self._open(row, bars, when, close)
         if row.scheduled_at != when:
             bars = await self._ahead(row, when)
+        if account is not None:
+            account.bars = bars
         if close is None and exits:
             close = Close("closed", bars.bar(when).fill)
         after = told = when
@@ -202,6 +205,8 @@ class Lives:
                     close = Close("end_of_data", bars.bar(when).fill)
                 else:
                     bars = more
+                    if account is not None:
+                        account.bars = bars
                 continue
             when = after = at
             bar = bars.bar(when)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._data.base import run_config, step_at, stride_of, timeline_of
 from backtest_kit._data.market import MarketView
-from backtest_kit._engine.account import AccountGate
+from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fresh import begin
 from backtest_kit._engine.record import RunRecord

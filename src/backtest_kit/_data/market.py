@@ -294,7 +294,7 @@ class MarketView:
         _, open_, high, low, close, _ = segment.columns
         fill = close if self._config.fill_price == "market" else average
         first, step = segment.first + segment.step, segment.step
-        return Bars(first, average, fill, open_, high, low, step, next_open)
+        return Bars(first, average, fill, open_, high, low, step, next_open, close)
 
     async def _base_candles(self, symbol: str, when: int, until: int) -> Segment:
         count = self._config.avg_price_candles_count + CONTEXT * self._hold

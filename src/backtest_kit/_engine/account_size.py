@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from backtest_kit._data.series import Segment
@@ -18,7 +19,7 @@ from backtest_kit._rules.sizing import (
     yearly_volatility,
 )
 from backtest_kit._values.account import AccountView
-from backtest_kit._values.account_schemas import SizingSchema
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.errors import BeforeDataError
 from backtest_kit._values.events import RiskEvent
@@ -30,6 +31,18 @@ class LoadedView(View, Protocol):
     """The market of a run, also as far as it is loaded."""
 
     def loaded(self, symbol: str, interval: str) -> Segment | None: ...
+
+
+class Purse(Protocol):
+    """An account, as far as sizes are measured by it."""
+
+    @property
+    def schema(self) -> AccountSchema: ...
+    @property
+    def taken(self) -> float: ...
+    @property
+    def profits(self) -> Mapping[str, list[float]]: ...
+    def view(self, when: int) -> AccountView: ...
 
 
 class AccountRun(Run, Protocol):
@@ -50,15 +63,12 @@ async def wanted_by(
     row: SignalRow,
     when: int,
     paid: float,
-    account: AccountView,
+    account: Purse,
     default: float,
-    profits: list[float],
-    days_per_year: int,
 ) -> Wanted:
     """Return what is to be entered at `when` (ms), at the slipped price `paid`.
 
-    `default` is the cost of a signal without a size, `profits` are those of the closed trades of
-    its strategy, in percent.
+    `default` is the cost of a signal without a size.
     """
     if row.cost is not None:
         return Wanted(cost=row.cost)
@@ -66,11 +76,11 @@ async def wanted_by(
         return Wanted(quantity=row.quantity)
     if sizing is None:
         return Wanted(cost=default)
-    wanted = await _asked(run, sizing, row, when, account, default, profits, days_per_year)
+    wanted = await _asked(run, sizing, row, when, account, default)
     wanted = bounded(
         wanted,
         paid,
-        account.equity,
+        account.taken,
         sizing.min_position_size,
         sizing.max_position_percentage,
         sizing.max_position_size,
@@ -82,7 +92,7 @@ async def wanted_by(
             "symbol": row.symbol,
             "sizing_name": sizing.name,
             "method": sizing.method,
-            "account_balance": account.equity,
+            "account_balance": account.taken,
             "price_open": row.price_open,
         }
         await run.guarded("callback on_calculate", callback, quantity, parameters)
@@ -94,13 +104,11 @@ async def _asked(
     sizing: SizingSchema,
     row: SignalRow,
     when: int,
-    account: AccountView,
+    account: Purse,
     default: float,
-    profits: list[float],
-    days_per_year: int,
 ) -> Wanted:
     """Return what the method gives, before it is bounded; NaN: no size."""
-    equity = account.equity
+    equity = account.taken
     match sizing.method:
         case "fixed-cost":
             return Wanted(cost=float(sizing.cost or 0.0))
@@ -111,7 +119,7 @@ async def _asked(
             distance = abs(row.price_open - stop)
             return Wanted(quantity=risked_quantity(equity, sizing.risk_percentage, distance))
         case "kelly-criterion":
-            share = kelly_of(profits, sizing.min_trades)
+            share = kelly_of(account.profits.get(row.strategy_name, []), sizing.min_trades)
             cost = default if share is None else equity * share * sizing.kelly_multiplier
             return Wanted(cost=cost)
         case "atr-based":
@@ -125,14 +133,20 @@ async def _asked(
         case "volatility-target":
             days = sizing.volatility_days
             close = (await _last(run, "1d", days + 1, when)).close
-            volatility = yearly_volatility(close, days_per_year) if len(close) > days else None
+            volatility = (
+                yearly_volatility(close, account.schema.days_per_year)
+                if len(close) > days
+                else None
+            )
             if volatility is None:
                 return Wanted(cost=default)
             return Wanted(cost=equity * ((sizing.target_percentage or 0.0) / 100) / volatility)
         case "function":
             assert sizing.size is not None
             try:
-                return Wanted(cost=float(await call_user_code(sizing.size, account, row)))
+                return Wanted(
+                    cost=float(await call_user_code(sizing.size, account.view(when), row))
+                )
             except Exception as error:  # noqa: BLE001 - user code never ends a run
                 run.error("sizing", error)
                 return Wanted()

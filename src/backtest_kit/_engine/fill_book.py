@@ -39,6 +39,7 @@ class FillBook:
         slippage: float,
         profit: float,
         value: float,
+        *,
         liquidated: bool,
     ) -> None:
         """Add a fill; see `Fills`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from backtest_kit._data.market import MarketView
-from backtest_kit._engine.account import AccountGate
+from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.engine import Engine, describe
@@ -89,7 +89,7 @@ class Run:
         self.risk_gate = risk_gate
         self.account = account
         if account is not None:
-            account.run = self
+            account.begin(self)
         self.stopping = False
         #: Whether it waits for listeners and callbacks: all do but live runs by the wall clock.
         self.waits = waits

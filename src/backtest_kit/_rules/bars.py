@@ -40,7 +40,8 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
     `price` is the average price at the step (NaN before there are enough candles), `fill` the price
     at which a fill can be had, the others are the candle that closed at it. All float64 of one
     length. `next_open` is, for each row, the first row from there on at which the market is open,
-    or the number of rows if there is none; `None`: the market never closes.
+    or the number of rows if there is none; `None`: the market never closes. `close` is that of the
+    candle; `None`: `fill` is.
     """
 
     first: int
@@ -51,6 +52,7 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
     low: Floats
     step: int = MINUTE
     next_open: Ints | None = None
+    close: Floats | None = None
 
     @property
     def stop(self) -> int:
@@ -85,6 +87,8 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
         if rows >= len(self.price):
             return self
         cut = {name: getattr(self, name)[:rows] for name in _COLUMNS}
+        if self.close is not None:
+            cut["close"] = self.close[:rows]
         if self.next_open is not None:
             cut["next_open"] = np.minimum(self.next_open[:rows], rows)
         return msgspec.structs.replace(self, **cut)
