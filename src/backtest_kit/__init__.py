@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from backtest_kit import data, exchanges
 from backtest_kit._arrays.signals import Signals, trailing_mean
 from backtest_kit._backtest.backtest import Backtest
+from backtest_kit._backtest.portfolio import Portfolio
 from backtest_kit._engine.ambient import (
     Context,
     average_price,
@@ -58,7 +59,6 @@ from backtest_kit._engine.register import (
     add_exchange,
     add_frame,
     add_risk,
-    add_sizing,
     add_strategy,
     add_walker,
     exchange,
@@ -66,12 +66,17 @@ from backtest_kit._engine.register import (
     list_exchanges,
     list_frames,
     list_risks,
-    list_sizings,
     list_strategies,
     list_walkers,
     set_config,
     set_logger,
     strategy,
+)
+from backtest_kit._engine.register_account import (
+    add_account,
+    add_sizing,
+    list_accounts,
+    list_sizings,
 )
 from backtest_kit._engine.risk import RiskCheck
 from backtest_kit._engine.sizing import PositionSize
@@ -82,17 +87,20 @@ from backtest_kit._live.named import listen_transitions
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
 from backtest_kit._one_call.read import read_candles
-from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
+from backtest_kit._pages.results import BacktestResult, LiveResult, PortfolioResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
 from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
+from backtest_kit._values.account import AccountPosition, AccountView, Market, Money
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.actions import (
     Action,
     Add,
@@ -105,6 +113,7 @@ from backtest_kit._values.actions import (
 )
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
+from backtest_kit._values.equity_curve import EquityCurve
 from backtest_kit._values.errors import (
     ActionError,
     ArgumentError,
@@ -168,7 +177,6 @@ from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
     RiskSchema,
-    SizingSchema,
     StrategySchema,
     WalkerSchema,
 )
@@ -182,6 +190,10 @@ from backtest_kit._walker.search_space import Constraints
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "AccountPosition",
+    "AccountSchema",
+    "AccountStatistics",
+    "AccountView",
     "Action",
     "ActionError",
     "ActivePosition",
@@ -208,6 +220,7 @@ __all__ = [
     "Differences",
     "DoneEvent",
     "Engine",
+    "EquityCurve",
     "ErrorEvent",
     "ExchangeRefusedError",
     "ExchangeSchema",
@@ -226,7 +239,9 @@ __all__ = [
     "Live",
     "LiveResult",
     "LiveState",
+    "Market",
     "MissedStepsError",
+    "Money",
     "MoveStop",
     "MoveTarget",
     "Partial",
@@ -236,6 +251,8 @@ __all__ = [
     "PerformanceEvent",
     "PersistAdapter",
     "Plateau",
+    "Portfolio",
+    "PortfolioResult",
     "Position",
     "PositionSize",
     "ProfitLoss",
@@ -290,6 +307,7 @@ __all__ = [
     "Windows",
     "WorkerError",
     "action_from_json",
+    "add_account",
     "add_exchange",
     "add_frame",
     "add_risk",
@@ -313,6 +331,7 @@ __all__ = [
     "get_date",
     "get_mode",
     "grid",
+    "list_accounts",
     "list_exchanges",
     "list_frames",
     "list_risks",

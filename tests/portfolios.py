@@ -1,0 +1,194 @@
+"""Random portfolios for property tests, played by the engine and by the reference."""
+
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+import backtest_kit as bk
+from backtest_kit._backtest.account_session import AccountSession, named_runs
+from backtest_kit._values.config import Config
+from backtest_kit._values.signal import TrailingStop
+from backtest_kit._values.time import INTERVALS, to_datetime
+from markets import MINUTE, START, configs, managed, market, script
+from positions import as_mapping
+
+SYMBOLS = ["A", "B", "C"]
+
+
+class World(NamedTuple):
+    """One portfolio: seeds of markets and scripts, settings, account, sizings and market rules."""
+
+    seed: int
+    minutes: int
+    runs: dict
+    interval: str
+    ask_rate: float
+    config: dict
+    account: dict
+    sizings: dict
+    rules: dict
+
+
+terms = st.sampled_from([(1.0, 0.5), (1.0, 0.0), (2.5, 2.0), (20.0, 0.5), (40.0, 2.0), (80.0, 0.0)])
+accounts = st.builds(
+    lambda terms, more: {"leverage": terms[0], "maintenance_percent": terms[1]} | more,
+    terms,
+    st.fixed_dictionaries(
+        {
+            "balance": st.sampled_from([50.0, 1_000.0, 123_456.0]),
+            "default_percent": st.sampled_from([None, 30.0, 95.0, 250.0]),
+            "on_cash_shortage": st.sampled_from(["reduce", "refuse"]),
+        }
+    ),
+)
+sizings = st.sampled_from(
+    [
+        None,
+        {"method": "equity-percentage", "equity_percentage": 60.0},
+        {"method": "fixed-percentage", "risk_percentage": 2.0},
+    ]
+)
+rules = st.sampled_from(
+    [
+        {},
+        {},
+        {"quantity_step": 0.001},
+        {"quantity_step": 0.25, "min_quantity": 0.5},
+        {"quantity_step": 1.0, "min_notional": 150.0},
+    ]
+)
+worlds = st.builds(
+    World,
+    seed=st.integers(0, 2**32),
+    minutes=st.integers(100, 300),
+    runs=st.sampled_from(
+        [
+            {"s": ["A"]},
+            {"s": ["A", "B"]},
+            {"s": ["B", "A"], "r": ["A"]},
+            {"r": ["C"], "s": ["A", "B", "C"]},
+        ]
+    ),
+    interval=st.sampled_from(["1m", "3m", "5m"]),
+    ask_rate=st.sampled_from([0.05, 0.3, 1.0]),
+    config=st.builds(
+        lambda config, needs: config | {"require_stop_loss": needs}, configs, st.booleans()
+    ),
+    account=accounts,
+    sizings=st.fixed_dictionaries({"s": sizings, "r": sizings}),
+    rules=st.fixed_dictionaries(dict.fromkeys(SYMBOLS, rules)),
+)
+
+
+def rows_of(world, symbol):
+    return market(world.seed + SYMBOLS.index(symbol), world.minutes)
+
+
+def script_of(world, strategy, symbol):
+    """The proposals of one run; some have a size of their own."""
+    seed = world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r")
+    answer = managed(script(seed, world.ask_rate), seed)
+
+    def more(t, price):
+        proposal = answer(t, price)
+        if proposal is None:
+            return None
+        rng = np.random.default_rng([seed, t // MINUTE, 2])
+        balance = world.account["balance"]
+        if rng.random() < 0.2:
+            proposal["cost"] = float(balance * rng.choice([0.1, 0.7, 2.0]))
+        elif rng.random() < 0.2:
+            proposal["quantity"] = float(balance * rng.choice([0.2, 0.9]) / 100)
+        return proposal
+
+    return more
+
+
+def played(world, *, listens=False, chunk=131_072, slow=None):
+    """Play a world on a new engine; return the session, what was told, and the risk events."""
+    told, events = [], []
+    scripts = {
+        (name, symbol): script_of(world, name, symbol)
+        for name, symbols in world.runs.items()
+        for symbol in symbols
+    }
+    rows = {symbol: np.array(rows_of(world, symbol)) for symbol in SYMBOLS}
+
+    def get_candles(symbol, interval, since, limit):
+        assert interval == "1m"
+        found = rows[symbol]
+        return found[(found[:, 0] >= since) & (found[:, 0] < since + limit * MINUTE)]
+
+    def get_market(symbol):
+        return bk.Market(base=symbol, quote="USDT", **world.rules[symbol])
+
+    def strategy(name):
+        async def get_signal(symbol, when):
+            price = await bk.get_average_price(symbol)
+            if slow is not None:
+                await slow(name, symbol)
+            return as_mapping(scripts[name, symbol](int(when.timestamp() * 1000), price))
+
+        return get_signal
+
+    with bk.Engine() as engine:
+        engine.set_config(**world.config, candles_per_chunk=chunk)
+        bk.add_exchange(
+            exchange_name="e",
+            get_candles=get_candles,
+            get_market=get_market,
+            data_range=lambda _: (START, START + world.minutes * MINUTE),
+            intervals=["1m"],
+        )
+        end = START + world.minutes * 3 // 4 * MINUTE
+        bk.add_frame(
+            frame_name="f", interval="1m", start_date=to_datetime(START), end_date=to_datetime(end)
+        )
+        bk.add_account(account_name="main", currency="USDT", **world.account)
+        for name in world.runs:
+            sizing = world.sizings[name]
+            if sizing is not None:
+                bk.add_sizing(sizing_name=f"of-{name}", **sizing)
+            bk.add_strategy(
+                strategy_name=name,
+                interval=world.interval,
+                get_signal=strategy(name),
+                sizing_name=None if sizing is None else f"of-{name}",
+                callbacks={
+                    "on_open": told.append,
+                    "on_close": told.append,
+                    "on_cancel": told.append,
+                    "on_add": told.append,
+                    "on_partial": told.append,
+                },
+            )
+        bk.listen_risk(events.append)
+        if listens:
+            bk.listen_signal(lambda tick: None)
+        session = AccountSession(
+            engine,
+            named_runs(world.runs),
+            engine.exchanges.get("e"),
+            engine.frames.get("f"),
+            engine.accounts.get("main"),
+        )
+
+        async def work():
+            await session.play()
+
+        from backtest_kit._engine.task import run_blocking
+
+        run_blocking(work)
+        for record in engine.records.all():
+            unexpected = [
+                kind
+                for kind in record.error_kinds
+                if not any(known in kind[1] for known in ("SignalError", "DataRange", "Suspicious"))
+            ]
+            assert not unexpected, unexpected
+        config = engine.config
+    return session, told, events, config
+
+
+__all__ = ["INTERVALS", "Config", "TrailingStop", "World", "played", "worlds"]
