@@ -19,8 +19,8 @@ from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._walker.trial import TrialSetup, run_trial
 from backtest_kit.testing import MemoryAdapter
-from markets import MINUTE, START, configs, managed, market, script, spiked
-from positions import as_mapping, facts_of
+from markets import MINUTE, START, configs, deciding, managed, market, script, spiked
+from positions import as_answer, as_mapping, facts_of, seen_of
 
 DAY = INTERVALS["1d"]
 
@@ -116,6 +116,16 @@ class Run(NamedTuple):
 
         return longer
 
+    @property
+    def decide(self):
+        """What a strategy decides while its position is open; `None`: it is not asked."""
+        return deciding(self.seed, 0.3) if self.seed // 4 % 2 else None
+
+    @property
+    def manage_interval(self):
+        """Minutes stand for the base candle."""
+        return self.interval if self.seed // 8 % 2 else "1m"
+
 
 def weekend(t):
     return to_datetime(t).weekday() >= 5
@@ -162,20 +172,31 @@ def register(run, rows, told, *, manages=True):
     def get_signal(symbol, when):
         return as_mapping(proposals(int(when.timestamp() * 1000), bk.average_price(symbol)))
 
+    def manage(position, when):
+        t, seen = int(when.timestamp() * 1000), seen_of(position)
+        told.append(("seen", t, *seen.values()))
+        return as_answer(run.decide(t, seen))
+
     names = ("on_open", "on_schedule", "on_cancel", "on_close", "on_partial", "on_add")
+    names = (*names, "on_partial_profit", "on_partial_loss", "on_manage_error")
     bk.add_strategy(
         strategy_name="s",
         interval=run.interval,
         get_signal=get_signal,
-        callbacks=dict.fromkeys((*names, "on_partial_profit", "on_partial_loss"), told.append),
+        manage=manage if manages and run.decide is not None else None,
+        manage_interval=run.manage_interval,
+        callbacks=dict.fromkeys(names, told.append),
     )
 
 
-def facts(told):
-    """The transitions as the reference writes them, each once."""
+def facts(told, *, manages=False):
+    """What was told as the reference writes it, transitions each once."""
     found = {}
-    for x in told:
-        fact = next(facts_of([x]))
+    for i, x in enumerate(told):
+        if isinstance(x, tuple | bk.ErrorEvent):
+            found[i] = x if isinstance(x, tuple) else ("refused", x.when)
+            continue
+        fact = next(facts_of([x], manages=manages))
         assert found.setdefault(x.transition_id, fact) == fact
     return [*found.values()]
 
@@ -198,6 +219,7 @@ def backtest(run, rows, *, step_by_step, chunk=131_072):
         record = engine.records.select(mode="backtest")[0]
         kinds = [k for k in record.error_kinds if k[1] not in ("SignalError", "DataRangeError")]
         kinds = [k for k in kinds if k[:2] != ("candles", "SuspiciousCandleError")]
+        kinds = [k for k in kinds if k[0] != "manage"]
         if not record.calls:  # a frame of which all that is due is closed
             kinds = [k for k in kinds if k[:2] != ("frame", "ConfigError")]
         assert not kinds, kinds
@@ -205,7 +227,7 @@ def backtest(run, rows, *, step_by_step, chunk=131_072):
         closed_at = run.closed_at(rows)
         if closed_at is not None:
             assert not [x for x in ticks if closed_at(x.timestamp - run.step)]
-    return facts(told)
+    return facts(told, manages=run.decide is not None)
 
 
 def expected(run, rows):
@@ -220,7 +242,9 @@ def expected(run, rows):
     if not line or (run.config["ask_at"] == "close" and all(t % interval for t in asked)):
         return None
     found = reference.backtest(
-        rows, start, end, frame, interval, run.script(), run.settings, step, run.closed_at(rows)
+        *(rows, start, end, frame, interval, run.script(), run.settings, step, run.closed_at(rows)),
+        manage=run.decide,
+        manage_interval=step if run.manage_interval == "1m" else interval,
     )
     return [fact for fact in found if fact[0] != "moved"]
 
