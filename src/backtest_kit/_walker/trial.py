@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from functools import partial
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -23,9 +23,10 @@ from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
+from backtest_kit._values.time import to_datetime
 
-#: Called with the records of a trial's runs after each close.
-AfterClose = Callable[[Sequence[RunRecord]], None]
+#: Into so many equal parts a frame is divided where trials may be ended early.
+PARTS: Final = 10
 
 
 class TrialSetup(msgspec.Struct, frozen=True):
@@ -46,26 +47,36 @@ class TrialSetup(msgspec.Struct, frozen=True):
         return ", ".join(dict.fromkeys(found))
 
 
-async def run_trial(
-    setup: TrialSetup, strategy: StrategySchema, after_close: AfterClose | None = None
-) -> TrialResult:
+def end_of_part(timeline: range, parts: int) -> int:
+    """Return where the first `parts` of a frame end, in milliseconds."""
+    return timeline[0] + (timeline[-1] - timeline[0]) * parts // PARTS
+
+
+def first_parts(setup: TrialSetup, parts: int) -> TrialSetup:
+    """Return a setup whose frame is the first `parts` of it."""
+    if parts == PARTS:
+        return setup
+    end = to_datetime(end_of_part(setup.frame.timeline, parts))
+    return msgspec.structs.replace(setup, frame=msgspec.structs.replace(setup.frame, end_date=end))
+
+
+async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PARTS) -> TrialResult:
     """Backtest a strategy over all symbols at once, with risk books of its own.
 
-    `after_close` is called with the records so far after each close; what it raises ends the trial.
+    Over the first `parts` of the frame; what is open at their end is followed to its own.
 
     Raises:
         StrategyFailedError: every call of the strategy raised.
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
-    books = SharedBooks()
+    books, setup = SharedBooks(), first_parts(setup, parts)
     drivers = [
         prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
         for symbol in setup.symbols
     ]
     records = [driver.run.record for driver in drivers]
-    hook = None if after_close is None else partial(after_close, records)
-    tasks = [asyncio.ensure_future(_run_to_end(driver, hook)) for driver in drivers]
+    tasks = [asyncio.ensure_future(_run_to_end(driver)) for driver in drivers]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -137,10 +148,9 @@ def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Int
     return r[order], opened[order], closed[order], symbol[order], cost[order]
 
 
-async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:
-    if after_close is None and await driver.tabulate(milestones=False):
+async def _run_to_end(driver: FrameDriver) -> None:
+    if await driver.tabulate(milestones=False):
         return
     async with aclosing(driver.results()) as results:
         async for _ in results:
-            if after_close is not None:
-                after_close()
+            pass
