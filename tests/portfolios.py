@@ -105,7 +105,32 @@ def script_of(world, strategy, symbol):
     return more
 
 
-def played(world, *, listens=False, chunk=131_072, slow=None):
+def columns_of(world, strategy, symbol):
+    """The array strategy of one run: plain trades that depend on the time alone."""
+
+    def get_signals(candles):
+        place = candles.timestamp // INTERVALS[world.interval]
+        seed = world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r")
+        draws = np.random.default_rng(seed).random((7, 997))[:, place % 997]
+        side = np.where(draws[0] < 0.5, 1, -1) * (draws[1] < world.ask_rate)
+        close, down = candles.close, 0.3 + 2 * draws[3]
+        limit = np.where(draws[2] < 0.4, np.nan, close * (1 + (draws[2] - 0.7) / 60))
+        base = np.where(np.isnan(limit), close, limit)
+        return bk.Signals(
+            side,
+            base * (1 + side * (0.3 + 2 * draws[4]) / 100),
+            base * (1 - side * down / 100),
+            np.floor(1 + 100 * draws[5] ** 3),
+            limit,
+            exit_long=draws[6] < 0.1,
+            exit_short=draws[6] > 0.9,
+            cost=np.where(draws[4] < 0.3, world.account["balance"] * draws[3], np.nan),
+        )
+
+    return get_signals
+
+
+def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
     """Play a world on a new engine; return the session, what was told, and the risk events."""
     told, events = [], []
     scripts = {
@@ -113,12 +138,13 @@ def played(world, *, listens=False, chunk=131_072, slow=None):
         for name, symbols in world.runs.items()
         for symbol in symbols
     }
-    rows = {symbol: np.array(rows_of(world, symbol)) for symbol in SYMBOLS}
+    files = {
+        symbol: bk.exchanges.FrameExchange([list(row) for row in rows_of(world, symbol)])
+        for symbol in SYMBOLS
+    }
 
-    def get_candles(symbol, interval, since, limit):
-        assert interval == "1m"
-        found = rows[symbol]
-        return found[(found[:, 0] >= since) & (found[:, 0] < since + limit * MINUTE)]
+    async def get_candles(symbol, interval, since, limit):
+        return await files[symbol].get_candles(symbol, interval, since, limit)
 
     def get_market(symbol):
         return bk.Market(base=symbol, quote="USDT", **world.rules[symbol])
@@ -133,13 +159,13 @@ def played(world, *, listens=False, chunk=131_072, slow=None):
         return get_signal
 
     with bk.Engine() as engine:
-        engine.set_config(**world.config, candles_per_chunk=chunk)
+        engine.set_config(**world.config, candles_per_chunk=chunk, get_candles_retry_delay_ms=0)
         bk.add_exchange(
             exchange_name="e",
             get_candles=get_candles,
             get_market=get_market,
             data_range=lambda _: (START, START + world.minutes * MINUTE),
-            intervals=["1m"],
+            intervals=["1m", "3m", "5m"],
         )
         end = START + world.minutes * 3 // 4 * MINUTE
         bk.add_frame(
@@ -150,11 +176,23 @@ def played(world, *, listens=False, chunk=131_072, slow=None):
             sizing = world.sizings[name]
             if sizing is not None:
                 bk.add_sizing(sizing_name=f"of-{name}", **sizing)
+            sized = None if sizing is None else f"of-{name}"
+            if arrays:
+                # one symbol each: columns know nothing of their symbol
+                (symbol,) = world.runs[name]
+                bk.add_strategy(
+                    strategy_name=name,
+                    interval=world.interval,
+                    get_signals=columns_of(world, name, symbol),
+                    warmup=1,
+                    sizing_name=sized,
+                )
+                continue
             bk.add_strategy(
                 strategy_name=name,
                 interval=world.interval,
                 get_signal=strategy(name),
-                sizing_name=None if sizing is None else f"of-{name}",
+                sizing_name=sized,
                 callbacks={
                     "on_open": told.append,
                     "on_close": told.append,
@@ -163,7 +201,8 @@ def played(world, *, listens=False, chunk=131_072, slow=None):
                     "on_partial": told.append,
                 },
             )
-        bk.listen_risk(events.append)
+        if not arrays:
+            bk.listen_risk(events.append)
         if listens:
             bk.listen_signal(lambda tick: None)
         session = AccountSession(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import portfolios
 import reference_portfolio
+from backtest_kit._arrays import simulation
 from backtest_kit._values.config import Config
 from backtest_kit._values.time import INTERVALS
 from markets import MINUTE, START
@@ -80,3 +81,29 @@ def test_the_order_of_computation_does_not_matter(world, seed, chunk, listens):
     for name in (one := plain.account.fills.columns()).__struct_fields__:
         assert np.array_equal(getattr(one, name), getattr(other.account.fills.columns(), name))
     assert told == heard
+
+
+ARRAY_RUNS = st.sampled_from([{"s": ["A"]}, {"s": ["B"], "r": ["A"]}, {"r": ["C"], "s": ["C"]}])
+
+
+@given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 1500))
+def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, chunk, minutes):
+    if compiled:
+        pytest.importorskip("numba", reason="the kernel needs Numba")
+        simulation.compile_kernel()
+    account = world.account | ({"leverage": 1.0} if world.seed % 4 else {})
+    world = world._replace(runs=runs, minutes=minutes, account=account)
+    fast, *_ = played(world, arrays=True, chunk=chunk)
+    slow, *_ = played(world, arrays=True, listens=True)
+    assert fast.trades == slow.trades
+    for name in (one := fast.account.fills.columns()).__struct_fields__:
+        assert np.array_equal(getattr(one, name), getattr(slow.account.fills.columns(), name))
+    for name in ("refusals", "skips", "reductions", "taken", "profits"):
+        assert getattr(fast.account, name) == getattr(slow.account, name)
+    records = [[driver.run.record for driver in session.drivers] for session in (fast, slow)]
+    for quick, stepped in zip(*records, strict=True):
+        assert quick.closed == stepped.closed
+        assert quick.waited == stepped.waited
+        assert quick.partials == stepped.partials
+        assert (quick.calls, quick.frames) == (stepped.calls, stepped.frames)
+        assert quick.error_count == stepped.error_count
