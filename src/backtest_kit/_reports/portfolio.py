@@ -97,7 +97,7 @@ def _not_modelled(data: PortfolioData) -> Iterable[str]:
             f"and {data.account.maintenance_percent:g} % of its value as maintenance margin."
         )
     if short:
-        yield "Short positions cost fees alone; a spot market has none."
+        yield "Short positions cost fees alone. A spot market does not have them."
 
 
 def _market_lines(markets: Mapping[str, Market | None], currency: str) -> Iterable[str]:

@@ -280,7 +280,7 @@ def key_figures(data: PortfolioData) -> list[tuple[str, str, str]]:
         (
             "Max drawdown",
             number(s.max_drawdown_percent, 2, percent),
-            "of the equity, by the minute",
+            "of the equity, at every step",
         ),
         ("Sharpe ratio", number(s.sharpe_ratio), "of daily returns, by the year"),
         ("Calmar ratio", number(s.calmar_ratio), "yearly growth over max drawdown"),
