@@ -63,6 +63,30 @@ def test_trades_are_in_money_and_in_the_order_of_closing(result):
     assert {"profit", "fees", "liquidated"} <= {*result.to_pandas().columns}
 
 
+def test_trades_have_what_the_books_say_of_them(result):
+    money = bk.Money(
+        quantity=1.0,
+        cost=100.0,
+        first_cost=100.0,
+        fees=0.2,
+        slippage=0.1,
+        profit=5.0,
+        profit_percent=5.0,
+        equity_before=900.0,
+        equity_after=905.0,
+        reduced=True,
+        not_charged=3.0,
+    )
+    first = msgspec.structs.replace(result.trades[0], money=money)
+    told = msgspec.structs.replace(result, trades=(first, *result.trades[1:]))
+    table = told.table()
+    assert (table["equity_before"][0], table["equity_after"][0]) == (900.0, 905.0)
+    assert (table["reduced"][0], table["not_charged"][0]) == (True, 3.0)
+    assert not table["reduced"][1]
+    assert np.isnan(table["equity_after"][1])
+    assert "| take_profit (reduced) |" in portfolio_report(told)
+
+
 def test_profits_are_those_of_the_runs(result):
     by_strategy = {part.name: part.profit for part in result.parts if part.kind == "strategy"}
     assert result.profits[0] + result.profits[2] == pytest.approx(by_strategy["a"])

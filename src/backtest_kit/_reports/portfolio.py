@@ -274,11 +274,12 @@ def trade_rows(data: PortfolioData) -> list[Row]:
 
 
 def _endings(table: Table) -> list[str]:
-    """Return why each trade closed."""
+    """Return why each trade closed, and whether it was less than what was asked for."""
+    marks = ("close_reason", "liquidated", "reduced")
     return [
-        f"{reason} (liquidated)" if liquidated else reason
-        for reason, liquidated in zip(
-            table["close_reason"].tolist(), table["liquidated"].tolist(), strict=True
+        reason + " (liquidated)" * liquidated + " (reduced)" * reduced
+        for reason, liquidated, reduced in zip(
+            *(table[name].tolist() for name in marks), strict=True
         )
     ]
 

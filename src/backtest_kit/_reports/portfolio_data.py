@@ -107,18 +107,21 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
         """Return the closed trades in money, in the order of closing, as columns.
 
         Times are milliseconds, `quantity` and `cost` of all entries; `profit` is after `fees`, and
-        `profit_percent` of the cost. `slippage` is in the prices.
+        `profit_percent` of the cost. `slippage` is in the prices. `equity_before` is what the size
+        was measured by, `equity_after` that right after the close (NaN where it is not known).
         """
         sums = self.sums
         rows = np.flatnonzero(sums.closed_at >= 0)
         rows = rows[np.argsort(sums.last[rows])]
         names = [self.names[run] for run in sums.run[rows].tolist()]
         opened, closed = sums.opened_at[rows], sums.closed_at[rows]
-        reasons = {
-            (t.strategy_name, t.symbol, t.signal.pending_at, t.close_timestamp): t.close_reason
+        known = {
+            (t.strategy_name, t.symbol, t.signal.pending_at, t.close_timestamp): t
             for t in self.trades
         }
         when = zip(names, opened.tolist(), closed.tolist(), strict=True)
+        ticks = [known.get((*name, a, b)) for name, a, b in when]
+        moneys = [None if tick is None else tick.money for tick in ticks]
         with np.errstate(divide="ignore", invalid="ignore"):
             percent = sums.profit[rows] / sums.cost[rows] * 100
         return Table(
@@ -135,9 +138,15 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
                 "slippage": sums.slippage[rows],
                 "profit": sums.profit[rows],
                 "profit_percent": percent,
+                "equity_before": np.array([m.equity_before if m else np.nan for m in moneys]),
+                "equity_after": np.array(
+                    [m.equity_after if m else np.nan for m in moneys], dtype=np.float64
+                ),
+                "reduced": np.array([bool(m and m.reduced) for m in moneys], dtype=np.bool_),
                 "liquidated": sums.liquidated[rows],
+                "not_charged": np.array([m.not_charged if m else 0.0 for m in moneys]),
                 "close_reason": np.array(
-                    [reasons.get((*name, a, b), "") for name, a, b in when], dtype=object
+                    [t.close_reason if t else "" for t in ticks], dtype=object
                 ),
             },
             times=("opened_at", "closed_at"),
