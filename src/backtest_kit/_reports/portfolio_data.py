@@ -25,7 +25,7 @@ from backtest_kit._values.events import RiskEvent
 from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.table import Table, Tabular
-from backtest_kit._values.time import MINUTE
+from backtest_kit._values.time import MINUTE, iso
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,6 +309,9 @@ def doubts(data: PortfolioData) -> list[str]:
         name = f"{run.strategy_name} on {run.symbol}"
         if run.ended_by is not None:
             found.append(f"{name} failed: {run.ended_by}")
+        elif run.data_ended_at is not None:
+            ended = iso(run.data_ended_at)
+            found.append(f"The data of {run.symbol} ended at {ended}, before the frame did.")
         elif not run.complete:
             found.append(f"{name} did not reach its end.")
     errors = sum(run.error_count for run in data.runs)
@@ -316,4 +319,4 @@ def doubts(data: PortfolioData) -> list[str]:
         found.append(f"{errors:,} errors happened; see how far to trust this.")
     if s.liquidations:
         found.append(f"{s.liquidations:,} positions were liquidated.")
-    return found
+    return [*dict.fromkeys(found)]

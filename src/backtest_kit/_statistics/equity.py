@@ -299,8 +299,8 @@ def pearson(x: Floats, y: Floats) -> float | None:
     if len(x) < 2 or min(float(x.std()), float(y.std())) < LEAST:
         return None
     one, other = x - x.mean(), y - y.mean()
-    size = math.sqrt(float(one @ one)) * math.sqrt(float(other @ other))
-    return max(-1.0, min(1.0, float(one @ other) / size))
+    size = math.sqrt(float(one @ one) * float(other @ other))  # of twice the same its square
+    return finite(max(-1.0, min(1.0, float(one @ other) / size)))
 
 
 def leverages(curve: EquityCurve, balance: float) -> tuple[float | None, float | None]:
