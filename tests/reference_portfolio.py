@@ -62,7 +62,8 @@ class Account(Reference):
         paid = self.slip(sig["entry"], side > 0)
         if self.is_beyond(sig["price_stop_loss"], side, paid):
             return "liquidation", None
-        if self.E <= 0:
+        dust = HAIR * self.balance
+        if dust >= self.E:
             return "cash", None
         sizing = self.schema["sizings"].get(run[0])
         if sig.get("cost"):
@@ -87,7 +88,7 @@ class Account(Reference):
             return "size", None
         reduced = self.needed(cost) * (1 - HAIR) > self.free
         if reduced:
-            if self.schema["on_cash_shortage"] == "refuse":
+            if self.schema["on_cash_shortage"] == "refuse" or self.free <= dust:
                 return "cash", None
             cost = self.free / (1 / self.leverage + self.f)
         quantity = steps_in(float(cost / paid), self.step(run[1]))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from backtest_kit import data, exchanges
 from backtest_kit._arrays.signals import Signals, trailing_mean
 from backtest_kit._backtest.backtest import Backtest
+from backtest_kit._backtest.portfolio import Portfolio
 from backtest_kit._engine.ambient import (
     Context,
     average_price,
@@ -98,7 +99,7 @@ from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
-from backtest_kit._values.account import Market, Money
+from backtest_kit._values.account import AccountPosition, AccountView, Market, Money
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
@@ -177,8 +178,10 @@ from backtest_kit._walker.search import SearchResult, SearchTrial, search
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "AccountPosition",
     "AccountSchema",
     "AccountStatistics",
+    "AccountView",
     "ActivePosition",
     "ArgumentError",
     "Backtest",
@@ -228,6 +231,7 @@ __all__ = [
     "PerformanceEvent",
     "PersistAdapter",
     "Plateau",
+    "Portfolio",
     "PortfolioResult",
     "PositionSize",
     "ProfitLoss",

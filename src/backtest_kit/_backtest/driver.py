@@ -37,7 +37,7 @@ class FrameDriver:
         on_timeframe: Callable[..., Any] | None = None,
     ) -> None:
         self.run = self._run = run
-        self._timeline = timeline
+        self.timeline = self._timeline = timeline
         self._on_timeframe = on_timeframe
         self._stride = stride
         self._caller = StrategyCaller(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,9 +11,11 @@ import msgspec
 from backtest_kit._engine.account_size import AccountRun, wanted_by
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.fill_book import FillBook
+from backtest_kit._engine.record import KEPT_REJECTIONS
 from backtest_kit._engine.turns import HOLDS, Turn, Turns
 from backtest_kit._rules import holding as at
 from backtest_kit._rules.account import (
+    HAIR,
     Books,
     Rules,
     Terms,
@@ -57,6 +59,9 @@ class SharedAccount:
         self.refusals: Counter[str] = Counter()
         self.skips: Counter[str] = Counter()
         self.reductions = 0
+        self.not_charged = 0.0
+        #: The newest of what it refused or skipped.
+        self.events: deque[RiskEvent] = deque(maxlen=KEPT_REJECTIONS)
         self.trades = 0
         #: Profits in percent of the closed trades of each strategy, in order.
         self.profits: dict[str, list[float]] = {}
@@ -193,6 +198,7 @@ class AccountGate:
             terms,
             self._rules,
             refuses=account.schema.on_cash_shortage == "refuse",
+            dust=HAIR * account.schema.balance,
         )
         if isinstance(found, Entry):
             self._entry = found
@@ -302,6 +308,7 @@ class AccountGate:
             done.liquidated,
         )
         assert before is not None
+        account.not_charged += done.not_charged
         profit = before.profit + done.balance
         self._moneys.append(
             msgspec.structs.replace(
@@ -360,21 +367,21 @@ class AccountGate:
 
     def _tell(self, row: SignalRow, when: int, reason: Refusal, detail: str) -> None:
         run = self.run
-        run.rejected(
-            RiskEvent(
-                symbol=run.symbol,
-                strategy_name=run.strategy_name,
-                exchange_name=run.exchange_name,
-                mode=run.mode,
-                risk_name=self.account.schema.name,
-                signal=row,
-                price=row.price_open,
-                timestamp=when,
-                active_count=len(self.account.books.held),
-                reason=reason,
-                detail=detail,
-            )
+        event = RiskEvent(
+            symbol=run.symbol,
+            strategy_name=run.strategy_name,
+            exchange_name=run.exchange_name,
+            mode=run.mode,
+            risk_name=self.account.schema.name,
+            signal=row,
+            price=row.price_open,
+            timestamp=when,
+            active_count=len(self.account.books.held),
+            reason=reason,
+            detail=detail,
         )
+        self.account.events.append(event)
+        run.rejected(event)
 
 
 def check_quotes(

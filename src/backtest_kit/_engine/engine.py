@@ -128,6 +128,8 @@ class Engine:
         self.store = Store(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
         self.feed = Feed(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
         self.records = Records()
+        #: What came out of the newest runs on each account, by its name.
+        self.portfolios: dict[str, Any] = {}
         self.books = SharedBooks()
         self.live_books = SharedBooks()
         #: How many calls backtests of array strategies have come to.

@@ -156,19 +156,21 @@ def fit(
     rules: Rules,
     *,
     refuses: bool,
+    dust: float = 0.0,
 ) -> Entry | Refusal:
     """Return what of a first entry cash and market allow at `price` (slipped), or why nothing.
 
-    `refuses`: what can't be paid whole is refused; else it is reduced to what can.
+    `refuses`: what can't be paid whole is refused; else it is reduced to what can. Not more than
+    `dust` is nothing: rounding leaves it where all is lost.
     """
-    if equity <= 0:
+    if equity <= dust:
         return "cash"
     cost = _cost(wanted, price)
     if not 0 < cost < math.inf:
         return "size"
     reduced = is_short(cost, free, terms.leverage, terms.fee)
     if reduced:
-        if refuses:
+        if refuses or free <= dust:
             return "cash"
         wanted = Wanted(cost=most_payable(free, terms.leverage, terms.fee))
     quantity = rounded_down(_quantity(wanted, price), rules.step, rules.scale)

@@ -1,23 +1,31 @@
-"""One run of a portfolio: backtests that share an account, in the order of simulated time."""
+"""Backtests that share an account, in the order of simulated time."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from backtest_kit._backtest.driver import FrameDriver
+from backtest_kit._backtest.marks import marks_of
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.risk import SharedBooks
+from backtest_kit._reports.backtest import backtest_data
+from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
+from backtest_kit._statistics.equity import AccountCounts
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema
-from backtest_kit._values.errors import ArgumentError
+from backtest_kit._values.errors import ArgumentError, DataError
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema
+
+#: With fewer days a year, those on which nothing is traded are left out.
+_ALL_DAYS: Final = 365
 
 
 class RunName(NamedTuple):
@@ -56,8 +64,8 @@ def named_runs(runs: Mapping[str, Sequence[str]]) -> list[RunName]:
     return found
 
 
-class PortfolioSession:
-    """The runs of a portfolio and their account; `play` may be awaited once."""
+class AccountSession:
+    """The runs on an account, from its balance to the last close; `play` may be awaited once."""
 
     def __init__(
         self,
@@ -74,6 +82,7 @@ class PortfolioSession:
         self.account = SharedAccount(schema)
         self.markets: dict[str, Market | None] = {}
         self.trades: list[TickClosed] = []
+        self.data: PortfolioData | None = None
         books = SharedBooks()
         self.drivers: list[FrameDriver] = []
         for name in names:
@@ -133,10 +142,51 @@ class PortfolioSession:
         tasks = [asyncio.create_task(self._follow(driver, tell)) for driver in self.drivers]
         try:
             await asyncio.gather(*tasks)
+        except Exception:
+            await self._end(tasks)
+            # what closed until then is kept, if its candles can be had
+            with contextlib.suppress(DataError):
+                await self._conclude()
+            raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await self._end(tasks)
+        await self._conclude()
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def _conclude(self) -> None:
+        """Put together what the runs have found, and let `bk.Portfolio` find it."""
+        account = self.account
+        fills = account.fills.columns()
+        last = int(fills.timestamp[-1]) if len(fills) else 0
+        marks = await marks_of(
+            self.engine.store,
+            self.exchange,
+            [driver.run for driver in self.drivers],
+            min(driver.timeline[0] for driver in self.drivers),
+            max(last, *(driver.timeline[-1] for driver in self.drivers)),
+            traded_days_only=account.schema.days_per_year < _ALL_DAYS,
+        )
+        self.data = portfolio_data(
+            account.schema,
+            [backtest_data(driver.run.record) for driver in self.drivers],
+            self.trades,
+            fills,
+            marks,
+            AccountCounts(
+                not_charged=account.not_charged,
+                refusals=dict(account.refusals),
+                skips=dict(account.skips),
+                reductions=account.reductions,
+            ),
+            refusals=[*account.events],
+            markets=self.markets,
+        )
+        self.engine.portfolios.pop(account.schema.name, None)
+        self.engine.portfolios[account.schema.name] = self.data
 
     async def _follow(
         self, driver: FrameDriver, tell: Callable[[TickClosed], Awaitable[None]] | None
