@@ -10,10 +10,11 @@ from backtest_kit._backtest.account_session import AccountSession, named_runs
 from backtest_kit._values.config import Config
 from backtest_kit._values.signal import TrailingStop
 from backtest_kit._values.time import INTERVALS, to_datetime
-from markets import MINUTE, START, configs, managed, market, script
-from positions import as_mapping
+from markets import MINUTE, START, configs, deciding, managed, market, script
+from positions import as_answer, as_mapping, seen_of
 
 SYMBOLS = ["A", "B", "C"]
+EXPECTED = ("SignalError", "DataRange", "Suspicious", "ActionError", "manage raises")
 
 
 class World(NamedTuple):
@@ -28,6 +29,20 @@ class World(NamedTuple):
     account: dict
     sizings: dict
     rules: dict
+    manages: dict
+
+
+class Played(NamedTuple):
+    """A world as the engine has played it: results told, risk events, what `manage` was shown.
+
+    `wrong` are the actions that were not allowed.
+    """
+
+    session: AccountSession
+    told: list
+    events: list
+    shown: list
+    wrong: list
 
 
 terms = st.sampled_from([(1.0, 0.5), (1.0, 0.0), (2.5, 2.0), (20.0, 0.5), (40.0, 2.0), (80.0, 0.0)])
@@ -58,6 +73,15 @@ rules = st.sampled_from(
         {"quantity_step": 1.0, "min_notional": 150.0},
     ]
 )
+manages = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {
+            "interval": st.sampled_from(["1m", "1m", "3m", "5m"]),
+            "rate": st.sampled_from([0.03, 0.3, 1.0]),
+        }
+    ),
+)
 worlds = st.builds(
     World,
     seed=st.integers(0, 2**32),
@@ -73,11 +97,17 @@ worlds = st.builds(
     interval=st.sampled_from(["1m", "3m", "5m"]),
     ask_rate=st.sampled_from([0.05, 0.3, 1.0]),
     config=st.builds(
-        lambda config, needs: config | {"require_stop_loss": needs}, configs, st.booleans()
+        lambda config, needs, wider: (
+            config | {"require_stop_loss": needs, "allow_wider_stop": wider}
+        ),
+        configs,
+        st.booleans(),
+        st.booleans(),
     ),
     account=accounts,
     sizings=st.fixed_dictionaries({"s": sizings, "r": sizings}),
     rules=st.fixed_dictionaries(dict.fromkeys(SYMBOLS, rules)),
+    manages=st.fixed_dictionaries({"s": manages, "r": manages}),
 )
 
 
@@ -103,6 +133,14 @@ def script_of(world, strategy, symbol):
         return proposal
 
     return more
+
+
+def manage_of(world, strategy, symbol):
+    """What `manage` of one run decides, as the reference says it; `None`: it has none."""
+    how = world.manages[strategy]
+    if how is None:
+        return None
+    return deciding(world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r"), how["rate"])
 
 
 def columns_of(world, strategy, symbol):
@@ -131,8 +169,8 @@ def columns_of(world, strategy, symbol):
 
 
 def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
-    """Play a world on a new engine; return the session, what was told, and the risk events."""
-    told, events = [], []
+    """Play a world on a new engine."""
+    told, events, shown, wrong = [], [], [], []
     scripts = {
         (name, symbol): script_of(world, name, symbol)
         for name, symbols in world.runs.items()
@@ -157,6 +195,18 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
             return as_mapping(scripts[name, symbol](int(when.timestamp() * 1000), price))
 
         return get_signal
+
+    def manage(name):
+        async def decide(position, when):
+            t, run = int(when.timestamp() * 1000), (name, position.signal.symbol)
+            seen = seen_of(position)
+            shown.append((t, run, seen))
+            if slow is not None:
+                await slow(*run)
+            return as_answer(manage_of(world, *run)(t, seen))
+
+        how = world.manages[name]
+        return {} if how is None else {"manage": decide, "manage_interval": how["interval"]}
 
     with bk.Engine() as engine:
         engine.set_config(**world.config, candles_per_chunk=chunk, get_candles_retry_delay_ms=0)
@@ -193,7 +243,9 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
                 interval=world.interval,
                 get_signal=strategy(name),
                 sizing_name=sized,
+                **manage(name),
                 callbacks={
+                    "on_manage_error": wrong.append,
                     "on_open": told.append,
                     "on_close": told.append,
                     "on_cancel": told.append,
@@ -223,11 +275,10 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
             unexpected = [
                 kind
                 for kind in record.error_kinds
-                if not any(known in kind[1] for known in ("SignalError", "DataRange", "Suspicious"))
+                if not any(known in str(kind) for known in EXPECTED)
             ]
             assert not unexpected, unexpected
-        config = engine.config
-    return session, told, events, config
+    return Played(session, told, events, shown, wrong)
 
 
 __all__ = ["INTERVALS", "Config", "TrailingStop", "World", "played", "worlds"]

@@ -28,6 +28,8 @@ class Account(Reference):
         )
         self.schema, self.markets = schema, markets
         self.fills, self.refused, self.skipped, self.percents = [], [], [], {}
+        # what `manage` was shown, in order, and which of its actions were not allowed
+        self.shown, self.wrong = [], []
         self.E = self.balance
 
     def needed(self, cost):
@@ -137,9 +139,10 @@ class Paid(Position):
                 else:
                     self.add(t, level, self.upper(level["price"], market), p, marked)
 
-    def add(self, t, level, price, begin, marked):
+    def enter(self, t, size, price, begin, reason, marked):
+        """Enter what the account pays, or nothing."""
         account, symbol = self.account, self.run[1]
-        cost = Fraction(level["amount"]) * self.first_cost
+        cost = Fraction(size) * self.first_cost
         paid = account.slip(price, self.s > 0)
         held = account.open[self.run]
         entry = (held.K + cost) / (held.Q + cost / paid)
@@ -152,31 +155,44 @@ class Paid(Position):
         elif account.too_small(symbol, quantity, paid):
             why = "minimum"
         if why is not None:
-            self.levels.remove(level)
             account.skipped.append((t, self.run, why))
             return
         if account.step(symbol) is not None:
             size = quantity * price / (self.unit * self.first)
-            self.levels[self.levels.index(level)] = level = dict(level, amount=size)
-        super().add(t, level, price, begin, marked)
+        super().enter(t, size, price, begin, reason, marked)
         account.enter(self.run, self.s, quantity, price)
         account.fills.append((t, self.run, self.s, quantity, price))
         if self.stop_by == "liquidation":
             self.liquidate_there()
 
     def part(self, t, level, price, marked):
-        step = self.account.step(self.run[1])
         quantity = level["amount"] / 100 * self.entered
         whole = level["all"] or self.held - quantity < 1e-9 * self.entered
-        if step is not None and not whole:
-            rounded = steps_in(quantity * self.unit, step)
-            if rounded <= 0:
+        if not whole:
+            quantity = self.closable(t, quantity)
+            if not quantity:
                 self.levels.remove(level)
-                self.account.skipped.append((t, self.run, "minimum"))
                 return
-            share = rounded / self.unit / self.entered * 100
+            share = quantity / self.entered * 100
             self.levels[self.levels.index(level)] = level = dict(level, amount=share)
         super().part(t, level, price, marked)
+
+    def closable(self, t, quantity):
+        step = self.account.step(self.run[1])
+        if step is None:
+            return quantity
+        rounded = steps_in(quantity * self.unit, step)
+        if rounded <= 0:
+            self.account.skipped.append((t, self.run, "minimum"))
+            return 0.0
+        return rounded / self.unit
+
+    def is_barred(self, t, price):
+        held = self.account.open[self.run]
+        barred = self.account.is_beyond(price, self.s, held.K / held.Q)
+        if barred:
+            self.account.skipped.append((t, self.run, "liquidation"))
+        return barred
 
     def exit(self, t, price, quantity, reason, marked):
         everything = quantity == self.held
@@ -190,21 +206,24 @@ class Paid(Position):
         super().exit(t, price, quantity, reason, marked)
 
     @property
-    def exits_left(self):
-        return sum(level["kind"] != "entry" for level in self.levels)
+    def left(self):
+        """How many levels have not acted, of exits and of entries."""
+        entries = sum(level["kind"] == "entry" for level in self.levels)
+        return len(self.levels) - entries, entries
 
 
 class Run:
     """One run: its market, its script, what lives of it, and what was told."""
 
-    def __init__(self, name, rows, script, config, account):
+    def __init__(self, name, rows, script, config, account, manage=None, manage_interval=MINUTE):
         self.name, self.config, self.account = name, config, account
         self.rows = fill_gaps(rows)
-        self.script = script
+        self.script, self.manage, self.manage_interval = script, manage, manage_interval
         self.sig = self.position = None
         self.last_call = self.last_close = None
         self.out = []
-        self.done = False
+        self.done = self.reverses = False
+        self.asked_at = self.answer = None
 
     def look(self, k):
         self.t = self.rows[k][0] + MINUTE
@@ -216,35 +235,80 @@ class Run:
             self.m = self.close_price if self.config["fill_price"] == "market" else self.p
 
     def step(self, ends):
-        """The step of an open position."""
-        over = expired(self.sig, self.t, self.config)
-        self.position.step(self.t, self.p, self.m, self.row, expired=over)
-        if ends and not self.position.over:
+        """The whole step of an open position; `ends`: the last of the data."""
+        self.candle()
+        if self.is_due:
+            self.ask_manage()
+            self.act()
+        if ends and self.position is not None:
             self.position.close(self.t, self.m, "end_of_data", marked=False)
+            self.tell()
+
+    def candle(self):
+        over = self.position.expired(self.t)
+        self.position.step(self.t, self.p, self.m, self.row, expired=over)
         self.tell()
+
+    @property
+    def is_due(self):
+        """Whether `manage` is asked at this step of a position."""
+        if self.position is None or self.manage is None or self.is_last:
+            return False
+        if self.config["ask_at"] == "close":
+            return self.t % self.manage_interval == 0
+        return self.asked_at is None or self.t - self.asked_at >= self.manage_interval
+
+    def ask_manage(self):
+        self.asked_at = self.t
+        seen = self.position.seen(self.t, self.p, self.close_price)
+        self.account.shown.append((self.t, self.name, seen))
+        self.answer = self.manage(self.t, seen)
+
+    def act(self):
+        """Do what `manage` has answered, in order."""
+        position = self.position
+        for what, value in self.answer:
+            if not position.act(self.t, self.p, self.m, what, value):
+                self.account.wrong.append((self.t, self.name))
+        self.answer = None
+        self.tell()
+        self.reverses = position.over
 
     def tell(self):
         told, self.position.told = self.position.told, []
         self.out += [fact for fact in told if fact[0] in ("closed", "added", "part")]
         if self.position.over:
-            self.sig = self.position = None
-            self.last_close = self.t
+            self.sig = self.position = self.asked_at = None
+            self.last_close, self.reverses = self.t, False
 
-    def closes(self, ends):
-        """Whether the step of an open position closes anything; done on a copy."""
-        if self.position is None:
-            return False
-        if ends:
-            return True
+    def candle_brings(self):
+        """Whether the candle of an open position closes anything, and enters; done on a copy."""
         account = copy.copy(self.account)
         account.open = copy.deepcopy(account.open)
         account.fills, account.skipped = [], []
         position = copy.copy(self.position)
         position.account, position.levels = account, [*position.levels]
         position.legs, position.told = [*position.legs], []
-        over = expired(self.sig, self.t, self.config)
+        over = position.expired(self.t)
         position.step(self.t, self.p, self.m, self.row, expired=over)
-        return position.over or position.exits_left != self.position.exits_left
+        (exits, entries), (exits_before, entries_before) = position.left, self.position.left
+        return position.over or exits != exits_before, entries != entries_before
+
+    def first_turn(self, ends):
+        """What an open position does before equity is taken; return what is left to do later."""
+        closes, enters = self.candle_brings()
+        if ends or closes:
+            self.step(ends)
+            return None
+        if enters:
+            return lambda: self.step(ends)
+        self.candle()
+        if not self.is_due:
+            return None
+        self.ask_manage()
+        if any(what == "close" for what, _ in self.answer):
+            return self.act()
+        return self.act
 
     def open(self, runs, *, waited):
         """Fill what is in `sig`; return why not."""
@@ -277,7 +341,7 @@ class Run:
             why = self.open(runs, waited=True)
         if why is not None:
             self.out.append(("cancelled", self.t, why))
-            self.sig, self.last_close = None, self.t
+            self.sig, self.last_close, self.reverses = None, self.t, False
 
     def ask(self, frame, runs):
         start, end, frame_step, interval = frame
@@ -287,7 +351,9 @@ class Run:
         if t > end or (self.config["max_signal_lifetime_minutes"] == 0 and t == end):
             self.done = True
             return
-        if (t - start) % frame_step or (self.last_close == t and not at_close):
+        if (t - start) % frame_step or (
+            self.last_close == t and not at_close and not self.reverses
+        ):
             return
         if (
             t % interval
@@ -316,14 +382,18 @@ class Run:
             self.out.append(("scheduled", t, entry))
 
 
-def portfolio(markets, scripts, names, frame, schema, config, rules):
+def portfolio(markets, scripts, names, frame, schema, config, rules, manages=None):
     """Return the runs after all that happens, and their account.
 
     `markets` are rows by symbol, all of one length, `scripts` by strategy and symbol; `names` are
     (strategy, symbol) in order, `frame` is (start, end, step, interval), in milliseconds.
+    `manages` says of some of them what `manage(t, seen)` and its interval are.
     """
     account = Account(schema, config, rules)
-    runs = [Run(n, markets[n[1]], scripts[n], config, account) for n in names]
+    manages = manages or {}
+    runs = [
+        Run(n, markets[n[1]], scripts[n], config, account, *manages.get(n, ())) for n in names
+    ]
     length = len(runs[0].rows)
     if config["max_signal_lifetime_minutes"] == 0:
         length = sum(row[0] + MINUTE <= frame[1] for row in runs[0].rows)
@@ -331,21 +401,18 @@ def portfolio(markets, scripts, names, frame, schema, config, rules):
     for k in range(length):
         for run in runs:
             run.look(k)
+            run.is_last = config["max_signal_lifetime_minutes"] == 0 and run.t == frame[1]
         if not all(run.known for run in runs) or runs[0].t < frame[0]:
             continue
         ends = k == length - 1
         marks = {run.name: run.close_price for run in runs}
-        stepped = set()
-        lived = {run.name for run in runs if run.position is not None}
+        lived = [run for run in runs if run.position is not None]
         waited = {run.name for run in runs if run.sig is not None and run.position is None}
-        for run in runs:
-            if run.closes(ends):
-                run.step(ends)
-                stepped.add(run.name)
+        later = [run.first_turn(ends) for run in lived]
         account.E = account.equity(marks)
-        for run in runs:
-            if run.name in lived - stepped:
-                run.step(ends)
+        for rest in later:
+            if rest is not None:
+                rest()
         for run in runs:
             if run.name in waited:
                 run.wait(len(runs), ends)

@@ -13,7 +13,7 @@ from backtest_kit._arrays import simulation
 from backtest_kit._values.config import Config
 from backtest_kit._values.time import INTERVALS
 from markets import MINUTE, START
-from portfolios import SYMBOLS, played, worlds
+from portfolios import SYMBOLS, manage_of, played, worlds
 
 
 def expected(world):
@@ -29,6 +29,11 @@ def expected(world):
         schema,
         config,
         world.rules,
+        {
+            name: (manage_of(world, *name), INTERVALS[world.manages[name[0]]["interval"]])
+            for name in names
+            if world.manages[name[0]] is not None
+        },
     )
 
 
@@ -42,9 +47,17 @@ def fills_of(session):
     ]
 
 
+def close_to(found, wanted):
+    """Hold that numbers agree, and that the rest is the same."""
+    assert found.keys() == wanted.keys()
+    for name, x in wanted.items():
+        same = pytest.approx(x, rel=1e-9, abs=1e-9) if isinstance(x, float) else x
+        assert found[name] == same, name
+
+
 @given(worlds, st.booleans())
 def test_a_portfolio_equals_the_reference(world, listens):
-    session, told, events, _ = played(world, listens=listens)
+    session, told, events, shown, wrong = played(world, listens=listens)
     runs, account, _ = expected(world)
     found, wanted = fills_of(session), [fill[:4] for fill in account.fills]
     assert [fill[:3] for fill in found] == [fill[:3] for fill in wanted]
@@ -53,6 +66,10 @@ def test_a_portfolio_equals_the_reference(world, listens):
     assert session.account.books.balance == pytest.approx(float(account.B), abs=1e-9 * balance)
     refused = [(e.timestamp, (e.strategy_name, e.symbol), e.reason) for e in events]
     assert sorted(refused) == sorted([*account.refused, *account.skipped])
+    assert [x[:2] for x in shown] == [x[:2] for x in account.shown]
+    for x, y in zip(shown, account.shown, strict=True):
+        close_to(x[2], y[2])
+    assert [(e.when, (e.strategy_name, e.symbol)) for e in wrong] == account.wrong
     for run in runs:
         mine = [t for t in told if (t.strategy_name, t.symbol) == run.name]
         closed = [
@@ -63,6 +80,13 @@ def test_a_portfolio_equals_the_reference(world, listens):
         facts = [fact for fact in run.out if fact[0] == "closed"]
         assert [x[:2] for x in closed] == [(f[1], f[2]) for f in facts]
         assert [x[2] for x in closed] == pytest.approx([f[4] for f in facts], rel=1e-9, abs=1e-9)
+        parts = [(t.timestamp, t.price, t.reason) for t in mine if t.action == "partial"]
+        facts = [f for f in run.out if f[0] == "part"]
+        assert [(x[0], x[2]) for x in parts] == [(f[1], f[4]) for f in facts]
+        assert [x[1] for x in parts] == pytest.approx([f[2] for f in facts], rel=1e-9)
+        added = [(t.timestamp, t.price, t.reason) for t in mine if t.action == "added"]
+        facts = [f for f in run.out if f[0] == "added"]
+        assert [(x[0], x[2]) for x in added] == [(f[1], f[5]) for f in facts]
         cancelled = [(t.close_timestamp, t.reason) for t in mine if t.action == "cancelled"]
         assert cancelled == [f[1:3] for f in run.out if f[0] == "cancelled"]
 
@@ -75,8 +99,8 @@ def test_the_order_of_computation_does_not_matter(world, seed, chunk, listens):
         for _ in range(int(rng.integers(0, 4))):
             await asyncio.sleep(0)
 
-    plain, told, *_ = played(world)
-    other, heard, *_ = played(world, slow=slow, chunk=chunk, listens=listens)
+    plain, *told = played(world)
+    other, *heard = played(world, slow=slow, chunk=chunk, listens=listens)
     assert plain.trades == other.trades
     for name in (one := plain.account.fills.columns()).__struct_fields__:
         assert np.array_equal(getattr(one, name), getattr(other.account.fills.columns(), name))
