@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import reference
 from accounts import HAIR, Reference, steps_in
-from reference import MINUTE, average, expired, fill_gaps, is_valid, scheduled
+from reference import MINUTE, average, fill_gaps, is_valid, scheduled
 from reference_positions import Position
 
 LEVELS = ("take_profits", "stop_losses", "entries")
@@ -391,9 +391,7 @@ def portfolio(markets, scripts, names, frame, schema, config, rules, manages=Non
     """
     account = Account(schema, config, rules)
     manages = manages or {}
-    runs = [
-        Run(n, markets[n[1]], scripts[n], config, account, *manages.get(n, ())) for n in names
-    ]
+    runs = [Run(n, markets[n[1]], scripts[n], config, account, *manages.get(n, ())) for n in names]
     length = len(runs[0].rows)
     if config["max_signal_lifetime_minutes"] == 0:
         length = sum(row[0] + MINUTE <= frame[1] for row in runs[0].rows)
