@@ -35,7 +35,7 @@ class World(NamedTuple):
 class Played(NamedTuple):
     """A world as the engine has played it: results told, risk events, what `manage` was shown.
 
-    `wrong` are the actions that were not allowed.
+    `wrong` says of actions that were not allowed when, of which run, and why.
     """
 
     session: AccountSession
@@ -110,6 +110,20 @@ worlds = st.builds(
     manages=st.fixed_dictionaries({"s": manages, "r": manages}),
 )
 
+#: Worlds in which several runs act at the same minutes.
+busy = st.builds(
+    lambda world, seed, often: world._replace(
+        seed=seed,
+        minutes=200,
+        runs={"r": ["C"], "s": ["A", "B", "C"]},
+        ask_rate=1.0,
+        manages=dict.fromkeys("rs", {"interval": "1m", "rate": often}),
+    ),
+    worlds,
+    st.integers(0, 2**32),
+    st.sampled_from([0.3, 1.0]),
+)
+
 
 def rows_of(world, symbol):
     return market(world.seed + SYMBOLS.index(symbol), world.minutes)
@@ -140,7 +154,19 @@ def manage_of(world, strategy, symbol):
     how = world.manages[strategy]
     if how is None:
         return None
-    return deciding(world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r"), how["rate"])
+    seed, rate = world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r"), how["rate"]
+    answer = deciding(seed, rate)
+
+    def decide(t, seen):
+        found = answer(t, seen)
+        if ("nonsense", "raises") in found:
+            return found
+        # so that runs often add and close at the same minute
+        rng = np.random.default_rng([seed, t // MINUTE, 9])
+        more = [("add", 0.3), ("close", 20.0)]
+        return found + [each for each in more if rng.random() < 0.4 * rate]
+
+    return decide
 
 
 def columns_of(world, strategy, symbol):
@@ -278,7 +304,8 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
                 if not any(known in str(kind) for known in EXPECTED)
             ]
             assert not unexpected, unexpected
-    return Played(session, told, events, shown, wrong)
+    errors = [(e.when, (e.strategy_name, e.symbol), str(e.error)) for e in wrong]
+    return Played(session, told, events, shown, errors)
 
 
-__all__ = ["INTERVALS", "Config", "TrailingStop", "World", "played", "worlds"]
+__all__ = ["INTERVALS", "Config", "TrailingStop", "World", "busy", "played", "worlds"]

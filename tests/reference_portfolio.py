@@ -263,6 +263,9 @@ class Run:
         seen = self.position.seen(self.t, self.p, self.close_price)
         self.account.shown.append((self.t, self.name, seen))
         self.answer = self.manage(self.t, seen)
+        if ("nonsense", "raises") in self.answer:  # told when it is asked
+            self.answer = []
+            self.account.wrong.append((self.t, self.name))
 
     def act(self):
         """Do what `manage` has answered, in order."""
