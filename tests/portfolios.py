@@ -117,7 +117,7 @@ busy = st.builds(
         minutes=200,
         runs={"r": ["C"], "s": ["A", "B", "C"]},
         ask_rate=1.0,
-        manages=dict.fromkeys("rs", {"interval": "1m", "rate": often}),
+        manages={name: {"interval": "1m", "rate": often} for name in "rs"},
     ),
     worlds,
     st.integers(0, 2**32),
