@@ -3,6 +3,7 @@
 What comes of each answer is compared with the reference in tests/properties.
 """
 
+import itertools
 from datetime import timedelta
 
 import numpy as np
@@ -87,6 +88,22 @@ def test_it_reads_candles_that_are_not_loaded_yet():
     run(manage=manage, get_signal=get_signal, manage_interval="15m")
     assert seen
     assert all(seen)
+
+
+@pytest.mark.parametrize(("ask_at", "after_expiry"), [("close", 0), ("elapsed", 1)])
+def test_a_position_is_turned_around_at_the_step_that_closes_it(ask_at, after_expiry):
+    bk.set_config(ask_at=ask_at)
+    bk.add_strategy(
+        strategy_name="s",
+        interval="1m",
+        get_signal=get_signal,
+        manage=lambda position, when: bk.Close() if when.hour % 2 else None,
+    )
+    closed = bk.Backtest.run_sync("X", **RUN)
+    for before, after in itertools.pairwise(closed):
+        rest = (after.signal.pending_at - before.close_timestamp) // MINUTE
+        assert rest == (0 if before.close_reason == "closed" else after_expiry)
+    assert {r.close_reason for r in closed} == {"closed", "time_expired"}
 
 
 def wrong(position, when):
@@ -271,6 +288,34 @@ def test_a_life_may_go_on_behind_what_is_loaded(ask_at):
             found.append(run(get_signal=get_signal, manage=manage, manage_interval="15m"))
     assert found[0] == found[1]
     assert minutes(found[0][0]) > 2300
+
+
+@pytest.mark.parametrize("trigger", ["vwap", "wick"])
+def test_the_best_and_the_worst_price_are_those_of_all_chunks(trigger):
+    def seen(chunk):
+        found = []
+
+        def manage(position, when):
+            best, worst = position.best_percent, position.worst_percent
+            found.append((best, position.best_at, worst, position.worst_at))
+
+        with bk.Engine():
+            bk.set_config(
+                candles_per_chunk=chunk,
+                max_signal_lifetime_minutes=0,
+                require_stop_loss=False,
+                exit_trigger=trigger,
+            )
+            bk.add_exchange(bk.exchanges.FrameExchange(market(4, 9000)))
+            begin, end = (to_datetime(START + n * MINUTE) for n in (60, 9000))
+            bk.add_frame(frame_name="f", interval="1m", start_date=begin, end_date=end)
+            free = {"position": "long", **LEVELS, "minute_estimated_time": None}
+            run(get_signal=lambda symbol, when: free, manage=manage, manage_interval="1d")
+        return found
+
+    assert seen(1000) == seen(131_072)
+    assert len(seen(1000)) == 6
+    assert len({at for best in seen(1000) for at in best[1::2]}) > 4
 
 
 def test_without_an_end_nothing_is_asked_where_the_data_end():
