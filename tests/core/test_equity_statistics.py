@@ -109,8 +109,7 @@ def test_a_regression_agrees_with_scipy(r, seed):
     assert s.beta(r, b) == pytest.approx(line.slope, rel=1e-6, abs=1e-9)
     assert s.alpha(r, b, YEAR) == pytest.approx(YEAR * line.intercept, rel=1e-6, abs=1e-6)
     assert s.pearson(r, b) == pytest.approx(stats.pearsonr(r, b).statistic, abs=1e-9)
-    assert s.pearson(r, r) == pytest.approx(1.0)
-    assert s.pearson(r, -r) == pytest.approx(-1.0)
+    assert (s.pearson(r, r), s.pearson(r, -r)) == (1.0, -1.0)
     assert s.beta(r, np.full(len(r), 0.01)) is s.alpha(r, np.full(len(r), 0.01), YEAR) is None
 
 
@@ -360,24 +359,28 @@ def test_correlations_are_those_of_daily_profits(seed):
             assert found.correlations[i][j] == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_ruined_account_has_no_ratios():
+@pytest.mark.parametrize("left", [0.0, 2e-12], ids=["nothing", "rounding"])
+def test_a_ruined_account_has_no_ratios(left):
     """A long of leverage 10 that falls by half takes all there is."""
     opened = (START, 0, 0, 1, 990.0, 99_000.0, -99.0, 99.0, 0.0, 0.0, 99_000.0, False)
     lost = (START + 40 * DAY, 0, 0, 1, -990.0, -99_000.0, -9_900.0, 0.0, 0.0, -9_900.0, 0.0, True)
-    price = np.full(41 * 24 + 1, 100.0)
+    price = np.full(42 * 24 + 1, 100.0)
     price[40 * 24 :] = 50.0
     marks = Marks(
         timestamp=START + np.arange(len(price), dtype=np.int64) * 60 * MINUTE, prices={"X": price}
     )
-    fills = fills_of([opened, lost])
+    later = (START + 40 * DAY, 0, 1, 1, 0.0, 0.0, left, -left, 0.0, 0.0, 0.0, False)
+    more = (START + 41 * DAY, 0, 2, 1, 0.0, 0.0, left, -left, 0.0, 0.0, 0.0, False)
+    fills = fills_of([opened, lost, later, more])
     found = account_outcome(
         [("s", "X")], fills, marks, AccountCounts(), balance=9_999.0, leverage=10.0
     )
     a = found.statistics
     assert a.ruined
-    assert a.final_equity == 0.0
-    assert a.growth_percent == a.cagr_percent == -100
-    assert a.max_drawdown_percent == 100
+    assert a.final_equity == pytest.approx(0, abs=1e-11)
+    assert a.growth_percent == pytest.approx(-100)
+    assert a.max_drawdown_percent == pytest.approx(100)
+    assert a.best_day_percent == 0.0
     assert a.liquidations == 1
     for name in (
         "sharpe_ratio",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit._reports.portfolio import portfolio_report, summary_lines
+from backtest_kit._reports.portfolio_data import doubts
 from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._values.events import RiskEvent
 from backtest_kit.cli.account_summary import show_account
@@ -61,6 +62,30 @@ def test_trades_are_in_money_and_in_the_order_of_closing(result):
         assert table["close_reason"][i] == "take_profit"
     assert table["profit_percent"] == pytest.approx(table["profit"] / table["cost"] * 100)
     assert {"profit", "fees", "liquidated"} <= {*result.to_pandas().columns}
+
+
+def test_trades_have_what_the_books_say_of_them(result):
+    money = bk.Money(
+        quantity=1.0,
+        cost=100.0,
+        first_cost=100.0,
+        fees=0.2,
+        slippage=0.1,
+        profit=5.0,
+        profit_percent=5.0,
+        equity_before=900.0,
+        equity_after=905.0,
+        reduced=True,
+        not_charged=3.0,
+    )
+    first = msgspec.structs.replace(result.trades[0], money=money)
+    told = msgspec.structs.replace(result, trades=(first, *result.trades[1:]))
+    table = told.table()
+    assert (table["equity_before"][0], table["equity_after"][0]) == (900.0, 905.0)
+    assert (table["reduced"][0], table["not_charged"][0]) == (True, 3.0)
+    assert not table["reduced"][1]
+    assert np.isnan(table["equity_after"][1])
+    assert "| take_profit (reduced) |" in portfolio_report(told)
 
 
 def test_profits_are_those_of_the_runs(result):
@@ -160,6 +185,26 @@ def test_markets_are_told(result):
     assert "What Y is quoted in is not known, and was taken for USDT." in text
     assert "Sizes follow today's rules of X, also in the past." in text
     assert "Fees of X are taker 0.05 % there; the assumed ones count." in text
+
+
+def test_what_nobody_should_miss_stands_first(result):
+    runs = [
+        msgspec.structs.replace(result.runs[0], complete=False, data_ended_at=START),
+        msgspec.structs.replace(result.runs[1], complete=False, data_ended_at=START),
+        msgspec.structs.replace(result.runs[2], complete=False, error_count=2),
+    ]
+    s = msgspec.structs.replace(result.statistics, ruined=True, liquidations=3)
+    lines = doubts(msgspec.structs.replace(result, runs=tuple(runs), statistics=s))
+    assert lines == [
+        "The account was ruined: its equity fell to 0 or below.",
+        "The data of X ended at 2024-01-01T00:00Z, before the frame did.",
+        "a on Y did not reach its end.",
+        "2 errors happened; see how far to trust this.",
+        "3 positions were liquidated.",
+    ]
+    failed = msgspec.structs.replace(result.runs[0], ended_by="DataError: gone")
+    told = msgspec.structs.replace(result, runs=(failed, *result.runs[1:]))
+    assert doubts(told) == ["a on X failed: DataError: gone"]
 
 
 def test_the_terminal_shows_the_curve_and_the_figures(result):

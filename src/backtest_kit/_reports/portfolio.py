@@ -97,7 +97,7 @@ def _not_modelled(data: PortfolioData) -> Iterable[str]:
             f"and {data.account.maintenance_percent:g} % of its value as maintenance margin."
         )
     if short:
-        yield "Short positions cost fees alone; a spot market has none."
+        yield "Short positions cost fees alone. A spot market does not have them."
 
 
 def _market_lines(markets: Mapping[str, Market | None], currency: str) -> Iterable[str]:
@@ -274,11 +274,12 @@ def trade_rows(data: PortfolioData) -> list[Row]:
 
 
 def _endings(table: Table) -> list[str]:
-    """Return why each trade closed."""
+    """Return why each trade closed, and whether it was less than what was asked for."""
+    marks = ("close_reason", "liquidated", "reduced")
     return [
-        f"{reason} (liquidated)" if liquidated else reason
-        for reason, liquidated in zip(
-            table["close_reason"].tolist(), table["liquidated"].tolist(), strict=True
+        reason + " (liquidated)" * liquidated + " (reduced)" * reduced
+        for reason, liquidated, reduced in zip(
+            *(table[name].tolist() for name in marks), strict=True
         )
     ]
 

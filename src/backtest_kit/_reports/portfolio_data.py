@@ -25,7 +25,7 @@ from backtest_kit._values.events import RiskEvent
 from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.table import Table, Tabular
-from backtest_kit._values.time import MINUTE
+from backtest_kit._values.time import MINUTE, iso
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,18 +107,21 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
         """Return the closed trades in money, in the order of closing, as columns.
 
         Times are milliseconds, `quantity` and `cost` of all entries; `profit` is after `fees`, and
-        `profit_percent` of the cost. `slippage` is in the prices.
+        `profit_percent` of the cost. `slippage` is in the prices. `equity_before` is what the size
+        was measured by, `equity_after` that right after the close (NaN where it is not known).
         """
         sums = self.sums
         rows = np.flatnonzero(sums.closed_at >= 0)
         rows = rows[np.argsort(sums.last[rows])]
         names = [self.names[run] for run in sums.run[rows].tolist()]
         opened, closed = sums.opened_at[rows], sums.closed_at[rows]
-        reasons = {
-            (t.strategy_name, t.symbol, t.signal.pending_at, t.close_timestamp): t.close_reason
+        known = {
+            (t.strategy_name, t.symbol, t.signal.pending_at, t.close_timestamp): t
             for t in self.trades
         }
         when = zip(names, opened.tolist(), closed.tolist(), strict=True)
+        ticks = [known.get((*name, a, b)) for name, a, b in when]
+        moneys = [None if tick is None else tick.money for tick in ticks]
         with np.errstate(divide="ignore", invalid="ignore"):
             percent = sums.profit[rows] / sums.cost[rows] * 100
         return Table(
@@ -135,9 +138,15 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
                 "slippage": sums.slippage[rows],
                 "profit": sums.profit[rows],
                 "profit_percent": percent,
+                "equity_before": np.array([m.equity_before if m else np.nan for m in moneys]),
+                "equity_after": np.array(
+                    [m.equity_after if m else np.nan for m in moneys], dtype=np.float64
+                ),
+                "reduced": np.array([bool(m and m.reduced) for m in moneys], dtype=np.bool_),
                 "liquidated": sums.liquidated[rows],
+                "not_charged": np.array([m.not_charged if m else 0.0 for m in moneys]),
                 "close_reason": np.array(
-                    [reasons.get((*name, a, b), "") for name, a, b in when], dtype=object
+                    [t.close_reason if t else "" for t in ticks], dtype=object
                 ),
             },
             times=("opened_at", "closed_at"),
@@ -280,7 +289,7 @@ def key_figures(data: PortfolioData) -> list[tuple[str, str, str]]:
         (
             "Max drawdown",
             number(s.max_drawdown_percent, 2, percent),
-            "of the equity, by the minute",
+            "of the equity, at every step",
         ),
         ("Sharpe ratio", number(s.sharpe_ratio), "of daily returns, by the year"),
         ("Calmar ratio", number(s.calmar_ratio), "yearly growth over max drawdown"),
@@ -300,6 +309,9 @@ def doubts(data: PortfolioData) -> list[str]:
         name = f"{run.strategy_name} on {run.symbol}"
         if run.ended_by is not None:
             found.append(f"{name} failed: {run.ended_by}")
+        elif run.data_ended_at is not None:
+            ended = iso(run.data_ended_at)
+            found.append(f"The data of {run.symbol} ended at {ended}, before the frame did.")
         elif not run.complete:
             found.append(f"{name} did not reach its end.")
     errors = sum(run.error_count for run in data.runs)
@@ -307,4 +319,4 @@ def doubts(data: PortfolioData) -> list[str]:
         found.append(f"{errors:,} errors happened; see how far to trust this.")
     if s.liquidations:
         found.append(f"{s.liquidations:,} positions were liquidated.")
-    return found
+    return [*dict.fromkeys(found)]

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from backtest_kit._rules.account import HAIR
 from backtest_kit._statistics import figures
 from backtest_kit._statistics.equity_days import DailyReturns, monthly_returns
 from backtest_kit._statistics.equity_drawdown import longest_drawdown, max_drawdown
@@ -129,7 +130,7 @@ def account_statistics(
     """Return all statistics of an account that began with `balance`; the curve has a row."""
     r, b = daily.returns, daily.benchmark
     final = float(curve.equity[-1])
-    ruined = bool(curve.equity.min() <= 0)
+    ruined = bool(curve.equity.min() <= HAIR * balance)
     # returns from an equity of 0 or less say nothing
     ratio_r = r[:0] if ruined else r
     ratio_b = b[:0] if ruined else b
@@ -145,7 +146,7 @@ def account_statistics(
     end = int(curve.timestamp[-1])
     peak_at, recovered_at = (None, None) if worst is None else (at(worst.peak), at(worst.recovered))
     under = 0 if peak_at is None else (end if recovered_at is None else recovered_at) - peak_at
-    mean_leverage, peak_leverage = leverages(curve)
+    mean_leverage, peak_leverage = leverages(curve, balance)
     return AccountStatistics(
         balance=balance,
         final_equity=final,
@@ -298,13 +299,16 @@ def pearson(x: Floats, y: Floats) -> float | None:
     if len(x) < 2 or min(float(x.std()), float(y.std())) < LEAST:
         return None
     one, other = x - x.mean(), y - y.mean()
-    size = math.sqrt(float(one @ one)) * math.sqrt(float(other @ other))
-    return max(-1.0, min(1.0, float(one @ other) / size))
+    size = math.sqrt(float(one @ one) * float(other @ other))  # of twice the same its square
+    return finite(max(-1.0, min(1.0, float(one @ other) / size)))
 
 
-def leverages(curve: EquityCurve) -> tuple[float | None, float | None]:
-    """Return mean and greatest of the value held over equity, where there is equity."""
-    solvent = curve.equity > 0
+def leverages(curve: EquityCurve, balance: float) -> tuple[float | None, float | None]:
+    """Return mean and greatest of the value held over equity, where there is equity.
+
+    What rounding leaves of a lost `balance` is none.
+    """
+    solvent = curve.equity > HAIR * balance
     if not solvent.any():
         return None, None
     if solvent.all():

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from backtest_kit._rules.account import HAIR
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.equity_curve import EquityCurve
 from backtest_kit._values.time import MINUTE
@@ -21,7 +22,8 @@ class DailyReturns(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         day: days since the epoch, UTC, int64.
         row: the last row of the curve in each day, int64.
         equity: the equity at that row.
-        returns: its growth since the day before, as a fraction; 0 from an equity of 0.
+        returns: its growth since the day before, as a fraction; 0 from an equity of 0, or what
+            rounding leaves of it.
         benchmark: the same of buying and holding.
     """
 
@@ -79,10 +81,13 @@ def days_of_candles(closed_at: Ints) -> Ints:
 
 
 def growth(values: Floats, before: float) -> Floats:
-    """Return the growth from each value to the next, as fractions, the first one from `before`."""
+    """Return the growth from each value to the next, as fractions, the first one from `before`.
+
+    From next to nothing of `before` it is 0.
+    """
     earlier = np.concatenate(([before], values[:-1])) if len(values) else values
     with np.errstate(all="ignore"):
-        return np.where(earlier == 0, 0.0, values / earlier - 1.0)
+        return np.where(np.abs(earlier) <= HAIR * before, 0.0, values / earlier - 1.0)
 
 
 def monthly_returns(day: Ints, returns: Floats) -> tuple[Ints, Floats]:

@@ -15,7 +15,8 @@ const plain = (title, name, text, more) => ({
   text: (row) => text(trades[name][row], row),
   ...more,
 });
-const reasonText = (reason, row) => words(reason) + (trades.liquidated[row] ? " (liquidated)" : "");
+const reasonText = (reason, row) =>
+  words(reason) + (trades.liquidated[row] ? " (liquidated)" : "") + (trades.reduced[row] ? " (reduced)" : "");
 const columns = [
   { title: "#", value: (row) => row, text: (row) => String(row + 1), number: true },
   plain("Opened (UTC)", "opened_at", timeText),
