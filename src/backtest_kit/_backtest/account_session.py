@@ -20,7 +20,8 @@ from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
-from backtest_kit._statistics.equity import AccountCounts
+from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
+from backtest_kit._statistics.equity_outcome import played_account
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import ArgumentError, DataError
@@ -107,7 +108,7 @@ class AccountSession:
         """Prepare the runs of strategies on symbols, in this order.
 
         `sizings` and `risks` are those there are, where they are not those registered now. Of a
-        trial neither records nor outcome are kept by the engine.
+        trial neither records nor outcome are kept by the engine, and `data` is not made.
 
         Raises:
             UnknownNameError, ConfigError, RegistrationError, StrategyFailedError: as `prepare`.
@@ -119,6 +120,7 @@ class AccountSession:
         self.markets: dict[str, Market | None] = {}
         self.trades: list[TickClosed] = []
         self.data: PortfolioData | None = None
+        self.statistics: AccountStatistics | None = None
         self.drivers: list[FrameDriver] = []
         self._gates: list[AccountGate] = []
         self._is_trial = is_trial
@@ -217,24 +219,31 @@ class AccountSession:
             max(last, *(driver.timeline[-1] for driver in self.drivers)),
             traded_days_only=account.schema.days_per_year < _ALL_DAYS,
         )
+        schema = account.schema
+        counts = AccountCounts(
+            not_charged=account.not_charged,
+            refusals=dict(account.refusals),
+            skips=dict(account.skips),
+            reductions=account.reductions,
+        )
+        if self._is_trial:
+            symbols = [name.symbol for name in self.names]
+            terms = schema.balance, schema.leverage, schema.days_per_year
+            self.statistics = played_account(symbols, fills, marks, counts, *terms).statistics
+            return
         self.data = portfolio_data(
-            account.schema,
+            schema,
             [backtest_data(record) for record in self.records],
             self.trades,
             fills,
             marks,
-            AccountCounts(
-                not_charged=account.not_charged,
-                refusals=dict(account.refusals),
-                skips=dict(account.skips),
-                reductions=account.reductions,
-            ),
+            counts,
             refusals=[*account.events],
             markets=self.markets,
         )
-        if not self._is_trial:
-            self.engine.portfolios.pop(account.schema.name, None)
-            self.engine.portfolios[account.schema.name] = self.data
+        self.statistics = self.data.statistics
+        self.engine.portfolios.pop(schema.name, None)
+        self.engine.portfolios[schema.name] = self.data
 
     async def _follow(
         self, driver: FrameDriver, tell: Callable[[TickClosed], Awaitable[None]] | None

@@ -87,9 +87,8 @@ async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PA
             is_trial=True,
         )
         await session.play()
-        assert session.data is not None
         result = result_of(session.records)
-        return msgspec.structs.replace(result, account=session.data.statistics)
+        return msgspec.structs.replace(result, account=session.statistics)
     drivers = [
         prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
         for symbol in setup.symbols
