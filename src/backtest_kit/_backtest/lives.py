@@ -12,7 +12,7 @@ from backtest_kit._engine.run import Run
 from backtest_kit._engine.turns import ACTIVATES, CLOSES, HOLDS
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import data_end
-from backtest_kit._rules.bars import Bar, Bars
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.fast_forward import compared, first_touch, scheduled_until
 from backtest_kit._rules.managed import (
     Holding,
@@ -214,7 +214,7 @@ class Lives:
             if holding is None:
                 close = pending_step(row, bar, config)
             else:
-                holding, close = await self._step_managed(holding, bar, exits=exits)
+                holding, close = await self._step_managed(holding, bars, when, exits=exits)
                 await self._tell(known, holding, close, when, bars)
                 entry = holding.effective_entry
             if close is not None:
@@ -238,25 +238,34 @@ class Lives:
                 await self._pace()
         return await self._close(row, bars, when, close, holding, exits=exits)
 
-    async def _step_managed(self, holding: Holding, bar: Bar, *, exits: bool) -> Managed:
+    async def _step_managed(
+        self, holding: Holding, bars: Bars, when: int, *, exits: bool
+    ) -> Managed:
         """Return a position after a later step; `exits`: a row there says that it is to end."""
-        account, config = self._run.account, self._run.config
+        account, config, bar = self._run.account, self._run.config, bars.bar(when)
         stepped = step_managed(holding, bar, config)
         if account is None or (
             stepped.holding.has_acted == holding.has_acted and stepped.close is None and not exits
         ):
             return stepped
         # whether it closes anything may hang on what is free: asked again at each turn
-        await account.wait(bar.when, CLOSES)
+        await account.wait(when, CLOSES)
         funded = account.funded(holding)
         stepped = step_managed(funded, bar, config)
-        ends = stepped.close is not None or exits
-        if not ends and stepped.holding.exits_acted == holding.exits_acted:
-            await account.wait(bar.when, HOLDS)
+        ends = exits or stepped.close is not None
+        ends = ends or stepped.holding.exits_acted != holding.exits_acted
+        if not (ends or await self._is_over(holding.row, bars, when)):
+            await account.wait(when, HOLDS)
             funded = account.funded(holding)
             stepped = step_managed(funded, bar, config)
-        account.book(funded, stepped.holding, bar.when)
+        account.book(funded, stepped.holding, when)
         return stepped
+
+    async def _is_over(self, row: SignalRow, bars: Bars, when: int) -> bool:
+        """Say whether the data end at a step, so that what is open after it closes there."""
+        if when < bars.last:
+            return False
+        return when >= self._end or (await self._ahead(row, when)).stop <= bars.stop
 
     def _next(
         self, row: SignalRow, holding: Holding | None, after: int, bars: Bars, *, walks: bool
