@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._backtest.account_session import AccountSession, named_runs
+from backtest_kit._backtest.account_session import AccountSession, session_of
 from backtest_kit._values.config import Config
 from backtest_kit._values.signal import TrailingStop
 from backtest_kit._values.time import INTERVALS, to_datetime
@@ -283,13 +283,7 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
             bk.listen_risk(events.append)
         if listens:
             bk.listen_signal(lambda tick: None)
-        session = AccountSession(
-            engine,
-            named_runs(world.runs),
-            engine.exchanges.get("e"),
-            engine.frames.get("f"),
-            engine.accounts.get("main"),
-        )
+        session = session_of(engine, world.runs, "e", "f", "main")
 
         async def work():
             await session.play()

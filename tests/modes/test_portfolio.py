@@ -166,6 +166,21 @@ def test_a_position_without_a_stop_is_liquidated():
     assert result.statistics.not_charged == pytest.approx(102.0)
 
 
+def test_what_the_data_end_closes_before_equity_is_taken():
+    """Its averaging entry at that step as well, though alone it would close nothing."""
+    register(
+        {"A": [100.0] * 6 + [98.0], "B": [50.0] * 9},
+        {("A", 2): long(120, 80, cost=100.0, entries=((1.0, 1.0),)), ("B", 7): long(60, 45)},
+        account={"default_percent": 50.0},
+    )
+    result = bk.Portfolio.run_sync({"s": ["B", "A"]}, **PLACE)
+    a, b = result.trades
+    assert (a.close_reason, a.close_timestamp) == ("end_of_data", b.signal.pending_at)
+    assert [leg.price for leg in a.legs] == [100.0, 99.0, 98.0]
+    assert b.money.equity_before == pytest.approx(a.money.equity_after)
+    assert b.money.equity_before == pytest.approx(1_000 + a.money.profit)
+
+
 def test_a_stop_beyond_the_liquidation_price_is_refused():
     register(TWO, {("A", 2): long(120, 90, cost=100.0)}, account={"leverage": 10.0})
     result = bk.Portfolio.run_sync(RUNS, **PLACE)

@@ -15,15 +15,18 @@ from backtest_kit._engine.account import SharedAccount, check_quotes
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
-from backtest_kit._statistics.equity import AccountCounts
+from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
+from backtest_kit._statistics.equity_outcome import played_account
 from backtest_kit._values.account import Market
-from backtest_kit._values.account_schemas import AccountSchema
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import ArgumentError, DataError
 from backtest_kit._values.results import TickClosed
-from backtest_kit._values.schemas import ExchangeSchema, FrameSchema
+from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 
 #: With fewer days a year, those on which nothing is traded are left out.
 _ALL_DAYS: Final = 365
@@ -65,38 +68,78 @@ def named_runs(runs: Mapping[str, Sequence[str]]) -> list[RunName]:
     return found
 
 
+def session_of(
+    engine: Engine,
+    runs: Mapping[str, Sequence[str]],
+    exchange_name: str,
+    frame_name: str,
+    account_name: str,
+) -> AccountSession:
+    """Return the runs on an account that are named by what is registered.
+
+    Raises:
+        ArgumentError: as `named_runs`.
+        UnknownNameError: nothing is registered under one of the names.
+    """
+    return AccountSession(
+        engine,
+        [(engine.strategies.get(name), symbol) for name, symbol in named_runs(runs)],
+        engine.exchanges.get(exchange_name),
+        engine.frames.get(frame_name),
+        engine.accounts.get(account_name),
+    )
+
+
 class AccountSession:
     """The runs on an account, from its balance to the last close; `play` may be awaited once."""
 
     def __init__(
         self,
         engine: Engine,
-        names: Sequence[RunName],
+        runs: Sequence[tuple[StrategySchema, str]],
         exchange: ExchangeSchema,
         frame: FrameSchema,
         schema: AccountSchema,
+        *,
+        sizings: Registry[SizingSchema] | None = None,
+        risks: Registry[RiskSchema] | None = None,
+        is_trial: bool = False,
     ) -> None:
+        """Prepare the runs of strategies on symbols, in this order.
+
+        `sizings` and `risks` are those there are, where they are not those registered now. Of a
+        trial neither records nor outcome are kept by the engine, and `data` is not made.
+
+        Raises:
+            UnknownNameError, ConfigError, RegistrationError, StrategyFailedError: as `prepare`.
+        """
         self.engine = engine
-        self.names = names
+        self.names = [RunName(strategy.name, symbol) for strategy, symbol in runs]
         self.exchange = exchange
-        self.frame = frame
         self.account = SharedAccount(schema)
         self.markets: dict[str, Market | None] = {}
         self.trades: list[TickClosed] = []
         self.data: PortfolioData | None = None
-        books = SharedBooks()
+        self.statistics: AccountStatistics | None = None
         self.drivers: list[FrameDriver] = []
         self._gates: list[AccountGate] = []
-        for name in names:
-            strategy = engine.strategies.get(name.strategy_name)
+        self._is_trial = is_trial
+        books, known = SharedBooks(), sizings or engine.sizings
+        for strategy, symbol in runs:
             sized = strategy.sizing_name
-            sizing = None if sized is None else engine.sizings.get(sized)
-            gate = AccountGate(self.account, sizing)
+            gate = AccountGate(self.account, None if sized is None else known.get(sized))
             self._gates.append(gate)
-            driver = prepare(engine, name.symbol, strategy, exchange, frame, books, account=gate)
-            self.drivers.append(driver)
-        for driver in self.drivers:
-            engine.records.add(driver.run.record)
+            self.drivers.append(
+                prepare(engine, symbol, strategy, exchange, frame, books, risks, account=gate)
+            )
+        if not is_trial:
+            for record in self.records:
+                engine.records.add(record)
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """The record of each run."""
+        return [driver.run.record for driver in self.drivers]
 
     def stop(self) -> None:
         """Take no new signals; open positions are followed to their close."""
@@ -176,23 +219,31 @@ class AccountSession:
             max(last, *(driver.timeline[-1] for driver in self.drivers)),
             traded_days_only=account.schema.days_per_year < _ALL_DAYS,
         )
+        schema = account.schema
+        counts = AccountCounts(
+            not_charged=account.not_charged,
+            refusals=dict(account.refusals),
+            skips=dict(account.skips),
+            reductions=account.reductions,
+        )
+        if self._is_trial:
+            symbols = [name.symbol for name in self.names]
+            terms = schema.balance, schema.leverage, schema.days_per_year
+            self.statistics = played_account(symbols, fills, marks, counts, *terms).statistics
+            return
         self.data = portfolio_data(
-            account.schema,
-            [backtest_data(driver.run.record) for driver in self.drivers],
+            schema,
+            [backtest_data(record) for record in self.records],
             self.trades,
             fills,
             marks,
-            AccountCounts(
-                not_charged=account.not_charged,
-                refusals=dict(account.refusals),
-                skips=dict(account.skips),
-                reductions=account.reductions,
-            ),
+            counts,
             refusals=[*account.events],
             markets=self.markets,
         )
-        self.engine.portfolios.pop(account.schema.name, None)
-        self.engine.portfolios[account.schema.name] = self.data
+        self.statistics = self.data.statistics
+        self.engine.portfolios.pop(schema.name, None)
+        self.engine.portfolios[schema.name] = self.data
 
     async def _follow(
         self, driver: FrameDriver, tell: Callable[[TickClosed], Awaitable[None]] | None

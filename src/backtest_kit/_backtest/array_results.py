@@ -134,7 +134,10 @@ class ArrayResults:
             self._stepped_until = len(self._timeline)
             return None
         if span.late is not None or table.invalid or table.unanswered:
-            self._stepped_until = span.frame
+            # what has no answer yet lies at the beginning: what follows is played anew from there
+            first = frames_before(self._timeline, span.chunk.answers_from)
+            again = not table.invalid and frame < first < span.frame
+            self._stepped_until = first if again else span.frame
             return None
         run.timed("backtest_timeframe", stopwatch() - began, max(table.calls, 1))
         return _SpanResults(span, run)

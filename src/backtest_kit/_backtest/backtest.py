@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from backtest_kit._backtest.account_session import AccountSession, named_runs
+from backtest_kit._backtest.account_session import AccountSession, session_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import current_engine
@@ -228,14 +228,8 @@ def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: st
 def _on_account(
     symbol: str, strategy_name: str, exchange_name: str, frame_name: str, account_name: str
 ) -> AccountSession:
-    engine = current_engine()
-    return AccountSession(
-        engine,
-        named_runs({strategy_name: [symbol]}),
-        engine.exchanges.get(exchange_name),
-        engine.frames.get(frame_name),
-        engine.accounts.get(account_name),
-    )
+    runs = {strategy_name: [symbol]}
+    return session_of(current_engine(), runs, exchange_name, frame_name, account_name)
 
 
 def _record(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._data.series import Segment
@@ -57,9 +56,14 @@ async def marks_of(
     return Marks(timestamp=timestamp, prices=prices, traded_days=traded)
 
 
-def _closes(segment: Segment, timestamp: npt.NDArray[np.int64]) -> Floats:
+def _closes(segment: Segment, timestamp: Ints) -> Floats:
     """Return the close of the last closed candle at each instant, NaN before the first."""
+    close = segment.columns[4]
+    first = int(timestamp[0] - segment.first) // segment.step - 1
+    last = int(timestamp[-1] - segment.first) // segment.step - 1
+    if last - first == len(timestamp) - 1 and first >= 0 and last < segment.rows:
+        return close[first : last + 1]  # the usual case, by slicing
     row = (timestamp - segment.first) // segment.step - 1
-    closes: Floats = segment.columns[4][np.clip(row, 0, segment.rows - 1)]
+    closes: Floats = close[np.clip(row, 0, segment.rows - 1)]
     closes[row < 0] = np.nan
     return closes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
-from backtest_kit._backtest.account_session import AccountSession, named_runs
+from backtest_kit._backtest.account_session import AccountSession, session_of
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.task import RunTask, close_exchange, run_blocking
 from backtest_kit._pages.results import PortfolioResult, portfolio_result
@@ -40,7 +40,7 @@ class Portfolio:
                 in another currency than the account's.
             DataError: (while iterating) the candles can't be had.
         """
-        return _prepare(runs, exchange_name, frame_name, account_name).results()
+        return session_of(current_engine(), runs, exchange_name, frame_name, account_name).results()
 
     @staticmethod
     def run_sync(
@@ -50,7 +50,7 @@ class Portfolio:
 
         For scripts and notebooks: it also works where an event loop is already running.
         """
-        session = _prepare(runs, exchange_name, frame_name, account_name)
+        session = session_of(current_engine(), runs, exchange_name, frame_name, account_name)
 
         async def work() -> PortfolioResult:
             try:
@@ -73,7 +73,7 @@ class Portfolio:
             UnknownNameError, ArgumentError: as `run`.
             RuntimeError: no event loop is running.
         """
-        session = _prepare(runs, exchange_name, frame_name, account_name)
+        session = session_of(current_engine(), runs, exchange_name, frame_name, account_name)
 
         async def work() -> PortfolioResult:
             try:
@@ -112,17 +112,6 @@ class Portfolio:
         data = _data(account_name)
         parts = (account_name, data.exchange_name, data.frame_name or "")
         return write(portfolio_report(data), path, file_name(*parts))
-
-
-def _prepare(runs: Runs, exchange_name: str, frame_name: str, account_name: str) -> AccountSession:
-    engine = current_engine()
-    return AccountSession(
-        engine,
-        named_runs(runs),
-        engine.exchanges.get(exchange_name),
-        engine.frames.get(frame_name),
-        engine.accounts.get(account_name),
-    )
 
 
 def _result_of(session: AccountSession) -> PortfolioResult:

@@ -19,6 +19,7 @@ from backtest_kit._values.candles import Candles
 from backtest_kit._values.config import Config, Settings
 from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import (
+    AccountMetric,
     ExchangeSchema,
     Format,
     FrameSchema,
@@ -204,8 +205,9 @@ def add_walker(
     exchange_name: str,
     frame_name: str,
     strategies: Sequence[str],
-    metric: Metric = "sharpe_ratio",
+    metric: Metric | AccountMetric = "sharpe_ratio",
     windows: Windows | None = None,
+    account_name: str | None = None,
     callbacks: object = None,
     note: str = "",
     replace: bool = False,

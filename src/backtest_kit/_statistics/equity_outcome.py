@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,6 +39,35 @@ class AccountOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     correlations: tuple[tuple[float | None, ...], ...]
 
 
+class PlayedAccount(NamedTuple):
+    """What an account came to as a whole; see `AccountOutcome`."""
+
+    curve: EquityCurve
+    benchmark: Floats
+    daily: DailyReturns
+    trades: TradeSums
+    statistics: AccountStatistics
+
+
+def played_account(
+    symbols: Sequence[str],
+    fills: Fills,
+    marks: Marks,
+    counts: AccountCounts,
+    balance: float,
+    leverage: float,
+    days_per_year: float,
+) -> PlayedAccount:
+    """Return what an account came to as a whole, without its parts; see `account_outcome`."""
+    curve = equity_curve(fills, symbols, marks, balance, leverage)
+    benchmark = buy_and_hold(symbols, marks)
+    traded = marks.traded_days if days_per_year < CALENDAR_DAYS else None
+    daily = daily_returns(curve, benchmark, balance, traded)
+    trades = trade_sums(fills)
+    found = account_statistics(curve, daily, fills, trades, counts, balance, days_per_year)
+    return PlayedAccount(curve, benchmark, daily, trades, found)
+
+
 def account_outcome(
     runs: Sequence[tuple[str, str]],
     fills: Fills,
@@ -58,21 +87,18 @@ def account_outcome(
         ArgumentError: fills and marks do not fit; see `equity_curve`.
     """
     symbols = [symbol for _, symbol in runs]
-    curve = equity_curve(fills, symbols, marks, balance, leverage)
-    benchmark = buy_and_hold(symbols, marks)
-    traded = marks.traded_days if days_per_year < CALENDAR_DAYS else None
-    daily = daily_returns(curve, benchmark, balance, traded)
-    trades = trade_sums(fills)
+    played = played_account(symbols, fills, marks, counts, balance, leverage, days_per_year)
+    curve, daily, trades = played.curve, played.daily, played.trades
     fall = max_drawdown(curve.equity, balance)
     ends = [-1, -1] if fall is None else [fall.peak, fall.trough]
     reached = run_profits(fills, symbols, marks, leverage, np.array(ends, dtype=np.int64))
     by_day = run_profits(fills, symbols, marks, leverage, daily.row)
     return AccountOutcome(
         curve=curve,
-        benchmark=benchmark,
+        benchmark=played.benchmark,
         daily=daily,
         trades=trades,
-        statistics=account_statistics(curve, daily, fills, trades, counts, balance, days_per_year),
+        statistics=played.statistics,
         profits=tuple(sums_by(fills.run, fills.profit - fills.fee, len(runs)).tolist()),
         parts=account_parts(runs, fills, trades, reached[..., 1] - reached[..., 0]),
         correlations=correlations(by_day.sum(axis=1), balance),

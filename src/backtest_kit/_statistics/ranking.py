@@ -25,7 +25,7 @@ from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.schemas import WalkerSchema
+from backtest_kit._values.schemas import METRICS, WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.windows import extent
 
@@ -114,7 +114,7 @@ def rank(
         max((trial.until for trial in good), default=0),
     )
     count = max(len(trials), tried or 0)
-    values = {trial.strategy_name: _value(trial.statistics, schema.metric) for trial in trials}
+    values = {trial.strategy_name: trial.metric(schema.metric) for trial in trials}
     order = sorted(trials, key=lambda trial: _order(values[trial.strategy_name]))
     r = {trial.strategy_name: trial.trades.r for trial in good}
     closed = {trial.strategy_name: trial.trades.closed_at for trial in good}
@@ -140,7 +140,12 @@ def rank(
         ranking=rows,
         trials=count,
         verdict=verdict(
-            r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
+            r,
+            seed=SEED,
+            metric=_of_trades(schema.metric),
+            trials=count,
+            span=span,
+            closed_at=closed,
         ),
         overfitting=_overfitting(r, closed, span),
         base_interval=base_interval,
@@ -176,7 +181,9 @@ def _row(
         rank=None if value is None else place,
         strategy_name=trial.strategy_name,
         metric_value=value,
-        interval=bootstrap_interval(trial.trades.r, name, seed=SEED, span=span) if enough else None,
+        interval=bootstrap_interval(trial.trades.r, name, seed=SEED, span=span)
+        if enough and name in METRICS
+        else None,
         deflated_sharpe=deflated.get(trial.strategy_name),
         minimum_trades=None if sample is None else minimum_track_record_length(sample),
         metric_by_symbol=tuple(_value(each, name) for each in trial.by_symbol),
@@ -193,8 +200,14 @@ def _row(
     )
 
 
-def _value(statistics: Statistics | None, name: str) -> float | None:
-    return None if statistics is None else metric(statistics, name)
+def _value(statistics: Statistics, name: str) -> float | None:
+    """Return the metric of one symbol; an account's is of all together."""
+    return metric(statistics, name) if name in METRICS else None
+
+
+def _of_trades(name: str) -> str:
+    """Return the metric by which luck is judged: that of an account is of no sample of trades."""
+    return name if name in METRICS else "sharpe_ratio"
 
 
 def _order(value: float | None) -> tuple[bool, float]:

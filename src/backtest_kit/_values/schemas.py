@@ -38,6 +38,16 @@ Metric = Literal[
     "expected_yearly_returns",
 ]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+#: What a walker with an account can compare by, too; all are figures of `AccountStatistics`.
+AccountMetric = Literal[
+    "account_growth",
+    "account_cagr",
+    "account_sharpe",
+    "account_sortino",
+    "account_calmar",
+    "account_max_drawdown_percent",
+]
+ACCOUNT_METRICS: Final[tuple[AccountMetric, ...]] = get_args(AccountMetric)
 
 #: Candles that an array strategy sees where nothing else is said.
 ARRAY_WARMUP: Final = 200
@@ -313,7 +323,8 @@ def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespac
 class WalkerSchema(Schema, frozen=True, kw_only=True):
     """Strategies to compare over one exchange and frame, by a metric of which more is better.
 
-    `windows`: choose in one part of the frame and judge in the next, all along it.
+    `windows`: choose in one part of the frame and judge in the next, all along it. `account_name`:
+    each strategy plays with the money of this account, from its balance on.
     """
 
     NAME = "walker_name"
@@ -323,8 +334,9 @@ class WalkerSchema(Schema, frozen=True, kw_only=True):
     exchange_name: str
     frame_name: str
     strategies: Sequence[str]
-    metric: Metric = "sharpe_ratio"
+    metric: Metric | AccountMetric = "sharpe_ratio"
     windows: Windows | None = None
+    account_name: str | None = None
     callbacks: Any = None
     note: str = ""
 
@@ -340,8 +352,15 @@ class WalkerSchema(Schema, frozen=True, kw_only=True):
             if name in seen:
                 raise RegistrationError(f"{me}: strategies has {name!r} twice")
             seen.add(name)
-        if self.metric not in METRICS:
-            tail = did_you_mean(str(self.metric), METRICS)
+        if self.metric not in (*METRICS, *ACCOUNT_METRICS):
+            tail = did_you_mean(str(self.metric), (*METRICS, *ACCOUNT_METRICS))
             raise RegistrationError(f"{me}: unknown metric {self.metric!r}{tail}")
+        if self.metric in ACCOUNT_METRICS and self.account_name is None:
+            raise RegistrationError(f"{me}: metric={self.metric!r} needs an account_name")
+        if self.metric in ACCOUNT_METRICS and self.windows is not None:
+            raise RegistrationError(
+                f"{me}: windows are compared by the trades within them; take one of the metrics "
+                f"{', '.join(METRICS)}, not {self.metric!r}"
+            )
         if self.windows is not None and not isinstance(self.windows, Windows):
             raise RegistrationError(f"{me}: windows must be a Windows, not {self.windows!r}")
