@@ -156,6 +156,8 @@ from backtest_kit._values.events import (
     RiskEvent,
     RunHealth,
 )
+from backtest_kit._values.package import installed_version as _installed_version
+from backtest_kit._values.package import tell_classes_by as _tell_classes_by
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
     Leg,
@@ -383,13 +385,7 @@ __all__ = [
     "use_persist_adapter",
 ]
 
-# Told by the name under which it is imported: a traceback ends with backtest_kit.FetchError.
-# Structs and functions keep their modules: msgspec looks up there what annotations name, and
-# typing.get_overloads finds signatures by them.
-for _name in __all__:
-    _value = globals()[_name]
-    if isinstance(_value, type) and not hasattr(_value, "__struct_fields__"):
-        _value.__module__ = __name__
+_tell_classes_by(__name__, [globals()[_name] for _name in __all__])
 
 if _TYPE_CHECKING:
     __version__: str
@@ -397,11 +393,6 @@ else:
 
     def __getattr__(name: str) -> str:
         """Return `__version__`, which is looked up only when someone asks."""
-        from importlib import metadata
-
-        if name == "__version__":
-            try:
-                return metadata.version("backtest-kit")
-            except metadata.PackageNotFoundError:  # run from its source, never installed
-                pass
+        if name == "__version__" and (version := _installed_version()) is not None:
+            return version
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

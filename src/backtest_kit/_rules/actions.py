@@ -23,8 +23,6 @@ from backtest_kit._rules.holding import (
     liquidation_of,
     payable,
 )
-from backtest_kit._rules.holding import move_stop as put_stop
-from backtest_kit._rules.holding import move_target as put_target
 from backtest_kit._rules.life import UNCHANGED
 from backtest_kit._rules.managed import Holding, Managed, after, room
 from backtest_kit._rules.management import ROUNDING, limits_of
@@ -166,7 +164,8 @@ def _move_stop(holding: Holding, action: MoveStop, bar: Bar, config: Config) -> 
                 f"{action!r}: the stop would lie {away:.6g} % from the first entry, {first!r}; at "
                 f"most {most} % (max_stop_loss_distance_percent)"
             )
-    put_stop(state, price)
+    state[at.STOP], state[at.KIND] = price, at.BY_STOP
+    state[at.MOVES] += 1
     return Managed(msgspec.structs.replace(holding, state=tuple(state)), None)
 
 
@@ -185,7 +184,8 @@ def _move_target(holding: Holding, action: MoveTarget, bar: Bar, config: Config)
             f"{action!r}: the take profit must lie beyond the stop, which is {holding.stop!r}"
         )
     state = [*holding.state]
-    put_target(state, price)
+    state[at.TARGET] = price
+    state[at.MOVES] += 1
     return Managed(msgspec.structs.replace(holding, state=tuple(state)), None)
 
 

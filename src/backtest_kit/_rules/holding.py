@@ -172,16 +172,6 @@ def follow_to(state: Numbers, best: float) -> None:
     tighten(state)
 
 
-def is_pulled(state: Levels) -> bool:
-    """Say whether the stop moves at the next step, whatever that brings.
-
-    It does where it was moved away by hand, or a further entry has begun the best price anew.
-    """
-    moved = [*state]
-    tighten(moved)
-    return bool(moved[STOP] != state[STOP])
-
-
 def trailing_factor(state: Levels) -> float:
     """Return what the best price is multiplied with to get a trailing stop."""
     return 1 - state[SIDE] * state[TRAILING] / 100
@@ -208,18 +198,6 @@ def breakeven_from(state: Levels) -> float:
 def breakeven_price(side: float, entry: float, slippage: float, fee: float) -> float:
     """Return the price at which a close gives 0 after costs, which are fractions."""
     return entry * (1 + side * slippage) * (1 + side * 2 * fee) / (1 - side * slippage)
-
-
-def move_stop(state: Numbers, price: float) -> None:
-    """Move the stop by hand."""
-    state[STOP], state[KIND] = price, BY_STOP
-    state[MOVES] += 1
-
-
-def move_target(state: Numbers, price: float) -> None:
-    """Move the target by hand."""
-    state[TARGET] = price
-    state[MOVES] += 1
 
 
 def enter(

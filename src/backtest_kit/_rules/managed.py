@@ -20,9 +20,9 @@ from backtest_kit._rules.holding import (
     fix_levels,
     follow_to,
     follows,
-    is_pulled,
     open_account,
     open_position,
+    tighten,
     trailing_factor,
 )
 from backtest_kit._rules.life import UNCHANGED
@@ -280,6 +280,16 @@ def search(
     follow_to(state, best)
     when = None if row < 0 else bars.first + (begin + row) * bars.step
     return when, msgspec.structs.replace(holding, state=tuple(state))
+
+
+def is_pulled(state: Sequence[float]) -> bool:
+    """Say whether the stop moves at the next step, whatever that brings.
+
+    It does where it was moved away by hand, or a further entry has begun the best price anew.
+    """
+    moved = [*state]
+    tighten(moved)
+    return bool(moved[at.STOP] != state[at.STOP])
 
 
 def with_extremes(
