@@ -17,7 +17,7 @@ $(VENV)/.stamp: pyproject.toml
 
 $(VENV)/.stamp-test: $(VENV)/.stamp
 	@echo "setting up $(VENV) (tests and lint)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[all]" --group test --group lint --group browser
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[all]" --group test --group statistics --group lint --group browser
 	@touch $@
 
 install: $(VENV)/.stamp ## set up .venv with backtest-kit
@@ -52,6 +52,7 @@ bench: $(VENV)/.stamp-test ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks.live_step
 	@$(BIN)/python -m benchmarks.walk
 	@$(BIN)/python -m benchmarks.pages
+	@$(BIN)/python -m benchmarks.account
 
 docs: $(VENV)/.stamp ## build the documentation site into site/
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --group docs

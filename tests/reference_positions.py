@@ -336,6 +336,8 @@ class Position:
                 return False
         if self.target is not None and self.at_or_below(self.target, price):
             return False
+        if self.is_barred(t, price):
+            return True
         if self.stop is not None and self.at_or_below(price, self.stop):
             if not self.config.get("allow_wider_stop"):
                 return False
@@ -345,6 +347,10 @@ class Position:
         self.told.append(("moved", t, self.stop, price, "manage"))
         self.stop, self.stop_by = price, "stop_loss"
         return True
+
+    def is_barred(self, t, price):
+        """Whether an account lets the stop go nowhere; there is none here."""
+        return False
 
     def do_target(self, t, p, market, price):
         if price == self.target:
@@ -367,10 +373,17 @@ class Position:
         if self.held - quantity < 1e-9 * self.entered:
             self.close(t, market, "closed", False)
             return True
+        quantity = self.closable(t, quantity)
+        if not quantity:
+            return True
         part = quantity / self.entered * 100
         self.told.append(("part", t, market, part, "manage", False))
         self.exit(t, market, quantity, "manage", False)
         return True
+
+    def closable(self, t, quantity):
+        """What of a part can be closed in a market; here anything."""
+        return quantity
 
     def do_add(self, t, p, market, size):
         added = sum(leg[0] == "entry" and leg[5] == "manage" for leg in self.legs)

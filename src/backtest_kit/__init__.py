@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from backtest_kit import data, exchanges
 from backtest_kit._arrays.signals import Signals, trailing_mean
 from backtest_kit._backtest.backtest import Backtest
+from backtest_kit._backtest.portfolio import Portfolio
 from backtest_kit._engine.ambient import (
     Context,
     average_price,
@@ -66,7 +67,6 @@ from backtest_kit._engine.register import (
     add_exchange,
     add_frame,
     add_risk,
-    add_sizing,
     add_strategy,
     add_walker,
     exchange,
@@ -74,12 +74,17 @@ from backtest_kit._engine.register import (
     list_exchanges,
     list_frames,
     list_risks,
-    list_sizings,
     list_strategies,
     list_walkers,
     set_config,
     set_logger,
     strategy,
+)
+from backtest_kit._engine.register_account import (
+    add_account,
+    add_sizing,
+    list_accounts,
+    list_sizings,
 )
 from backtest_kit._engine.risk import RiskCheck
 from backtest_kit._engine.sizing import PositionSize
@@ -90,7 +95,7 @@ from backtest_kit._live.named import listen_transitions
 from backtest_kit._one_call.backtest import backtest
 from backtest_kit._one_call.compare import compare
 from backtest_kit._one_call.read import read_candles
-from backtest_kit._pages.results import BacktestResult, LiveResult, WalkResult
+from backtest_kit._pages.results import BacktestResult, LiveResult, PortfolioResult, WalkResult
 from backtest_kit._reports.differences import Differences, differences
 from backtest_kit._reports.facade import Heat, Partial, Performance, Risk, Schedule
 from backtest_kit._state.adapter import PersistAdapter
@@ -98,10 +103,13 @@ from backtest_kit._state.commands import Command
 from backtest_kit._state.documents import LiveState, Transition
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.sqlite import SqliteAdapter
+from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._statistics.plateau import Plateau
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
+from backtest_kit._values.account import AccountPosition, AccountView, Market, Money
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.actions import (
     Action,
     Add,
@@ -114,6 +122,7 @@ from backtest_kit._values.actions import (
 )
 from backtest_kit._values.candles import Candle, Candles
 from backtest_kit._values.config import Config
+from backtest_kit._values.equity_curve import EquityCurve
 from backtest_kit._values.errors import (
     ActionError,
     ArgumentError,
@@ -158,6 +167,8 @@ from backtest_kit._values.events import (
     RiskEvent,
     RunHealth,
 )
+from backtest_kit._values.package import installed_version as _installed_version
+from backtest_kit._values.package import tell_classes_by as _tell_classes_by
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
     Leg,
@@ -179,7 +190,6 @@ from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
     RiskSchema,
-    SizingSchema,
     StrategySchema,
     WalkerSchema,
 )
@@ -193,6 +203,10 @@ from backtest_kit._walker.search_space import Constraints
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
+    "AccountPosition",
+    "AccountSchema",
+    "AccountStatistics",
+    "AccountView",
     "Action",
     "ActionError",
     "ActivePosition",
@@ -221,6 +235,7 @@ __all__ = [
     "Differences",
     "DoneEvent",
     "Engine",
+    "EquityCurve",
     "ErrorEvent",
     "ExchangeRefusedError",
     "ExchangeSchema",
@@ -239,7 +254,9 @@ __all__ = [
     "Live",
     "LiveResult",
     "LiveState",
+    "Market",
     "MissedStepsError",
+    "Money",
     "MoveStop",
     "MoveTarget",
     "NotRunningError",
@@ -250,6 +267,8 @@ __all__ = [
     "PerformanceEvent",
     "PersistAdapter",
     "Plateau",
+    "Portfolio",
+    "PortfolioResult",
     "Position",
     "PositionSize",
     "ProfitLoss",
@@ -303,39 +322,92 @@ __all__ = [
     "WalkerSchema",
     "Windows",
     "WorkerError",
-]
-# fmt: off
-__all__ += [
-    "action_from_json", "add_exchange", "add_frame", "add_risk", "add_sizing", "add_strategy",
-    "add_walker", "average_price", "backtest", "candles", "compare", "data", "differences",
-    "exchange", "exchanges", "format_price", "format_quantity", "get_average_price",
-    "get_candles", "get_config", "get_context", "get_date", "get_mode", "grid",
-    "list_exchanges", "list_frames", "list_risks", "list_sizings", "list_strategies",
-    "list_walkers", "listen_added", "listen_added_once", "listen_backtest_progress",
-    "listen_backtest_progress_once", "listen_command", "listen_command_once",
-    "listen_done_backtest", "listen_done_backtest_once", "listen_done_live",
-    "listen_done_live_once", "listen_done_walker", "listen_done_walker_once", "listen_error",
-    "listen_error_once", "listen_exit", "listen_exit_once", "listen_health",
-    "listen_health_once", "listen_moved", "listen_moved_once", "listen_partial",
-    "listen_partial_loss", "listen_partial_loss_once", "listen_partial_once",
-    "listen_partial_profit", "listen_partial_profit_once", "listen_performance",
-    "listen_performance_once", "listen_risk", "listen_risk_once", "listen_signal",
-    "listen_signal_backtest", "listen_signal_backtest_once", "listen_signal_live",
-    "listen_signal_live_once", "listen_signal_once", "listen_transitions", "listen_walker",
-    "listen_walker_complete", "listen_walker_complete_once", "listen_walker_once",
-    "listen_walker_progress", "listen_walker_progress_once", "read_candles", "search",
-    "set_config", "set_logger", "strategy", "tick_from_json", "trailing_mean",
+    "action_from_json",
+    "add_account",
+    "add_exchange",
+    "add_frame",
+    "add_risk",
+    "add_sizing",
+    "add_strategy",
+    "add_walker",
+    "average_price",
+    "backtest",
+    "candles",
+    "compare",
+    "data",
+    "differences",
+    "exchange",
+    "exchanges",
+    "format_price",
+    "format_quantity",
+    "get_average_price",
+    "get_candles",
+    "get_config",
+    "get_context",
+    "get_date",
+    "get_mode",
+    "grid",
+    "list_accounts",
+    "list_exchanges",
+    "list_frames",
+    "list_risks",
+    "list_sizings",
+    "list_strategies",
+    "list_walkers",
+    "listen_added",
+    "listen_added_once",
+    "listen_backtest_progress",
+    "listen_backtest_progress_once",
+    "listen_command",
+    "listen_command_once",
+    "listen_done_backtest",
+    "listen_done_backtest_once",
+    "listen_done_live",
+    "listen_done_live_once",
+    "listen_done_walker",
+    "listen_done_walker_once",
+    "listen_error",
+    "listen_error_once",
+    "listen_exit",
+    "listen_exit_once",
+    "listen_health",
+    "listen_health_once",
+    "listen_moved",
+    "listen_moved_once",
+    "listen_partial",
+    "listen_partial_loss",
+    "listen_partial_loss_once",
+    "listen_partial_once",
+    "listen_partial_profit",
+    "listen_partial_profit_once",
+    "listen_performance",
+    "listen_performance_once",
+    "listen_risk",
+    "listen_risk_once",
+    "listen_signal",
+    "listen_signal_backtest",
+    "listen_signal_backtest_once",
+    "listen_signal_live",
+    "listen_signal_live_once",
+    "listen_signal_once",
+    "listen_transitions",
+    "listen_walker",
+    "listen_walker_complete",
+    "listen_walker_complete_once",
+    "listen_walker_once",
+    "listen_walker_progress",
+    "listen_walker_progress_once",
+    "read_candles",
+    "search",
+    "set_config",
+    "set_logger",
+    "strategy",
+    "tick_from_json",
+    "trailing_mean",
     "use_persist_adapter",
 ]
-# fmt: on
 
-# Told by the name under which it is imported: a traceback ends with backtest_kit.FetchError.
-# Structs and functions keep their modules: msgspec looks up there what annotations name, and
-# typing.get_overloads finds signatures by them.
-for _name in __all__:
-    _value = globals()[_name]
-    if isinstance(_value, type) and not hasattr(_value, "__struct_fields__"):
-        _value.__module__ = __name__
+_tell_classes_by(__name__, [globals()[_name] for _name in __all__])
 
 if _TYPE_CHECKING:
     __version__: str
@@ -343,11 +415,6 @@ else:
 
     def __getattr__(name: str) -> str:
         """Return `__version__`, which is looked up only when someone asks."""
-        from importlib import metadata
-
-        if name == "__version__":
-            try:
-                return metadata.version("backtest-kit")
-            except metadata.PackageNotFoundError:  # run from its source, never installed
-                pass
+        if name == "__version__" and (version := _installed_version()) is not None:
+            return version
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

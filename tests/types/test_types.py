@@ -32,6 +32,7 @@ SCHEMAS = {
     bk.add_frame: bk.FrameSchema,
     bk.add_risk: bk.RiskSchema,
     bk.add_sizing: bk.SizingSchema,
+    bk.add_account: bk.AccountSchema,
     bk.add_walker: bk.WalkerSchema,
 }
 

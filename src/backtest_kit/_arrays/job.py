@@ -16,7 +16,7 @@ from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.holding import SIZE, WIDTH
 from backtest_kit._rules.management import flat as flattened
 from backtest_kit._rules.management import limits_of
-from backtest_kit._values.candles import Ints
+from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.signal import Levels
@@ -75,7 +75,7 @@ def job(bars: Bars, rows: SignalRows, until: int) -> tuple[layout.Columns, layou
         low, high = np.where(closed, np.inf, low), np.where(closed, -np.inf, high)
     columns: tuple[npt.NDArray[Any], ...] = (
         *(bars.price, bars.fill, *((bars.open, bars.high, bars.low) if wick else flat)),
-        *(signals.side, signals.price_take_profit, signals.price_stop_loss),
+        *(signals.side, _take_profit(signals), signals.price_stop_loss),
         *(signals.minute_estimated_time, signals.price_open, low, high, next_open),
         *(_UNUSED if c is None else c for c in (getattr(signals, name) for name in _MANAGED)),
         *(np.array(flattened(levels)) for levels in levels_of(signals)),
@@ -105,6 +105,13 @@ def job(bars: Bars, rows: SignalRows, until: int) -> tuple[layout.Columns, layou
         managed=signals.is_managed,
     )
     return layout.Columns(*map(_column, columns)), rules
+
+
+def _take_profit(signals: Signals) -> Floats:
+    """Return the take profits; infinite, which is invalid, where a size is."""
+    if not signals.is_sized or not (bad := signals.bad_sizes()).any():
+        return signals.price_take_profit
+    return np.where(bad, -np.inf * signals.side, signals.price_take_profit)
 
 
 def levels_of(signals: Signals) -> tuple[Levels, Levels, Levels]:

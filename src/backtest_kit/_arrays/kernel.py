@@ -20,7 +20,7 @@ import numpy.typing as npt
 from backtest_kit._arrays import hold, layout, searches
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.layout import Columns, Rules, Work
-from backtest_kit._rules import asking, holding, life, management, position, proposal
+from backtest_kit._rules import account, asking, holding, life, management, position, proposal
 from backtest_kit._values import results
 from backtest_kit._values.candles import Floats, Ints
 
@@ -101,7 +101,7 @@ def _named_after_sources() -> str:
     It looks for changes in the file of that function alone, and the rules are in others.
     """
     whole = hashlib.blake2b(digest_size=8)
-    rules = (life, holding, position, management, proposal, asking)
+    rules = (life, account, holding, position, management, proposal, asking)
     for module in (*rules, layout, searches, hold, plain, results):
         whole.update(Path(module.__file__ or "").read_bytes())
     whole.update(Path(__file__).read_bytes())
@@ -192,7 +192,7 @@ def trailing_touch(
 
 _opens_now = _inlined(life.opens_now)
 _exit_after = _inlined(searches.exit_after)
-_holding = _all_of(holding)
+_holding = _all_of(holding, **_all_of(account))
 _position = _all_of(position, **_holding)
 _searches: dict[str, Callable[..., Any]] = {
     "first_touch": first_touch,

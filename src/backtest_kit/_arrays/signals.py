@@ -31,6 +31,8 @@ class ManagementColumns(TypedDict, total=False):
     entries: Sequence[Sequence[float]]
     exit_long: npt.ArrayLike | None
     exit_short: npt.ArrayLike | None
+    cost: npt.ArrayLike | None
+    quantity: npt.ArrayLike | None
 
 
 class Signals:
@@ -48,6 +50,8 @@ class Signals:
     closed at the market, one that waits is cancelled, and one that the row itself proposes counts
     as none.
 
+    `cost` or `quantity`, as on a `Signal`, may be columns (NaN: not given).
+
     Raises:
         SignalError: a column has another length, `side` another value, or levels are no pairs of
             numbers; all problems at once.
@@ -57,6 +61,7 @@ class Signals:
         "_busy",
         "_exits",
         "breakeven_percent",
+        "cost",
         "entries",
         "exit_long",
         "exit_short",
@@ -64,6 +69,7 @@ class Signals:
         "price_open",
         "price_stop_loss",
         "price_take_profit",
+        "quantity",
         "relative",
         "side",
         "stop_losses",
@@ -99,6 +105,8 @@ class Signals:
         self.trailing_stop: Floats | None = None
         self.trailing_activate_percent: Floats | None = None
         self.breakeven_percent: Floats | None = None
+        self.cost: Floats | None = None
+        self.quantity: Floats | None = None
         self.take_profits: Levels = ()
         self.stop_losses: Levels = ()
         self.entries: Levels = ()
@@ -127,8 +135,10 @@ class Signals:
             self.trailing_activate_percent = column
         elif activate is not None:
             problems.append("trailing_activate_percent is given without trailing_stop")
-        if (breakeven := how.get("breakeven_percent")) is not None:
-            self.breakeven_percent = self._column("breakeven_percent", breakeven, problems)
+        for name in ("breakeven_percent", "cost", "quantity"):
+            values: Any = how.get(name)
+            if values is not None:
+                setattr(self, name, self._column(name, values, problems))
         for name in ("take_profits", "stop_losses", "entries"):
             given: Any = how.get(name)
             if given is None:
@@ -165,6 +175,23 @@ class Signals:
             or self.breakeven_percent is not None
             or bool(self.take_profits or self.stop_losses or self.entries)
         )
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether a row may say how much is to be entered."""
+        return self.cost is not None or self.quantity is not None
+
+    def bad_sizes(self) -> Mask:
+        """Say which rows have a size that is none, or two, shape (n,)."""
+        bad = np.zeros(self.side.shape, dtype=np.bool_)
+        given = bad.copy()
+        for column in (self.cost, self.quantity):
+            if column is None:
+                continue
+            there = ~np.isnan(column)
+            bad |= there & (given | ~((column > 0) & np.isfinite(column)))
+            given |= there
+        return bad
 
     def exits(self, side: int) -> Ints:
         """Return the rows that say that nothing should be on `side`, ascending."""
@@ -253,6 +280,8 @@ class Signals:
                 activate = _at(self.trailing_activate_percent, index)
                 how["trailing_stop"] = TrailingStop(trailing, activate or 0.0)
             how["breakeven_percent"] = _at(self.breakeven_percent, index)
+        if self.is_sized:
+            how |= {"cost": _at(self.cost, index), "quantity": _at(self.quantity, index)}
         return Signal(
             position="long" if side > 0 else "short",
             price_take_profit=None if goal != goal else goal,

@@ -88,6 +88,7 @@ class Simulation:
                     "real": real[:, :written].copy(),
                     "side": columns.side[row],
                     "minutes": _minutes(lives, rules.limits.lifetime),
+                    **_sizes(rows.signals, row),
                     "average": bars.price[whole[layout.ENDED, :written] - rules.epoch],
                 }
             )
@@ -132,6 +133,8 @@ class Simulation:
             price_stop_loss=_or_nan(real[layout.STOP]),
             price_close=close,
             average_price=together["average"],
+            order_cost=together["cost"],
+            order_quantity=together["quantity"],
             pnl=pnl,
             frames=frames,
             calls=calls,
@@ -287,6 +290,14 @@ def _managed(
     )
 
 
+def _sizes(signals: Signals, row: Ints) -> dict[str, Floats]:
+    """Return how much the signals of `row` are to enter, NaN where they don't say."""
+    return {
+        name: np.full(len(row), np.nan) if column is None else column[row]
+        for name, column in (("cost", signals.cost), ("quantity", signals.quantity))
+    }
+
+
 def _minutes(lives: Floats, lifetime: int) -> Ints:
     """Return lifetimes in whole minutes, 0 for none; that of the settings where NaN."""
     return np.where(np.isnan(lives), lifetime, lives).astype(np.int64)
@@ -305,4 +316,6 @@ def _nothing() -> dict[str, npt.NDArray[Any]]:
         "side": none.astype(np.int8),
         "minutes": whole[0],
         "average": none,
+        "cost": none,
+        "quantity": none,
     }

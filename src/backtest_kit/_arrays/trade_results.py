@@ -28,7 +28,7 @@ class RunNames(NamedTuple):
 _COLUMNS = (
     *("side", "scheduled_at", "pending_at", "closed_at", "minutes", "reason", "ambiguous"),
     *("price_open", "price_limit", "price_take_profit", "price_stop_loss", "price_close"),
-    *("average_price", "pnl"),
+    *("average_price", "pnl", "order_cost", "order_quantity"),
 )
 
 
@@ -77,7 +77,7 @@ def _result(
     row: tuple[Any, ...], names: RunNames, managed: _Managed | None
 ) -> TickClosed | TickCancelled:
     side, scheduled, filled, ended, minutes, code, ambiguous, *prices = row
-    entry, limit, goal, stop, close, average, pnl = prices
+    entry, limit, goal, stop, close, average, pnl, cost, quantity = prices
     symbol, strategy_name, exchange_name = names
     signal = SignalRow(
         id=signal_id(exchange_name, strategy_name, symbol, scheduled),
@@ -92,6 +92,8 @@ def _result(
         scheduled_at=scheduled,
         pending_at=None if filled < 0 else filled,
         price_limit=_or_none(limit),
+        cost=_or_none(cost),
+        quantity=_or_none(quantity),
         **({} if managed is None else managed.of_signal),
     )
     place: dict[str, Any] = {

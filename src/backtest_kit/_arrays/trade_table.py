@@ -70,7 +70,8 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     int8, see `REASONS`. `minutes`: 0 without end. Prices: float64, before costs, NaN for a target
     or a stop that is not there. `pnl`: float64, percent after costs; NaN,
     as `price_close`, for what was never filled. `price_limit` is the entry that was asked for (NaN:
-    to enter at once), `average_price` that at the close. `asked`: the calls up to that of the
+    to enter at once), `average_price` that at the close, `order_cost` and `order_quantity` the size
+    that was asked for (NaN: none). `asked`: the calls up to that of the
     signal.
 
     Of `frames` stepped through (not all, where the data ended) `calls` were asked (`unanswered` of
@@ -92,6 +93,8 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     price_stop_loss: Floats
     price_close: Floats
     average_price: Floats
+    order_cost: Floats
+    order_quantity: Floats
     pnl: Floats
     frames: int
     calls: int

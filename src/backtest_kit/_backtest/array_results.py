@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.trade_results import results_of
 from backtest_kit._backtest.array_session import (
@@ -14,9 +16,11 @@ from backtest_kit._backtest.array_session import (
     load_kernel,
 )
 from backtest_kit._backtest.array_table import milestones_of
+from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride, free_from
+from backtest_kit._rules.bars import Bars
 from backtest_kit._values.clock import stopwatch
 from backtest_kit._values.errors import DataError
 from backtest_kit._values.events import PartialEvent
@@ -26,6 +30,11 @@ from backtest_kit._values.time import frames_before
 #: Calls in all backtests of an engine from which on it pays to load Numba (which takes as long as
 #: playing this many in Python does).
 _WORTHWHILE: Final = 6_000_000
+
+
+#: Frames that a driver goes by itself after something came otherwise than was found.
+_LEAST_STEPS: Final = 256
+_MOST_STEPS: Final = 65_536
 
 
 class NextResult(NamedTuple):
@@ -55,6 +64,7 @@ class ArrayResults:
         self._session = session
         self._span: _SpanResults | None = None
         self._stepped_until = 0 if can_be_simulated(run.strategy) else len(timeline)
+        self._steps_next = _LEAST_STEPS
 
     async def ready(self, frame: int, asks_from: int) -> bool:
         """Say whether there is something to take at `frame`, `asks_from` being as in `NextResult`.
@@ -80,13 +90,33 @@ class ArrayResults:
         return self._session.first_open(self._span.bars, due)
 
     def take(self) -> NextResult:
-        """Return what comes next, and put it into the record of the run."""
+        """Return what comes next; `note` puts it into the record of the run."""
         span = self._span
         assert span is not None
         taken = span.take(self._run, self._timeline, self._stride)
         if taken.tick is None:
             self._span = None
         return taken
+
+    @property
+    def bars(self) -> Bars:
+        """The market of what was taken last."""
+        assert self._span is not None
+        return self._span.bars
+
+    def note(self, tick: TickClosed | TickCancelled) -> None:
+        """Put into the record of the run what was taken last, and came so."""
+        assert self._span is not None
+        self._span.note(self._run, tick)
+
+    def drop(self, frame: int) -> None:
+        """Forget what lies ahead: it came otherwise, and the driver goes on at `frame` by itself.
+
+        For some frames, for more each time: what often comes otherwise is not worth finding.
+        """
+        self._span = None
+        self._stepped_until = frame + self._steps_next
+        self._steps_next = min(2 * self._steps_next, _MOST_STEPS)
 
     async def _play(self, frame: int, asks_from: int) -> _SpanResults | None:
         """Play as far as is loaded."""
@@ -100,8 +130,14 @@ class ArrayResults:
             self._stepped_until = frame + 1 if unpriced else len(self._timeline)
             return None
         table = span.table
+        if run.account is not None and not _is_plain(span, run.account):
+            self._stepped_until = len(self._timeline)
+            return None
         if span.late is not None or table.invalid or table.unanswered:
-            self._stepped_until = span.frame
+            # what has no answer yet lies at the beginning: what follows is played anew from there
+            first = frames_before(self._timeline, span.chunk.answers_from)
+            again = not table.invalid and frame < first < span.frame
+            self._stepped_until = first if again else span.frame
             return None
         run.timed("backtest_timeframe", stopwatch() - began, max(table.calls, 1))
         return _SpanResults(span, run)
@@ -143,20 +179,35 @@ class _SpanResults:
         asked = next(self._calls)
         calls, self._asked = asked - self._asked, asked
         row, ended = tick.signal, tick.close_timestamp
-        if isinstance(tick, TickClosed):
-            assert row.pending_at is not None
-            if row.pending_at != row.scheduled_at:
-                opened_at = float(span.bars.price[span.bars.row(row.pending_at)])
-                run.record.add(transitions.opened(row, row.pending_at, opened_at))
-            for event in self._milestones.pop(row.id, ()):
-                run.record.add(event)
-        run.record.add(tick)
         called = frames_before(timeline, row.scheduled_at)
         reason = tick.close_reason if isinstance(tick, TickClosed) else tick.reason
         reverses = span.chunk.says_exit(row.side, ended)
         free = free_from(ended, reason, run.config, reverses=reverses)
         frame = max(frames_before(timeline, free), called + 1)
         return NextResult(calls, tick, frame, called + stride.hop)
+
+    def note(self, run: Run, tick: TickClosed | TickCancelled) -> None:
+        """See `ArrayResults.note`."""
+        row, bars = tick.signal, self.bars
+        if isinstance(tick, TickClosed):
+            assert row.pending_at is not None
+            if row.pending_at != row.scheduled_at:
+                opened_at = float(bars.price[bars.row(row.pending_at)])
+                run.record.add(transitions.opened(row, row.pending_at, opened_at))
+            for event in self._milestones.pop(row.id, ()):
+                run.record.add(event)
+        run.record.add(tick)
+
+
+def _is_plain(span: Span, account: AccountGate) -> bool:
+    """Say whether an account changes nothing of how the trades of a span live, only if they do.
+
+    They enter once, leave once, and have stops of their own where they may be liquidated.
+    """
+    if span.chunk.signals.is_managed:
+        return False
+    bare = np.isnan(span.table.price_stop_loss)
+    return not (bare & ((span.table.side < 0) | (account.terms.leverage > 1))).any()
 
 
 def _in_order(events: list[PartialEvent]) -> dict[str, list[PartialEvent]]:

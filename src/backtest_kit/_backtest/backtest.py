@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
+from backtest_kit._backtest.account_session import AccountSession, session_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.engine import current_engine
@@ -25,7 +26,12 @@ class Backtest:
 
     @staticmethod
     def run(
-        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str,
+        frame_name: str,
+        account_name: str | None = None,
     ) -> AsyncGenerator[TickClosed, None]:
         """Return an async generator of closed results, in order, each as soon as it is known.
 
@@ -33,15 +39,27 @@ class Backtest:
         consume them promptly: one that begins after others have been checked later than its start
         waits until they have ended, and opens only what the profile allows beside their positions.
 
+        `account_name`: with the money of this account, as a `Portfolio` of one run, which shares
+        risk profiles with no other; `Portfolio.get_data` has what came of it.
+
         Raises:
             UnknownNameError: nothing is registered under one of the names.
             DataError: (while iterating) the candles can't be had.
         """
+        if account_name is not None:
+            return _on_account(
+                symbol, strategy_name, exchange_name, frame_name, account_name
+            ).results()
         return _prepare(symbol, strategy_name, exchange_name, frame_name).results()
 
     @staticmethod
     def run_sync(
-        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str,
+        frame_name: str,
+        account_name: str | None = None,
     ) -> Sequence[TickClosed]:
         """Run a backtest to its end and return its closed results; raises as `run`.
 
@@ -49,6 +67,17 @@ class Backtest:
         the positions of its risk profiles with no other run. The results of an array strategy are
         made when they are looked at.
         """
+        if account_name is not None:
+            session = _on_account(symbol, strategy_name, exchange_name, frame_name, account_name)
+
+            async def play() -> Sequence[TickClosed]:
+                try:
+                    await session.play()
+                finally:
+                    await close_exchange(session.exchange)
+                return session.trades
+
+            return run_blocking(play)
         driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
 
         async def work() -> Sequence[TickClosed]:
@@ -63,7 +92,12 @@ class Backtest:
 
     @staticmethod
     def background(
-        symbol: str, *, strategy_name: str, exchange_name: str, frame_name: str
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str,
+        frame_name: str,
+        account_name: str | None = None,
     ) -> RunTask[None]:
         """Start a backtest as a task; what ends it early is emitted on the exit channel.
 
@@ -74,11 +108,16 @@ class Backtest:
             UnknownNameError: nothing is registered under one of the names.
             RuntimeError: no event loop is running.
         """
-        driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+        session = None
+        if account_name is None:
+            driver = _prepare(symbol, strategy_name, exchange_name, frame_name)
+        else:
+            session = _on_account(symbol, strategy_name, exchange_name, frame_name, account_name)
+            (driver,) = session.drivers
 
         async def work() -> None:
             try:
-                await exhaust(driver.results())
+                await (exhaust(driver.results()) if session is None else session.play())
             except Exception as error:
                 await driver.run.failed("backtest", error)
                 raise
@@ -184,6 +223,13 @@ def _prepare(symbol: str, strategy_name: str, exchange_name: str, frame_name: st
     )
     engine.records.add(driver.run.record)
     return driver
+
+
+def _on_account(
+    symbol: str, strategy_name: str, exchange_name: str, frame_name: str, account_name: str
+) -> AccountSession:
+    runs = {strategy_name: [symbol]}
+    return session_of(current_engine(), runs, exchange_name, frame_name, account_name)
 
 
 def _record(

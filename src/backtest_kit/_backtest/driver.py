@@ -7,15 +7,17 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
-from backtest_kit._backtest.array_session import ArraySession, load_kernel
+from backtest_kit._backtest.array_session import ArraySession, can_be_simulated, load_kernel
 from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
 from backtest_kit._backtest.lives import Lives
+from backtest_kit._backtest.paid_trades import on_account
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.asking import never_asked
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
+from backtest_kit._engine.turns import OPENS
 from backtest_kit._rules.asking import Stride, free_from
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.clock import stopwatch, yield_to_others
@@ -36,7 +38,7 @@ class FrameDriver:
         on_timeframe: Callable[..., Any] | None = None,
     ) -> None:
         self.run = self._run = run
-        self._timeline = timeline
+        self.timeline = self._timeline = timeline
         self._on_timeframe = on_timeframe
         self._stride = stride
         self._caller = StrategyCaller(run)
@@ -67,10 +69,10 @@ class FrameDriver:
         `milestones`: enter them into the record too, as for any run that is not a trial.
         """
         run = self._run
-        if self._on_timeframe is not None or not can_be_tabulated(run):
+        if self._on_timeframe is not None or run.account is not None or not can_be_tabulated(run):
             return False
         if milestones:
-            load_kernel_where_it_pays(run, len(self._timeline) // self._stride.hop)
+            self.load_kernel()
         else:
             load_kernel(run.engine)
         began, outside = stopwatch(), current_moment.set(None)
@@ -121,6 +123,8 @@ class FrameDriver:
             self.leave()
             run.end()
             run.risk_gate.leave()
+            if run.account is not None:
+                run.account.leave()
             if self._index:
                 run.record.until = max(run.record.until, self._timeline[self._index - 1])
             run.look_at_candles()
@@ -138,7 +142,7 @@ class FrameDriver:
         try:
             while self._index < len(self._timeline) and not self._run.stopping:
                 if await self._results.ready(self._index, self._asks_from):
-                    closed = self._from_arrays()
+                    closed = await self._from_arrays()
                     await self._pace()
                     if closed is not None:
                         return closed
@@ -156,7 +160,7 @@ class FrameDriver:
         finally:
             current_moment.reset(outside)
 
-    def _from_arrays(self) -> TickClosed | None:
+    async def _from_arrays(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with the results found over arrays."""
         record, began = self._run.record, stopwatch()
         due = self._results.first_call(self._index, self._asks_from)
@@ -164,13 +168,28 @@ class FrameDriver:
         record.calls += calls
         if calls:
             self._run.warm(self._timeline[due])
+        if tick is not None and self._run.account is not None:
+            outcome = await on_account(self._run, self._run.account, tick, self._results.bars)
+            if outcome.refused_at is not None:
+                called = frames_before(self._timeline, tick.signal.scheduled_at)
+                free = frames_before(self._timeline, outcome.refused_at)
+                self._go_to(max(called + 1, free))
+                self._results.drop(self._index)
+                return None
+            tick = outcome.tick
         self._go_to(frame)
         if tick is None:
             return None
+        self._results.note(tick)
         self._ended_at = tick.close_timestamp
         record.until = max(record.until, tick.close_timestamp)
         self._run.timed("backtest_signal", stopwatch() - began)
         return tick if isinstance(tick, TickClosed) else None
+
+    def load_kernel(self) -> None:
+        """Load the compiled kernel, where it pays."""
+        if can_be_simulated(self._run.strategy):
+            load_kernel_where_it_pays(self._run, len(self._timeline) // self._stride.hop)
 
     async def _reach(self, when: int) -> Bars | None:
         """Return bars that reach the step `when`; `None`: the data end before it."""
@@ -250,7 +269,12 @@ class FrameDriver:
         except Exception as error:  # noqa: BLE001 - an invalid signal never ends a run
             run.error("get_signal", error)
             return None
+        if run.account is not None:
+            await run.account.wait(when, OPENS)
         if not await run.risk_allows(row, quote.fill, when, reserve=row.pending_at is not None):
+            return None
+        if run.account is not None and await run.account.admit(row, when) is not None:
+            run.risk_gate.cancel_reservation()
             return None
         ended = await self._lives.follow(row, when)
         self._bars = None

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
+
+from backtest_kit._backtest.managing import Managing
 from backtest_kit._backtest.strategy_caller import StrategyCaller
-from backtest_kit._engine.asking import ask_manage, manage_failed
+from backtest_kit._backtest.telling import tell_fills, tell_milestone, tell_milestones
 from backtest_kit._engine.run import Run
+from backtest_kit._engine.turns import ACTIVATES, CLOSES
 from backtest_kit._rules import transitions as step
-from backtest_kit._rules.actions import act_in_turn, position_of
-from backtest_kit._rules.asking import data_end, is_due, next_due_after
-from backtest_kit._rules.bars import Bar, Bars
+from backtest_kit._rules.asking import data_end
+from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.fast_forward import compared, first_touch, scheduled_until
 from backtest_kit._rules.managed import (
     Holding,
-    Managed,
     close_managed,
     open_managed,
     search,
-    step_managed,
     with_extremes,
 )
 from backtest_kit._rules.profit import crossed, revenue_percent
@@ -31,7 +32,6 @@ from backtest_kit._rules.steps import (
     scheduled_step,
     timeout_at,
 )
-from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import CancelReason, CloseReason, TickClosed
 from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import INTERVALS
@@ -67,8 +67,7 @@ class Lives:
         self._pace = pace
         self._step = INTERVALS[run.config.base_interval]
         self._end = data_end(timeline, self._step, run.config)
-        self._manages = run.strategy.manage is not None
-        self._manage_interval = INTERVALS[run.strategy.manage_interval]
+        self._managing = Managing(run, self._step, self._end)
 
     async def bars(self, when: int, until: int) -> Bars:
         """Return the market from `when` to `until` at least, or to where the data end."""
@@ -82,31 +81,42 @@ class Lives:
             await self._run.publish(step.scheduled(row, when, _price(bars, when)))
             return await self._wait(row, bars)
         bars = await self._ahead(expires_at(row), when)
-        await self._run.publish(step.opened(row, when, _price(bars, when)))
         return await self._hold(row, bars, exits=False)
 
-    async def _ahead(self, expiry: int, when: int) -> Bars:
-        """Return bars up to the end of a filled signal's life, or a part where it has none."""
+    async def _ahead(self, expiry: int, when: int, since: int | None = None) -> Bars:
+        """Return bars up to the end of a filled signal's life, or a part where it has none.
+
+        They begin at `since`, if given, else at `when`.
+        """
         if expiry == NEVER:
             expiry = when + self._run.config.candles_per_chunk * self._step
-        return await self.bars(when, expiry)
+        return await self.bars(when if since is None else since, expiry)
+
+    async def _more(self, bars: Bars, expiry: int, since: int) -> Bars | None:
+        """Return bars from `since` on that go on behind these; `None`: life or data end first."""
+        after = bars.stop - self._step
+        if after >= min(expiry, self._end):
+            return None
+        more = await self._ahead(expiry, after, since)
+        return more if more.stop > bars.stop else None
 
     async def _wait(self, row: SignalRow, bars: Bars) -> Ended:
         """Follow a waiting signal."""
         run = self._run
         when, outcome, exits = await self._until_filled(row, bars)
+        if run.account is not None:
+            await run.account.wait(when, ACTIVATES)
         if isinstance(outcome, Cancel):
             return await self._cancel(row, bars, when, outcome.reason, exits=exits)
         filled = outcome.row
         if not await run.risk_allows(filled, filled.price_open, when, reserve=True):
             return await self._cancel(row, bars, when, "risk", exits=exits)
-        opened = step.opened(filled, when, _price(bars, when))
-        run.record.add(opened)
-        await run.publish(opened)
-        bars = await self._ahead(expires_at(filled), when)
-        if outcome.close is not None and not row.is_managed:
-            return await self._close(filled, bars, when, outcome.close, exits=exits)
-        return await self._hold(filled, bars, exits=exits)
+        if run.account is not None:
+            refused = await run.account.admit(filled, when)
+            if refused is not None:
+                run.risk_gate.cancel_reservation()
+                return await self._cancel(row, bars, when, refused, exits=exits)
+        return await self._hold(filled, bars, exits=exits, close=outcome.close)
 
     async def _until_filled(
         self, row: SignalRow, bars: Bars
@@ -137,29 +147,58 @@ class Lives:
         last = bars.stop - self._step if upto is None else upto
         return await self._caller.exit_between(row.side, after, last, bars)
 
-    async def _hold(self, row: SignalRow, bars: Bars, *, exits: bool) -> Ended:
-        """Follow a filled signal; `exits`: a row at the step of its fill says that it is to end."""
-        run, config = self._run, self._run.config
+    async def _open(
+        self, row: SignalRow, bars: Bars, when: int, close: Close | None
+    ) -> tuple[Holding | None, Close | None]:
+        """Tell that a signal is filled; return its position, and how the same candle closes it.
+
+        In an account every position is followed as a managed one, since it may be liquidated.
+        """
+        run, account = self._run, self._run.account
+        holding: Holding | None = None
+        opened = step.opened(row, when, _price(bars, when))
+        if row.is_managed or self._managing.is_used or account is not None:
+            opening = None if account is None else account.opening
+            holding, close = open_managed(row, bars.bar(when), run.config, opening)
+            if account is not None:
+                account.book(None, holding, when)
+                account.bars = bars
+                opened = msgspec.structs.replace(opened, money=account.money(0))
+        if row.scheduled_at != when:
+            run.record.add(opened)
+        await run.publish(opened)
+        if holding is not None:
+            await tell_fills(run, None, holding, close, when, _price(bars, when))
+        return holding, close
+
+    async def _hold(
+        self, row: SignalRow, bars: Bars, *, exits: bool, close: Close | None = None
+    ) -> Ended:
+        """Follow a filled signal from its fill.
+
+        `exits`: a row at that step says that it is to end; `close`: so does the candle.
+        """
+        run, config, account = self._run, self._run.config, self._run.account
         assert row.pending_at is not None
         when = row.pending_at
         walks = run.wants("on_active") or run.wants_moves
-        holding: Holding | None = None
-        close: Close | None = None
-        if row.is_managed or self._manages:
-            holding, close = open_managed(row, bars.bar(when), config)
-            await self._tell(None, holding, close, when, bars)
+        holding, close = await self._open(row, bars, when, close)
+        if row.scheduled_at != when:
+            bars = await self._ahead(expires_at(row), when)
+        if account is not None:
+            account.bars = bars
         if close is None and exits:
             close = Close("closed", bars.bar(when).fill)
         after = told = when
         asked_at: int | None = None
         fired, by_hand = 0, False
         while close is None:
-            until = self._next_manage(after, asked_at)
+            until = self._managing.next_after(after, asked_at)
             found, ahead = self._next(row, holding, after, until, bars, walks=walks)
             exit_at = await self._exit(row, after, bars, found)
             if holding is not None and exit_at is not None and exit_at != found:
                 _, ahead = search(holding, bars, after, config, exit_at)
-            if self._manages and holding is not None and ahead is not None:
+            if self._managing.is_used and holding is not None and ahead is not None:
                 before = found if exit_at is None else exit_at
                 before = bars.stop if before is None else before
                 ahead = with_extremes(ahead, holding, bars, after, before, config)
@@ -168,25 +207,39 @@ class Lives:
             entry = row.price_open if holding is None else holding.effective_entry
             if not walks:
                 before = bars.stop if at is None else at
-                fired = await self._milestones(row, bars, told, before, fired, entry)
+                fired = await tell_milestones(run, row, bars, told, before, fired, entry)
+            expiry = expires_at(row) if holding is None else holding.expires_at
             if at is None:
+                if account is not None:  # what is loaded here others may still be marked by
+                    await account.wait(max(bars.last, row.pending_at), CLOSES)
                 after = told = bars.stop - self._step
-                expiry = expires_at(row) if holding is None else holding.expires_at
-                more = None if after >= min(expiry, self._end) else await self._ahead(expiry, after)
-                if more is None or more.stop <= bars.stop:
+                more = await self._more(bars, expiry, after)
+                if more is None:
                     when = max(row.pending_at, bars.last)
                     close = Close("end_of_data", bars.bar(when).fill)
                 else:
                     bars = more
+                    if account is not None:
+                        account.bars = bars
                 continue
             when = after = at
+            ends = closes = False
+            if account is not None and when == bars.last:
+                # what the last step of all does is done among those that close
+                await account.wait(when, CLOSES)
+                more = await self._more(bars, expiry, when)
+                ends = more is None
+                if more is not None:
+                    bars = account.bars = more
             bar = bars.bar(when)
             known = holding
             if holding is None:
                 close = pending_step(row, bar, config)
             else:
-                holding, close = step_managed(holding, bar, config)
-                await self._tell(known, holding, close, when, bars)
+                before_exits = holding.exits_acted
+                holding, close = await self._managing.step(holding, bar, ends=exits or ends)
+                closes = ends or holding.exits_acted != before_exits
+                await tell_fills(run, known, holding, close, when, bar.price)
                 entry = holding.effective_entry
             if close is not None:
                 break
@@ -195,9 +248,8 @@ class Lives:
                 await run.publish(step.active(row, when, bar.price, revenue))
             levels, fired = crossed(revenue, fired)
             for level in levels:
-                await self._milestone(
-                    step.milestone(row, run.mode, when, bar.price, level, revenue)
-                )
+                event = step.milestone(row, run.mode, when, bar.price, level, revenue)
+                await tell_milestone(run, event)
             told = when
             if walks and holding is not None:
                 moved = step.moved(known, holding, when, bar.price)
@@ -206,45 +258,14 @@ class Lives:
             if exits:
                 close = Close("closed", bar.fill)
                 break
-            if holding is not None and self._asks_manage(when, asked_at):
+            if holding is not None and self._managing.is_asked(when, asked_at):
                 asked_at = when
-                holding, close = await self._manage(holding, bar)
+                holding, close = await self._managing.ask(holding, bar, closes=closes)
                 by_hand = close is not None
                 await self._pace()
             elif walks:
                 await self._pace()
         return await self._close(row, bars, when, close, holding, exits=exits or by_hand)
-
-    def _next_manage(self, after: int, asked_at: int | None) -> int:
-        """Return the next step at which `manage` may be due, in milliseconds."""
-        if not self._manages:
-            return NEVER
-        at_close = self._run.config.ask_at == "close"
-        return next_due_after(after, asked_at, self._manage_interval, self._step, at_close=at_close)
-
-    def _asks_manage(self, when: int, asked_at: int | None) -> bool:
-        """Say whether `manage` is asked at a step, but not where the data end with the frame."""
-        at_close = self._run.config.ask_at == "close"
-        return (
-            self._manages
-            and when != self._end
-            and is_due(when, asked_at, self._manage_interval, at_close)
-        )
-
-    async def _manage(self, holding: Holding, bar: Bar) -> Managed:
-        """Ask `manage` about a position, and do what it answers, in order."""
-        run = self._run
-        actions = await ask_manage(run, position_of(holding, bar), bar.when)
-        done, refused = act_in_turn(holding, actions, bar, run.config, "manage")
-        for each in done:
-            for tick in step.acted(each, bar.when, bar.price):
-                await run.publish(tick)
-        for error in refused:
-            await manage_failed(run, error)
-        managed = done[-1].managed if done else Managed(holding, None)
-        if managed.holding.minutes != holding.minutes:
-            run.risk_gate.extend(managed.holding.expires_at)
-        return managed
 
     def _next(
         self,
@@ -268,30 +289,6 @@ class Lives:
         low, high = compared(bars, self._run.config)
         return first_touch(bars, after, expires_at(row), low, high, lower, upper), None
 
-    async def _tell(
-        self, before: Holding | None, after: Holding, close: Close | None, when: int, bars: Bars
-    ) -> None:
-        """Tell what a step did to a managed position; of its opening step, also that it moved."""
-        run, price = self._run, _price(bars, when)
-        for tick in step.happened(before, after, when, price, closes=close is not None):
-            await run.publish(tick)
-        if before is None and close is None and run.wants_moves:
-            moved = step.moved(None, after, when, price)
-            if moved is not None:
-                await run.publish(moved)
-
-    async def _milestones(
-        self, row: SignalRow, bars: Bars, after: int, before: int, fired: int, entry: float
-    ) -> int:
-        events, fired = step.milestones(row, self._run.mode, bars, after, before, fired, entry)
-        for event in events:
-            await self._milestone(event)
-        return fired
-
-    async def _milestone(self, event: PartialEvent) -> None:
-        self._run.record.add(event)
-        await self._run.publish(event)
-
     async def _close(
         self,
         row: SignalRow,
@@ -307,8 +304,12 @@ class Lives:
             tick = step.closed(row, when, price, close, run.config)
         else:
             if holding.is_held:
-                holding = close_managed(holding, when, reason, close.price)
+                known, holding = holding, close_managed(holding, when, reason, close.price)
+                if run.account is not None:
+                    run.account.book(known, holding, when)
             tick = step.closed_managed(holding, when, price, reason, run.config, close.note)
+            if run.account is not None:
+                tick = run.account.closed(tick, when)
         run.record.add(tick)
         run.record.until = max(run.record.until, when)
         run.risk_gate.close_position(when)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._data.base import run_config, step_at, stride_of, timeline_of
 from backtest_kit._data.market import MarketView
+from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fresh import begin
 from backtest_kit._engine.record import RunRecord
@@ -24,10 +25,12 @@ def prepare(
     frame: FrameSchema,
     books: SharedBooks,
     risks: Registry[RiskSchema] | None = None,
+    account: AccountGate | None = None,
 ) -> FrameDriver:
     """Return the driver of a backtest; its record is in no registry yet.
 
     `risks`: the risk profiles there are, where they are not those that are registered now.
+    `account`: what the run has to do with the account that it is in.
 
     Raises:
         UnknownNameError: the strategy names a risk profile that is not registered.
@@ -68,6 +71,8 @@ def prepare(
             (symbol, strategy.name, exchange.name),
             engine.logger,
             step_at=step_at(exchange, config),
+            in_turn=account is not None,
         ),
+        account=account,
     )
     return FrameDriver(run, timeline, asked, frame.callback("on_timeframe"))

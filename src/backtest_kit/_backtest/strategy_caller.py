@@ -49,6 +49,11 @@ class SignalChunk(msgspec.Struct, frozen=True, eq=False):
         return self.first_row <= self.row(when) < len(self.signals)
 
     @property
+    def answers_from(self) -> int:
+        """The first instant that has an answer."""
+        return (self.opens // self.step + 1 + self.first_row) * self.step
+
+    @property
     def stop(self) -> int:
         """The first instant without an answer after those that have one."""
         return self.opens + (len(self.signals) + 1) * self.step

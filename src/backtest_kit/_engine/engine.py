@@ -23,6 +23,7 @@ from backtest_kit._state.cursors import Cursors
 from backtest_kit._state.documents import RunKey
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.config import Config, Settings, configure, from_environment
 from backtest_kit._values.errors import ListenerBehindError
@@ -32,7 +33,6 @@ from backtest_kit._values.schemas import (
     ExchangeSchema,
     FrameSchema,
     RiskSchema,
-    SizingSchema,
     StrategySchema,
     WalkerSchema,
 )
@@ -114,6 +114,7 @@ class Engine:
         self.frames: Registry[FrameSchema] = Registry("frame")
         self.risks: Registry[RiskSchema] = Registry("risk")
         self.sizings: Registry[SizingSchema] = Registry("sizing")
+        self.accounts: Registry[AccountSchema] = Registry("account")
         self.walkers: Registry[WalkerSchema] = Registry("walker")
         #: Module and name of the factory of each strategy that a grid has registered.
         self.grids: dict[str, tuple[str, str]] = {}
@@ -127,6 +128,8 @@ class Engine:
         self.store = Store(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
         self.feed = Feed(lambda: self.logger, cooldown, self._exchange_code_failed, clock)
         self.records = Records()
+        #: What came out of the newest runs on each account, by its name.
+        self.portfolios: dict[str, Any] = {}
         self.books = SharedBooks()
         self.live_books = SharedBooks()
         #: How many calls backtests of array strategies have come to.

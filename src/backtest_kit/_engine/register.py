@@ -13,30 +13,28 @@ from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload, runtime_
 
 from backtest_kit._arrays.signals import Signals
 from backtest_kit._engine.engine import current_engine
+from backtest_kit._engine.registry import made
 from backtest_kit._engine.risk import RiskCheck
 from backtest_kit._values.candles import Candles
 from backtest_kit._values.config import Config, Settings
-from backtest_kit._values.errors import RegistrationError, did_you_mean
+from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import (
+    AccountMetric,
     ExchangeSchema,
     Format,
     FrameSchema,
     GetCandles,
+    GetMarket,
     GetSignal,
     Manage,
     Metric,
     RiskSchema,
-    SizingMethod,
-    SizingSchema,
     StrategySchema,
     WalkerSchema,
 )
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 
-S = TypeVar(
-    "S", ExchangeSchema, StrategySchema, FrameSchema, RiskSchema, SizingSchema, WalkerSchema
-)
 G = TypeVar("G", bound="GetSignal | type[Asked] | type[AskedOnce]")
 C = TypeVar("C", bound=GetCandles)
 RiskAnswer = str | bool | None
@@ -48,6 +46,7 @@ Intervals = Sequence[Interval] | Callable[[str], Sequence[str] | None]
 _OWN = (
     "format_price",
     "format_quantity",
+    "get_market",
     "page_limit",
     "data_range",
     "close",
@@ -89,25 +88,6 @@ class ReadyExchange(Protocol):
         ...
 
 
-def _make(schema: type[S], given: object, fields: dict[str, Any]) -> S:
-    if given is not None:
-        if fields:
-            raise RegistrationError(f"give a {schema.__name__} or its fields, not both")
-        if not isinstance(given, schema):
-            raise RegistrationError(f"expected a {schema.__name__}, got {given!r}")
-        return given
-    known = schema.__struct_fields__
-    for name in fields:
-        if name not in known:
-            raise RegistrationError(
-                f"{schema.__name__} has no field {name!r}{did_you_mean(name, known)}"
-            )
-    try:
-        return schema(**fields)
-    except TypeError as error:
-        raise RegistrationError(f"{schema.__name__}: {error}") from None
-
-
 @overload
 def add_exchange(exchange: ExchangeSchema, /, *, replace: bool = False) -> None: ...
 @overload
@@ -127,6 +107,7 @@ def add_exchange(
     get_candles: GetCandles,
     format_price: Format | None = None,
     format_quantity: Format | None = None,
+    get_market: GetMarket | None = None,
     page_limit: int | None = None,
     data_range: Callable[[str], tuple[int, int] | None] | None = None,
     close: Callable[[], object] | None = None,
@@ -152,7 +133,7 @@ def add_exchange(exchange: object = None, /, *, replace: bool = False, **fields:
                 raise RegistrationError(f"{exchange!r} has a {name} of its own")
         fields = has | fields
         exchange = None
-    current_engine().exchanges.add(_make(ExchangeSchema, exchange, fields), replace=replace)
+    current_engine().exchanges.add(made(ExchangeSchema, exchange, fields), replace=replace)
 
 
 @overload
@@ -169,6 +150,7 @@ def add_strategy(
     manage_interval: Interval = "1m",
     warmup: int | None = None,
     risk_name: str | Sequence[str] | None = None,
+    sizing_name: str | None = None,
     callbacks: object = None,
     note: str = "",
     replace: bool = False,
@@ -177,7 +159,7 @@ def add_strategy(
     strategy: StrategySchema | None = None, /, *, replace: bool = False, **fields: Any
 ) -> None:
     """Register a strategy: the fields of `StrategySchema`, or one; see `add_exchange`."""
-    current_engine().strategies.add(_make(StrategySchema, strategy, fields), replace=replace)
+    current_engine().strategies.add(made(StrategySchema, strategy, fields), replace=replace)
 
 
 @overload
@@ -195,7 +177,7 @@ def add_frame(
 ) -> None: ...
 def add_frame(frame: FrameSchema | None = None, /, *, replace: bool = False, **fields: Any) -> None:
     """Register a frame: the fields of `FrameSchema`, or one such; see `add_exchange`."""
-    current_engine().frames.add(_make(FrameSchema, frame, fields), replace=replace)
+    current_engine().frames.add(made(FrameSchema, frame, fields), replace=replace)
 
 
 @overload
@@ -211,31 +193,7 @@ def add_risk(
 ) -> None: ...
 def add_risk(risk: RiskSchema | None = None, /, *, replace: bool = False, **fields: Any) -> None:
     """Register a risk profile: the fields of `RiskSchema`, or one; see `add_exchange`."""
-    current_engine().risks.add(_make(RiskSchema, risk, fields), replace=replace)
-
-
-@overload
-def add_sizing(sizing: SizingSchema, /, *, replace: bool = False) -> None: ...
-@overload
-def add_sizing(
-    *,
-    sizing_name: str,
-    method: SizingMethod,
-    risk_percentage: float = 1.0,
-    kelly_multiplier: float = 0.25,
-    atr_multiplier: float = 2.0,
-    min_position_size: float | None = None,
-    max_position_size: float | None = None,
-    max_position_percentage: float | None = None,
-    callbacks: object = None,
-    note: str = "",
-    replace: bool = False,
-) -> None: ...
-def add_sizing(
-    sizing: SizingSchema | None = None, /, *, replace: bool = False, **fields: Any
-) -> None:
-    """Register a sizing: the fields of `SizingSchema`, or one such; see `add_exchange`."""
-    current_engine().sizings.add(_make(SizingSchema, sizing, fields), replace=replace)
+    current_engine().risks.add(made(RiskSchema, risk, fields), replace=replace)
 
 
 @overload
@@ -247,8 +205,9 @@ def add_walker(
     exchange_name: str,
     frame_name: str,
     strategies: Sequence[str],
-    metric: Metric = "sharpe_ratio",
+    metric: Metric | AccountMetric = "sharpe_ratio",
     windows: Windows | None = None,
+    account_name: str | None = None,
     callbacks: object = None,
     note: str = "",
     replace: bool = False,
@@ -257,7 +216,7 @@ def add_walker(
     walker: WalkerSchema | None = None, /, *, replace: bool = False, **fields: Any
 ) -> None:
     """Register a walker: the fields of `WalkerSchema`, or one such; see `add_exchange`."""
-    current_engine().walkers.add(_make(WalkerSchema, walker, fields), replace=replace)
+    current_engine().walkers.add(made(WalkerSchema, walker, fields), replace=replace)
 
 
 class StrategyOptions(TypedDict, total=False):
@@ -267,6 +226,7 @@ class StrategyOptions(TypedDict, total=False):
     manage_interval: Interval
     warmup: int | None
     risk_name: str | Sequence[str] | None
+    sizing_name: str | None
     callbacks: object
     note: str
     replace: bool
@@ -277,6 +237,7 @@ class ExchangeOptions(TypedDict, total=False):
 
     format_price: Format | None
     format_quantity: Format | None
+    get_market: GetMarket | None
     page_limit: int | None
     data_range: Callable[[str], tuple[int, int] | None] | None
     close: Callable[[], object] | None
@@ -330,11 +291,6 @@ def list_frames() -> list[FrameSchema]:
 def list_risks() -> list[RiskSchema]:
     """Return the registered risk profiles, in order."""
     return current_engine().risks.list()
-
-
-def list_sizings() -> list[SizingSchema]:
-    """Return the registered sizings, in order."""
-    return current_engine().sizings.list()
 
 
 def list_walkers() -> list[WalkerSchema]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from backtest_kit._values.errors import RegistrationError, UnknownNameError, did_you_mean
 from backtest_kit._values.places import Place, caller
+from backtest_kit._values.schemas import Schema
 
 
 class _Named(Protocol):
@@ -14,6 +15,7 @@ class _Named(Protocol):
 
 
 T = TypeVar("T", bound=_Named)
+S = TypeVar("S", bound=Schema)
 
 
 class Registry(Generic[T]):
@@ -63,3 +65,27 @@ class Registry(Generic[T]):
     def list(self) -> list[T]:
         """Return all records in the order in which they were added."""
         return [*self._records.values()]
+
+
+def made(schema: type[S], given: object, fields: dict[str, Any]) -> S:
+    """Return the record that was given, or one of these fields.
+
+    Raises:
+        RegistrationError: both are given, a field is unknown, missing or malformed.
+    """
+    if given is not None:
+        if fields:
+            raise RegistrationError(f"give a {schema.__name__} or its fields, not both")
+        if not isinstance(given, schema):
+            raise RegistrationError(f"expected a {schema.__name__}, got {given!r}")
+        return given
+    known = schema.__struct_fields__
+    for name in fields:
+        if name not in known:
+            raise RegistrationError(
+                f"{schema.__name__} has no field {name!r}{did_you_mean(name, known)}"
+            )
+    try:
+        return schema(**fields)
+    except TypeError as error:
+        raise RegistrationError(f"{schema.__name__}: {error}") from None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backtest_kit._data.market import MarketView
+from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import CHANNELS_OF, Channel
 from backtest_kit._engine.engine import Engine, describe
@@ -72,6 +73,7 @@ class Run:
         view: MarketView,
         record: RunRecord,
         risk_gate: RiskGate,
+        account: AccountGate | None = None,
         waits: bool = True,
     ) -> None:
         self.engine = engine
@@ -85,6 +87,9 @@ class Run:
         self.view = view
         self.record = record
         self.risk_gate = risk_gate
+        self.account = account
+        if account is not None:
+            account.begin(self)
         self.stopping = False
         #: Whether it waits for listeners and callbacks: all do but live runs by the wall clock.
         self.waits = waits
@@ -307,12 +312,16 @@ class Run:
                 reason=answer.reason,
             )
             if refused:
-                self.record.reject(event)
-                self._emit(event, "risk")
+                self.rejected(event)
             if callback is not None:
                 where = f"callback of risk profile {answer.risk_name!r}"
                 await self.call_back(where, callback, event)
         return allowed
+
+    def rejected(self, event: RiskEvent) -> None:
+        """Count and emit what a risk profile or an account refuses."""
+        self.record.reject(event)
+        self._emit(event, "risk")
 
     def accept(self, answer: Any, quote: Quote, when: int) -> SignalRow:
         """Return a strategy's answer as a row.

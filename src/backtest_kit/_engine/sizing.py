@@ -1,4 +1,4 @@
-"""How large a position should be (advisory): three formulas and their bounds."""
+"""`bk.PositionSize`: how large a position should be, for whoever asks; nothing acts on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.task import run_blocking
+from backtest_kit._rules.sizing import kelly_share, risked_quantity
+from backtest_kit._values.account_schemas import SizingSchema
 from backtest_kit._values.errors import ArgumentError
-from backtest_kit._values.schemas import SizingSchema
 
 
 def fixed_percentage_size(
@@ -20,7 +21,7 @@ def fixed_percentage_size(
 
     Fixed-fractional sizing (Vince, 1990).
     """
-    return balance * (risk_percentage / 100) / abs(price_open - price_stop_loss)
+    return risked_quantity(balance, risk_percentage, abs(price_open - price_stop_loss))
 
 
 def kelly_size(
@@ -30,8 +31,7 @@ def kelly_size(
 
     `win_rate` is a share from 0 to 1, `win_loss_ratio` average win over average loss.
     """
-    share = (win_rate * win_loss_ratio - (1 - win_rate)) / win_loss_ratio
-    return balance * max(0.0, share) * multiplier / price_open
+    return balance * kelly_share(win_rate, win_loss_ratio) * multiplier / price_open
 
 
 def atr_size(balance: float, risk_percentage: float, atr: float, multiplier: float) -> float:

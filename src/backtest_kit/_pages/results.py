@@ -16,6 +16,7 @@ import msgspec
 from backtest_kit._engine.engine import Engine
 from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._reports.live import LiveData
+from backtest_kit._reports.portfolio_data import PortfolioData
 from backtest_kit._reports.walker import conclusion
 from backtest_kit._statistics.plateau import Plateau, plateau
 from backtest_kit._statistics.ranking import WalkerData, with_intervals
@@ -151,6 +152,32 @@ class WalkResult(WalkerData, frozen=True, kw_only=True, dict=True):
     __hash__ = WalkerData.__hash__
 
 
+class PortfolioResult(PortfolioData, frozen=True, kw_only=True):
+    """What runs on one account have found, in its money."""
+
+    def plot(self) -> Column:
+        """Return a Bokeh figure: equity beside buying and holding, and the drawdown.
+
+        Raises:
+            BacktestKitError: Bokeh is missing (the extra `report`).
+        """
+        from backtest_kit._pages.equity_charts import portfolio_figure
+
+        return portfolio_figure(self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the result as one self-contained HTML page, and return its path.
+
+        Raises:
+            BacktestKitError: Bokeh is missing (the extra `report`).
+            OSError: the file can't be written.
+        """
+        from backtest_kit._pages.page import write_page
+        from backtest_kit._pages.portfolio_page import portfolio_page
+
+        return write_page(portfolio_page(self), path)
+
+
 class LiveResult(LiveData, frozen=True, kw_only=True):
     """A live run's data."""
 
@@ -189,6 +216,11 @@ def walk_result(data: WalkerData, trials: Sequence[TrialResult]) -> WalkResult:
     result = WalkResult(**msgspec.structs.asdict(data))
     vars(result)["trials_kept_"] = tuple(trials)
     return result
+
+
+def portfolio_result(data: PortfolioData) -> PortfolioResult:
+    """Return what runs on one account have found as a result."""
+    return PortfolioResult(**msgspec.structs.asdict(data))
 
 
 def live_result(data: LiveData) -> LiveResult:

@@ -12,10 +12,17 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from backtest_kit._rules import holding as at
+from backtest_kit._rules.account import is_beyond
 from backtest_kit._rules.bars import Bar
-from backtest_kit._rules.holding import at_most_held, close_rest, enter, leave
-from backtest_kit._rules.holding import move_stop as put_stop
-from backtest_kit._rules.holding import move_target as put_target
+from backtest_kit._rules.holding import (
+    at_most_held,
+    closable,
+    close_rest,
+    enter,
+    leave,
+    liquidation_of,
+    payable,
+)
 from backtest_kit._rules.life import UNCHANGED
 from backtest_kit._rules.managed import Holding, Managed, after, room
 from backtest_kit._rules.management import ROUNDING, limits_of
@@ -100,6 +107,8 @@ def act(holding: Holding, action: object, bar: Bar, config: Config, by: By = "ma
     """Return a position after an action at the end of a step, and how it closed if that closed all.
 
     Closing and entering are done at the market at once; moved levels act from the next step on.
+    What is allowed and the position's account does not let happen is left undone, and counted in
+    its state, as of levels.
 
     Raises:
         ActionError: the action is not allowed, or is none.
@@ -136,6 +145,12 @@ def _move_stop(holding: Holding, action: MoveStop, bar: Bar, config: Config) -> 
         raise ActionError(
             f"{action!r}: the stop must lie before the take profit, which is {holding.target!r}"
         )
+    state = [*holding.state]
+    if state[at.UNIT] > 0:
+        level = liquidation_of(state, state[at.OWNED], state[at.BASIS])
+        if is_beyond(side, price, level):
+            state[at.BEYOND_LIQUIDATION] += 1
+            return Managed(msgspec.structs.replace(holding, state=tuple(state)), None)
     if not side * price > side * stop:
         if not config.allow_wider_stop:
             raise ActionError(
@@ -149,8 +164,8 @@ def _move_stop(holding: Holding, action: MoveStop, bar: Bar, config: Config) -> 
                 f"{action!r}: the stop would lie {away:.6g} % from the first entry, {first!r}; at "
                 f"most {most} % (max_stop_loss_distance_percent)"
             )
-    state = [*holding.state]
-    put_stop(state, price)
+    state[at.STOP], state[at.KIND] = price, at.BY_STOP
+    state[at.MOVES] += 1
     return Managed(msgspec.structs.replace(holding, state=tuple(state)), None)
 
 
@@ -169,7 +184,8 @@ def _move_target(holding: Holding, action: MoveTarget, bar: Bar, config: Config)
             f"{action!r}: the take profit must lie beyond the stop, which is {holding.stop!r}"
         )
     state = [*holding.state]
-    put_target(state, price)
+    state[at.TARGET] = price
+    state[at.MOVES] += 1
     return Managed(msgspec.structs.replace(holding, state=tuple(state)), None)
 
 
@@ -187,7 +203,9 @@ def _close(holding: Holding, action: Close, bar: Bar, by: By) -> Managed:
     if quantity >= state[at.HELD]:
         outcome = close_rest(state, legs, at.BY_CLOSE, bar.fill, at.CLEAR)
     else:
-        leave(state, legs, _reason(by), bar.fill, quantity, at.CLEAR)
+        quantity = closable(state, quantity)
+        if quantity > 0:
+            leave(state, legs, _reason(by), bar.fill, quantity, at.CLEAR)
     left = after(holding, state, legs, bar.when, outcome)
     if left.close is None:
         return left
@@ -217,7 +235,9 @@ def _add(holding: Holding, action: Add, bar: Bar, config: Config, by: By) -> Man
         )
     state, legs = room(holding)
     begin = bar.fill if config.exit_trigger == "wick" else bar.price
-    enter(state, legs, _reason(by), bar.fill, size, begin, at.CLEAR)
+    size = payable(state, bar.fill, size)
+    if size > 0:
+        enter(state, legs, _reason(by), bar.fill, size, begin, at.CLEAR)
     return after(holding, state, legs, bar.when, UNCHANGED)
 
 

@@ -88,10 +88,10 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
         if rows >= len(self.price):
             return self
         cut = {name: getattr(self, name)[:rows] for name in _COLUMNS}
-        if self.next_open is not None:
-            cut["next_open"] = np.minimum(self.next_open[:rows], rows)
         if self.close is not None:
             cut["close"] = self.close[:rows]
+        if self.next_open is not None:
+            cut["next_open"] = np.minimum(self.next_open[:rows], rows)
         return msgspec.structs.replace(self, **cut)
 
     def open_row(self, row: int) -> int:

@@ -7,13 +7,27 @@ numbers after the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableSequence, Sequence
 from typing import Final
 
+from backtest_kit._rules.account import (
+    Rules,
+    Terms,
+    exit_of,
+    is_beyond,
+    is_short,
+    is_too_small,
+    liquidation_price,
+    needed,
+    rounded_down,
+    slipped,
+)
 from backtest_kit._rules.life import (
     BREAKEVEN,
     CLOSED,
     END_OF_DATA,
+    LIQUIDATION,
     STOP_LOSS,
     TAKE_PROFIT,
     TIME_EXPIRED,
@@ -29,8 +43,14 @@ Levels = Sequence[float] | Floats
 #: since the latest entry. Quantities relative to the first entry: `HELD`, `ENTERED`. `COST` of all
 #: entries, relative to the first; `PROCEEDS` quantity times price of all exits. `KIND` says what
 #: the stop was last moved by: a close reason. `NEXT_...` counts the levels that have acted, `MOVES`
-#: the moves of levels, `FILLS` the legs. The last five are settings, percents but for `SLIPPAGE`
-#: and `FEE`, which are fractions; NaN: not used.
+#: the moves of levels, `FILLS` the legs. Settings come next, percents but for `SLIPPAGE` and `FEE`,
+#: which are fractions; NaN: not used.
+#:
+#: The others are of an account (all 0 without one), in its currency, quantities in the base asset:
+#: `UNIT` and `FIRST_COST` are what quantities and costs are relative to, `OWNED` and `BASIS` what
+#: is held and its cost after slippage, `FREE` what entries can be paid from. `STEP / STEP_SCALE`
+#: and the two least amounts are the market's rules. The last three count what did not fill: for
+#: want of cash, with its stop beyond the liquidation price, too small for the market.
 (
     SIDE,
     FIRST,
@@ -54,9 +74,23 @@ Levels = Sequence[float] | Floats
     BREAKEVEN_AT,
     SLIPPAGE,
     FEE,
-) = range(22)
+    UNIT,
+    FIRST_COST,
+    OWNED,
+    BASIS,
+    FREE,
+    LEVERAGE,
+    MAINTENANCE,
+    STEP,
+    STEP_SCALE,
+    MIN_QUANTITY,
+    MIN_NOTIONAL,
+    SHORT_OF_CASH,
+    BEYOND_LIQUIDATION,
+    TOO_SMALL,
+) = range(36)
 #: How many numbers a state is.
-SIZE: Final = 22
+SIZE: Final = 36
 #: Of a leg: the code of `LEG_REASONS`, price, quantity (below 0: an exit), cost relative to the
 #: first entry's (of an exit, at average cost), the effective entry after it, if it is ambiguous.
 REASON, PRICE, QUANTITY, LEG_COST, LEG_AVERAGE, AMBIGUOUS = range(6)
@@ -138,16 +172,6 @@ def follow_to(state: Numbers, best: float) -> None:
     tighten(state)
 
 
-def is_pulled(state: Levels) -> bool:
-    """Say whether the stop moves at the next step, whatever that brings.
-
-    It does where it was moved away by hand, or a further entry has begun the best price anew.
-    """
-    moved = [*state]
-    tighten(moved)
-    return bool(moved[STOP] != state[STOP])
-
-
 def trailing_factor(state: Levels) -> float:
     """Return what the best price is multiplied with to get a trailing stop."""
     return 1 - state[SIDE] * state[TRAILING] / 100
@@ -176,18 +200,6 @@ def breakeven_price(side: float, entry: float, slippage: float, fee: float) -> f
     return entry * (1 + side * slippage) * (1 + side * 2 * fee) / (1 - side * slippage)
 
 
-def move_stop(state: Numbers, price: float) -> None:
-    """Move the stop by hand."""
-    state[STOP], state[KIND] = price, BY_STOP
-    state[MOVES] += 1
-
-
-def move_target(state: Numbers, price: float) -> None:
-    """Move the target by hand."""
-    state[TARGET] = price
-    state[MOVES] += 1
-
-
 def enter(
     state: Numbers,
     legs: Numbers,
@@ -206,6 +218,8 @@ def enter(
     state[ENTERED] += quantity
     state[COST] += size
     state[BEST] = begin
+    if state[UNIT] > 0:
+        book_entry(state, quantity, price)
     write_leg(state, legs, reason, price, quantity, size, ambiguous)
 
 
@@ -213,6 +227,8 @@ def leave(
     state: Numbers, legs: Numbers, reason: float, price: float, quantity: float, ambiguous: float
 ) -> None:
     """Close `quantity` of what is held, at its average cost, which it leaves as it is."""
+    if state[UNIT] > 0:
+        book_exit(state, quantity, price)
     state[HELD] -= quantity
     state[PROCEEDS] += quantity * price
     cost = quantity * state[AVERAGE] / state[FIRST]
@@ -223,6 +239,109 @@ def close_rest(state: Numbers, legs: Numbers, reason: float, price: float, ambig
     """Close all that is held; return the code of `reason`."""
     leave(state, legs, reason, price, state[HELD], ambiguous)
     return int(reason)
+
+
+def open_account(
+    state: Numbers,
+    quantity: float,
+    free: float,
+    terms: Terms,
+    rules: Rules,
+) -> None:
+    """Let a position that has just been opened be one of an account, of which `free` is free.
+
+    Its first entry has this `quantity`. Without a stop, the liquidation price is one.
+    """
+    state[UNIT], state[FREE] = quantity, free
+    state[LEVERAGE], state[MAINTENANCE] = terms.leverage, terms.maintenance
+    state[STEP], state[STEP_SCALE] = rules.step, rules.scale
+    state[MIN_QUANTITY], state[MIN_NOTIONAL] = rules.min_quantity, rules.min_notional
+    if math.isinf(state[STOP]):
+        state[KIND] = float(LIQUIDATION)
+    book_entry(state, 1.0, state[FIRST])
+    state[FIRST_COST] = state[BASIS]
+
+
+def book_entry(state: Numbers, quantity: float, price: float) -> None:
+    """Take an entry into the books; a stop at the liquidation price goes where that is then."""
+    side = state[SIDE]
+    bought = amount_of(state, quantity)
+    cost = bought * slipped(price, side, state[SLIPPAGE])
+    state[OWNED] += bought
+    state[BASIS] += cost
+    state[FREE] -= needed(cost, state[LEVERAGE], state[FEE])
+    if state[KIND] == LIQUIDATION:
+        level = liquidation_of(state, state[OWNED], state[BASIS])
+        if level > 0:
+            state[STOP] = level
+
+
+def book_exit(state: Numbers, quantity: float, price: float) -> None:
+    """Take an exit into the books."""
+    owned, basis = state[OWNED], state[BASIS]
+    sold = owned if quantity >= state[HELD] else amount_of(state, quantity)
+    terms = Terms(state[LEVERAGE], state[MAINTENANCE], state[FEE], state[SLIPPAGE])
+    done = exit_of(state[SIDE], sold, price, owned, basis, terms)
+    state[OWNED] = owned - sold
+    state[BASIS] = basis - done.basis
+    state[FREE] += done.basis / state[LEVERAGE] + done.balance
+
+
+def amount_of(state: Levels, quantity: float) -> float:
+    """Return a relative quantity, which is one of whole steps, in the base asset."""
+    amount = quantity * state[UNIT]
+    if state[STEP] == 0:
+        return amount
+    return (
+        math.floor(amount * state[STEP_SCALE] / state[STEP] + 0.5)
+        * state[STEP]
+        / (state[STEP_SCALE])
+    )
+
+
+def liquidation_of(state: Levels, owned: float, basis: float) -> float:
+    """Return the liquidation price of a quantity that was `owned` at a cost `basis`."""
+    return liquidation_price(state[SIDE], basis / owned, state[LEVERAGE], state[MAINTENANCE])
+
+
+def payable(state: Numbers, price: float, size: float) -> float:
+    """Return what can be entered of `size` costs of the first entry: less in whole steps, or 0.
+
+    What the account does not pay whole, or the market does not take, is skipped, and counted.
+    """
+    if state[UNIT] == 0:
+        return size
+    cost = size * state[FIRST_COST]
+    paid = slipped(price, state[SIDE], state[SLIPPAGE])
+    if state[KIND] != LIQUIDATION:
+        level = liquidation_of(state, state[OWNED] + cost / paid, state[BASIS] + cost)
+        if is_beyond(state[SIDE], state[STOP], level):
+            state[BEYOND_LIQUIDATION] += 1
+            return 0.0
+    if is_short(cost, state[FREE], state[LEVERAGE], state[FEE]):
+        state[SHORT_OF_CASH] += 1
+        return 0.0
+    amount = rounded_down(cost / paid, state[STEP], state[STEP_SCALE])
+    if is_too_small(amount, paid, state[MIN_QUANTITY], state[MIN_NOTIONAL]):
+        state[TOO_SMALL] += 1
+        return 0.0
+    if state[STEP] == 0:
+        return size
+    return amount / state[UNIT] * price / state[FIRST]
+
+
+def closable(state: Numbers, quantity: float) -> float:
+    """Return what of a relative quantity can be closed in whole steps; 0 is skipped, and counted.
+
+    Less than all that is held: that is always closed as it is.
+    """
+    if state[UNIT] == 0 or state[STEP] == 0:
+        return quantity
+    amount = rounded_down(quantity * state[UNIT], state[STEP], state[STEP_SCALE])
+    if amount <= 0:
+        state[TOO_SMALL] += 1
+        return 0.0
+    return amount / state[UNIT]
 
 
 def share_of(state: Numbers, levels: Levels, i: int) -> float:

@@ -25,6 +25,7 @@ from backtest_kit._values.results import REASONS
     TRAILING_STOP,
     BREAKEVEN,
     CLOSED,
+    LIQUIDATION,
     TIMEOUT,
     CANCELLED_END_OF_DATA,
     PRICE_REJECT,

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from backtest_kit._rules import holding as at
+from backtest_kit._rules.account import Rules, Terms
 from backtest_kit._rules.bars import Bar, Bars
 from backtest_kit._rules.fast_forward import compared, first_touch, trailing_touch
 from backtest_kit._rules.holding import (
@@ -19,8 +20,9 @@ from backtest_kit._rules.holding import (
     fix_levels,
     follow_to,
     follows,
-    is_pulled,
+    open_account,
     open_position,
+    tighten,
     trailing_factor,
 )
 from backtest_kit._rules.life import UNCHANGED
@@ -94,6 +96,16 @@ class Holding(msgspec.Struct, frozen=True):
         return self.state[at.COST]
 
     @property
+    def has_acted(self) -> tuple[float, ...]:
+        """How many levels of each kind have acted, and how many fills there are."""
+        return (*self.state[at.NEXT_ENTRY : at.NEXT_LOSS + 1], self.state[at.FILLS])
+
+    @property
+    def exits_acted(self) -> tuple[float, float]:
+        """How many levels have acted that close something."""
+        return self.state[at.NEXT_PROFIT], self.state[at.NEXT_LOSS]
+
+    @property
     def stop(self) -> float:
         """The stop as it is now, infinite where there is none."""
         return self.state[at.STOP]
@@ -129,6 +141,15 @@ class Holding(msgspec.Struct, frozen=True):
         return sum(len(levels) for levels in self.levels) // 2 + 1
 
 
+class Opening(NamedTuple):
+    """What a position of an account begins with: its first entry's quantity, what is free."""
+
+    quantity: float
+    free: float
+    terms: Terms
+    rules: Rules
+
+
 class Managed(NamedTuple):
     """A position after a step, and how it closed at it; `None`: it lives on."""
 
@@ -152,10 +173,13 @@ def _prices(levels: Levels, direction: int, first: float) -> list[float]:
     return prices
 
 
-def open_managed(row: SignalRow, bar: Bar, config: Config) -> Managed:
+def open_managed(
+    row: SignalRow, bar: Bar, config: Config, account: Opening | None = None
+) -> Managed:
     """Return the position that a row opens with at its fill, at the end of that step.
 
     It may be closed already, where it waited and the candle that fills it goes on to the stop.
+    `account`: it is a position of one.
     """
     wick, limits = config.exit_trigger == "wick", limits_of(config)
     how, levels = management_of(row), levels_of(row)
@@ -174,6 +198,8 @@ def open_managed(row: SignalRow, bar: Bar, config: Config) -> Managed:
         limits.slippage,
         limits.fee,
     )
+    if account is not None:
+        open_account(state, *account)
     when = bar.when
     holding = Holding(
         row, levels, tuple(state), tuple(legs), (when,), row.minute_estimated_time, when, when
@@ -254,6 +280,16 @@ def search(
     follow_to(state, best)
     when = None if row < 0 else bars.first + (begin + row) * bars.step
     return when, msgspec.structs.replace(holding, state=tuple(state))
+
+
+def is_pulled(state: Sequence[float]) -> bool:
+    """Say whether the stop moves at the next step, whatever that brings.
+
+    It does where it was moved away by hand, or a further entry has begun the best price anew.
+    """
+    moved = [*state]
+    tighten(moved)
+    return bool(moved[at.STOP] != state[at.STOP])
 
 
 def with_extremes(

@@ -18,6 +18,7 @@ from backtest_kit._rules.holding import (
     BY_TARGET,
     BY_TIME,
     CLEAR,
+    ENTERED,
     ENTRY_LEVEL,
     FEE,
     HELD,
@@ -39,10 +40,12 @@ from backtest_kit._rules.holding import (
     active_from,
     breakeven_from,
     breakeven_price,
+    closable,
     close_rest,
     enter,
     follows,
     leave,
+    payable,
     share_of,
     tighten,
     worse,
@@ -107,7 +110,7 @@ def managed_step(
         bound = worse(side, stop, fill)
     if side * open_ <= side * stop:
         return close_rest(state, legs, state[KIND], bound, CLEAR)
-    added, bound = state[NEXT_ENTRY], (open_ if wick else fill)
+    entered, bound = state[ENTERED], (open_ if wick else fill)
     worst, best = (low, high) if side > 0 else (high, low)
     outcome = UNCHANGED
     # first to the open, then to both ends
@@ -134,7 +137,7 @@ def managed_step(
             outcome = close_rest(state, legs, BY_TIME, fill, CLEAR)
     if outcome != UNCHANGED:
         return outcome
-    if state[NEXT_ENTRY] == added and side * best > side * state[BEST]:
+    if state[ENTERED] == entered and side * best > side * state[BEST]:
         state[BEST] = best
     if side * worst < side * state[WORST]:
         state[WORST] = worst
@@ -171,14 +174,20 @@ def fall_to(
             price = entries[i] if wick or side * fill <= side * entries[i] else fill
             state[NEXT_ENTRY] += 1
             begin = price if wick else average
-            enter(state, legs, ENTRY_LEVEL, price, entries[i + 1], begin, ambiguous)
+            size = payable(state, price, entries[i + 1])
+            if size > 0:
+                enter(state, legs, ENTRY_LEVEL, price, size, begin, ambiguous)
+                stop = state[STOP]
+                reached = max(side * stop, side * to)
         elif cut:
             price = worse(side, losses[j], bound)
             state[NEXT_LOSS] += 1
             quantity = share_of(state, losses, j)
             if quantity >= state[HELD]:
                 return close_rest(state, legs, BY_STOP, price, ambiguous)
-            leave(state, legs, STOP_LOSS_LEVEL, price, quantity, ambiguous)
+            quantity = closable(state, quantity)
+            if quantity > 0:
+                leave(state, legs, STOP_LOSS_LEVEL, price, quantity, ambiguous)
         else:
             break
     if side * to <= side * stop:
@@ -213,7 +222,9 @@ def rise_to(
         quantity = share_of(state, profits, i)
         if quantity >= state[HELD]:
             return close_rest(state, legs, BY_TARGET, price, ambiguous)
-        leave(state, legs, TAKE_PROFIT_LEVEL, price, quantity, ambiguous)
+        quantity = closable(state, quantity)
+        if quantity > 0:
+            leave(state, legs, TAKE_PROFIT_LEVEL, price, quantity, ambiguous)
     if ends:
         price = target if wick else worse(side, target, fill)
         return close_rest(state, legs, BY_TARGET, price, ambiguous)

@@ -24,6 +24,7 @@ from backtest_kit._rules.management import (
 )
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import SignalError, did_you_mean
+from backtest_kit._values.numbers import is_amount
 from backtest_kit._values.signal import POSITIONS, Signal, SignalRow, signal_id
 
 #: What may be wrong with the numbers of a proposal, as bits of `problems_of`.
@@ -153,6 +154,9 @@ def complete(
     if not isinstance(note, str):
         problems.append(f"note={note!r} must be a string")
     asked = read_management(fields, problems)
+    cost, quantity = (_size(fields, name, problems) for name in ("cost", "quantity"))
+    if cost is not None and quantity is not None:
+        problems.append("cost and quantity are both given; give one of them")
     side = -1.0 if position == "short" else 1.0
     numbers = limit, take_profit, stop_loss
     limits = limits_of(config)
@@ -184,6 +188,8 @@ def complete(
         pending_at=when if immediate else None,
         note=note,
         price_limit=_or_none(limit),
+        cost=cost,
+        quantity=quantity,
         **asked._asdict(),
     )
 
@@ -285,6 +291,16 @@ def _price(fields: Mapping[str, Any], name: str, problems: list[str]) -> float:
                 return number
             problems.append(f"{name}={number!r} must be finite and above 0")
     return _UNREADABLE
+
+
+def _size(fields: Mapping[str, Any], name: str, problems: list[str]) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not is_amount(value):
+        problems.append(f"{name}={value!r} must be a finite number above 0")
+        return None
+    return float(value)
 
 
 def _minutes(fields: Mapping[str, Any], problems: list[str]) -> int | None:

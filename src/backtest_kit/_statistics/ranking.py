@@ -26,7 +26,7 @@ from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.schemas import WalkerSchema
+from backtest_kit._values.schemas import METRICS, WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.windows import extent
 
@@ -134,7 +134,7 @@ def rank(
         max((trial.until for trial in good), default=0),
     )
     count = max(len(trials), tried or 0)
-    values = {trial.strategy_name: _value(trial.statistics, schema.metric) for trial in trials}
+    values = {trial.strategy_name: trial.metric(schema.metric) for trial in trials}
     order = sorted(trials, key=lambda trial: _order(values[trial.strategy_name]))
     r = {trial.strategy_name: trial.trades.r for trial in good}
     closed = {trial.strategy_name: trial.trades.closed_at for trial in good}
@@ -160,7 +160,12 @@ def rank(
         ranking=rows,
         trials=count,
         verdict=verdict(
-            r, seed=SEED, metric=schema.metric, trials=count, span=span, closed_at=closed
+            r,
+            seed=SEED,
+            metric=_of_trades(schema.metric),
+            trials=count,
+            span=span,
+            closed_at=closed,
         ),
         overfitting=_overfitting(r, closed, span),
         base_interval=base_interval,
@@ -187,7 +192,7 @@ def with_intervals(data: WalkerData, trials: Sequence[TrialResult]) -> WalkerDat
 def _interval(
     trial: TrialResult, name: str, span: tuple[int, int] | None
 ) -> ConfidenceInterval | NotComputed | None:
-    if trial.trades.count < MIN_TRADES:
+    if trial.trades.count < MIN_TRADES or name not in METRICS:
         return None
     if span is None:
         return "not computed"
@@ -239,8 +244,14 @@ def _row(
     )
 
 
-def _value(statistics: Statistics | None, name: str) -> float | None:
-    return None if statistics is None else metric(statistics, name)
+def _value(statistics: Statistics, name: str) -> float | None:
+    """Return the metric of one symbol; an account's is of all together."""
+    return metric(statistics, name) if name in METRICS else None
+
+
+def _of_trades(name: str) -> str:
+    """Return the metric by which luck is judged: that of an account is of no sample of trades."""
+    return name if name in METRICS else "sharpe_ratio"
 
 
 def _order(value: float | None) -> tuple[bool, float]:

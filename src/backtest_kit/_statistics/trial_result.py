@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import msgspec
 import numpy as np
 
-from backtest_kit._statistics.figures import Statistics
+from backtest_kit._statistics.equity import AccountStatistics
+from backtest_kit._statistics.figures import Statistics, metric
 from backtest_kit._values.candles import Floats, Ints
+
+#: Figures of an account that are metrics of a walk, and -1 where less is better.
+_OF_ACCOUNT: Final = {
+    "account_growth": ("growth_percent", 1.0),
+    "account_cagr": ("cagr_percent", 1.0),
+    "account_sharpe": ("sharpe_ratio", 1.0),
+    "account_sortino": ("sortino_ratio", 1.0),
+    "account_calmar": ("calmar_ratio", 1.0),
+    "account_max_drawdown_percent": ("max_drawdown_percent", -1.0),
+}
 
 
 class TradeColumns(msgspec.Struct, frozen=True):
@@ -53,9 +67,9 @@ class TradeColumns(msgspec.Struct, frozen=True):
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one strategy's backtest over some symbols; times in milliseconds UTC.
 
-    `statistics` are over all symbols together, `by_symbol` for each one, in order. `error` says why
-    the strategy failed; then there are no figures. `warming` counts the steps at which it could
-    not be asked yet.
+    `statistics` are over all symbols together, `by_symbol` for each one, in order, `account` those
+    of the account, if there was one. `error` says why the strategy failed; then there are no
+    figures. `warming` counts the steps at which it could not be asked yet.
     """
 
     strategy_name: str
@@ -74,3 +88,18 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     end_of_data_closes: int = 0
     complete: bool = False
     error: str | None = None
+    account: AccountStatistics | None = None
+
+    def metric(self, name: str) -> float | None:
+        """Return one of the metrics of a walk, where it is a finite number.
+
+        Raises:
+            ArgumentError: no such metric.
+        """
+        if name not in _OF_ACCOUNT:
+            return None if self.statistics is None else metric(self.statistics, name)
+        if self.account is None:
+            return None
+        field, sign = _OF_ACCOUNT[name]
+        value = getattr(self.account, field)
+        return None if value is None or not math.isfinite(value) else sign * value

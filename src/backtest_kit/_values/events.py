@@ -51,8 +51,12 @@ class PerformanceEvent(msgspec.Struct, frozen=True, kw_only=True):
     previous_timestamp: int | None
 
 
-class RiskEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A risk profile's answer; `reason` is `None` where it allowed the signal."""
+class RiskEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A risk profile's answer; `reason` is `None` where it allowed the signal.
+
+    Or what an account refused or skipped: `risk_name` is the account's, `reason` "cash",
+    "liquidation", "minimum" or "size", and `detail` has the figures.
+    """
 
     symbol: str
     strategy_name: str
@@ -64,6 +68,7 @@ class RiskEvent(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: int
     active_count: int
     reason: str | None
+    detail: str = ""
 
 
 class PartialEvent(msgspec.Struct, frozen=True, kw_only=True):

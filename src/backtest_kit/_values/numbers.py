@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import SupportsIndex
 
@@ -13,3 +14,18 @@ def is_whole(value: object, lowest: int = 1) -> bool:
     if isinstance(value, bool | np.bool_ | np.ndarray) or not isinstance(value, SupportsIndex):
         return False
     return operator.index(value) >= lowest
+
+
+def is_number(value: object) -> bool:
+    """Say whether a value is a finite number; `True` is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False
+
+
+def is_amount(value: object) -> bool:
+    """Say whether a value is a finite number above 0."""
+    return is_number(value) and value > 0  # type: ignore[operator]

@@ -6,6 +6,7 @@ from typing import ClassVar, Final, Literal, get_args
 
 import msgspec
 
+from backtest_kit._values.account import Money
 from backtest_kit._values.signal import SignalRow, signal_id
 from backtest_kit._values.time import Instant
 
@@ -17,15 +18,18 @@ CloseReason = Literal[
     "trailing_stop",
     "breakeven",
     "closed",
+    "liquidation",
 ]
-CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data", "exit"]
+#: Why an account refuses a trade, or skips an entry or a partial exit of one.
+Refusal = Literal["cash", "liquidation", "minimum", "size"]
+CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data", "exit"] | Refusal
 #: Of tables of trades: the reason of each code; from `CANCELLED` on a signal was never filled.
 REASONS: Final[tuple[CloseReason | CancelReason, ...]] = (
     *("take_profit", "stop_loss", "time_expired", "end_of_data"),
-    *("trailing_stop", "breakeven", "closed"),
+    *("trailing_stop", "breakeven", "closed", "liquidation"),
     *("timeout", "end_of_data", "price_reject", "exit"),
 )
-CANCELLED: Final = 7
+CANCELLED: Final = 8
 LegReason = Literal[
     "take_profit",
     "stop_loss",
@@ -34,6 +38,7 @@ LegReason = Literal[
     "trailing_stop",
     "breakeven",
     "closed",
+    "liquidation",
     "signal",
     "entry_level",
     "take_profit_level",
@@ -122,10 +127,11 @@ class TickWaiting(_Tick, frozen=True, kw_only=True, tag="waiting"):
     signal: SignalRow
 
 
-class TickOpened(_Transition, frozen=True, kw_only=True, tag="opened"):
-    """A signal is filled."""
+class TickOpened(_Transition, frozen=True, kw_only=True, tag="opened", omit_defaults=True):
+    """A signal is filled; `money`: in an account."""
 
     action: ClassVar[Literal["opened"]] = "opened"
+    money: Money | None = None
 
 
 class TickActive(_Tick, frozen=True, kw_only=True, tag="active"):
@@ -147,7 +153,7 @@ class _Numbered(_Transition, frozen=True, kw_only=True):
         return transition_id(self.signal, f"{self.action} {self.number}")  # type: ignore[attr-defined]
 
 
-class TickPartial(_Numbered, frozen=True, kw_only=True, tag="partial"):
+class TickPartial(_Numbered, frozen=True, kw_only=True, tag="partial", omit_defaults=True):
     """A part of a position is closed: `share` percent of the quantity entered so far."""
 
     action: ClassVar[Literal["partial"]] = "partial"
@@ -156,9 +162,10 @@ class TickPartial(_Numbered, frozen=True, kw_only=True, tag="partial"):
     reason: Literal["take_profit_level", "stop_loss_level", "manage", "user"]
     note: str = ""
     ambiguous: bool = False
+    money: Money | None = None
 
 
-class TickAdded(_Numbered, frozen=True, kw_only=True, tag="added"):
+class TickAdded(_Numbered, frozen=True, kw_only=True, tag="added", omit_defaults=True):
     """A further entry of `size` times the first one's cost; `effective_entry` is that after it."""
 
     action: ClassVar[Literal["added"]] = "added"
@@ -167,6 +174,7 @@ class TickAdded(_Numbered, frozen=True, kw_only=True, tag="added"):
     effective_entry: float
     reason: Literal["entry_level", "manage", "user"]
     ambiguous: bool = False
+    money: Money | None = None
 
 
 class TickMoved(_Numbered, frozen=True, kw_only=True, tag="moved"):
@@ -186,7 +194,8 @@ def _false() -> bool:
 class TickClosed(_Transition, frozen=True, kw_only=True, tag="closed", omit_defaults=True):
     """A signal is closed; `ambiguous` marks a candle that reached levels at both ends.
 
-    `cost` is that of all entries, relative to the first one's. `note` is of who closed it.
+    `cost` is that of all entries, relative to the first one's. `note` is of who closed it, `money`
+    of an account.
     """
 
     action: ClassVar[Literal["closed"]] = "closed"
@@ -199,6 +208,7 @@ class TickClosed(_Transition, frozen=True, kw_only=True, tag="closed", omit_defa
     note: str = ""
     #: Of a position with more than one entry and one exit; else they are made when asked for.
     fills: tuple[Leg, ...] = msgspec.field(default=(), name="legs")
+    money: Money | None = None
 
     @property
     def legs(self) -> tuple[Leg, ...]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, cast, get_args
 
 import msgspec
 
+from backtest_kit._values.account import Market
 from backtest_kit._values.actions import Action, Position
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
@@ -25,6 +26,7 @@ GetSignal = Callable[[str, datetime], SignalLike | Awaitable[SignalLike | None] 
 Managing = Action | Sequence[Action] | None
 Manage = Callable[[Position, datetime], Managing | Awaitable[Managing]]
 Format = Callable[[str, float], str | Awaitable[str]]
+GetMarket = Callable[[str], Market | Awaitable[Market | None] | None]
 #: What a walker can compare by; all are figures of `Statistics`.
 Metric = Literal[
     "sharpe_ratio",
@@ -36,14 +38,22 @@ Metric = Literal[
     "expected_yearly_returns",
 ]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
-SizingMethod = Literal["fixed-percentage", "kelly-criterion", "atr-based"]
-SIZING_METHODS: Final[tuple[SizingMethod, ...]] = get_args(SizingMethod)
+#: What a walker with an account can compare by, too; all are figures of `AccountStatistics`.
+AccountMetric = Literal[
+    "account_growth",
+    "account_cagr",
+    "account_sharpe",
+    "account_sortino",
+    "account_calmar",
+    "account_max_drawdown_percent",
+]
+ACCOUNT_METRICS: Final[tuple[AccountMetric, ...]] = get_args(AccountMetric)
 
 #: Candles that an array strategy sees where nothing else is said.
 ARRAY_WARMUP: Final = 200
 
 
-class _Schema(msgspec.Struct, frozen=True, kw_only=True):
+class Schema(msgspec.Struct, frozen=True, kw_only=True):
     """Base: the name is checked, the callbacks become an object with the given functions."""
 
     NAME: ClassVar[str] = ""
@@ -72,14 +82,15 @@ class _Schema(msgspec.Struct, frozen=True, kw_only=True):
         return getattr(getattr(self, "callbacks", None), name, None)
 
 
-class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
+class ExchangeSchema(Schema, frozen=True, kw_only=True, eq=False):
     """Where candles come from; two are equal if they are one, since candles are kept for each.
 
     `get_candles(symbol, interval, since, limit)` returns the candles whose open time lies in
     `[since, since + limit * interval)`, `since` in milliseconds UTC; sync (then it runs in a
     worker thread, so that a hanging call can be given up) or async. `page_limit` is how many one
     call may ask for, where it is not `max_candles_per_request`. `data_range(symbol)` returns the
-    first open time and the end in milliseconds, where that is known.
+    first open time and the end in milliseconds, where that is known. `get_market(symbol)`, sync or
+    async, returns the rules of a market, for runs with an account.
 
     `intervals` are those it has, for all symbols or as a function of one; not given, it is taken
     to have 1m. `calendar` says when the market is closed: "weekdays" (open Monday to Friday, UTC),
@@ -94,6 +105,7 @@ class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
     get_candles: GetCandles
     format_price: Format | None = None
     format_quantity: Format | None = None
+    get_market: GetMarket | None = None
     page_limit: int | None = None
     data_range: Callable[[str], tuple[int, int] | None] | None = None
     close: Callable[[], Any] | None = None
@@ -103,29 +115,29 @@ class ExchangeSchema(_Schema, frozen=True, kw_only=True, eq=False):
     note: str = ""
 
     def _check(self, me: str) -> None:
-        _function(me, "get_candles", self.get_candles)
+        check_function(me, "get_candles", self.get_candles)
         if self.intervals is not None and not callable(self.intervals):
             if isinstance(self.intervals, str) or not self.intervals:
                 raise RegistrationError(
                     f"{me}: intervals={self.intervals!r} must be a list of intervals, or a function"
                 )
             for interval in self.intervals:
-                _interval(me, interval)
+                check_interval_name(me, interval)
         if self.calendar is not None and (not isinstance(self.calendar, str) or not self.calendar):
             raise RegistrationError(
                 f'{me}: calendar={self.calendar!r} must be "weekdays", "data", or a name that '
                 "exchange-calendars knows"
             )
-        for field in ("format_price", "format_quantity", "data_range", "close"):
+        for field in ("format_price", "format_quantity", "get_market", "data_range", "close"):
             if getattr(self, field) is not None:
-                _function(me, field, getattr(self, field))
+                check_function(me, field, getattr(self, field))
         if self.page_limit is not None and not is_whole(self.page_limit):
             raise RegistrationError(
                 f"{me}: page_limit={self.page_limit!r} must be a whole number, 1 or more"
             )
 
 
-class StrategySchema(_Schema, frozen=True, kw_only=True):
+class StrategySchema(Schema, frozen=True, kw_only=True):
     """A strategy: `get_signal(symbol, when)`, asked at most once per `interval`.
 
     It is not asked before `warmup` candles of `interval` have closed within the data; 0: from the
@@ -138,7 +150,8 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     `manage(position, when)` is asked while a position is open, at most once per `manage_interval`
     ("1m": at each step), and returns an action, several in order, or `None`.
 
-    `risk_name` is one risk profile or several, all of which must agree.
+    `risk_name` is one risk profile or several, all of which must agree. `sizing_name` says what a
+    signal without a size of its own costs, in runs with an account.
     """
 
     NAME = "strategy_name"
@@ -169,19 +182,20 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
     manage_interval: Interval = "1m"
     warmup: int = cast("int", None)  # a number once it is checked
     risk_name: str | Sequence[str] | None = None
+    sizing_name: str | None = None
     callbacks: Any = None
     note: str = ""
 
     def _check(self, me: str) -> None:
-        _interval(me, self.interval)
+        check_interval_name(me, self.interval)
         if self.manage is not None:
-            _function(me, "manage", self.manage)
-        _interval(me, self.manage_interval, "manage_interval")
+            check_function(me, "manage", self.manage)
+        check_interval_name(me, self.manage_interval, "manage_interval")
         ways = ("get_signal", "get_signals", "make")
         given = [field for field in ways if getattr(self, field) is not None]
         if len(given) != 1:
             raise RegistrationError(f"{me}: give either get_signal or get_signals, or make")
-        _function(me, given[0], getattr(self, given[0]))
+        check_function(me, given[0], getattr(self, given[0]))
         if isinstance(self.get_signal, type):
             raise RegistrationError(f"{me}: get_signal is a class; give it as make")
         arrays = self.get_signals is not None
@@ -193,6 +207,10 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
             )
         if any(not isinstance(name, str) or not name for name in self.risk_names):
             raise RegistrationError(f"{me}: risk_name={self.risk_name!r} must be names")
+        if self.sizing_name is not None and (
+            not isinstance(self.sizing_name, str) or not self.sizing_name
+        ):
+            raise RegistrationError(f"{me}: sizing_name={self.sizing_name!r} must be a name")
 
     @property
     def risk_names(self) -> tuple[str, ...]:
@@ -217,7 +235,7 @@ def _source(function: Any) -> str:
         return ""
 
 
-class FrameSchema(_Schema, frozen=True, kw_only=True):
+class FrameSchema(Schema, frozen=True, kw_only=True):
     """A range of time to backtest over: `start_date` to `end_date`, both included."""
 
     NAME = "frame_name"
@@ -231,7 +249,7 @@ class FrameSchema(_Schema, frozen=True, kw_only=True):
     note: str = ""
 
     def _check(self, me: str) -> None:
-        _interval(me, self.interval)
+        check_interval_name(me, self.interval)
         try:
             start, end = to_ms(self.start_date, "start_date"), to_ms(self.end_date, "end_date")
         except (TypeError, ValueError) as error:
@@ -253,7 +271,7 @@ class FrameSchema(_Schema, frozen=True, kw_only=True):
         return range(to_ms(self.start_date), to_ms(self.end_date) + 1, step)
 
 
-class RiskSchema(_Schema, frozen=True, kw_only=True):
+class RiskSchema(Schema, frozen=True, kw_only=True):
     """A risk profile: checks that must all agree before a signal opens.
 
     Each check gets a `RiskCheck`; it rejects by returning a reason (a text), or by raising a
@@ -273,63 +291,15 @@ class RiskSchema(_Schema, frozen=True, kw_only=True):
         if isinstance(self.validations, str) or not isinstance(self.validations, Sequence):
             raise RegistrationError(f"{me}: validations must be a list of functions")
         for i, check in enumerate(self.validations):
-            _function(me, f"validations[{i}]", check)
+            check_function(me, f"validations[{i}]", check)
 
 
-class SizingSchema(_Schema, frozen=True, kw_only=True):
-    """How large a position should be (advisory); percentages are of the account balance."""
-
-    NAME = "sizing_name"
-    CALLBACKS = ("on_calculate",)
-
-    sizing_name: str
-    method: SizingMethod
-    risk_percentage: float = 1.0
-    kelly_multiplier: float = 0.25
-    atr_multiplier: float = 2.0
-    min_position_size: float | None = None
-    max_position_size: float | None = None
-    max_position_percentage: float | None = None
-    callbacks: Any = None
-    note: str = ""
-
-    def _check(self, me: str) -> None:
-        if self.method not in SIZING_METHODS:
-            tail = did_you_mean(str(self.method), SIZING_METHODS)
-            raise RegistrationError(f"{me}: unknown method {self.method!r}{tail}")
-        for field in (
-            "risk_percentage",
-            "kelly_multiplier",
-            "atr_multiplier",
-            "min_position_size",
-            "max_position_size",
-            "max_position_percentage",
-        ):
-            value = getattr(self, field)
-            if value is None and field.startswith(("min", "max")):
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 < value < 1e300
-            ):
-                raise RegistrationError(f"{me}: {field}={value!r} must be a number above 0")
-        for field in ("risk_percentage", "max_position_percentage"):
-            if (getattr(self, field) or 0) > 100:
-                raise RegistrationError(f"{me}: {field}={getattr(self, field)} is above 100")
-        low, high = self.min_position_size, self.max_position_size
-        if low is not None and high is not None and low > high:
-            raise RegistrationError(
-                f"{me}: min_position_size={low} is above max_position_size={high}"
-            )
-
-
-def _function(me: str, field: str, value: object) -> None:
+def check_function(me: str, field: str, value: object) -> None:
     if not callable(value):
         raise RegistrationError(f"{me}: {field} must be a function, not {value!r}")
 
 
-def _interval(me: str, interval: object, name: str = "interval") -> None:
+def check_interval_name(me: str, interval: object, name: str = "interval") -> None:
     if interval not in INTERVALS:
         known = " ".join(INTERVALS)
         raise RegistrationError(f"{me}: unknown {name} {interval!r}; use one of: {known}")
@@ -351,10 +321,11 @@ def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespac
     return SimpleNamespace(**{n: f for n, f in functions.items() if f is not None})
 
 
-class WalkerSchema(_Schema, frozen=True, kw_only=True):
+class WalkerSchema(Schema, frozen=True, kw_only=True):
     """Strategies to compare over one exchange and frame, by a metric of which more is better.
 
-    `windows`: choose in one part of the frame and judge in the next, all along it.
+    `windows`: choose in one part of the frame and judge in the next, all along it. `account_name`:
+    each strategy plays with the money of this account, from its balance on.
     """
 
     NAME = "walker_name"
@@ -364,8 +335,9 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
     exchange_name: str
     frame_name: str
     strategies: Sequence[str]
-    metric: Metric = "sharpe_ratio"
+    metric: Metric | AccountMetric = "sharpe_ratio"
     windows: Windows | None = None
+    account_name: str | None = None
     callbacks: Any = None
     note: str = ""
 
@@ -381,8 +353,15 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
             if name in seen:
                 raise RegistrationError(f"{me}: strategies has {name!r} twice")
             seen.add(name)
-        if self.metric not in METRICS:
-            tail = did_you_mean(str(self.metric), METRICS)
+        if self.metric not in (*METRICS, *ACCOUNT_METRICS):
+            tail = did_you_mean(str(self.metric), (*METRICS, *ACCOUNT_METRICS))
             raise RegistrationError(f"{me}: unknown metric {self.metric!r}{tail}")
+        if self.metric in ACCOUNT_METRICS and self.account_name is None:
+            raise RegistrationError(f"{me}: metric={self.metric!r} needs an account_name")
+        if self.metric in ACCOUNT_METRICS and self.windows is not None:
+            raise RegistrationError(
+                f"{me}: windows are compared by the trades within them; take one of the metrics "
+                f"{', '.join(METRICS)}, not {self.metric!r}"
+            )
         if self.windows is not None and not isinstance(self.windows, Windows):
             raise RegistrationError(f"{me}: windows must be a Windows, not {self.windows!r}")

@@ -44,6 +44,9 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `stop_losses` close a share at each percent beyond and against the first entry, `entries` enter
     once more at each percent against it. `breakeven_percent` beyond the effective entry, the stop
     moves to where a close gives 0 after costs.
+
+    `cost` (notional, in the account's currency) or `quantity` (in the base asset) is how much the
+    first entry is to be, in a run with an account; without one neither is used.
     """
 
     position: Position
@@ -58,6 +61,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     take_profits: Levels = ()
     stop_losses: Levels = ()
     entries: Levels = ()
+    cost: float | None = None
+    quantity: float | None = None
 
 
 def _none() -> None:
@@ -74,7 +79,7 @@ class SignalRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `scheduled_at` is when it was proposed, `pending_at` when it was filled (`None` while it
     waits), both in milliseconds UTC. `price_open` is the fill once it is filled, and before that
     the price it waits for; `price_limit` keeps the `price_open` that was asked for, if any. The
-    last five are as in `Signal`, and left out of JSON where they are not used.
+    last seven are as in `Signal`, and left out of JSON where they are not used.
     """
 
     id: str
@@ -96,6 +101,8 @@ class SignalRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     take_profits: Levels = ()
     stop_losses: Levels = ()
     entries: Levels = ()
+    cost: float | None = None
+    quantity: float | None = None
 
     @property
     def side(self) -> int:

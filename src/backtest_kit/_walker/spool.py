@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from backtest_kit._engine.engine import Engine
+from backtest_kit._values.account_schemas import SizingSchema
 from backtest_kit._values.errors import WorkerError
 from backtest_kit._walker.trial import TrialSetup
 
@@ -70,7 +71,9 @@ def write_spool(setup: TrialSetup, risk_names: Sequence[str], folder: str) -> Sp
     risks = [msgspec.structs.replace(engine.risks.get(name), callbacks=None) for name in risk_names]
     frame = msgspec.structs.replace(setup.frame, callbacks=None)
     exchange = msgspec.structs.replace(setup.exchange, callbacks=None, close=None)
-    shared = (exchange, frame, setup.symbols, engine.config, risks)
+    sizings = [msgspec.structs.replace(each, callbacks=None) for each in _sizings(setup)]
+    money = setup.account, sizings
+    shared = (exchange, frame, setup.symbols, engine.config, risks, money)
     buffers: list[pickle.PickleBuffer] = []
     head = pickled(shared, f"exchange {exchange.name!r}", buffers.append)
     path = Path(folder, "job")
@@ -111,12 +114,21 @@ def read_spool(spool: Spool) -> TrialSetup:
         buffers.append(mapped[at : at + size])
         at += size
     shared = pickle.loads(mapped[start : start + head], buffers=buffers)  # noqa: S301 - ours
-    exchange, frame, symbols, config, risks = shared
+    exchange, frame, symbols, config, risks, (account, sizings) = shared
     engine = Engine()  # of which trials share nothing but the candles
     engine.config, engine.logger = config, _SILENT
     for risk in risks:
         engine.risks.add(risk)
-    return TrialSetup(engine, symbols, exchange, frame)
+    for sizing in sizings:
+        engine.sizings.add(sizing)
+    return TrialSetup(engine, symbols, exchange, frame, account=account)
+
+
+def _sizings(setup: TrialSetup) -> list[SizingSchema]:
+    """Return the sizings that the trials need: none without an account."""
+    if setup.account is None:
+        return []
+    return (setup.sizings or setup.engine.sizings).list()
 
 
 def pickled(

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
@@ -20,6 +21,7 @@ from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
@@ -42,6 +44,8 @@ class TrialSetup(msgspec.Struct, frozen=True):
     exchange: ExchangeSchema
     frame: FrameSchema
     risks: Registry[RiskSchema] | None = None
+    account: AccountSchema | None = None
+    sizings: Registry[SizingSchema] | None = None
 
     def base_interval(self) -> str:
         """Return the interval of the candles by which the runs step, or those of the symbols."""
@@ -77,6 +81,20 @@ async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PA
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
     books, setup = SharedBooks(), first_parts(setup, parts)
+    if setup.account is not None:
+        session = AccountSession(
+            setup.engine,
+            [(strategy, symbol) for symbol in setup.symbols],
+            setup.exchange,
+            setup.frame,
+            setup.account,
+            sizings=setup.sizings,
+            risks=setup.risks,
+            is_trial=True,
+        )
+        await session.play()
+        result = result_of(session.records)
+        return msgspec.structs.replace(result, account=session.statistics)
     drivers = [
         prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
         for symbol in setup.symbols

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from backtest_kit._engine.engine import Engine
+from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.errors import BacktestKitError, FingerprintError
 from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
 from backtest_kit._walker.data_identity import data_identity
@@ -42,7 +43,10 @@ def _key_or_none(
     risks = [[*(setup.risks or engine.risks).get(name).validations] for name in strategy.risk_names]
     asked = (strategy.get_signal, strategy.get_signals, strategy.make, strategy.manage)
     code = (*asked, risks)
-    options = (strategy.interval, strategy.warmup, strategy.risk_names, strategy.manage_interval)
+    options: tuple[object, ...] = (strategy.interval, strategy.warmup, strategy.risk_names)
+    options += (strategy.manage_interval,)
+    if setup.account is not None:
+        options += _money_of(setup, setup.account, strategy)
     try:
         variant, unseen = examine(settings_fingerprint(engine), options, code)
     except FingerprintError as error:
@@ -52,6 +56,20 @@ def _key_or_none(
         return None
     key = trial_key(setup, strategy.name, variant, data, hours)
     return msgspec.structs.replace(key, unseen=unseen)
+
+
+def _money_of(
+    setup: TrialSetup, account: AccountSchema, strategy: StrategySchema
+) -> tuple[object, ...]:
+    """Return what the money of a trial hangs on: the account, the sizing, what markets take."""
+    terms = msgspec.structs.asdict(msgspec.structs.replace(account, note=""))
+    name, sizing, exchange = strategy.sizing_name, None, setup.exchange
+    if name is not None:
+        found = (setup.sizings or setup.engine.sizings).get(name)
+        sizing = msgspec.structs.asdict(msgspec.structs.replace(found, callbacks=None, note=""))
+    owner = getattr(exchange.get_candles, "__self__", None)
+    own = getattr(exchange.get_market, "__self__", None) is owner
+    return terms, sizing, None if own else exchange.get_market
 
 
 def trial_key(

@@ -11,7 +11,6 @@ import msgspec
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
-from backtest_kit._statistics.figures import metric
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import ArgumentError, StateError
@@ -126,7 +125,7 @@ class Walk:
         """Keep a result, notify listeners and callbacks, and return its contract."""
         self.results.append(result)
         statistics, name = result.statistics, result.strategy_name
-        value = None if statistics is None else metric(statistics, self._schema.metric)
+        value = result.metric(self._schema.metric)
         if value is not None and (self._best is None or value > self._best[1]):
             self._best = (name, value)
         done, total = len(self.results), len(self._schema.strategies)

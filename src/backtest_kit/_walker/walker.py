@@ -171,7 +171,13 @@ def prepare_walk(
         )
     strategies = strategies_of(engine, schema)
     check_workers(executor)
-    setup = TrialSetup(engine, symbols, exchange, frame, engine.risks.copy())
+    account = None if schema.account_name is None else engine.accounts.get(schema.account_name)
+    for strategy in strategies if account is not None else ():
+        if strategy.sizing_name is not None:
+            engine.sizings.get(strategy.sizing_name)
+    setup = TrialSetup(
+        engine, symbols, exchange, frame, engine.risks.copy(), account, engine.sizings.copy()
+    )
 
     def make_runner(some: Sequence[StrategySchema]) -> TrialRunner:
         if executor is None:

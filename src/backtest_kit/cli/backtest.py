@@ -10,6 +10,7 @@ import click
 import msgspec
 from rich.text import Text
 
+from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._backtest.backtest import Backtest
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_frame
@@ -22,6 +23,7 @@ from backtest_kit._reports.table import number
 from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import Interval, iso, to_ms
+from backtest_kit.cli.account_run import Money, account_options, account_session, print_account
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings, source_notes
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
@@ -60,6 +62,7 @@ from backtest_kit.exchanges._layout import Layout
 @strategies_option
 @frame_options
 @settings_option("percent_fee=0.05")
+@account_options
 @output_option("runs")
 @traceback_option
 @html_option
@@ -77,6 +80,10 @@ def backtest(
     end: str | None,
     interval: Interval,
     settings: tuple[str, ...],
+    balance: float | None,
+    currency: str,
+    leverage: float,
+    sizing: str | None,
     output: Path,
     tracebacks: bool,
     html: bool,
@@ -87,10 +94,15 @@ def backtest(
     Without --frame, --from and --to, the whole range of the data is used, also where FILE registers
     a frame. Exit code 1 where a run failed, or a strategy raised at every call.
 
+    With --balance all strategies and symbols share one account, in the order of FILE and of the
+    options, from the earliest start of their data to the latest end.
+
     \b
         backtest-kit backtest my_strategy.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
         backtest-kit backtest my_strategy.py --symbol BTC/USDT --exchange binance \\
             --from 2024-01-01 --to 2024-02-01
+        backtest-kit backtest my_strategy.py --symbol BTCUSDT --symbol ETHUSDT \\
+            --data data --balance 10000 --sizing risk-1
     """
     with Engine() as engine:
         load(file, tracebacks=tracebacks)
@@ -106,7 +118,9 @@ def backtest(
                     click.echo(f"{symbol}: {note}")
             jobs += [(symbol, s, frame) for s in strategies or engine.strategies.list()]
         code = file.read_text("utf-8", "replace")
-        return run_jobs(engine, exchange, jobs, output, code, as_json=as_json, html=html)
+        money = Money(balance, currency, leverage, sizing)
+        session = account_session(engine, exchange, jobs, money)
+        return run_jobs(engine, exchange, jobs, output, code, session, as_json=as_json, html=html)
 
 
 def run_jobs(
@@ -115,13 +129,14 @@ def run_jobs(
     jobs: list[tuple[str, StrategySchema, FrameSchema]],
     output: Path,
     source: str = "",
+    session: AccountSession | None = None,
     *,
     as_json: bool,
     html: bool,
 ) -> int:
     """Run backtests side by side, keep and print them; return the exit code.
 
-    `source` is the text of the strategies' file.
+    `source` is the text of the strategies' file; with a `session` they are played on its account.
     """
     failures: list[str] = []
 
@@ -132,9 +147,18 @@ def run_jobs(
         except (DataError, PeekingError) as error:
             failures.append(f"{strategy.name} {symbol}: {error}")
 
+    async def on_account(session: AccountSession) -> None:
+        try:
+            await session.play()
+        except (DataError, PeekingError) as error:
+            failures.append(str(error))
+
     async def work() -> None:
         try:
-            await asyncio.gather(*(one(*job) for job in jobs))
+            if session is None:
+                await asyncio.gather(*(one(*job) for job in jobs))
+            else:
+                await on_account(session)
         finally:
             await close_exchange(exchange)
 
@@ -151,7 +175,9 @@ def run_jobs(
         kept = keep_backtests(engine, output / "runs", started_at, source, html=pages)
     records = engine.records.all()
     if as_json:
-        sys.stdout.write(msgspec.json.encode([run.data for run in kept]).decode() + "\n")
+        runs = msgspec.json.encode([run.data for run in kept]).decode()
+        account = None if session is None else session.data
+        sys.stdout.write((runs if account is None else account.to_json()) + "\n")
     else:
         console = wide_console()
         for run in kept:
@@ -161,6 +187,8 @@ def run_jobs(
         strategies = dict.fromkeys(record.strategy_name for record in records)
         by_strategy = [[r for r in records if r.strategy_name == name] for name in strategies]
         show_together([heat_data(own) for own in by_strategy if len(own) > 1], console)
+        if session is not None:
+            print_account(session, output, console)
         lines = [f"report: {run.folder / name}" for run in kept for name in (REPORT, *run.files)]
         lines += page_lines(run.folder for run in kept) or [without_page][: bool(without_page)]
         for line in lines:

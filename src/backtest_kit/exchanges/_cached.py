@@ -30,6 +30,8 @@ _KEPT: Final = 32
 _WAITING: Final = 10_000
 #: A candle may appear this much later than it has closed; a gap that is newer is not recorded.
 _SETTLED: Final = 5 * MINUTE
+#: What it has as the exchange before it.
+_SAME: Final = ("page_limit", "intervals", "calendar")
 
 
 class _Answer(NamedTuple):
@@ -66,7 +68,7 @@ class CachedExchange:
         self._waiting: list[_Answer] = []
         self._writing = threading.Lock()
         self.exchange_name: str = exchange.exchange_name
-        for name in ("page_limit", "intervals", "calendar", "format_price", "format_quantity"):
+        for name in (*_SAME, "format_price", "format_quantity", "get_market"):
             value = getattr(exchange, name, None)
             if value is not None:
                 setattr(self, name, value)

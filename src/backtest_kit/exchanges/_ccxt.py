@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from backtest_kit._values.account import Market
 from backtest_kit._values.candles import Candles, read_candles
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.errors import (
@@ -23,6 +24,7 @@ from backtest_kit._values.errors import (
     did_you_mean,
 )
 from backtest_kit._values.time import INTERVALS, interval_ms, to_ms
+from backtest_kit.exchanges._ccxt_markets import market_of
 
 #: What the engine asks for by default; a larger page would gain little.
 _USUAL: Final = 1000
@@ -143,6 +145,12 @@ class CcxtExchange:
         """Return a quantity in the precision of the market."""
         client = await self._ready()
         return str(client.amount_to_precision(symbol, quantity))
+
+    async def get_market(self, symbol: str) -> Market | None:
+        """Return the rules of a market, `None` where the exchange has none of this symbol."""
+        client = await self._ready()
+        found = client.markets.get(symbol)
+        return None if found is None else market_of(found, client.precisionMode)
 
     async def close(self) -> None:
         """Close the running loop's client."""

@@ -1,0 +1,270 @@
+"""Backtests that share an account, in the order of simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Final, NamedTuple
+
+from backtest_kit._backtest.driver import FrameDriver
+from backtest_kit._backtest.marks import marks_of
+from backtest_kit._backtest.prepare import prepare
+from backtest_kit._engine.account import SharedAccount, check_quotes
+from backtest_kit._engine.account_gate import AccountGate
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.record import RunRecord
+from backtest_kit._engine.registry import Registry
+from backtest_kit._engine.risk import SharedBooks
+from backtest_kit._reports.backtest import backtest_data
+from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
+from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
+from backtest_kit._statistics.equity_outcome import played_account
+from backtest_kit._values.account import Market
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
+from backtest_kit._values.errors import ArgumentError, DataError
+from backtest_kit._values.results import TickClosed
+from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
+
+#: With fewer days a year, those on which nothing is traded are left out.
+_ALL_DAYS: Final = 365
+
+
+class RunName(NamedTuple):
+    """What a run of a portfolio is called."""
+
+    strategy_name: str
+    symbol: str
+
+
+def named_runs(runs: Mapping[str, Sequence[str]]) -> list[RunName]:
+    """Return the runs that a mapping of strategies to symbols names, in order.
+
+    Raises:
+        ArgumentError: it names none, one twice, or what is no name.
+    """
+    if not isinstance(runs, Mapping):
+        raise ArgumentError(
+            f"runs={runs!r} must be a mapping from strategies to lists of symbols, such as "
+            '{"trend": ["BTCUSDT", "ETHUSDT"]}'
+        )
+    found: list[RunName] = []
+    for strategy_name, symbols in runs.items():
+        if isinstance(symbols, str) or not isinstance(symbols, Sequence):
+            raise ArgumentError(f"runs[{strategy_name!r}]={symbols!r} must be a list of symbols")
+        for symbol in symbols:
+            if not isinstance(symbol, str) or not symbol:
+                raise ArgumentError(f"runs[{strategy_name!r}] has {symbol!r}, which is no symbol")
+            name = RunName(strategy_name, symbol)
+            if name in found:
+                raise ArgumentError(
+                    f"runs names {strategy_name!r} on {symbol!r} twice; name each run once"
+                )
+            found.append(name)
+    if not found:
+        raise ArgumentError("runs names no run; name a strategy with at least one symbol")
+    return found
+
+
+def session_of(
+    engine: Engine,
+    runs: Mapping[str, Sequence[str]],
+    exchange_name: str,
+    frame_name: str,
+    account_name: str,
+) -> AccountSession:
+    """Return the runs on an account that are named by what is registered.
+
+    Raises:
+        ArgumentError: as `named_runs`.
+        UnknownNameError: nothing is registered under one of the names.
+    """
+    return AccountSession(
+        engine,
+        [(engine.strategies.get(name), symbol) for name, symbol in named_runs(runs)],
+        engine.exchanges.get(exchange_name),
+        engine.frames.get(frame_name),
+        engine.accounts.get(account_name),
+    )
+
+
+class AccountSession:
+    """The runs on an account, from its balance to the last close; `play` may be awaited once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        runs: Sequence[tuple[StrategySchema, str]],
+        exchange: ExchangeSchema,
+        frame: FrameSchema,
+        schema: AccountSchema,
+        *,
+        sizings: Registry[SizingSchema] | None = None,
+        risks: Registry[RiskSchema] | None = None,
+        is_trial: bool = False,
+    ) -> None:
+        """Prepare the runs of strategies on symbols, in this order.
+
+        `sizings` and `risks` are those there are, where they are not those registered now. Of a
+        trial neither records nor outcome are kept by the engine, and `data` is not made.
+
+        Raises:
+            UnknownNameError, ConfigError, RegistrationError, StrategyFailedError: as `prepare`.
+        """
+        self.engine = engine
+        self.names = [RunName(strategy.name, symbol) for strategy, symbol in runs]
+        self.exchange = exchange
+        self.account = SharedAccount(schema)
+        self.markets: dict[str, Market | None] = {}
+        self.trades: list[TickClosed] = []
+        self.data: PortfolioData | None = None
+        self.statistics: AccountStatistics | None = None
+        self.drivers: list[FrameDriver] = []
+        self._gates: list[AccountGate] = []
+        self._is_trial = is_trial
+        books, known = SharedBooks(), sizings or engine.sizings
+        for strategy, symbol in runs:
+            sized = strategy.sizing_name
+            gate = AccountGate(self.account, None if sized is None else known.get(sized))
+            self._gates.append(gate)
+            self.drivers.append(
+                prepare(engine, symbol, strategy, exchange, frame, books, risks, account=gate)
+            )
+        if not is_trial:
+            for record in self.records:
+                engine.records.add(record)
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """The record of each run."""
+        return [driver.run.record for driver in self.drivers]
+
+    def stop(self) -> None:
+        """Take no new signals; open positions are followed to their close."""
+        for driver in self.drivers:
+            driver.stop()
+
+    def enter(self) -> None:
+        """Let `Backtest.stop` find the runs, until their results have ended."""
+        for driver in self.drivers:
+            driver.enter()
+
+    def leave(self) -> None:
+        """Let nobody find them any more."""
+        for driver in self.drivers:
+            driver.leave()
+
+    async def results(self) -> AsyncGenerator[TickClosed, None]:
+        """Yield the closed results of all runs in the order in which they happen."""
+        queue: asyncio.Queue[TickClosed | None] = asyncio.Queue(1)
+
+        async def play() -> None:
+            try:
+                await self.play(queue.put)
+            finally:
+                await queue.put(None)
+
+        work = asyncio.create_task(play())
+        try:
+            while (closed := await queue.get()) is not None:
+                yield closed
+            await work
+        finally:
+            if not work.done():
+                work.cancel()
+                while not queue.empty():
+                    queue.get_nowait()
+                await asyncio.wait([work])
+
+    async def play(self, tell: Callable[[TickClosed], Awaitable[None]] | None = None) -> None:
+        """Run to the end; `tell` is awaited for each closed result, in order.
+
+        Raises:
+            ArgumentError: a symbol is quoted in another currency than the account's.
+            DataError: candles of a run can't be had; what closed until then is kept.
+        """
+        await self._ask_markets()
+        for driver in self.drivers:
+            driver.load_kernel()
+        tasks = [asyncio.create_task(self._follow(driver, tell)) for driver in self.drivers]
+        try:
+            await asyncio.gather(*tasks)
+        except Exception:
+            await self._end(tasks)
+            # what closed until then is kept, if its candles can be had
+            with contextlib.suppress(DataError):
+                await self._conclude()
+            raise
+        finally:
+            await self._end(tasks)
+        await self._conclude()
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def _conclude(self) -> None:
+        """Put together what the runs have found, and let `bk.Portfolio` find it."""
+        account = self.account
+        fills = account.fills.columns()
+        last = int(fills.timestamp[-1]) if len(fills) else 0
+        marks = await marks_of(
+            self.engine.store,
+            self.exchange,
+            [driver.run for driver in self.drivers],
+            min(driver.timeline[0] for driver in self.drivers),
+            max(last, *(driver.timeline[-1] for driver in self.drivers)),
+            traded_days_only=account.schema.days_per_year < _ALL_DAYS,
+        )
+        schema = account.schema
+        counts = AccountCounts(
+            not_charged=account.not_charged,
+            refusals=dict(account.refusals),
+            skips=dict(account.skips),
+            reductions=account.reductions,
+        )
+        if self._is_trial:
+            symbols = [name.symbol for name in self.names]
+            terms = schema.balance, schema.leverage, schema.days_per_year
+            self.statistics = played_account(symbols, fills, marks, counts, *terms).statistics
+            return
+        self.data = portfolio_data(
+            schema,
+            [backtest_data(record) for record in self.records],
+            self.trades,
+            fills,
+            marks,
+            counts,
+            refusals=[*account.events],
+            markets=self.markets,
+        )
+        self.statistics = self.data.statistics
+        self.engine.portfolios.pop(schema.name, None)
+        self.engine.portfolios[schema.name] = self.data
+
+    async def _follow(
+        self, driver: FrameDriver, tell: Callable[[TickClosed], Awaitable[None]] | None
+    ) -> None:
+        async with aclosing(driver.results()) as results:
+            async for closed in results:
+                self.trades.append(closed)
+                if tell is not None:
+                    await tell(closed)
+
+    async def _ask_markets(self) -> None:
+        """Ask once for the rules of each symbol's market."""
+        ask = self.exchange.get_market
+        for symbol in dict.fromkeys(name.symbol for name in self.names):
+            found = None if ask is None else await call_user_code(ask, symbol)
+            if found is not None and not isinstance(found, Market):
+                raise ArgumentError(
+                    f"get_market of exchange {self.exchange.name!r} returned {found!r} for "
+                    f"{symbol}; return a Market, or None"
+                )
+            self.markets[symbol] = found
+        check_quotes(self.account.schema, self.exchange.name, [*self.markets.items()])
+        for gate, name in zip(self._gates, self.names, strict=True):
+            gate.keep_to(self.markets[name.symbol])

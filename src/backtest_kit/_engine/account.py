@@ -1,0 +1,99 @@
+"""An account in simulated time, as its runs share it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from backtest_kit._engine.account_size import AccountRun
+from backtest_kit._engine.fill_book import FillBook
+from backtest_kit._engine.record import KEPT_REJECTIONS
+from backtest_kit._engine.turns import Turns
+from backtest_kit._rules.account import Books
+from backtest_kit._values.account import AccountPosition, AccountView, Market
+from backtest_kit._values.account_schemas import AccountSchema
+from backtest_kit._values.errors import ArgumentError
+from backtest_kit._values.events import RiskEvent
+
+
+class Member(Protocol):
+    """A run of an account, as the account knows it."""
+
+    run: AccountRun
+
+    def mark(self, when: int) -> float:
+        """Return the price of what it holds at an instant (ms)."""
+        ...
+
+
+class SharedAccount:
+    """The money that some runs share, from its beginning on.
+
+    `taken` is the equity of the instant that came last, by which its sizes are measured.
+    """
+
+    def __init__(self, schema: AccountSchema) -> None:
+        self.schema = schema
+        self.books = Books(schema.balance, schema.leverage)
+        #: Its runs, in the order in which they are named.
+        self.members: list[Member] = []
+        self.fills = FillBook()
+        self.turns = Turns()
+        self.taken = float(schema.balance)
+        self._taken_at = -1
+        #: How often it refused a trade, and skipped an entry or a partial exit, by reason.
+        self.refusals: Counter[str] = Counter()
+        self.skips: Counter[str] = Counter()
+        self.reductions = 0
+        self.not_charged = 0.0
+        #: The newest of what it refused or skipped.
+        self.events: deque[RiskEvent] = deque(maxlen=KEPT_REJECTIONS)
+        #: How many positions were opened.
+        self.trades = 0
+        #: Profits in percent of the closed trades of each strategy, in order.
+        self.profits: dict[str, list[float]] = {}
+
+    def equity(self, when: int) -> float:
+        """Return the balance with all open profit at the marks of an instant (ms)."""
+        return self.books.equity({run: self.members[run].mark(when) for run in self.books.held})
+
+    def take(self, when: int) -> None:
+        """Take the equity of an instant (ms), once."""
+        if self._taken_at != when:
+            self.taken, self._taken_at = self.equity(when), when
+
+    def view(self, when: int) -> AccountView:
+        """Return the account as a sizing function sees it."""
+        positions = []
+        for run, held in self.books.held.items():
+            member = self.members[run]
+            positions.append(
+                AccountPosition(
+                    symbol=member.run.symbol,
+                    strategy_name=member.run.strategy_name,
+                    position="long" if held.side > 0 else "short",
+                    quantity=held.quantity,
+                    cost=held.basis,
+                    price=member.mark(when),
+                )
+            )
+        return AccountView(
+            equity=self.taken,
+            free=self.books.free,
+            balance=self.books.balance,
+            positions=tuple(positions),
+        )
+
+
+def check_quotes(
+    schema: AccountSchema, exchange_name: str, markets: Sequence[tuple[str, Market | None]]
+) -> None:
+    """Raise an `ArgumentError` where a symbol is quoted in another currency than the account's."""
+    for symbol, market in markets:
+        if market is not None and market.quote != schema.currency:
+            raise ArgumentError(
+                f"account {schema.name!r} is in {schema.currency}, and {symbol} on exchange "
+                f"{exchange_name!r} is quoted in {market.quote}; take symbols quoted in "
+                f"{schema.currency}, or an account in {market.quote}"
+            )
