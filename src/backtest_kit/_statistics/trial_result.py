@@ -50,12 +50,25 @@ class TradeColumns(msgspec.Struct, frozen=True):
         return np.frombuffer(self.symbols, dtype="<i8")
 
 
+class WindowRun(msgspec.Struct, frozen=True):
+    """The trades of a strategy's backtest over one window alone, from clean state.
+
+    `since` and `until` are the window's in milliseconds UTC, its end excluded; the last trade may
+    close later. `error` says why it failed; then there are none.
+    """
+
+    since: int
+    until: int
+    trades: TradeColumns = TradeColumns(b"", b"", b"", b"")
+    error: str | None = None
+
+
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one strategy's backtest over some symbols; times in milliseconds UTC.
 
     `statistics` are over all symbols together, `by_symbol` for each one, in order. `error` says why
     the strategy failed; then there are no figures. `warming` counts the steps at which it could
-    not be asked yet.
+    not be asked yet. `window_runs` are the runs over single windows, where the walk asks for them.
     """
 
     strategy_name: str
@@ -74,3 +87,4 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     end_of_data_closes: int = 0
     complete: bool = False
     error: str | None = None
+    window_runs: tuple[WindowRun, ...] = ()

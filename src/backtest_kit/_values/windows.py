@@ -207,6 +207,20 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
         testing = [[i for i, split in enumerate(splits) if g in split.test] for g in range(number)]
         return Groups(windows, splits, tuple(zip(*testing, strict=True)))
 
+    def check_fit(self, timeline: range) -> None:
+        """Raise a `RegistrationError` where not one window fits into a frame."""
+        since, until = extent(timeline)
+        if self.combinatorial is None:
+            if not self.spans(since, until):
+                raise RegistrationError(
+                    f"not one window of {self.train} to train and {self.test} to test fits"
+                )
+        elif self.groups(since, until, timeline.step) is None:
+            raise RegistrationError(
+                f"{self.combinatorial[0]} groups, {self.combinatorial[1]} of them to test in, "
+                f"with purge={self.purge} and embargo={self.embargo}, leave nothing to train in"
+            )
+
     def parts(self, timeline: range) -> list[Window]:
         """Return every window of a frame that is run for itself, each once, in order."""
         if not self.fresh:

@@ -14,28 +14,34 @@ from backtest_kit._backtest.array_table import columns_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
-from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult, WindowRun
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.errors import ConfigError, StrategyFailedError
+from backtest_kit._values.errors import BacktestKitError, ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
+from backtest_kit._values.time import frames_before, to_datetime
+from backtest_kit._values.windows import Window
 
 #: Called with the records of a trial's runs after each close.
 AfterClose = Callable[[Sequence[RunRecord]], None]
 
 
 class TrialSetup(msgspec.Struct, frozen=True):
-    """What the trials of a walk or a search have in common: everything but the strategy."""
+    """What the trials of a walk or a search have in common: everything but the strategy.
+
+    `windows` are parts of the frame over which each strategy is also run alone.
+    """
 
     engine: Engine
     symbols: tuple[str, ...]
     exchange: ExchangeSchema
     frame: FrameSchema
     risks: Registry[RiskSchema] | None = None
+    windows: tuple[Window, ...] = ()
 
     def base_interval(self) -> str:
         """Return the interval of the candles by which the runs step, or those of the symbols."""
@@ -58,9 +64,38 @@ async def run_trial(
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
+    result = result_of(await _records(setup, strategy, setup.frame, after_close))
+    if not setup.windows:
+        return result
+    runs = [await _run_of(setup, strategy, window) for window in setup.windows]
+    return msgspec.structs.replace(result, window_runs=tuple(runs))
+
+
+async def _run_of(setup: TrialSetup, strategy: StrategySchema, window: Window) -> WindowRun:
+    """Backtest a strategy over one window alone, as if there were no other."""
+    line = setup.frame.timeline
+    instants = line[frames_before(line, window.since) : frames_before(line, window.until)]
+    if not instants:
+        return WindowRun(window.since, window.until)
+    first, last = to_datetime(instants[0]), to_datetime(instants[-1])
+    frame = msgspec.structs.replace(setup.frame, start_date=first, end_date=last)
+    try:
+        alone = result_of(await _records(setup, strategy, frame))
+    except BacktestKitError as error:
+        return WindowRun(window.since, window.until, error=describe(error))
+    return WindowRun(window.since, window.until, alone.trades)
+
+
+async def _records(
+    setup: TrialSetup,
+    strategy: StrategySchema,
+    frame: FrameSchema,
+    after_close: AfterClose | None = None,
+) -> list[RunRecord]:
+    """Backtest a strategy over all symbols at once, and return the records of the runs."""
     books = SharedBooks()
     drivers = [
-        prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
+        prepare(setup.engine, symbol, strategy, setup.exchange, frame, books, setup.risks)
         for symbol in setup.symbols
     ]
     records = [driver.run.record for driver in drivers]
@@ -72,7 +107,7 @@ async def run_trial(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return result_of(records)
+    return records
 
 
 def result_of(records: Sequence[RunRecord]) -> TrialResult:
