@@ -276,7 +276,8 @@ def test_a_store_as_the_first_version_wrote_it_is_read(tmp_path):
     counts = dict.fromkeys(["total_signals", "win_count", "max_win_streak", "max_loss_streak"], 2)
     figures = counts | dict.fromkeys(FIGURES.split(), 0.5)
     figures["loss_count"], figures["calmar_ratio"] = 0, None
-    later = figures | {"compounded_pnl": None, "sharpe_ratio_yearly": None}
+    since = ("compounded_pnl", "sharpe_ratio_yearly", "total_pnl_by_cost")
+    later = figures | dict.fromkeys(since)
     trial = {
         "strategy_name": "s",
         "symbols": ["X", "Y"],

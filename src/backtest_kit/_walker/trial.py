@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from backtest_kit._backtest.array_table import columns_of, doubts_of
+from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
@@ -126,9 +126,9 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol = joined_trades(records)
+    r, opened, closed, symbol, cost = joined_trades(records)
     doubts = [doubts_of(record) for record in records]
-    together = summarize(r, opened, closed, span)
+    together = summarize(r, opened, closed, span, cost)
     of_symbol = (symbol == i for i in range(len(records)))
     return TrialResult(
         strategy_name=name,
@@ -138,7 +138,9 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         statistics=together,
         by_symbol=(together,)
         if len(records) == 1
-        else tuple(summarize(r[rows], opened[rows], closed[rows], span) for rows in of_symbol),
+        else tuple(
+            summarize(r[rows], opened[rows], closed[rows], span, cost[rows]) for rows in of_symbol
+        ),
         trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
         calls=calls,
         error_count=sum(record.error_count for record in records),
@@ -151,20 +153,23 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
     )
 
 
-def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats]:
     """Return the trades of several records in the order of closing.
 
-    As columns: profit in percent, times of opening and close, and the index of the record.
+    As columns: profit in percent, times of opening and close, the index of the record, and the cost
+    of the entries, relative to the first.
     """
     columns = [columns_of(record) for record in records]
+    costs = [costs_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
-        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64)
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0]
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
     symbol = np.repeat(np.arange(len(columns), dtype=np.int64), [len(part[0]) for part in columns])
     order = np.lexsort((symbol, closed))
-    return r[order], opened[order], closed[order], symbol[order]
+    cost = np.concatenate(costs)
+    return r[order], opened[order], closed[order], symbol[order], cost[order]
 
 
 async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:
