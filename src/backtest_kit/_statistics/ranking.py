@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -30,6 +30,9 @@ from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.windows import extent
+
+#: The profit of a strategy's benchmark in each bin, from its name and the edges of the bins.
+BenchmarkBins = Callable[[str, Ints], Floats]
 
 #: Every resample of every walk is drawn from this seed: the same trials give the same figures.
 SEED: Final = 20_240_101
@@ -105,11 +108,19 @@ def rank(
     tried: int | None = None,
     timeline: range | None = None,
     base_interval: str = "",
+    benchmark_bins: BenchmarkBins | None = None,
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
     `tried` is how many trials there ever were on these data, at least (and by default) those given.
     `timeline` are the frame's instants, which the windows of a walk-forward divide.
+
+    `benchmark_bins` is what the strategies are tested against, if not against 0: called with a
+    strategy's name and the edges of the test's bins, int64 milliseconds of shape (B + 1,), it
+    returns the benchmark's profit in each bin in percent after costs, float64 of shape (B,). Buying
+    and holding is the same for every name; random entries are drawn like the named strategy's. A
+    trade counts where it closed, in the bin with edges[i] < closed_at <= edges[i + 1], and outside
+    of all bins in the nearest.
     """
     good = [trial for trial in trials if trial.statistics is not None]
     span = (

@@ -32,6 +32,9 @@ Metric = Literal[
     "expected_yearly_returns",
 ]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+#: What the best of a walk has to beat.
+Benchmark = Literal[0, "hold", "random"]
+BENCHMARKS: Final[tuple[Benchmark, ...]] = get_args(Benchmark)
 SizingMethod = Literal["fixed-percentage", "kelly-criterion", "atr-based"]
 SIZING_METHODS: Final[tuple[SizingMethod, ...]] = get_args(SizingMethod)
 
@@ -337,7 +340,9 @@ def _callbacks(given: object, known: tuple[str, ...], me: str) -> SimpleNamespac
 class WalkerSchema(_Schema, frozen=True, kw_only=True):
     """Strategies to compare over one exchange and frame, by a metric of which more is better.
 
-    `windows`: choose in one part of the frame and judge in the next, all along it.
+    `windows`: choose in one part of the frame and judge in the next, all along it. `benchmark` is
+    what the best has to beat: 0 (no profit after costs), `"hold"` (buying and holding) or
+    `"random"` (random entries with the same exits, sides and number of trades).
     """
 
     NAME = "walker_name"
@@ -349,6 +354,7 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
     strategies: Sequence[str]
     metric: Metric = "sharpe_ratio"
     windows: Windows | None = None
+    benchmark: Benchmark = 0
     callbacks: Any = None
     note: str = ""
 
@@ -367,5 +373,9 @@ class WalkerSchema(_Schema, frozen=True, kw_only=True):
         if self.metric not in METRICS:
             tail = did_you_mean(str(self.metric), METRICS)
             raise RegistrationError(f"{me}: unknown metric {self.metric!r}{tail}")
+        if self.benchmark not in BENCHMARKS:
+            raise RegistrationError(
+                f"{me}: benchmark={self.benchmark!r} must be 0, 'hold' or 'random'"
+            )
         if self.windows is not None and not isinstance(self.windows, Windows):
             raise RegistrationError(f"{me}: windows must be a Windows, not {self.windows!r}")
