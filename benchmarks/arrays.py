@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 import backtest_kit as bk
-from backtest_kit._arrays.simulation import SignalRows, compile_kernel, run_kernel
+from backtest_kit._arrays.job import SignalRows
+from backtest_kit._arrays.simulation import compile_kernel, run_kernel
 from backtest_kit._data.series import average_prices
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.config import Config
@@ -206,6 +207,41 @@ def kernel_rows(table, candles, bars):
     table.add_row("the trial", shown, ratio, "")
 
 
+#: How positions may be managed, and what is measured against the same signals without.
+MANAGED = {
+    "a trailing stop": {"trailing_stop": 0.5},
+    "breakeven": {"breakeven_percent": 0.5},
+    "a ladder each way": {
+        "take_profits": ((0.5, 50), (0.8, 25)),
+        "stop_losses": ((0.5, 50),),
+    },
+    "two further entries": {"entries": ((0.3, 1.0), (0.6, 1.0))},
+    "all of them": {
+        "trailing_stop": 0.5,
+        "breakeven_percent": 0.5,
+        "take_profits": ((0.5, 50),),
+        "stop_losses": ((0.5, 50),),
+        "entries": ((0.3, 1.0),),
+    },
+}
+
+
+def managed_rows(table, candles, bars):
+    """The kernel with managed positions against the kernel without, per trade."""
+    timeline = range(bars.first + SLOW * 60_000, bars.stop, 60_000)
+    side = strategy()(candles).side
+    plays = [
+        play_of(candles, bk.Signals.bracket(side, GOAL, STOP, LIFE, **how), timeline)
+        for how in ({}, *MANAGED.values())
+    ]
+    trades = [len(run_kernel(bars, play)) for play in plays]
+    plain, *times = best(*(lambda play=play: run_kernel(bars, play) for play in plays))
+    for name, took, count in zip(MANAGED, times, trades[1:], strict=True):
+        each = took / count / (plain / trades[0])
+        shown = f"{each:.2f} times a plain trade"
+        table.add_row(f"kernel, {name}, {count:,} trades", f"{took * 1e3:.2f} ms", shown, "2")
+
+
 def main():
     table = Table(title="array strategies: a year of minutes", title_justify="left")
     for column in ("Measured", "Value", "Ratio to its baseline", "Goal"):
@@ -213,6 +249,7 @@ def main():
     compile_kernel()
     candles = market()
     kernel_rows(table, candles, bars_of(candles))
+    managed_rows(table, candles, bars_of(candles))
     Console(width=140).print(table)
 
 

@@ -114,6 +114,39 @@ def script(seed, rate, coarse=False):
     return answer
 
 
+def managed(answer, seed, some=0.8):
+    """The script `answer`, of whose proposals some are managed, or lack a level; as the reference.
+
+    Some of them are invalid.
+    """
+
+    def pick(rng, *choices):
+        return choices[rng.integers(len(choices))]
+
+    def more(t, price):
+        proposal = answer(t, price)
+        rng = np.random.default_rng([seed, t // MINUTE, 1])
+        if proposal is None or rng.random() > some:
+            return proposal
+        for name in ("price_take_profit", "price_stop_loss", "minute_estimated_time"):
+            if rng.random() < 0.2:
+                proposal[name] = None
+        how = {
+            "trailing_stop": pick(rng, None, (0.3, 0.0), (0.7, 0.2), (2.0, 0.0), (100.0, 0.0)),
+            "breakeven_percent": pick(rng, None, None, 0.5, 0.7, 1.5, 0.1),
+            "take_profits": pick(
+                rng, (), (), ((0.5, 30.0),), ((0.5, 25.0), (1.0, 25.0)), ((0.6, 50.0), (0.9, 50.0))
+            ),
+            "stop_losses": pick(rng, (), (), ((0.5, 60.0),), ((0.5, 50.0), (0.8, 50.0))),
+            "entries": pick(rng, (), (), ((0.2, 1.0),), ((0.1, 0.5), (0.3, 2.0), (0.5, 4.0))),
+        }
+        if rng.random() < 0.02:
+            how["take_profits"] = pick(rng, ((1.0, 50.0), (0.5, 20.0)), ((0.5, 120.0),))
+        return proposal | {name: x for name, x in how.items() if x and rng.random() < 0.7}
+
+    return more
+
+
 configs = st.fixed_dictionaries(
     {
         "exit_trigger": st.sampled_from(["vwap", "wick"]),

@@ -138,13 +138,17 @@ from backtest_kit._values.events import (
 )
 from backtest_kit._values.positions import ActivePosition
 from backtest_kit._values.results import (
+    Leg,
     ProfitLoss,
     Tick,
     TickActive,
+    TickAdded,
     TickCancelled,
     TickClosed,
     TickIdle,
+    TickMoved,
     TickOpened,
+    TickPartial,
     TickScheduled,
     TickWaiting,
     tick_from_json,
@@ -157,7 +161,7 @@ from backtest_kit._values.schemas import (
     StrategySchema,
     WalkerSchema,
 )
-from backtest_kit._values.signal import Signal, SignalRow
+from backtest_kit._values.signal import Signal, SignalRow, TrailingStop
 from backtest_kit._values.table import Table
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
@@ -198,6 +202,7 @@ __all__ = [
     "HealthEvent",
     "Heat",
     "Interval",
+    "Leg",
     "ListenerBehindError",
     "ListenerHealth",
     "Live",
@@ -240,12 +245,16 @@ __all__ = [
     "Table",
     "Tick",
     "TickActive",
+    "TickAdded",
     "TickCancelled",
     "TickClosed",
     "TickIdle",
+    "TickMoved",
     "TickOpened",
+    "TickPartial",
     "TickScheduled",
     "TickWaiting",
+    "TrailingStop",
     "Transition",
     "TryLaterError",
     "UnknownNameError",

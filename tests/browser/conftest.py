@@ -71,6 +71,17 @@ def harmless(asked, own):
 
 
 @pytest.fixture
+def place():
+    """Where an element is on the whole page, however far an earlier test has scrolled it."""
+    script = """(ident) => {
+        const box = document.getElementById(ident).getBoundingClientRect()
+        const [x, y] = [box.x + window.scrollX, box.y + window.scrollY]
+        return {x, y, width: box.width, height: box.height}
+    }"""
+    return lambda page, ident: page.evaluate(script, ident)
+
+
+@pytest.fixture
 def look():
     """Keep a screenshot of a page under a name, and return it as an array (height, width, 3)."""
     import io

@@ -72,11 +72,11 @@ def profits(page):
     return [float(text.rstrip(" %")) for text in texts]
 
 
-def test_charts_are_drawn(wide, look, backtest):
+def test_charts_are_drawn(wide, look, place, backtest):
     wide.evaluate("chart.showSpan(0)")
     wide.evaluate(TWO_FRAMES)
     look(wide, "backtest")
-    box = wide.locator("#price").bounding_box()
+    box = place(wide, "price")
     tall, width = box["height"], box["width"]
     for name, top, share in (("prices", 0, 0.6), ("curve", 0.62, 0.2), ("drawdown", 0.86, 0.1)):
         clip = {
@@ -90,10 +90,9 @@ def test_charts_are_drawn(wide, look, backtest):
 
 
 @pytest.mark.parametrize("name", ["histogram", "slippage", "delay"])
-def test_smaller_charts_are_drawn(wide, look, name):
-    box = wide.locator(f"#{name}").bounding_box()
-    y = box["y"] + wide.evaluate("scrollY")
-    clip = {"x": box["x"] + 60, "y": y, "width": box["width"] - 60, "height": box["height"] - 50}
+def test_smaller_charts_are_drawn(wide, look, place, name):
+    box = place(wide, name)
+    clip = {**box, "x": box["x"] + 60, "width": box["width"] - 60, "height": box["height"] - 50}
     assert colors(look(wide, f"backtest-{name}", full_page=True, clip=clip)) > 8
 
 

@@ -117,18 +117,16 @@ def colors(picture):
     return len(np.unique(picture.astype(np.int32) @ [65536, 256, 1]))
 
 
-def picture_of(page, look, ident, name):
-    box = page.locator(f"#{ident}").bounding_box()
-    y = box["y"] + page.evaluate("scrollY")
-    clip = {"x": box["x"], "y": y, "width": box["width"] - 60, "height": box["height"] - 40}
+def picture_of(page, look, box, name):
+    clip = {**box, "width": box["width"] - 60, "height": box["height"] - 40}
     return look(page, name, full_page=True, clip=clip)
 
 
-def test_walk(open_page, look, walk_file):
+def test_walk(open_page, look, place, walk_file):
     page = open_page(walk_file)
     look(page, "walk", full_page=True)
-    assert colors(picture_of(page, look, "curves", "walk-curves")) > 20
-    assert colors(picture_of(page, look, "windows", "walk-windows")) > 8
+    assert colors(picture_of(page, look, place(page, "curves"), "walk-curves")) > 20
+    assert colors(picture_of(page, look, place(page, "windows"), "walk-windows")) > 8
     assert page.locator("h1").text_content() == NASTY
     assert page.locator("table.grid td").count() == 9
     best = page.locator("table.grid td[aria-current]")
@@ -139,10 +137,10 @@ def test_walk(open_page, look, walk_file):
     assert page.evaluate("model('chosen').data.y.length") == 202
 
 
-def test_live(open_page, look, live_file):
+def test_live(open_page, look, place, live_file):
     page = open_page(live_file, viewport={"width": 390, "height": 844}, color_scheme="dark")
     look(page, "live-narrow-dark", full_page=True)
-    assert colors(picture_of(page, look, "timeline", "live-timeline")) > 8
+    assert colors(picture_of(page, look, place(page, "timeline"), "live-timeline")) > 8
     assert page.locator(".listing tbody tr").count() == 12
     assert page.locator("h1").text_content() == f"s on {NASTY}"
     assert page.evaluate("document.documentElement.scrollWidth") == 390

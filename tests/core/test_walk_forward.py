@@ -14,35 +14,7 @@ from backtest_kit._statistics.figures import METRICS, metric, summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.windows import Windows
-
-DAY = 86_400_000
-HOUR = 3_600_000
-
-
-def trial(name, seed, *, days=60, rate=4, edge=0.0, until=None, symbols=1):
-    """Random trades, one at a time per symbol; an `edge` up to the day `until`."""
-    rng = np.random.default_rng([seed, 3])
-    rows = []
-    for symbol in range(symbols):
-        at = 0
-        while at < days * DAY:
-            at += int(rng.integers(1, 2 * DAY // rate))
-            end = at + int(rng.integers(HOUR // 60, 5 * HOUR))
-            better = edge if until is None or at < until * DAY else -edge
-            rows.append((end, symbol, at, float(rng.normal(better, 1))))
-            at = end
-    rows.sort()
-    closed, symbol, opened = (np.array([row[i] for row in rows], "<i8") for i in range(3))
-    r = np.array([row[3] for row in rows])
-    columns = (column.tobytes() for column in (r, opened, closed, symbol))
-    return TrialResult(
-        strategy_name=name,
-        symbols=tuple("XYZ"[:symbols]),
-        since=0,
-        until=days * DAY,
-        statistics=summarize(r, opened, closed, (0, days * DAY)),
-        trades=TradeColumns(*columns),
-    )
+from trials import DAY, trial
 
 
 @st.composite

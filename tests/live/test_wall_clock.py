@@ -41,7 +41,7 @@ def test_a_calm_live_run_equals_the_reference(case):
             else:
                 found.append((t.action, t.timestamp, t.signal.price_open))
     expected = reference.backtest(
-        rows, start, end, MINUTE, INTERVALS[case.interval], answer, case.config
+        rows, start, end, MINUTE, INTERVALS[case.interval], answer, case.config, live=True
     )
     assert found == [f for f in expected if f[1] <= end and f[0] != "partial"]
 

@@ -47,7 +47,7 @@ def test_a_calm_run_on_hours_equals_the_reference(seed, interval, config):
             for t in stage.transitions()
         ]
     expected = reference.backtest(
-        hours, start, end, HOUR, INTERVALS[interval], answer, config, base=HOUR
+        hours, start, end, HOUR, INTERVALS[interval], answer, config, base=HOUR, live=True
     )
     assert found == [
         (f[0], f[1], f[4] if f[0] == "closed" else None)

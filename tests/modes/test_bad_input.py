@@ -258,7 +258,7 @@ OK = {
         ({"minute_estimated_time": True}, ["whole number of minutes"]),
         ({"price_take_profit": "110"}, ["price_take_profit='110' must be a number"]),
         ({"price_stop_loss": float("nan")}, ["price_stop_loss=nan must be finite"]),
-        ({"price_stop_loss": None}, ["price_stop_loss is missing"]),
+        ({"price_stop_loss": None}, ["price_stop_loss is None", "require_stop_loss"]),
         ({"position": "wait", "price_open": 90}, ["position='wait' must be 'long' or 'short'"]),
         ({"price_take_profit": 100.3}, ["at least 0.5 % is needed"]),
         ({"price_stop_loss": 99.8}, ["min_stop_loss_distance_percent"]),
@@ -266,8 +266,8 @@ OK = {
         ({"prise_open": 3}, ["unknown key 'prise_open'; did you mean 'price_open'"]),
         ({"id": ""}, ["id='' must be a non-empty string"]),
         (
-            {"position": "up", "price_stop_loss": -1, "minute_estimated_time": None},
-            ["position='up'", "price_stop_loss=-1.0", "minute_estimated_time is missing"],
+            {"position": "up", "price_stop_loss": -1, "minute_estimated_time": "5"},
+            ["position='up'", "price_stop_loss=-1.0", "whole number of minutes"],
         ),
     ],
 )

@@ -276,7 +276,8 @@ def test_a_store_as_the_first_version_wrote_it_is_read(tmp_path):
     counts = dict.fromkeys(["total_signals", "win_count", "max_win_streak", "max_loss_streak"], 2)
     figures = counts | dict.fromkeys(FIGURES.split(), 0.5)
     figures["loss_count"], figures["calmar_ratio"] = 0, None
-    later = figures | {"compounded_pnl": None, "sharpe_ratio_yearly": None}
+    since = ("compounded_pnl", "sharpe_ratio_yearly", "total_pnl_by_cost")
+    later = figures | dict.fromkeys(since)
     trial = {
         "strategy_name": "s",
         "symbols": ["X", "Y"],
@@ -314,7 +315,7 @@ def test_a_store_as_the_first_version_wrote_it_is_read(tmp_path):
     assert result.trades.opened_at.tolist() == [1_000, 2_000]
     assert result.trades.closed_at.tolist() == [3_000, 4_000]
     assert result.trades.symbol.tolist() == [1, 0]
-    trial |= {"warming": 0, "statistics": later, "by_symbol": [later, later]}
+    trial |= {"warming": 0, "window_runs": [], "statistics": later, "by_symbol": [later, later]}
     assert json.loads(msgspec.json.encode(result)) == json.loads(msgspec.json.encode(trial))
     assert store.variants_tried(["X"], 9_000, 10_000) == 1
     assert store.variants_tried(["X"], 9_001, 10_000) == 0

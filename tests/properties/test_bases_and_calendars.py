@@ -19,7 +19,8 @@ from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._walker.trial import TrialSetup, run_trial
 from backtest_kit.testing import MemoryAdapter
-from markets import MINUTE, START, configs, market, script, spiked
+from markets import MINUTE, START, configs, managed, market, script, spiked
+from positions import as_mapping, facts_of
 
 DAY = INTERVALS["1d"]
 
@@ -61,11 +62,13 @@ class Run(NamedTuple):
 
     @property
     def settings(self):
-        """Times as long as the candles are, and not in whole candles; no limit to a lifetime."""
+        """Times as long as the candles are, and not in whole candles; hardly a limit, or none."""
         minutes = self.step // MINUTE
         wait = self.config["schedule_await_minutes"] * minutes - self.odd % minutes
-        more = {"schedule_await_minutes": wait, "max_signal_lifetime_minutes": 0}
-        return self.config | more | {"suspicious_candle": self.suspicious}
+        limit = 0 if self.seed % 2 else 100 * 366 * 1440
+        more = {"schedule_await_minutes": wait, "max_signal_lifetime_minutes": limit}
+        more |= {"require_stop_loss": False, "suspicious_candle": self.suspicious}
+        return self.config | more
 
     def rows(self):
         """The candles: without weekends or with some prints there, and with gaps of their own."""
@@ -99,12 +102,14 @@ class Run(NamedTuple):
             )
         return None
 
-    def script(self):
+    def script(self, *, manages=True):
         answer = script(self.seed, self.ask_rate)
+        if manages and self.seed // 2 % 2:
+            answer = managed(answer, self.seed)
 
         def longer(t, price):
             proposal = answer(t, price)
-            if proposal is not None:
+            if proposal is not None and proposal["minute_estimated_time"] is not None:
                 minutes = proposal["minute_estimated_time"] * self.step // MINUTE
                 proposal["minute_estimated_time"] = max(minutes - self.odd, 1)
             return proposal
@@ -142,7 +147,7 @@ runs = st.builds(
 )
 
 
-def register(run, rows, told):
+def register(run, rows, told, *, manages=True):
     """Register market, frame and strategy on the current engine; transitions go to `told`."""
     start, end = run.span
     bk.add_exchange(bk.exchanges.FrameExchange([list(r) for r in rows], calendar=run.calendar))
@@ -152,12 +157,12 @@ def register(run, rows, told):
         start_date=to_datetime(start),
         end_date=to_datetime(end),
     )
-    proposals = run.script()
+    proposals = run.script(manages=manages)
 
     def get_signal(symbol, when):
-        return proposals(int(when.timestamp() * 1000), bk.average_price(symbol))
+        return as_mapping(proposals(int(when.timestamp() * 1000), bk.average_price(symbol)))
 
-    names = ("on_open", "on_schedule", "on_cancel", "on_close")
+    names = ("on_open", "on_schedule", "on_cancel", "on_close", "on_partial", "on_add")
     bk.add_strategy(
         strategy_name="s",
         interval=run.interval,
@@ -170,16 +175,7 @@ def facts(told):
     """The transitions as the reference writes them, each once."""
     found = {}
     for x in told:
-        if isinstance(x, bk.PartialEvent):
-            fact = ("partial", x.timestamp, x.level)
-        elif x.action == "closed":
-            profit = x.pnl
-            prices = profit.price_close, profit.pnl_percentage
-            fact = ("closed", x.close_timestamp, x.close_reason, *prices, x.ambiguous)
-        elif x.action == "cancelled":
-            fact = ("cancelled", x.timestamp, x.reason)
-        else:
-            fact = (x.action, x.timestamp, x.signal.price_open)
+        fact = next(facts_of([x]))
         assert found.setdefault(x.transition_id, fact) == fact
     return [*found.values()]
 
@@ -218,11 +214,15 @@ def expected(run, rows):
     frame, interval = max(INTERVALS[run.frame], step), INTERVALS[run.interval]
     start = -(-start // step) * step
     line = range(start, end + 1, frame)
-    if not line or (run.config["ask_at"] == "close" and all(t % interval for t in line)):
+    # where the data end with the frame, nothing is asked
+    last = end // step * step if run.settings["max_signal_lifetime_minutes"] == 0 else None
+    asked = [t for t in line if t != last]
+    if not line or (run.config["ask_at"] == "close" and all(t % interval for t in asked)):
         return None
-    return reference.backtest(
+    found = reference.backtest(
         rows, start, end, frame, interval, run.script(), run.settings, step, run.closed_at(rows)
     )
+    return [fact for fact in found if fact[0] != "moved"]
 
 
 @given(runs)
@@ -258,7 +258,7 @@ def live(run, rows, stops):
         with bk.Engine() as engine:
             engine.set_config(**run.settings)
             bk.use_persist_adapter(MemoryAdapter(documents))
-            register(run, rows, told)
+            register(run, rows, told, manages=False)
             clock = bk.VirtualClock(to_datetime(since), to_datetime(until))
             results = bk.Live.run("X", strategy_name="s", exchange_name="frame", clock=clock)
 
@@ -283,10 +283,11 @@ def test_live_equals_the_reference(run, stops):
         end,
         run.step,
         INTERVALS[run.interval],
-        run.script(),
+        run.script(manages=False),
         run.settings,
         run.step,
         run.closed_at(rows),
+        live=True,
     )
     found = [fact for fact in found if fact[1] <= end and "end_of_data" not in fact]
     assert live(run, rows, stops) == found

@@ -155,6 +155,7 @@ def expected(case, rows):
         INTERVALS[case.interval],
         script(case.seed, case.ask_rate, case.coarse),
         case.config,
+        live=True,
     )
     return [fact for fact in found if fact[1] <= end_of(case)]
 
@@ -209,11 +210,13 @@ def backtest_of_two(case, rows):
     with bk.Engine() as engine:
         engine.set_config(**case.config)
         process._register()
+        # without a limit to lives, a backtest's data end with its frame, and those of live don't
+        goes_on = not case.config["max_signal_lifetime_minutes"]
         bk.add_frame(
             frame_name="f",
             interval="1m",
             start_date=to_datetime(START),
-            end_date=to_datetime(end_of(case)),
+            end_date=to_datetime(START + case.minutes * MINUTE if goes_on else end_of(case)),
         )
 
         async def work():

@@ -11,15 +11,29 @@ from hypothesis import strategies as st
 import backtest_kit as bk
 from backtest_kit._statistics.sensitivity import Sensitivity, break_even_slippage
 from backtest_kit._values.time import to_datetime
-from markets import MINUTE, START, cases, market, script
+from markets import MINUTE, START, Case, cases, managed, market, script, spiked
+from positions import as_mapping
+
+PLAIN = Case(0, 60, "1m", "1m", 1.0, False, {})
+LADDERS = st.fixed_dictionaries(
+    {
+        "take_profits": st.sampled_from(
+            [(), ((0.5, 25.0), (1.0, 25.0)), ((0.5, 50.0), (0.9, 50.0))]
+        ),
+        "stop_losses": st.sampled_from([(), (), ((0.3, 50.0),)]),
+        "entries": st.sampled_from([(), (), ((0.2, 1.0),)]),
+    }
+)
 
 
-def played(case, rows, **changes):
-    """Run a case, with other settings; return its record and figures."""
+def played(case, rows, get_signal=None, **changes):
+    """Run a case, with other settings or another strategy; return its record and figures."""
     proposals = script(case.seed, case.ask_rate, case.coarse)
 
-    def get_signal(symbol, when):
+    def of_script(symbol, when):
         return proposals(int(when.timestamp() * 1000), bk.average_price(symbol))
+
+    get_signal = get_signal or of_script
 
     with bk.Engine() as engine:
         engine.set_config(**(case.config | changes))
@@ -52,6 +66,65 @@ def test_a_replay_with_nothing_changed_is_the_run(case):
     assert rules[case.config["ambiguous_candle"]] == pytest.approx(total, abs=1e-9)
     assert found.bounds.pessimistic <= found.bounds.optimistic + 1e-9
     assert found.bounds.ambiguous == sum(tick.ambiguous for tick in record.closed)
+
+
+@settings(max_examples=40)
+@given(cases, LADDERS)
+def test_a_replay_of_managed_positions_is_the_run(case, ladders):
+    rows = spiked(market(case.seed, case.minutes, coarse=case.coarse), case.seed)
+    proposals = managed(script(case.seed, case.ask_rate, case.coarse), case.seed)
+
+    def get_signal(symbol, when):
+        found = proposals(int(when.timestamp() * 1000), bk.average_price(symbol))
+        return found and as_mapping(found | ladders)
+
+    record, found = played(case, rows, get_signal, require_stop_loss=False)
+    total = sum(tick.pnl.pnl_percentage for tick in record.closed)
+    same = found.delays[0]
+    assert (same.minutes, same.trades, same.dropped) == (0, len(record.closed), 0)
+    assert same.total_pnl == pytest.approx(total, abs=1e-9)
+    assert found.total_pnl == pytest.approx(total, abs=1e-9)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**16))
+def test_a_replay_ends_what_rows_ended(seed):
+    rng = np.random.default_rng(seed)
+    rows = market(seed, 400)
+    sides = rng.choice([-1, 0, 0, 0, 1], 400)
+    exits = rng.random((2, 400)) < 0.1
+
+    def get_signals(candles):
+        i = (candles.timestamp - START) // MINUTE
+        columns = {"exit_long": exits[0][i], "exit_short": exits[1][i]}
+        return bk.Signals.bracket(sides[i], 3.0, 3.0, 90, **columns)
+
+    with bk.Engine():
+        bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in rows]))
+        span = {"start_date": to_datetime(START), "end_date": to_datetime(START + 300 * MINUTE)}
+        bk.add_frame(frame_name="f", interval="1m", **span)
+        bk.add_strategy(strategy_name="s", interval="1m", get_signals=get_signals, warmup=1)
+        closed = bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
+        found = bk.Backtest.get_data("X", strategy_name="s").sensitivity()
+    assert any(tick.close_reason == "closed" for tick in closed)
+    same = found.delays[0]
+    assert (same.trades, same.dropped) == (len(closed), 0)
+    total = sum(tick.pnl.pnl_percentage for tick in closed)
+    assert same.total_pnl == pytest.approx(total, abs=1e-9)
+
+
+def test_ladders_that_differ_are_not_replayed():
+    answers = iter([{"take_profits": ((1.0, 50.0),)}, {}])
+
+    def get_signal(symbol, when):
+        how = next(answers, None)
+        levels = {"price_take_profit": 103.0, "price_stop_loss": 90.0, "minute_estimated_time": 2}
+        return None if how is None else {"position": "long", **levels, **how}
+
+    rows = [(START + i * MINUTE, 100.0, 100.0, 100.0, 100.0, 1.0) for i in range(60)]
+    record, found = played(PLAIN, rows, get_signal)
+    assert len(record.closed) == 2
+    assert (found.delays, found.bounds) == ((), None)
 
 
 @settings(max_examples=20)

@@ -17,6 +17,14 @@ from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._walker.trial import TrialSetup, run_trial
 from markets import MINUTE, START, cases, market
 
+#: How positions are managed, by the seed of a case.
+MANAGED = (
+    {},
+    {"entries": ((0.2, 1.0), (0.4, 2.0)), "take_profits": ((0.55, 50.0),)},
+    {"trailing_stop": bk.TrailingStop(0.3, 0.1), "breakeven_percent": 0.5},
+    {"exit_long": True},
+)
+
 
 def strategy_of(case, warmup, bracket, broken):
     """Answers that depend on a candle's time and close alone, some of them invalid."""
@@ -30,7 +38,10 @@ def strategy_of(case, warmup, bracket, broken):
         up, down = 0.6 + 3 * draws[2], 0.6 + 3 * draws[3]
         minutes = np.where(draws[4] < broken, 0.5, np.floor(1 + 200 * draws[4] ** 4))
         if bracket:
-            return bk.Signals.bracket(side, up, down, minutes)
+            how = MANAGED[case.seed % len(MANAGED)]
+            if how.get("exit_long"):
+                how = {"exit_long": draws[5] < 0.1, "exit_short": draws[5] > 0.9}
+            return bk.Signals.bracket(side, up, down, minutes, **how)
         away = np.where(draws[5] < 0.5, np.nan, 2 * draws[5] - 1)
         entry = close * (1 - side * away / 100)
         base = np.where(np.isnan(entry), close, entry)

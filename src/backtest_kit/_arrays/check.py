@@ -73,7 +73,7 @@ def check_rows(
         beyond = peeking.future_answer(function, candles, row, lengths[-1], warmup)
         if peeking.beyond_rounding(longest, beyond):
             raise peeking.peeking(name, candles, row, beyond, longest)
-        signals += longest != peeking.NONE
+        signals += longest[0] != 0
         for i, one in enumerate(said):
             if one != longest:
                 old = memory[i]

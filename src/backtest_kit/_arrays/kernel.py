@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._arrays import hold, layout, searches
 from backtest_kit._arrays import simulate as plain
-from backtest_kit._arrays.simulate import Columns, Rules
-from backtest_kit._rules import asking, life, proposal
+from backtest_kit._arrays.layout import Columns, Rules, Work
+from backtest_kit._rules import asking, holding, life, management, position, proposal
 from backtest_kit._values import results
 from backtest_kit._values.candles import Floats, Ints
 
@@ -51,10 +52,40 @@ def _inlined(function: F, **compiled: Callable[..., Any]) -> F:
 
     It is not kept by itself: what is kept is the code into which it is inlined.
     """
+    return _called(function, compiled, forceinline=True)
+
+
+def _called(
+    function: F, compiled: Mapping[str, Callable[..., Any]], *, forceinline: bool = True
+) -> F:
+    """Do the same for a function that is long, or called from many places: the compiler decides."""
     if not available():
         return function
     numba: Any = importlib.import_module("numba")
-    return numba.njit(**_OPTIONS)(_with(function, function.__name__, compiled))  # type: ignore[no-any-return]
+    # only called from compiled code, it needs no wrappers; it makes no arrays and keeps none, so
+    # that references to those it is given need not be counted
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+    options = {**_OPTIONS, **wrappers, "forceinline": forceinline}
+    return numba.njit(**options)(_with(function, function.__name__, {**compiled}))  # type: ignore[no-any-return]
+
+
+def _all_of(module: ModuleType, **compiled: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Return the functions of a module of rules, compiled, by name.
+
+    Each may call `compiled` ones and any other of the module.
+    """
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__
+    }
+    done: dict[str, Callable[..., Any]] = dict(compiled)
+    while len(done) < len(own) + len(compiled):
+        for name, function in own.items():
+            called = {other for other in function.__code__.co_names if other in own}
+            if name not in done and called <= {*done}:
+                done[name] = _called(function, done)
+    return done
 
 
 def _with(function: Any, name: str, replaced: dict[str, Callable[..., Any]]) -> Any:
@@ -70,7 +101,8 @@ def _named_after_sources() -> str:
     It looks for changes in the file of that function alone, and the rules are in others.
     """
     whole = hashlib.blake2b(digest_size=8)
-    for module in (life, proposal, asking, plain, results):
+    rules = (life, holding, position, management, proposal, asking)
+    for module in (*rules, layout, searches, hold, plain, results):
         whole.update(Path(module.__file__ or "").read_bytes())
     whole.update(Path(__file__).read_bytes())
     return f"simulate_{whole.hexdigest()}"
@@ -123,15 +155,69 @@ def first_touch(
     return k if k < steps else -1
 
 
+@_compiled
+def trailing_touch(
+    low: Floats,
+    high: Floats,
+    since: int,
+    last: int,
+    lower: float,
+    upper: float,
+    side: float,
+    best: float,
+    factor: float,
+) -> tuple[int, float]:
+    """Do what `fast_forward.trailing_touch` does, a row at a time."""
+    k, end = since + 1, min(last + 1, len(low))
+    if side > 0:
+        lower = max(lower, best * factor)
+        while k < end and low[np.uint64(k)] > lower and high[np.uint64(k)] < upper:
+            if k == last:
+                break
+            if high[np.uint64(k)] > best:
+                best = high[np.uint64(k)]
+                lower = max(lower, best * factor)
+            k += 1
+    else:
+        upper = min(upper, best * factor)
+        while k < end and low[np.uint64(k)] > lower and high[np.uint64(k)] < upper:
+            if k == last:
+                break
+            if low[np.uint64(k)] < best:
+                best = low[np.uint64(k)]
+                upper = min(upper, best * factor)
+            k += 1
+    return (k, best) if k < len(low) else (-1, best)
+
+
 _opens_now = _inlined(life.opens_now)
+_exit_after = _inlined(searches.exit_after)
+_holding = _all_of(holding)
+_position = _all_of(position, **_holding)
+_searches: dict[str, Callable[..., Any]] = {
+    "first_touch": first_touch,
+    "trailing_touch": trailing_touch,
+    "exit_after": _exit_after,
+}
+_hold = _called(hold.hold, {**_searches, **_position})
+_level_problems = _called(management.level_problems, {})
 #: `simulate`, compiled.
-simulate: Callable[[Columns, Rules, Ints, Ints, Floats], int] = _compiled(
+simulate: Callable[[Columns, Rules, Ints, Ints, Floats, Work], int] = _compiled(
     _with(
         plain.simulate,
         _named_after_sources(),
         {
             "next_signal": next_signal,
-            "first_open_frame": _inlined(plain.first_open_frame),
+            "first_open_frame": _inlined(searches.first_open_frame),
+            "exit_after": _exit_after,
+            "hold": _hold,
+            "keep_legs": _called(hold.keep_legs, {}),
+            "paid_and_got": _holding["paid_and_got"],
+            "never_reached": _inlined(proposal.never_reached),
+            "management_problems": _called(
+                management.management_problems,
+                {"level_problems": _level_problems, **_holding},
+            ),
             "first_touch": first_touch,
             "next_due": _inlined(asking.next_due),
             "opens_now": _opens_now,

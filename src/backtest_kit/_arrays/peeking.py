@@ -13,9 +13,10 @@ from backtest_kit._values.errors import PeekingError
 from backtest_kit._values.time import iso
 
 GetSignals = Callable[[Candles], Signals]
-#: Side, kind, take profit, stop loss, lifetime, entry; NaN is None, so that it equals itself.
+#: Side, exits, kind, take profit, stop loss, lifetime, entry, trailing stop and from where on,
+#: breakeven, levels; NaN is None, so that it equals itself.
 Answer = tuple[float | None, ...]
-NONE: Final[Answer] = (0.0,)
+NONE: Final[Answer] = (0.0, 0.0, 0.0)
 #: Prices nearer than this may differ by rounding alone, which is no look into the future.
 ROUNDING: Final = 1e-9
 #: Rows at which all later candles are left out of the whole array, where a window says otherwise.
@@ -27,22 +28,34 @@ _LEAST: Final = 24
 _THIRD: Final = 3
 _DOUBTS: Final = 12
 _PRICES: Final = ("price_take_profit", "price_stop_loss", "minute_estimated_time", "price_open")
+_MANAGED: Final = ("trailing_stop", "trailing_activate_percent", "breakeven_percent")
+_LEVELS: Final = ("take_profits", "stop_losses", "entries")
+_EXITS: Final = ("exit_long", "exit_short")
 _GOLDEN: Final = 0.6180339887498949
 
 
 def answer(signals: Signals, row: int) -> Answer:
     """Return what row `row` says; without a side the rest does not matter."""
     side = float(signals.side[row])
+    long, short = signals.exit_long, signals.exit_short
+    exits = (
+        0.0 if long is None else float(long[row]),
+        0.0 if short is None else float(short[row]),
+    )
     if side == 0:
-        return NONE
+        return side, *exits
     columns = (
         signals.price_take_profit,
         signals.price_stop_loss,
         signals.minute_estimated_time,
         signals.price_open,
     )
-    values = (float(column[row]) for column in columns)
-    return (side, float(signals.relative), *(None if v != v else v for v in values))
+    values = [float(column[row]) for column in columns]
+    if signals.is_managed:
+        more = (getattr(signals, name) for name in _MANAGED)
+        values += [np.nan if column is None else float(column[row]) for column in more]
+        values += [x for name in _LEVELS for pair in getattr(signals, name) for x in pair]
+    return (side, *exits, float(signals.relative), *(None if v != v else v for v in values))
 
 
 def scrambled(candles: Candles, row: int) -> Candles:
@@ -73,6 +86,8 @@ def sampled(signals: Signals, first: int, most: int) -> list[int]:
         return []
     even = np.linspace(len(signals) - 1, first, most - most // 2).astype(np.int64)
     busy = signals.busy()
+    if signals.has_exits:
+        busy = np.union1d(busy, np.union1d(signals.exits(1), signals.exits(-1)))
     busy = busy[np.searchsorted(busy, first) :]
     place = np.linspace(max(len(busy) - 1, 0), 0, most // 2).astype(np.int64)
     return [int(row) for row in np.union1d(even, busy[place] if len(busy) else even)]
@@ -140,7 +155,24 @@ def _otherwise(
     for name in _PRICES:
         here, says = getattr(signals, name)[ends], getattr(there, name)[own]
         other |= (here != says) & ~((here != here) & (says != says)) & (signals.side[ends] != 0)
-    if signals.relative != there.relative:
+    for name in _MANAGED:
+        if getattr(signals, name) is None and getattr(there, name) is None:
+            continue
+        here, says = (
+            np.nan if column is None else column[places]
+            for column, places in ((getattr(signals, name), ends), (getattr(there, name), own))
+        )
+        other |= (here != says) & ~((here != here) & (says != says)) & (signals.side[ends] != 0)
+    for name in _EXITS:
+        if getattr(signals, name) is None and getattr(there, name) is None:
+            continue
+        here, says = (
+            False if column is None else column[places]
+            for column, places in ((getattr(signals, name), ends), (getattr(there, name), own))
+        )
+        other |= here != says
+    levels = any(getattr(signals, name) != getattr(there, name) for name in _LEVELS)
+    if signals.relative != there.relative or levels:
         other |= signals.side[ends] != 0
     return sorted(ends[other].tolist())
 
@@ -186,11 +218,18 @@ def describe(said: Answer) -> str:
     """Return an answer as a person reads it."""
     if said == NONE:
         return "nothing"
-    side, relative, goal, stop, minutes, entry = said
+    side, long, short, *rest = said
+    out = " and ".join(name for name, exits in (("long", long), ("short", short)) if exits)
+    exits = f"no {out}" if out else ""
+    if side == 0:
+        return exits
+    relative, goal, stop, minutes, entry, *managed = rest
     unit = " %" if relative else ""
     at = "" if entry is None else f" from {entry:.10g}"
     levels = f"to {_number(goal)}{unit}, stop {_number(stop)}{unit}"
-    return f"{'long' if side == 1 else 'short'}{at} {levels}, {_number(minutes)} min"
+    more = f", managed {[*managed]}" if managed else ""
+    more += f", {exits}" if exits else ""
+    return f"{'long' if side == 1 else 'short'}{at} {levels}, {_number(minutes)} min{more}"
 
 
 def _number(value: float | None) -> str:

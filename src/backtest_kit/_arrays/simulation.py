@@ -6,52 +6,33 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._arrays import layout
 from backtest_kit._arrays import simulate as plain
+from backtest_kit._arrays.job import ROOM, SignalRows, job, levels_of, work_of
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.signals import Signals, read_only
-from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._rules.asking import Stride, stride
+from backtest_kit._arrays.trade_table import (
+    ManagedTrades,
+    TradeTable,
+    joined_managed,
+    unmanaged,
+)
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.profit import profit
-from backtest_kit._rules.proposal import limits_of
+from backtest_kit._rules.holding import WIDTH
+from backtest_kit._rules.profit import ZERO_PROFIT, profit
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import ArgumentError, BacktestKitError
+from backtest_kit._values.errors import BacktestKitError
 from backtest_kit._values.results import CANCELLED, REASONS
-from backtest_kit._values.time import MINUTE, interval_ms
+from backtest_kit._values.time import MINUTE
 
-#: Trades after which `simulate` comes back with them.
-_ROOM: Final = 8192
-_FOREVER: Final = 2**53
-_NEVER_CLOSED: Final = np.empty(0, dtype=np.int64)
 _lock = threading.Lock()
-Simulate = Callable[[plain.Columns, plain.Rules, Ints, Ints, Floats], int]
-
-
-class SignalRows(msgspec.Struct, frozen=True, eq=False):
-    """Signals, when they are asked for (`timeline`, milliseconds), and the settings.
-
-    Row i is the answer once the candle that opens at `opens + i * interval` (milliseconds, on the
-    grid) has closed. There is no answer before `first_row` (warmup - 1) and after the last row.
-    """
-
-    signals: Signals
-    opens: int
-    interval: str
-    timeline: range
-    config: Config
-    first_row: int = 0
-
-    @property
-    def stride(self) -> Stride | None:
-        """The frames of `timeline` at which the strategy is asked; `None`: at none."""
-        return stride(self.timeline, interval_ms(self.interval), self.config.ask_at == "close")
+Simulate = Callable[[layout.Columns, layout.Rules, Ints, Ints, Floats, layout.Work], int]
 
 
 class Simulation:
@@ -61,17 +42,18 @@ class Simulation:
     """
 
     def __init__(self, frame: int = 0, asks_from: int = 0) -> None:
-        self._state = np.array([frame, asks_from, 0, 0, 0, 0, 0])
+        self._state = np.array([frame, asks_from, 0, 0, 0, 0, 0, 0])
         self._begin = frame
         self._unpriced = 0
         self._pieces: list[dict[str, npt.NDArray[Any]]] = []
+        self._managed: list[ManagedTrades | None] = []
         self._config = Config()
         self._step = MINUTE
 
     @property
     def place(self) -> tuple[int, int]:
         """The index of the next frame, and of the first at which the strategy may be asked."""
-        return int(self._state[plain.FRAME]), int(self._state[plain.ASKS_FROM])
+        return int(self._state[layout.FRAME]), int(self._state[layout.ASKS_FROM])
 
     def run(self, bars: Bars, rows: SignalRows, until: int | None = None) -> None:
         """Go on up to frame `until` (all of them); the bars reach to the end of the last trade.
@@ -79,32 +61,41 @@ class Simulation:
         The first bars reach back to the start of the frame, with the candles of the average
         price before it.
         """
-        frames, state = len(rows.timeline), self._state
-        columns, rules = _job(bars, rows, frames if until is None else min(until, frames))
+        frames, state, asked = len(rows.timeline), self._state, rows.stride
+        until = frames if until is None else min(until, frames)
+        stop = 0 if asked is None else asked.stop
+        columns, rules = job(bars, rows, min(until, stop))
         self._config, self._step = rows.config, bars.step
-        if not state[plain.CALLS]:  # no calls before there is an average price
+        if not state[layout.CALLS]:  # no calls before there is an average price
             known = min(rows.config.avg_price_candles_count - 1, len(bars.price))
             priced = min(max(-((rules.start - known) // rules.step), self._begin), frames)
-            self._unpriced, state[plain.FRAME] = priced - self._begin, priced
+            self._unpriced, state[layout.FRAME] = priced - self._begin, priced
         if not rules.hop:
-            state[plain.FRAME] = rules.until
+            state[layout.FRAME] = until
             return
         simulate = simulator()
-        whole, real = np.empty((7, _ROOM), dtype=np.int64), np.empty((5, _ROOM))
-        written = _ROOM
-        while written == _ROOM:
-            written = simulate(columns, rules, state, whole, real)
-            row = whole[plain.ROW, :written]
+        whole, real = np.empty((8, ROOM), dtype=np.int64), np.empty((7, ROOM))
+        work = work_of(columns, compiled=kernel_ready.is_set())
+        before = -1
+        while state[layout.FRAME] != before and state[layout.FRAME] < rules.until:
+            before = int(state[layout.FRAME])
+            written = simulate(columns, rules, state, whole, real, work)
+            row = whole[layout.ROW, :written]
             lives = columns.minutes[row if len(columns.minutes) > 1 else row * 0]
             self._pieces.append(
                 {
                     "whole": whole[:, :written].copy(),
                     "real": real[:, :written].copy(),
                     "side": columns.side[row],
-                    "minutes": lives.astype(np.int64),
-                    "average": bars.price[whole[plain.CLOSED, :written] - rules.epoch],
+                    "minutes": _minutes(lives, rules.limits.lifetime),
+                    "average": bars.price[whole[layout.ENDED, :written] - rules.epoch],
                 }
             )
+            self._managed.append(
+                _managed(rows.signals, columns, row, whole, real, work, rules.epoch, bars.step)
+            )
+        if stop <= state[layout.FRAME] < until:  # the frame's end, where nothing is asked
+            state[layout.FRAME] = until
 
     def table(self) -> TradeTable:
         """Return what was found."""
@@ -116,29 +107,32 @@ class Simulation:
             for name in first
         }
         whole, real, side = together["whole"], together["real"], together["side"]
-        reason, config = whole[plain.REASON].astype(np.int8), self._config
+        reason, config = whole[layout.REASON].astype(np.int8), self._config
         never = reason >= CANCELLED
-        close = np.where(never, np.nan, real[plain.CLOSE])
+        close = np.where(never, np.nan, real[layout.CLOSE])
         costs = config.percent_fee, config.percent_slippage
-        long, short = (profit(n, real[plain.ENTRY], close, *costs) for n in ("long", "short"))
-        frame, _, calls, unanswered, invalid, first_invalid, held = map(int, self._state)
+        long, short = (profit(n, real[layout.PAID], close, *costs) for n in ("long", "short"))
+        pnl, managed = np.where(side > 0, long, short), self._joined(real)
+        if managed is not None:
+            pnl[(managed.breakeven > 0) & (np.abs(pnl) <= ZERO_PROFIT)] = 0.0
+        frame, _, calls, unanswered, invalid, first_invalid, held, _ = map(int, self._state)
         frames = frame - self._begin
         return TradeTable(
             side=side,
-            scheduled_at=whole[plain.SCHEDULED] * self._step,
-            pending_at=np.where(never, -1, whole[plain.FILLED] * self._step),
-            closed_at=whole[plain.CLOSED] * self._step,
+            scheduled_at=whole[layout.SCHEDULED] * self._step,
+            pending_at=np.where(never, -1, whole[layout.FILLED] * self._step),
+            closed_at=whole[layout.ENDED] * self._step,
             minutes=together["minutes"],
             reason=reason,
-            ambiguous=whole[plain.AMBIGUOUS].astype(np.bool_),
-            asked=whole[plain.ASKED],
-            price_open=real[plain.ENTRY],
-            price_limit=real[plain.LIMIT],
-            price_take_profit=real[plain.GOAL],
-            price_stop_loss=real[plain.STOP],
+            ambiguous=whole[layout.AMBIGUOUS].astype(np.bool_),
+            asked=whole[layout.ASKED],
+            price_open=real[layout.ENTRY],
+            price_limit=real[layout.LIMIT],
+            price_take_profit=_or_nan(real[layout.GOAL]),
+            price_stop_loss=_or_nan(real[layout.STOP]),
             price_close=close,
             average_price=together["average"],
-            pnl=np.where(side > 0, long, short),
+            pnl=pnl,
             frames=frames,
             calls=calls,
             unanswered=unanswered,
@@ -147,6 +141,16 @@ class Simulation:
             unpriced=self._unpriced,
             held=held,
             throttled=frames - calls - self._unpriced - held,
+            managed=managed,
+        )
+
+    def _joined(self, real: Floats) -> ManagedTrades | None:
+        """Return how the trades of all pieces were managed; `None` where none was."""
+        if all(part is None for part in self._managed):
+            return None
+        entries = np.split(real[layout.ENTRY], np.cumsum([len(p["minutes"]) for p in self._pieces]))
+        return joined_managed(
+            [part or unmanaged(entry) for part, entry in zip(self._managed, entries, strict=False)]
         )
 
 
@@ -168,16 +172,20 @@ def reached(bars: Bars, table: TradeTable, percent: float) -> npt.NDArray[np.boo
     """Say of each trade, shape (N,), if a price was ever `percent` off its entry before its end.
 
     As a milestone is reached: by the average price, after the step of the entry and before that of
-    the close (the end of the data closes a trade after its last step).
+    the close (the end of the data, and a row that says exit, close a trade after its last step).
+    Of a trade with several entries, which move the price it is measured from: always.
     """
     since = (table.pending_at - bars.first) // bars.step + 1
     until = (table.closed_at - bars.first) // bars.step
-    until += table.reason == REASONS.index("end_of_data")
+    for reason in ("end_of_data", "closed"):
+        until += table.reason == REASONS.index(reason)
     found = np.zeros(len(table), dtype=np.bool_)
+    if table.managed is not None:
+        found |= table.managed.cost != 1.0
     if len(table) and until[-1] == len(bars.price):  # no index for it below
         span = bars.price[since[-1] : until[-1]]
         away = np.abs(span - table.price_open[-1]) / table.price_open[-1] * 100
-        found[-1] = table.pending_at[-1] >= 0 and bool((away >= percent).any())
+        found[-1] |= table.pending_at[-1] >= 0 and bool((away >= percent).any())
         until[-1] = since[-1]
     which = np.flatnonzero((table.pending_at >= 0) & (since < until))
     if len(which):
@@ -224,9 +232,10 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
             logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
         flat = read_only(np.ones(1))
         signals, bars = Signals(np.zeros(1), 1, 1, 1), Bars(0, flat, flat, flat, flat, flat)
-        columns, rules = _job(bars, SignalRows(signals, 0, "1m", range(0, 1, MINUTE), Config()), 1)
-        whole, real = np.empty((7, _ROOM), dtype=np.int64), np.empty((5, _ROOM))
-        kernel.simulate(columns, rules, np.zeros(7, dtype=np.int64), whole, real)
+        columns, rules = job(bars, SignalRows(signals, 0, "1m", range(0, 1, MINUTE), Config()), 1)
+        whole, real = np.empty((8, ROOM), dtype=np.int64), np.empty((7, ROOM))
+        work = work_of(columns, compiled=True)
+        kernel.simulate(columns, rules, np.zeros(8, dtype=np.int64), whole, real, work)
         kernel.window_means(flat, 1)
         kernel_ready.set()
 
@@ -237,60 +246,53 @@ def _run(bars: Bars, rows: SignalRows) -> TradeTable:
     return simulation.table()
 
 
-def _job(bars: Bars, rows: SignalRows, until: int) -> tuple[plain.Columns, plain.Rules]:
-    config, signals, interval = rows.config, rows.signals, interval_ms(rows.interval)
-    base = bars.step
-    start, step = rows.timeline.start - bars.first, rows.timeline.step
-    if start % base or step % base or interval % base or rows.opens % interval:
-        raise ArgumentError(f"{rows.timeline} and opens={rows.opens} must be on their grids")
-    asked, wick = rows.stride, config.exit_trigger == "wick"
-    hop, phase = (0, 0) if asked is None else (asked.hop, asked.phase)
-    flat = bars.price, bars.price, bars.price
-    low, high = (bars.low, bars.high) if wick else (bars.price, bars.price)
-    next_open = _NEVER_CLOSED if bars.next_open is None else bars.next_open
-    if bars.next_open is not None:
-        closed = next_open != np.arange(len(next_open))
-        low, high = np.where(closed, np.inf, low), np.where(closed, -np.inf, high)
-    columns: tuple[npt.NDArray[Any], ...] = (
-        *(bars.price, bars.fill, *((bars.open, bars.high, bars.low) if wick else flat)),
-        *(signals.side, signals.price_take_profit, signals.price_stop_loss),
-        *(signals.minute_estimated_time, signals.price_open, low, high, next_open),
+def _managed(
+    signals: Signals,
+    columns: layout.Columns,
+    row: Ints,
+    whole: Ints,
+    real: Floats,
+    work: layout.Work,
+    epoch: int,
+    base: int,
+) -> ManagedTrades | None:
+    """Return how the trades of `row` are managed; `None` where the signals don't say."""
+    if not signals.is_managed:
+        return None
+    percents = (
+        column[row if len(column) > 1 else row * 0]
+        for column in (columns.trailing, columns.activation, columns.breakeven)
     )
-    rules = plain.Rules(
-        relative=signals.relative,
-        start=start // base,
-        step=step // base,
-        frames=len(rows.timeline),
-        until=until,
-        hop=hop,
-        phase=phase,
-        rows=hop * step // interval,
-        rest=hop * step % interval // base,
-        epoch=bars.first // base,
-        interval=interval // base,
-        base=rows.opens // interval + 1,
-        first_row=max(rows.first_row, 0),
-        free=int(config.ask_at == "elapsed"),
-        wick=wick,
-        stop_first=config.ambiguous_candle == "stop_loss_first",
-        wait=-(-min(config.schedule_await_minutes, _FOREVER) * MINUTE // base),
-        minutes=base // MINUTE,
-        limits=limits_of(config),
-        last=bars.last_row,
+    levels = np.empty(len(row), dtype=object)
+    levels[:] = [levels_of(signals)] * len(row)
+    legs = whole[layout.LEGS, : len(row)].copy()
+    count = int(legs.sum())
+    return ManagedTrades(
+        **dict(zip(("trailing", "activation", "breakeven"), percents, strict=True)),
+        levels=levels,
+        price_paid=real[layout.PAID, : len(row)].copy(),
+        cost=real[layout.WHOLE_COST, : len(row)].copy(),
+        legs=legs,
+        leg_at=(work.all_steps[:count] + epoch) * base,
+        leg=work.all_legs[: count * WIDTH].reshape(count, WIDTH).copy(),
     )
-    return plain.Columns(*map(_column, columns)), rules
 
 
-def _column(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return read_only(column[:1] if column.strides == (0,) else column)
+def _minutes(lives: Floats, lifetime: int) -> Ints:
+    """Return lifetimes in whole minutes, 0 for none; that of the settings where NaN."""
+    return np.where(np.isnan(lives), lifetime, lives).astype(np.int64)
+
+
+def _or_nan(levels: Floats) -> Floats:
+    return np.where(np.isinf(levels), np.nan, levels)
 
 
 def _nothing() -> dict[str, npt.NDArray[Any]]:
     none = np.empty(0)
-    whole = np.empty((7, 0), dtype=np.int64)
+    whole = np.empty((8, 0), dtype=np.int64)
     return {
         "whole": whole,
-        "real": np.empty((5, 0)),
+        "real": np.empty((7, 0)),
         "side": none.astype(np.int8),
         "minutes": whole[0],
         "average": none,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
-from backtest_kit._arrays.trade_table import TradeTable
+from backtest_kit._arrays.trade_table import ManagedTrades, TradeTable
+from backtest_kit._rules.managed import legs_of
 from backtest_kit._values.results import (
     CANCELLED,
     REASONS,
@@ -13,7 +14,7 @@ from backtest_kit._values.results import (
     TickCancelled,
     TickClosed,
 )
-from backtest_kit._values.signal import SignalRow, signal_id
+from backtest_kit._values.signal import SignalRow, TrailingStop, signal_id
 
 
 class RunNames(NamedTuple):
@@ -36,11 +37,45 @@ def results_of(
 ) -> Iterator[TickClosed | TickCancelled]:
     """Yield the results of a table from row `first` on, in order."""
     columns = (getattr(table, name)[first:].tolist() for name in _COLUMNS)
-    for row in zip(*columns, strict=True):
-        yield _result(row, names)
+    for i, row in enumerate(zip(*columns, strict=True)):
+        managed = None if table.managed is None else _managed(table.managed, first + i)
+        yield _result(row, names, managed)
 
 
-def _result(row: tuple[Any, ...], names: RunNames) -> TickClosed | TickCancelled:
+class _Managed(NamedTuple):
+    """What a managed trade has beside the columns of its table."""
+
+    of_signal: dict[str, Any]
+    paid: float
+    of_close: dict[str, Any]
+
+
+def _managed(table: ManagedTrades, i: int) -> _Managed:
+    trailing, breakeven, cost = table.trailing[i], table.breakeven[i], float(table.cost[i])
+    profits, losses, entries = table.levels[i]
+    of_signal: dict[str, Any] = {
+        "take_profits": profits,
+        "stop_losses": losses,
+        "entries": entries,
+        "breakeven_percent": _or_none(float(breakeven)),
+    }
+    if trailing == trailing:
+        of_signal["trailing_stop"] = TrailingStop(float(trailing), float(table.activation[i]))
+    of_close: dict[str, Any] = {}
+    if cost != 1.0:
+        of_close["cost"] = cost
+    if table.legs[i]:
+        of_close["fills"] = legs_of(*table.legs_of(i))
+    return _Managed(of_signal, float(table.price_paid[i]), of_close)
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _result(
+    row: tuple[Any, ...], names: RunNames, managed: _Managed | None
+) -> TickClosed | TickCancelled:
     side, scheduled, filled, ended, minutes, code, ambiguous, *prices = row
     entry, limit, goal, stop, close, average, pnl = prices
     symbol, strategy_name, exchange_name = names
@@ -51,12 +86,13 @@ def _result(row: tuple[Any, ...], names: RunNames) -> TickClosed | TickCancelled
         exchange_name=exchange_name,
         position="long" if side > 0 else "short",
         price_open=entry,
-        price_take_profit=goal,
-        price_stop_loss=stop,
-        minute_estimated_time=minutes,
+        price_take_profit=_or_none(goal),
+        price_stop_loss=_or_none(stop),
+        minute_estimated_time=minutes or None,
         scheduled_at=scheduled,
         pending_at=None if filled < 0 else filled,
-        price_limit=None if limit != limit else limit,
+        price_limit=_or_none(limit),
+        **({} if managed is None else managed.of_signal),
     )
     place: dict[str, Any] = {
         "symbol": symbol,
@@ -70,6 +106,9 @@ def _result(row: tuple[Any, ...], names: RunNames) -> TickClosed | TickCancelled
     reason: Any = REASONS[code]
     if code >= CANCELLED:
         return TickCancelled(reason=reason, **place)
+    if managed is not None:
+        entry = managed.paid
+        place |= managed.of_close
     profit = ProfitLoss(pnl, entry, close)
     return TickClosed(close_reason=reason, pnl=profit, ambiguous=ambiguous, **place)
 

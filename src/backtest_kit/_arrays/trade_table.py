@@ -3,21 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._rules.holding import WIDTH
+from backtest_kit._rules.managed import LegRow, leg_rows
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.results import CANCELLED, REASONS, CloseReason
+
+#: No take profits, stop losses and entries.
+NO_LEVELS: Final = ((), (), ())
+_LEGS: Final = ("leg_at", "leg")
+
+
+class ManagedTrades(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What a table says beside, where positions are managed: columns of shape (N,), and M legs.
+
+    Percents as on `Signal` (NaN: not used), `levels` a tuple of `take_profits`, `stop_losses` and
+    `entries` each. `price_paid` is the mean price of all entries, `cost` their cost relative to the
+    first. `legs` counts the legs of each trade in `leg_at` (int64 milliseconds) and `leg` (shape
+    (M, 6), as `holding` lays them out); 0 where they are one entry and one exit.
+    """
+
+    trailing: Floats
+    activation: Floats
+    breakeven: Floats
+    levels: npt.NDArray[np.object_]
+    price_paid: Floats
+    cost: Floats
+    legs: Ints
+    leg_at: Ints
+    leg: Floats
+
+    def legs_of(self, i: int) -> tuple[list[LegRow], list[int]]:
+        """Return the legs of trade i that are not one entry and one exit, and their instants."""
+        stop = int(self.legs[: i + 1].sum())
+        which = slice(stop - int(self.legs[i]), stop)
+        return leg_rows(self.leg[which].ravel().tolist()), self.leg_at[which].tolist()
+
+
+def unmanaged(price_open: Floats) -> ManagedTrades:
+    """Return what there is to say of trades that are not managed."""
+    n, nothing = len(price_open), np.full(len(price_open), np.nan)
+    levels = np.empty(n, dtype=object)
+    levels[:] = [NO_LEVELS] * n
+    return ManagedTrades(
+        trailing=nothing,
+        activation=nothing,
+        breakeven=nothing,
+        levels=levels,
+        price_paid=price_open,
+        cost=np.ones(n),
+        legs=np.zeros(n, dtype=np.int64),
+        leg_at=np.empty(0, dtype=np.int64),
+        leg=np.empty((0, WIDTH)),
+    )
 
 
 class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Signals that came to an end, in order, as columns of shape (N,), and counts.
 
     `scheduled_at`, `pending_at` (-1: never filled), `closed_at`: int64 milliseconds. `reason`:
-    int8, see `REASONS`. Prices: float64, before costs. `pnl`: float64, percent after costs; NaN,
+    int8, see `REASONS`. `minutes`: 0 without end. Prices: float64, before costs, NaN for a target
+    or a stop that is not there. `pnl`: float64, percent after costs; NaN,
     as `price_close`, for what was never filled. `price_limit` is the entry that was asked for (NaN:
     to enter at once), `average_price` that at the close. `asked`: the calls up to that of the
     signal.
@@ -50,6 +101,7 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     unpriced: int
     held: int
     throttled: int
+    managed: ManagedTrades | None = None
 
     def __len__(self) -> int:
         return len(self.side)
@@ -63,9 +115,26 @@ class TradeTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         keep = self.reason < CANCELLED
         if keep.all():
             return self
-        fields = msgspec.structs.asdict(self)
-        columns = {n: v[keep] for n, v in fields.items() if not isinstance(v, int)}
+        columns = _of_rows(self, keep)
+        if self.managed is not None:  # what was never filled has no legs
+            columns["managed"] = msgspec.structs.replace(
+                self.managed, **_of_rows(self.managed, keep, *_LEGS)
+            )
         return msgspec.structs.replace(self, **columns)
+
+    @property
+    def cost(self) -> Floats:
+        """The cost of each trade's entries, relative to the first."""
+        return np.ones(len(self)) if self.managed is None else self.managed.cost
+
+
+def _of_rows(table: msgspec.Struct, keep: npt.NDArray[np.bool_], *but: str) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(table)
+    return {
+        name: column[keep]
+        for name, column in fields.items()
+        if isinstance(column, np.ndarray) and name not in but
+    }
 
 
 def joined(tables: Sequence[TradeTable]) -> TradeTable:
@@ -73,10 +142,25 @@ def joined(tables: Sequence[TradeTable]) -> TradeTable:
     if len(tables) == 1:
         return tables[0]
     columns: dict[str, Any] = {}
+    managed = [table.managed for table in tables]
+    if any(part is not None for part in managed):
+        columns["managed"] = joined_managed(
+            [table.managed or unmanaged(table.price_open) for table in tables]
+        )
     for name in TradeTable.__struct_fields__:
+        if name == "managed":
+            continue
         parts = [getattr(table, name) for table in tables]
         columns[name] = sum(parts) if isinstance(parts[0], int) else np.concatenate(parts)
     before = np.cumsum([0, *(table.calls for table in tables[:-1])])
     columns["asked"] = columns["asked"] + np.repeat(before, [len(table) for table in tables])
     columns["first_invalid"] = next((t.first_invalid for t in tables if t.invalid), -1)
     return TradeTable(**columns)
+
+
+def joined_managed(parts: Sequence[ManagedTrades]) -> ManagedTrades:
+    """Return one of what was found one after another; there is at least one."""
+    names = ManagedTrades.__struct_fields__
+    return ManagedTrades(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    )

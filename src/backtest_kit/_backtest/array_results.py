@@ -153,7 +153,8 @@ class _SpanResults:
         run.record.add(tick)
         called = frames_before(timeline, row.scheduled_at)
         reason = tick.close_reason if isinstance(tick, TickClosed) else tick.reason
-        free = free_from(ended, reason, run.config)
+        reverses = span.chunk.says_exit(row.side, ended)
+        free = free_from(ended, reason, run.config, reverses=reverses)
         frame = max(frames_before(timeline, free), called + 1)
         return NextResult(calls, tick, frame, called + stride.hop)
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from backtest_kit._arrays.job import SignalRows
 from backtest_kit._arrays.kernel_ready import kernel_ready
-from backtest_kit._arrays.simulation import SignalRows, Simulation, compile_kernel
+from backtest_kit._arrays.simulation import Simulation, compile_kernel
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._backtest.strategy_caller import SignalChunk, StrategyCaller
 from backtest_kit._engine.bus import Channel
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.run import Run
-from backtest_kit._rules.asking import Stride
+from backtest_kit._rules.asking import Stride, data_end
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.proposal import limits_of
+from backtest_kit._rules.management import limits_of
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import BacktestKitError, DataRangeError
+from backtest_kit._values.errors import BacktestKitError, DataError, DataRangeError
 from backtest_kit._values.schemas import StrategySchema
+from backtest_kit._values.signal import NEVER
 from backtest_kit._values.time import INTERVALS, MINUTE, frames_before
 
 #: The channels of the results of steps; a run with listeners to one is stepped through.
@@ -87,22 +90,46 @@ class ArraySession:
         if chunk is None:
             return None
         longest = _longest(chunk, config, bars.step)
-        # what ends in closed time goes on to the next open step: a wait for a fill, then a trade
-        reach = bars.last + bars.step - longest - bars.longest_rest
-        until = frames_before(timeline, min(chunk.stop, reach))
-        if until <= due:  # the frame ends, or the data: trades go on behind what is loaded
+        end = data_end(timeline, bars.step, config)
+        known: SignalChunk | None = chunk
+        if longest is None:
+            bars = await view.bars(symbol, begin, end)
+            known = await self._reaching(chunk, asked, end)
+            until, last = frames_before(timeline, (known or chunk).stop), end
+        else:
+            # what ends in closed time goes on to the next open step: a wait, then a trade
+            reach = _reach(bars.last + bars.step, end, longest + bars.longest_rest)
+            if chunk.signals.has_exits:
+                reach = min(reach, _reach(chunk.stop, end, longest + bars.longest_rest))
+            until = frames_before(timeline, min(chunk.stop, reach))
+            last = timeline[until - 1]
+        if longest is not None and until <= due:
+            # the frame ends, or the data: trades go on behind what is loaded
             until = frames_before(timeline, min(chunk.stop, when + span))
             last, rest = timeline[until - 1], -1
             while rest < bars.longest_rest:
                 rest = bars.longest_rest
-                bars = await view.bars(symbol, begin, last + longest + rest)
-            if until <= due or bars.stop <= last:
-                return None
+                bars = await view.bars(symbol, begin, min(last + longest + rest, end))
+            known = await self._reaching(chunk, asked, min(last + longest + rest, end))
+        if known is None or until <= due or bars.stop <= last:
+            return None
+        chunk = known
         simulation = Simulation(frame, asks_from)
         rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
         simulation.run(bars, rows, until)
         self._asked = True
         return Span(simulation.table(), bars, chunk, *simulation.place, late)
+
+    async def _reaching(self, chunk: SignalChunk, asked: int, last: int) -> SignalChunk | None:
+        """Return signals that say up to `last` when positions are to end, if they say that."""
+        if not chunk.signals.has_exits:
+            return chunk
+        run = self._run
+        with contextlib.suppress(DataError):  # no such candle says nothing
+            await run.view.provide(
+                run.symbol, run.strategy.interval, run.strategy.warmup, asked, last
+            )
+        return self._caller.chunk(asked, furthest=True)
 
     def call(self, bars: Bars, number: int) -> int:
         """Return the frame of a call, counted from 0, where nothing is open before it."""
@@ -146,10 +173,16 @@ def has_result_listeners(engine: Engine) -> bool:
     return engine.bus.wanted(*RESULT_CHANNELS)
 
 
-def _longest(chunk: SignalChunk, config: Config, step: int) -> int:
+def _reach(stop: int, end: int, longest: int) -> int:
+    """Return before when a trade has to begin, of `longest`, that data before `stop` know whole."""
+    return NEVER if stop > end else stop - longest
+
+
+def _longest(chunk: SignalChunk, config: Config, step: int) -> int | None:
     """Return how many ms at most pass from an answer to the end of its trade, in open times.
 
-    A wait for a fill and a trade both end at the first step (`step` ms apart) at or after them.
+    `None`: there may be no end. A wait for a fill and a trade both end at the first step (`step`
+    ms apart) at or after them.
     """
     signals = chunk.signals
     busy = signals.busy()
@@ -157,5 +190,10 @@ def _longest(chunk: SignalChunk, config: Config, step: int) -> int:
     limit = limits_of(config).most_minutes
     lives = minutes[(minutes >= 1) & (minutes <= limit)]
     waits = not np.isnan(signals.price_open[busy]).all()
-    whole = int(lives.max(initial=1)), waits * config.schedule_await_minutes
+    longest = int(lives.max(initial=1))
+    if np.isnan(minutes).any():
+        if not config.max_signal_lifetime_minutes:
+            return None
+        longest = max(longest, config.max_signal_lifetime_minutes)
+    whole = longest, waits * config.schedule_await_minutes
     return sum(-(-length * MINUTE // step) * step for length in whole)

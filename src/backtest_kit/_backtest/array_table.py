@@ -106,9 +106,28 @@ def milestones_of(run: Run, span: Span) -> list[PartialEvent]:
         tick = next(results_of(span.table, run.record.names, i))
         assert isinstance(tick, TickClosed)
         before = tick.close_timestamp
-        before += (tick.close_reason == "end_of_data") * span.bars.step
-        found += transitions.milestones(tick.signal, run.mode, span.bars, before)
+        # these close a trade after the milestones of their step
+        before += (tick.close_reason in ("end_of_data", "closed")) * span.bars.step
+        found += transitions.all_milestones(
+            tick.signal, run.mode, span.bars, before, _added(span.table, i)
+        )
     return found
+
+
+def _added(table: TradeTable, i: int) -> list[tuple[int, float]]:
+    """Return when trade i entered further, and the effective entry after each."""
+    if table.managed is None:
+        return []
+    rows, times = table.managed.legs_of(i)
+    further = [(t, row) for t, row in zip(times, rows, strict=True) if row.quantity > 0][1:]
+    return [(when, row.effective_entry) for when, row in further]
+
+
+def costs_of(record: RunRecord) -> Floats:
+    """Return the cost of the entries of what a run has closed, relative to the first, in order."""
+    if record.table is not None:
+        return record.table.closed().cost
+    return np.array([tick.cost for tick in record.closed], dtype=np.float64)
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:

@@ -9,23 +9,18 @@ from typing import Any, Final
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, load_kernel
 from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
+from backtest_kit._backtest.lives import Lives
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.asking import never_asked
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.pacer import YIELD_AFTER_MS, Pacer
 from backtest_kit._engine.run import Run
-from backtest_kit._rules import transitions as step
 from backtest_kit._rules.asking import Stride, free_from
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.fast_forward import pending_until, scheduled_until
-from backtest_kit._rules.profit import crossed, revenue_percent
-from backtest_kit._rules.steps import Activation, Cancel, Close, pending_step, scheduled_step
 from backtest_kit._values.clock import stopwatch, yield_to_others
-from backtest_kit._values.events import PartialEvent
-from backtest_kit._values.results import CancelReason, CloseReason, TickClosed, TickIdle
-from backtest_kit._values.signal import SignalRow, expires_at
-from backtest_kit._values.time import MINUTE, frames_before
+from backtest_kit._values.results import TickClosed, TickIdle
+from backtest_kit._values.time import frames_before
 
 _MOST_FRAMES: Final = 4096
 
@@ -52,6 +47,7 @@ class FrameDriver:
         self._bars: Bars | None = None
         self._block = 16
         self._pacer = Pacer(run.engine.bus)
+        self._lives = Lives(run, timeline, self._caller, self._pace)
 
     def stop(self) -> None:
         """Take no new signals; an open position is followed to its close."""
@@ -180,7 +176,7 @@ class FrameDriver:
         """Return bars that reach the step `when`; `None`: the data end before it."""
         bars = self._bars
         if bars is None or when >= bars.stop:
-            bars = self._bars = await self._run.view.bars(self._run.symbol, when, when)
+            bars = self._bars = await self._lives.bars(when, when)
             if when >= bars.stop:
                 self._run.record.data_ended_at = bars.last
                 # frames that were jumped over lie behind the data, too
@@ -222,7 +218,7 @@ class FrameDriver:
                 self._go_to(due)
             return None
         began, hop = stopwatch(), self._stride.hop
-        last = min(due + (frames - 1) * hop + 1, len(timeline))
+        last = min(due + (frames - 1) * hop + 1, self._stride.stop)
         stop = bars.closes(when, min(timeline[last - 1] + 1, bars.stop), hop * timeline.step)
         at, answer = await self._caller.ask(when, stop, hop * timeline.step, bars)
         asked = (at - when) // (hop * timeline.step) + 1
@@ -249,127 +245,19 @@ class FrameDriver:
         """Validate, ask the risk profiles, then open or schedule, and follow the signal's life."""
         run = self._run
         quote = bars.bar(when).quote
-        price = quote.average
         try:
             row = run.accept(answer, quote, when)
         except Exception as error:  # noqa: BLE001 - an invalid signal never ends a run
             run.error("get_signal", error)
             return None
-        waits = row.pending_at is None
-        if not await run.risk_allows(row, quote.fill, when, reserve=not waits):
+        if not await run.risk_allows(row, quote.fill, when, reserve=row.pending_at is not None):
             return None
-        minutes = row.minute_estimated_time + waits * run.config.schedule_await_minutes
-        # a wait and a life are each rounded up to a step
-        until = when + minutes * MINUTE + waits * bars.step
-        self._bars = bars = await run.view.bars(run.symbol, when, until)
-        if waits:
-            await run.publish(step.scheduled(row, when, price))
-            return await self._scheduled(row, bars)
-        await run.publish(step.opened(row, when, price))
-        return await self._pending(row, bars)
-
-    async def _scheduled(self, row: SignalRow, bars: Bars) -> TickClosed | None:
-        """Follow a waiting signal to its cancellation, or to the close after its activation."""
-        run = self._run
-        if run.wants("on_tick"):
-            turn = await self._walk_scheduled(row, bars)
-        else:
-            turn = scheduled_until(row, bars, row.scheduled_at, run.config)
-        if turn is None:
-            await self._cancel(row, bars, bars.last, "end_of_data")
-            return None
-        when, outcome = turn
-        if isinstance(outcome, Cancel):
-            await self._cancel(row, bars, when, outcome.reason)
-            return None
-        filled = outcome.row
-        if not await run.risk_allows(filled, filled.price_open, when, reserve=True):
-            await self._cancel(row, bars, when, "risk")
-            return None
-        opened = step.opened(filled, when, float(bars.price[bars.row(when)]))
-        run.record.add(opened)
-        await run.publish(opened)
-        if bars.next_open is not None:  # the wait may have gone on through closed times
-            self._bars = bars = await run.view.bars(run.symbol, when, expires_at(filled))
-        if outcome.close is not None:
-            return await self._close(filled, bars, when, outcome.close)
-        return await self._pending(filled, bars)
-
-    async def _walk_scheduled(
-        self, row: SignalRow, bars: Bars
-    ) -> tuple[int, Activation | Cancel] | None:
-        """Do what `scheduled_until` does step by step, because every result has a listener."""
-        for when in bars.steps_after(row.scheduled_at):
-            bar = bars.bar(when)
-            outcome = scheduled_step(row, bar, self._run.config)
-            if outcome is not None:
-                return when, outcome
-            await self._run.publish(step.waiting(row, when, bar.price))
-            await self._pace()
-        return None
-
-    async def _pending(self, row: SignalRow, bars: Bars) -> TickClosed:
-        """Follow a filled signal to its close."""
-        run = self._run
-        assert row.pending_at is not None
-        if run.wants("on_tick", "on_active"):
-            turn = await self._walk_pending(row, bars)
-        else:
-            turn = pending_until(row, bars, row.pending_at, run.config)
-            until = bars.stop if turn is None else turn[0]
-            for event in step.milestones(row, run.mode, bars, until):
-                await self._milestone(event)
-        if turn is not None:
-            return await self._close(row, bars, *turn)
-        last = max(row.pending_at, bars.last)
-        return await self._close(row, bars, last, Close("end_of_data", bars.bar(last).fill))
-
-    async def _walk_pending(self, row: SignalRow, bars: Bars) -> tuple[int, Close] | None:
-        """Do what `pending_until` does step by step, because every result has a listener."""
-        assert row.pending_at is not None
-        run, fired = self._run, 0
-        for when in bars.steps_after(row.pending_at):
-            bar = bars.bar(when)
-            close = pending_step(row, bar, run.config)
-            if close is not None:
-                return when, close
-            revenue = revenue_percent(row.position, row.price_open, bar.price)
-            await run.publish(step.active(row, when, bar.price, revenue))
-            levels, fired = crossed(revenue, fired)
-            for level in levels:
-                event = step.milestone(row, run.mode, when, bar.price, level, revenue)
-                await self._milestone(event)
-            await self._pace()
-        return None
-
-    async def _milestone(self, event: PartialEvent) -> None:
-        self._run.record.add(event)
-        await self._run.publish(event)
-
-    async def _close(self, row: SignalRow, bars: Bars, when: int, close: Close) -> TickClosed:
-        run = self._run
-        tick = step.closed(row, when, float(bars.price[bars.row(when)]), close, run.config)
-        run.record.add(tick)
-        run.risk_gate.close_position(when)
-        self._after(when, close.reason)
-        await run.publish(tick)
-        return tick
-
-    async def _cancel(self, row: SignalRow, bars: Bars, when: int, reason: CancelReason) -> None:
-        run = self._run
-        when = max(when, row.scheduled_at)
-        tick = step.cancelled(row, when, float(bars.price[bars.row(when)]), reason)
-        run.record.add(tick)
-        self._after(when, reason)
-        await run.publish(tick)
-
-    def _after(self, when: int, reason: CloseReason | CancelReason) -> None:
-        """Skip the frames of the signal; the strategy may be called again at its last step."""
-        run = self._run
-        run.record.until = max(run.record.until, when)
-        self._ended_at = when
-        free = free_from(when, reason, run.config)
+        ended = await self._lives.follow(row, when)
+        self._bars = None
+        self._ended_at = ended.when
+        free = free_from(ended.when, ended.reason, run.config, reverses=ended.exits)
         self._go_to(max(self._index, frames_before(self._timeline, free)))
+        return ended.closed
 
     def _go_to(self, index: int) -> None:
         self._index = min(index, len(self._timeline))

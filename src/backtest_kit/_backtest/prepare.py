@@ -11,7 +11,9 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import RiskGate, SharedBooks
 from backtest_kit._engine.run import Run
+from backtest_kit._rules.asking import data_end
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
+from backtest_kit._values.time import interval_ms
 
 
 def prepare(
@@ -49,6 +51,7 @@ def prepare(
         total_frames=len(timeline),
     )
     record.strategy = strategy
+    record.data_end = data_end(timeline, interval_ms(config.base_interval), config)
     run = Run(
         engine,
         mode="backtest",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 from inspect import isawaitable
 from types import CoroutineType
@@ -15,13 +17,13 @@ from backtest_kit._arrays.peeking import verify
 from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._data.series import Segment
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import has_warmup, question
+from backtest_kit._engine.asking import ArrayQuestion, has_warmup, question
 from backtest_kit._engine.engine import describe
-from backtest_kit._engine.guard import retry_user_code
+from backtest_kit._engine.guard import call_user_code, retry_user_code
 from backtest_kit._engine.run import Run
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.candles import Candles
-from backtest_kit._values.errors import DataError, PeekingError
+from backtest_kit._values.errors import DataError, DataRangeError, PeekingError
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
 from backtest_kit._values.user_code import CandlesNotLoaded
 
@@ -50,6 +52,19 @@ class SignalChunk(msgspec.Struct, frozen=True, eq=False):
     def stop(self) -> int:
         """The first instant without an answer after those that have one."""
         return self.opens + (len(self.signals) + 1) * self.step
+
+    def exits(self, side: int, since: int, upto: int) -> Iterator[int]:
+        """Yield the instants in [`since`, `upto`] at which a row says that nothing is on `side`."""
+        rows = self.signals.exits(side)
+        for row in rows[np.searchsorted(rows, max(self.row(since), self.first_row)) :].tolist():
+            when = (row + 1 + self.opens // self.step) * self.step
+            if when > upto:
+                break
+            yield when
+
+    def says_exit(self, side: int, when: int) -> bool:
+        """Say whether the row of the candle that closes at `when` says "nothing on `side`"."""
+        return not when % self.step and next(self.exits(side, when, when), None) is not None
 
     def first(self, when: int, stop: int, hop: int) -> tuple[int, int]:
         """Return the first call time with a signal and its row; `(last call time, -1)` if none.
@@ -113,6 +128,55 @@ class StrategyCaller:
         current_moment.set(Moment(self._run, at))
         price = float(bars.fill[bars.row(at)])
         return at, None if row < 0 else chunk.signals.row(row, price)
+
+    async def exit_between(self, side: int, after: int, upto: int, bars: Bars) -> int | None:
+        """Return the first step in (`after`, `upto`] at which a row says "nothing on `side`".
+
+        `None`: there is none. All in milliseconds; the market is open at that step.
+
+        Raises:
+            PeekingError: signals over arrays look into the future.
+        """
+        run, at = self._run, (after // self._step + 1) * self._step
+        while at <= upto:
+            known = self._function is None or (self._chunk is not None and self._chunk.has(at))
+            if not known:
+                warmup, ahead = run.strategy.warmup, self._ahead(at, upto)
+                with contextlib.suppress(DataError):  # no such candle says nothing
+                    await run.view.provide(run.symbol, run.strategy.interval, warmup, at, ahead)
+            chunk = self.chunk(at)
+            if chunk is None:
+                if bars.trades_at(at) and await self._says_exit(side, at):
+                    return at
+                at += self._step
+                continue
+            for when in chunk.exits(side, at, upto):
+                if bars.trades_at(when):
+                    return when
+            at = chunk.stop
+        return None
+
+    def _ahead(self, at: int, upto: int) -> int:
+        return min(upto, at + self._run.config.candles_per_chunk * self._step)
+
+    async def _says_exit(self, side: int, when: int) -> bool:
+        """Ask for the row of the candle that closed at `when` by its window alone."""
+        if not isinstance(self._ask, ArrayQuestion):
+            return False
+        current_moment.set(Moment(self._run, when))
+        try:
+            return bool(await call_user_code(self._ask.exits, self._run.symbol, side))
+        except DataRangeError:
+            return False
+        except Exception as error:  # noqa: BLE001 - it never ends a run
+            self._run.error("get_signal", error)
+            return False
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether the signals that were looked at say when positions are to end."""
+        in_arrays = self._chunk is not None and self._chunk.signals.has_exits
+        return in_arrays or (isinstance(self._ask, ArrayQuestion) and self._ask.has_exits)
 
     def chunk(self, when: int, *, furthest: bool = False) -> SignalChunk | None:
         """Return signals that have an answer for `when`, from the candles that are loaded.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from backtest_kit._data.calendar import check_calendar, open_step
-from backtest_kit._rules.asking import Stride, stride
+from backtest_kit._rules.asking import Stride, askable, stride
 from backtest_kit._values.config import Config, resolved
 from backtest_kit._values.errors import ConfigError, DataError, RegistrationError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
@@ -104,7 +104,8 @@ def stride_of(
         ConfigError: at none, or its interval is not made of whole candles of the base.
     """
     check_interval(strategy, config)
-    found = stride(timeline, INTERVALS[strategy.interval], config.ask_at == "close")
+    asks = askable(timeline, INTERVALS[config.base_interval], config)
+    found = stride(timeline, INTERVALS[strategy.interval], config.ask_at == "close", asks)
     if found is None:
         raise ConfigError(
             f"strategy {strategy.name!r} is never asked: no candle of its interval "

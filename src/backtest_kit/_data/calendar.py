@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from backtest_kit._values.candles import Ints
 from backtest_kit._values.errors import BacktestKitError, DataError
+from backtest_kit._values.signal import NEVER
 from backtest_kit._values.time import INTERVALS, to_datetime
 
 Mask = npt.NDArray[np.bool_]
@@ -77,6 +78,8 @@ def open_step(calendar: str | None, when: int, step: int) -> int:
     no market rests for longer than `_LONGEST_REST`.
     """
     first = -(-when // step) * step
+    if when == NEVER:
+        return when
     if calendar is None or calendar == "data":
         return first
     ahead = np.ones(_LONGEST_REST // step + 1, dtype=np.bool_)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from backtest_kit._arrays.signals import evaluate
+from backtest_kit._arrays.signals import Signals, evaluate
 from backtest_kit._engine.ambient import candles, fill_price
 from backtest_kit._engine.run import Run
-from backtest_kit._values.errors import BeforeDataError, ConfigError
+from backtest_kit._values.errors import BeforeDataError, ConfigError, SignalError
 from backtest_kit._values.schemas import StrategySchema
-from backtest_kit._values.signal import Signal
+from backtest_kit._values.signal import Signal, SignalRow
 
 
 async def has_warmup(run: Run, when: int) -> bool:
@@ -33,19 +33,49 @@ async def has_warmup(run: Run, when: int) -> bool:
     return True
 
 
+class ArrayQuestion:
+    """Asks an array strategy for the row of the newest candle, over the window before "now"."""
+
+    def __init__(self, strategy: StrategySchema) -> None:
+        self._interval, self._warmup = strategy.interval, strategy.warmup
+        self._function: Any = strategy.get_signals
+        #: Whether the last answer had columns that say when positions are to end.
+        self.has_exits = False
+
+    def __call__(self, symbol: str, when: datetime) -> Signal | None:
+        """Return the row as a proposal."""
+        signals = self._signals(symbol)
+        self.has_exits = signals.has_exits
+        return signals.row(len(signals) - 1, fill_price(symbol))
+
+    def exits(self, symbol: str, side: int) -> bool:
+        """Say whether the row says that nothing should be on `side`."""
+        mask = (signals := self._signals(symbol)).exit_long
+        if side < 0:
+            mask = signals.exit_short
+        return mask is not None and bool(mask[-1])
+
+    def _signals(self, symbol: str) -> Signals:
+        return evaluate(self._function, candles(symbol, self._interval, self._warmup))
+
+
+def plain(row: SignalRow, asked: Callable[[str, datetime], Any]) -> SignalRow:
+    """Return a row that a live run can follow, which does not keep managed positions yet.
+
+    Raises:
+        SignalError: its position is to be managed, or ended by a column of `asked`.
+    """
+    if row.is_managed or (isinstance(asked, ArrayQuestion) and asked.has_exits):
+        missing = "trailing stop, breakeven, ladder, further entry or exit column"
+        raise SignalError([f"a live run does not manage positions yet: no {missing}"])
+    return row
+
+
 def question(strategy: StrategySchema) -> Callable[[str, datetime], Any]:
     """Return what to call with (symbol, when) for a strategy's answer."""
     if strategy.get_signal is not None:
         return strategy.get_signal
-    function = strategy.get_signals
-    assert function is not None
-
-    def ask(symbol: str, when: datetime) -> Signal | None:
-        window = candles(symbol, strategy.interval, strategy.warmup)
-        signals = evaluate(function, window)
-        return signals.row(len(window) - 1, fill_price(symbol))
-
-    return ask
+    return ArrayQuestion(strategy)
 
 
 def never_asked(run: Run) -> ConfigError:

@@ -19,7 +19,7 @@ from backtest_kit._values.errors import SignalError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent
 from backtest_kit._values.results import Tick, TickCancelled, TickClosed, TickOpened
 from backtest_kit._values.schemas import StrategySchema
-from backtest_kit._values.signal import SignalRow
+from backtest_kit._values.signal import NEVER, SignalRow
 from backtest_kit._values.time import INTERVALS, MINUTE
 
 Mask = npt.NDArray[np.bool_]
@@ -136,6 +136,8 @@ class RunRecord:
         self.warm_at: int | None = None
         self.complete = False
         self.data_ended_at: int | None = None
+        #: The last step of a backtest's data where they end with its frame; else later than any.
+        self.data_end = NEVER
         #: What the run failed with, where it did.
         self.ended_by: str | None = None
         #: The scheduled or open signal of a live run.

@@ -6,7 +6,7 @@ from typing import Any
 
 from backtest_kit._data.calendar import LOOK_AHEAD, closed_at, is_ever_open, load_calendar
 from backtest_kit._engine.ambient import Moment, current_moment
-from backtest_kit._engine.asking import has_warmup, never_asked, question
+from backtest_kit._engine.asking import has_warmup, never_asked, plain, question
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
@@ -305,7 +305,7 @@ class MinuteDriver:
     def _accept(self, answer: Any, bar: Bar) -> SignalRow | None:
         """Return the row of a valid answer that came in time."""
         run = self._run
-        row = run.accept(answer, bar.quote, bar.when)
+        row = plain(run.accept(answer, bar.quote, bar.when), self._ask_strategy)
         if self._ticker.over(bar.when):
             raise _too_late(bar.when)
         return None if run.stopping else row

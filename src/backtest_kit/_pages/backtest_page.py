@@ -42,7 +42,14 @@ _TRADE_HINT: Final = (
     '<p class="remark">A click on a head sorts; a click on a row (or Enter) shows the trade on '
     "the chart.</p>"
 )
-_SHAPES: Final = {"circle": "\u25cf", "x": "\u2715", "square": "\u25a0", "diamond": "\u25c6"}
+_SHAPES: Final = {
+    "circle": "\u25cf",
+    "x": "\u2715",
+    "square": "\u25a0",
+    "diamond": "\u25c6",
+    "star": "\u2605",
+    "hex": "\u2b22",
+}
 
 
 def backtest_page(

@@ -129,12 +129,13 @@ def _fill(plot: Figure, data: BacktestData, candles: Candles) -> None:
     plot.y_range.update(start=float(low.min()) - margin, end=float(h.max()) + margin)
     trades = {name: np.array(values) for name, values in trade_columns(data.signals).items()}
     entry, exit_ = trades["entry"], trades["exit"]
-    for name, level in (("profit_zones", trades["goal"]), ("loss_zones", trades["stop"])):
+    for name, of in (("profit_zones", "goal"), ("loss_zones", "stop")):
+        level = trades[of].astype(np.float64)  # NaN where there is none
         sources[name].data = {
             "left": trades["opened"],
             "right": trades["closed"],
-            "bottom": np.minimum(entry, level),
-            "top": np.maximum(entry, level),
+            "bottom": np.fmin(entry, level),
+            "top": np.fmax(entry, level),
         }
     sources["paths"].data = {
         "x0": trades["opened"],

@@ -35,19 +35,23 @@ async def market_of(engine: Engine, exchange: ExchangeSchema, data: BacktestData
     config = data.settings
     if config is None:  # written by a release that did not keep them
         return None
-    longest = max((tick.signal.minute_estimated_time for tick in data.signals), default=0)
+    longest = max((tick.signal.minute_estimated_time or 0 for tick in data.signals), default=0)
     step = interval_ms(config.base_interval)
     ends = [data.until, *(tick.close_timestamp for tick in data.signals[-1:])]
     last = max(ends) + longest * MINUTE + config.schedule_await_minutes * MINUTE
-    view = MarketView(engine.store, exchange, config, last + max(DELAYS) * step)
+    # what has no end lives as long as there are data
+    horizon = last + max(DELAYS) * step if data.data_end is None else data.data_end
+    view = MarketView(engine.store, exchange, config, horizon)
     try:
-        bars = await view.bars(data.symbol, data.since, view.horizon)
+        bars = await view.bars(data.symbol, data.since, horizon)
     except DataError:
         return None
     segment = view.loaded(data.symbol, config.base_interval)
     assert segment is not None
     t = segment.columns[0]
     real = ~segment.filled & (t >= data.since) & (t < max(ends))
+    if data.data_end is not None:
+        bars = bars.until(data.data_end)
     return Market(Candles(*(column[real] for column in segment.columns)), bars)
 
 

@@ -18,6 +18,9 @@ EXITS: Final = {
     "stop_loss": ("x", "down", "stop-loss"),
     "time_expired": ("square", "warn", "time expired"),
     "end_of_data": ("diamond", "muted", "end of data"),
+    "trailing_stop": ("star", "warn", "trailing stop"),
+    "breakeven": ("hex", "warn", "breakeven"),
+    "closed": ("diamond", "warn", "closed by a row"),
 }
 
 

@@ -20,6 +20,7 @@ from backtest_kit._statistics.figures import Statistics, summarize
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.schemas import source_of
+from backtest_kit._values.signal import NEVER
 from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE, iso
 
@@ -39,7 +40,8 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     `warm_at` is the first at which they did, `None` where there was none. `gaps` are those of each
     series that was read; `candles` counts the base candles of the steps alone, and `gaps_filled` is
     how many of them were missing. `filled_entries` and `filled_exits` count the trades that were
-    opened and closed on one, `on_filled` are their places in `signals`.
+    opened and closed on one, `on_filled` are their places in `signals`. `data_end` is the last step
+    at which anything happened where the data end with the frame, `None` where they go on.
     """
 
     symbol: str
@@ -80,6 +82,7 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
     settings: Config | None = None
     source: str = ""
     balance: float = 1.0
+    data_end: int | None = None
 
     @property
     def trades(self) -> Table:
@@ -127,7 +130,8 @@ class BacktestData(Tabular, frozen=True, kw_only=True):
 
 def statistics_of(closed: Sequence[TickClosed], span: tuple[int, int]) -> Statistics:
     """Return the statistics of closed results in their order; `span` in milliseconds."""
-    return summarize(*outcomes_of(closed), span)
+    cost = np.array([tick.cost for tick in closed], dtype=np.float64)
+    return summarize(*outcomes_of(closed), span, cost)
 
 
 def backtest_data(record: RunRecord) -> BacktestData:
@@ -152,6 +156,7 @@ def backtest_data(record: RunRecord) -> BacktestData:
         ended_by=record.ended_by,
         raised=record.raised,
         data_ended_at=record.data_ended_at,
+        data_end=None if record.data_end == NEVER else record.data_end,
         statistics=statistics_of(closed, span),
         signals=closed,
         cancelled=tuple(w.cancelled for w in record.waited if w.cancelled is not None),

@@ -149,10 +149,12 @@ def what_text(data: LiveData) -> str:
             f"{iso(row.scheduled_at)}."
         )
     else:
+        lasts = row.minute_estimated_time
         lines.append(
             f"- A {row.position} position is open since {iso(row.pending_at)} at "
             f"{price(row.price_open)}: take-profit {price(row.price_take_profit)}, stop-loss "
-            f"{price(row.price_stop_loss)}, lifetime {row.minute_estimated_time} minutes."
+            f"{price(row.price_stop_loss)}, lifetime "
+            f"{'without end' if lasts is None else f'{lasts} minutes'}."
         )
     return "\n".join(lines)
 

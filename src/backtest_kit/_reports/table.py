@@ -49,8 +49,10 @@ def number(value: float | None, digits: int = 2, unit: str = "") -> str:
     return f"{round(value, digits) + 0.0:,.{digits}f}{unit}"  # + 0.0: no "-0.00"
 
 
-def price(value: float) -> str:
+def price(value: float | None) -> str:
     """Return a price with at least ten significant digits, without noise or exponent."""
+    if value is None:
+        return "none"
     digits = 10 if abs(value) < 1e8 else 15  # never fewer than the whole part has
     return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 

@@ -23,12 +23,15 @@ def outcomes_of(closed: Sequence[TickClosed]) -> tuple[Floats, Ints, Ints]:
 
 
 def trades_of(closed: Sequence[TickClosed]) -> Table:
-    """Return closed results as columns, in order; prices before costs, profit in percent after."""
+    """Return closed results as columns, in order; prices before costs, profit in percent after.
+
+    The prices of entry and exit are means over all entries and all exits.
+    """
     rows = [tick.signal for tick in closed]
     opened = np.array([row.pending_at for row in rows], dtype=np.int64)
     ended = np.array([tick.close_timestamp for tick in closed], dtype=np.int64)
     prices = {
-        "price_open": [row.price_open for row in rows],
+        "price_open": [tick.pnl.price_open for tick in closed],
         "price_close": [tick.pnl.price_close for tick in closed],
         "price_take_profit": [row.price_take_profit for row in rows],
         "price_stop_loss": [row.price_stop_loss for row in rows],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from backtest_kit._rules.proposal import Quote
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.time import MINUTE
+
+_COLUMNS: Final = ("price", "fill", "open", "high", "low")
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -76,6 +79,16 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
             return 0
         return int((self.next_open - np.arange(len(self.next_open))).max()) * self.step
 
+    def until(self, last: int) -> Bars:
+        """Return these up to the step `last` (ms), as if the data ended there."""
+        rows = self.row(last) + 1
+        if rows >= len(self.price):
+            return self
+        cut = {name: getattr(self, name)[:rows] for name in _COLUMNS}
+        if self.next_open is not None:
+            cut["next_open"] = np.minimum(self.next_open[:rows], rows)
+        return msgspec.structs.replace(self, **cut)
+
     def open_row(self, row: int) -> int:
         """Return the first row from `row` on at which the market is open; it may lie outside."""
         if self.next_open is None or row >= len(self.next_open):
@@ -116,7 +129,8 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
 
     def steps_after(self, when: int) -> Iterator[int]:
         """Yield the steps later than `when` at which the market is open."""
-        return (t for t in range(when + self.step, self.stop, self.step) if self.trades_at(t))
+        first = max(when + self.step, self.first)
+        return (t for t in range(first, self.stop, self.step) if self.trades_at(t))
 
     def bar(self, when: int) -> Bar:
         """Return the bar of the step `when`."""

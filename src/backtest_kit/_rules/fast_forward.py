@@ -6,23 +6,21 @@ of the rules, so that the two can't drift apart.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import numpy.typing as npt
 
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import MILESTONES, crossed, revenue_percent
 from backtest_kit._rules.steps import (
     Activation,
     Cancel,
-    Close,
-    pending_step,
     scheduled_step,
-    side,
     timeout_at,
 )
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.config import Config
-from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.signal import SignalRow
 
 _FIRST_WINDOW = 128
 
@@ -34,13 +32,10 @@ def scheduled_until(
 
     `None` where the bars ends first.
     """
-    s = side(row)
-    if config.exit_trigger == "vwap":
-        touched = bars.price
-    else:
-        # a candle that opens beyond the stop also reaches the entry, which lies before it
-        touched = bars.low if s > 0 else bars.high
-    when = _first(bars, after, timeout_at(row, config), touched, s, s * row.price_open, None)
+    # a candle that opens beyond the stop also reaches the entry, which lies before it
+    lower, upper = (row.price_open, math.inf) if row.side > 0 else (-math.inf, row.price_open)
+    low, high = compared(bars, config)
+    when = first_touch(bars, after, timeout_at(row, config), low, high, lower, upper)
     if when is None:
         return None
     turn = scheduled_step(row, bars.bar(when), config)
@@ -48,46 +43,27 @@ def scheduled_until(
     return when, turn
 
 
-def pending_until(
-    row: SignalRow, bars: Bars, after: int, config: Config
-) -> tuple[int, Close] | None:
-    """Return the first step later than `after` at which a filled signal closes, and how.
-
-    `None` where the bars ends first.
-    """
-    s = side(row)
-    stop, goal = s * row.price_stop_loss, s * row.price_take_profit
-    if config.exit_trigger == "vwap":
-        worst, best = bars.price, bars.price
-    else:
-        worst, best = (bars.low, bars.high) if s > 0 else (bars.high, bars.low)
-    when = _first(bars, after, expires_at(row), worst, s, stop, (best, goal))
-    if when is None:
-        return None
-    close = pending_step(row, bars.bar(when), config)
-    assert close is not None
-    return when, close
+def compared(bars: Bars, config: Config) -> tuple[Floats, Floats]:
+    """Return the lows and highs that are compared with levels: of candles, or average prices."""
+    wick = config.exit_trigger == "wick"
+    return (bars.low, bars.high) if wick else (bars.price, bars.price)
 
 
-def _first(
-    bars: Bars,
-    after: int,
-    expiry: int,
-    low: Floats,
-    s: int,
-    floor: float,
-    ceiling: tuple[Floats, float] | None,
+def first_touch(
+    bars: Bars, after: int, expiry: int, low: Floats, high: Floats, lower: float, upper: float
 ) -> int | None:
-    """Return the first step with `s * low <= floor` or `s * high >= ceiling`, or the expiry."""
+    """Return the first step with `low <= lower` or `high >= upper`, or the one of the expiry.
+
+    Instants in milliseconds; the step is later than `after`, `None` where the bars end first.
+    """
     begin = bars.row(after) + 1
     last = bars.open_row(max(-((bars.first - expiry) // bars.step), begin))
     end = min(last + 1, len(bars.price))
     window = _FIRST_WINDOW
     while begin < end:
         stop = min(begin + window, end)
-        hit = _at_most(low[begin:stop], s, floor)
-        if ceiling is not None:
-            hit |= _at_most(ceiling[0][begin:stop], -s, -ceiling[1])
+        hit = low[begin:stop] <= lower
+        hit |= high[begin:stop] >= upper
         if bars.next_open is not None:
             hit &= bars.next_open[begin:stop] == np.arange(begin, stop)
         i = int(hit.argmax())
@@ -97,16 +73,47 @@ def _first(
     return bars.first + last * bars.step if last < len(bars.price) else None
 
 
-def _at_most(values: Floats, s: int, limit: float) -> npt.NDArray[np.bool_]:
-    return values <= limit if s > 0 else values >= -limit
+def trailing_touch(
+    low: Floats,
+    high: Floats,
+    since: int,
+    last: int,
+    lower: float,
+    upper: float,
+    side: float,
+    best: float,
+    factor: float,
+) -> tuple[int, float]:
+    """Return the first row after `since` that reaches a level, else `last`, and the best before it.
+
+    The stop is `factor` times the best price of the rows before, on the side of `lower` for a long
+    and `upper` for a short, if that is tighter. Row -1: the data end.
+    """
+    if side < 0:  # mirrored: negating a float never rounds
+        at, best = trailing_touch(-high, -low, since, last, -upper, -lower, 1.0, -best, factor)
+        return at, -best
+    begin, end, window = since + 1, min(last + 1, len(low)), _FIRST_WINDOW
+    while begin < end:
+        stop = min(begin + window, end)
+        bests = np.maximum.accumulate(np.concatenate(([best], high[begin:stop])))
+        hits = low[begin:stop] <= np.maximum(lower, bests[:-1] * factor)
+        hits |= high[begin:stop] >= upper
+        i = int(hits.argmax())
+        if hits[i]:
+            return begin + i, float(bests[i])
+        best, begin, window = float(bests[-1]), stop, window * 4
+        if begin > last:
+            return last, float(bests[-2])
+    return -1, best
 
 
 def milestones_until(
-    row: SignalRow, bars: Bars, after: int, before: int, fired: int
+    position: str, entry: float, bars: Bars, after: int, before: int, fired: int
 ) -> tuple[list[tuple[int, int]], int]:
     """Return (instant, level) of each milestone at the steps in (`after`, `before`), and the mask.
 
-    `fired` and the mask returned are bit masks as in `_profit.crossed`.
+    Of a position whose effective entry is `entry`. `fired` and the mask returned are bit masks as
+    in `_profit.crossed`.
     """
     begin, end = bars.row(after) + 1, min(bars.row(before), len(bars.price))
     if begin >= end:
@@ -117,7 +124,7 @@ def milestones_until(
         prices = prices[open_]
         if not len(prices):
             return [], fired
-    revenue = revenue_percent(row.position, row.price_open, prices)
+    revenue = revenue_percent(position, entry, prices)
     found: list[tuple[int, int]] = []
     if revenue.max() < MILESTONES[0] and revenue.min() > -MILESTONES[0]:
         return found, fired

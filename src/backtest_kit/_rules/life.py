@@ -7,7 +7,7 @@ never rounds.
 
 Of the market at a step: `average` is the average price, `fill` the price at which a fill can be
 had, `open_`, `high` and `low` the base candle that closed at it. With `wick` the candle is compared
-with the levels, else the average price.
+with the levels, else the average price. A target or a stop that is not there is infinite.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from backtest_kit._values.results import REASONS
     STOP_LOSS,
     TIME_EXPIRED,
     END_OF_DATA,
+    TRAILING_STOP,
+    BREAKEVEN,
+    CLOSED,
     TIMEOUT,
     CANCELLED_END_OF_DATA,
     PRICE_REJECT,
+    CANCELLED_EXIT,
 ) = range(len(REASONS))
 #: It goes on as it is.
 UNCHANGED: Final = -1

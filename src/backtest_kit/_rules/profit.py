@@ -9,6 +9,9 @@ from backtest_kit._values.candles import Floats
 #: Levels of open revenue, in percent, that each fire once per signal, up and down.
 MILESTONES: Final = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 
+#: Of a signal that moves its stop to breakeven: a profit (percent) that is rounding, and none.
+ZERO_PROFIT: Final = 1e-9
+
 Price = TypeVar("Price", float, Floats)
 
 

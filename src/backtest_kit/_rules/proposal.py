@@ -14,14 +14,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from backtest_kit._rules.life import opens_now
+from backtest_kit._rules.management import (
+    NO_LIMIT,
+    Limits,
+    limits_of,
+    management_in_words,
+    management_problems,
+    read_management,
+)
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import SignalError, did_you_mean
 from backtest_kit._values.signal import POSITIONS, Signal, SignalRow, signal_id
-
-#: Of a distance: what rounding may take from it.
-_ROUNDING: Final = 1e-12
-#: Without `max_signal_lifetime_minutes`: a century.
-_NO_LIMIT: Final = 100 * 366 * 1440
 
 #: What may be wrong with the numbers of a proposal, as bits of `problems_of`.
 (
@@ -38,30 +41,11 @@ _NO_LIMIT: Final = 100 * 366 * 1440
     TAKE_PROFIT_TOO_NEAR,
     STOP_LOSS_TOO_NEAR,
     STOP_LOSS_TOO_FAR,
-) = (1 << bit for bit in range(13))
+    NO_STOP_LOSS,
+) = (1 << bit for bit in range(14))
 _BAD_PRICE: Final = BAD_TAKE_PROFIT | BAD_STOP_LOSS | BAD_LIMIT
-
-
-class Limits(NamedTuple):
-    """What a proposal must keep within: distances in percent (0: no check), minutes."""
-
-    least_take_profit: float
-    least_stop_loss: float
-    most_stop_loss: float
-    most_minutes: int
-
-
-def limits_of(config: Config) -> Limits:
-    """Return the limits, the distances a hair wider than the settings.
-
-    A stop put at exactly 0.5 % comes out at 0.4999999999999 %.
-    """
-    return Limits(
-        config.min_take_profit_distance_percent * (1 - _ROUNDING),
-        config.min_stop_loss_distance_percent * (1 - _ROUNDING),
-        config.max_stop_loss_distance_percent * (1 + _ROUNDING),
-        config.max_signal_lifetime_minutes or _NO_LIMIT,
-    )
+#: What stands for a price that could not be read, which is a problem that has been told.
+_UNREADABLE: Final = -1.0
 
 
 def problems_of(
@@ -77,17 +61,23 @@ def problems_of(
 ) -> int:
     """Return what is wrong with the numbers of a proposal, as bits; 0: it is valid.
 
-    `limit` is NaN where the signal is to enter now. `average` and `fill` are the average price and
-    the price at which a fill can be had; the average decides an exit unless `wick`.
+    NaN is what is not there: `limit` where the signal is to enter now, a target, a stop, a
+    lifetime. `average` and `fill` are the average price and the price at which a fill can be had;
+    the average decides an exit unless `wick`.
     """
     problems = 0
-    if not 0 < take_profit < math.inf:
+    if not math.isnan(take_profit) and not 0 < take_profit < math.inf:
         problems |= BAD_TAKE_PROFIT
-    if not 0 < stop_loss < math.inf:
+    if math.isnan(stop_loss):
+        if limits.needs_stop:
+            problems |= NO_STOP_LOSS
+    elif not 0 < stop_loss < math.inf:
         problems |= BAD_STOP_LOSS
     if not math.isnan(limit) and not 0 < limit < math.inf:
         problems |= BAD_LIMIT
-    if not (1 <= minutes <= limits.most_minutes and math.floor(minutes) == minutes):
+    if not math.isnan(minutes) and not (
+        1 <= minutes <= limits.most_minutes and math.floor(minutes) == minutes
+    ):
         problems |= BAD_MINUTES
     if problems & _BAD_PRICE:
         return problems
@@ -151,52 +141,64 @@ def complete(
     position = fields.get("position")
     if position not in POSITIONS:
         problems.append(f"position={position!r} must be 'long' or 'short'")
+    wants_limit = fields.get("price_open") is not None
+    limit = _price(fields, "price_open", problems) if wants_limit else math.nan
     take_profit = _price(fields, "price_take_profit", problems)
     stop_loss = _price(fields, "price_stop_loss", problems)
-    wants_limit = fields.get("price_open") is not None
-    limit = _price(fields, "price_open", problems) if wants_limit else None
-    minutes = _minutes(fields.get("minute_estimated_time"), problems)
+    minutes = _minutes(fields, problems)
     identity = fields.get("id")
     if identity is not None and not (isinstance(identity, str) and identity):
         problems.append(f"id={identity!r} must be a non-empty string")
     note = fields.get("note") or ""
     if not isinstance(note, str):
         problems.append(f"note={note!r} must be a string")
+    asked = read_management(fields, problems)
     side = -1.0 if position == "short" else 1.0
-    numbers = (
-        math.nan if limit is None else limit,
-        math.nan if take_profit is None else take_profit,
-        math.nan if stop_loss is None else stop_loss,
-    )
-    found = problems_of(
-        side,
-        *numbers,
-        1 if minutes is None else minutes,
-        *quote,
-        config.exit_trigger == "wick",
-        limits_of(config),
-    )
-    if position not in POSITIONS or (wants_limit and limit is None):
-        found &= BAD_MINUTES
+    numbers = limit, take_profit, stop_loss
+    limits = limits_of(config)
+    lasts = math.nan if minutes is None else minutes
+    wick = config.exit_trigger == "wick"
+    found = problems_of(side, *numbers, lasts, *quote, wick, limits)
+    if position not in POSITIONS or limit == _UNREADABLE:
+        found &= BAD_MINUTES | NO_STOP_LOSS
     problems += _in_words(found, side, *numbers, minutes, quote, config)
+    immediate = opens_now(side, limit, quote.fill)
+    if position in POSITIONS and not found & _BAD_PRICE and limit != _UNREADABLE:
+        entry = quote.fill if immediate else limit
+        target, stop = never_reached(side, take_profit, stop_loss)
+        bits = management_problems(side, entry, target, stop, *asked.numbers, limits)
+        problems += management_in_words(bits, side, entry, target, stop, asked, config)
     if problems:
         raise SignalError(problems)
-    immediate = opens_now(side, numbers[0], quote.fill)
     return SignalRow(
         id=identity or signal_id(exchange_name, strategy_name, symbol, when),
         symbol=symbol,
         strategy_name=strategy_name,
         exchange_name=exchange_name,
         position=position,  # type: ignore[arg-type]
-        price_open=quote.fill if immediate else limit,  # type: ignore[arg-type]
-        price_take_profit=take_profit,  # type: ignore[arg-type]
-        price_stop_loss=stop_loss,  # type: ignore[arg-type]
-        minute_estimated_time=minutes,  # type: ignore[arg-type]
+        price_open=quote.fill if immediate else limit,
+        price_take_profit=_or_none(take_profit),
+        price_stop_loss=_or_none(stop_loss),
+        minute_estimated_time=minutes or config.max_signal_lifetime_minutes or None,
         scheduled_at=when,
         pending_at=when if immediate else None,
         note=note,
-        price_limit=limit,
+        price_limit=_or_none(limit),
+        **asked._asdict(),
     )
+
+
+def never_reached(side: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
+    """Return target and stop, infinite (never reached) where NaN says that there is none."""
+    if math.isnan(take_profit):
+        take_profit = side * math.inf
+    if math.isnan(stop_loss):
+        stop_loss = -side * math.inf
+    return take_profit, stop_loss
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else value
 
 
 def _in_words(
@@ -214,10 +216,11 @@ def _in_words(
     entry = quote.fill if opens_now(side, limit, quote.fill) else limit
     gain, loss = (abs(level - entry) / entry * 100 for level in (take_profit, stop_loss))
     sentences = {
+        NO_STOP_LOSS: "price_stop_loss is None; give one, or set require_stop_loss=False",
         BAD_MINUTES: f"minute_estimated_time={minutes} must be from 1 to "
         f"{config.max_signal_lifetime_minutes} (max_signal_lifetime_minutes)"
         if config.max_signal_lifetime_minutes
-        else f"minute_estimated_time={minutes} must be from 1 to {_NO_LIMIT}, a century",
+        else f"minute_estimated_time={minutes} must be from 1 to {NO_LIMIT}, a century",
         TAKE_PROFIT_TOO_NEAR: f"price_take_profit is {gain:.4g} % away; at least "
         f"{config.min_take_profit_distance_percent} % is needed to cover costs "
         "(min_take_profit_distance_percent)",
@@ -262,11 +265,15 @@ def _fields(answer: object) -> Mapping[str, Any]:
     return answer
 
 
-def _price(fields: Mapping[str, Any], name: str, problems: list[str]) -> float | None:
-    value = fields.get(name)
-    if value is None:
+def _price(fields: Mapping[str, Any], name: str, problems: list[str]) -> float:
+    """Return a price, NaN where it is not there."""
+    if name not in fields:
         problems.append(f"{name} is missing")
-    elif isinstance(value, str | bytes | bool):
+        return _UNREADABLE
+    value = fields[name]
+    if value is None:
+        return math.nan
+    if isinstance(value, str | bytes | bool):
         problems.append(f"{name}={value!r} must be a number")
     else:
         try:
@@ -277,17 +284,20 @@ def _price(fields: Mapping[str, Any], name: str, problems: list[str]) -> float |
             if math.isfinite(number) and number > 0:
                 return number
             problems.append(f"{name}={number!r} must be finite and above 0")
-    return None
+    return _UNREADABLE
 
 
-def _minutes(value: object, problems: list[str]) -> int | None:
-    if value is None:
+def _minutes(fields: Mapping[str, Any], problems: list[str]) -> int | None:
+    if "minute_estimated_time" not in fields:
         problems.append("minute_estimated_time is missing")
+        return None
+    value = fields["minute_estimated_time"]
+    if value is None:
         return None
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)
     except TypeError:
         if isinstance(value, float) and value.is_integer():
             return int(value)

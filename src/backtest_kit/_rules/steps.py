@@ -41,11 +41,6 @@ _CANCELS: Final = {
 }
 
 
-def side(row: SignalRow) -> int:
-    """Return +1 for a long signal and -1 for a short one."""
-    return 1 if row.position == "long" else -1
-
-
 def timeout_at(row: SignalRow, config: Config) -> int:
     """Return from when on a scheduled signal is cancelled, in milliseconds."""
     return row.scheduled_at + config.schedule_await_minutes * MINUTE
@@ -54,10 +49,10 @@ def timeout_at(row: SignalRow, config: Config) -> int:
 def scheduled_step(row: SignalRow, bar: Bar, config: Config) -> Activation | Cancel | None:
     """Return what becomes of a scheduled signal at a later step; `None`: it waits."""
     outcome, fill = life.scheduled_step(
-        side(row),
+        row.side,
         row.price_open,
-        row.price_take_profit,
-        row.price_stop_loss,
+        row.target,
+        row.stop,
         bar.when >= timeout_at(row, config),
         bar.price,
         bar.fill,
@@ -73,15 +68,15 @@ def scheduled_step(row: SignalRow, bar: Bar, config: Config) -> Activation | Can
     filled = msgspec.structs.replace(row, pending_at=bar.when, price_open=fill)
     if outcome == life.ACTIVATED:
         return Activation(filled)
-    return Activation(filled, Close("stop_loss", row.price_stop_loss))
+    return Activation(filled, Close("stop_loss", row.stop))
 
 
 def pending_step(row: SignalRow, bar: Bar, config: Config) -> Close | None:
     """Return how a filled signal closes at a later step; `None`: it stays open."""
     outcome, price, ambiguous = life.pending_step(
-        side(row),
-        row.price_take_profit,
-        row.price_stop_loss,
+        row.side,
+        row.target,
+        row.stop,
         bar.when >= expires_at(row),
         bar.price,
         bar.fill,

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.fast_forward import milestones_until
-from backtest_kit._rules.profit import profit, revenue_percent
+from backtest_kit._rules.holding import paid_and_got
+from backtest_kit._rules.managed import Holding
+from backtest_kit._rules.profit import ZERO_PROFIT, profit, revenue_percent
 from backtest_kit._rules.steps import Close
 from backtest_kit._values.config import Config
 from backtest_kit._values.events import Mode, PartialEvent
 from backtest_kit._values.results import (
     CancelReason,
+    CloseReason,
     ProfitLoss,
     TickActive,
+    TickAdded,
     TickCancelled,
     TickClosed,
+    TickMoved,
     TickOpened,
+    TickPartial,
     TickScheduled,
     TickWaiting,
 )
 from backtest_kit._values.signal import SignalRow
+
+#: The legs of a position with one entry and one exit.
+_PLAIN: Final = 2
 
 
 def scheduled(row: SignalRow, when: int, price: float) -> TickScheduled:
@@ -83,13 +93,116 @@ def milestone(
     )
 
 
-def milestones(row: SignalRow, mode: Mode, bars: Bars, before: int) -> Iterator[PartialEvent]:
-    """Yield the milestones of a filled signal at its steps earlier than `before` (ms), in order."""
-    assert row.pending_at is not None
-    for when, level in milestones_until(row, bars, row.pending_at, before, 0)[0]:
+def milestones(
+    row: SignalRow, mode: Mode, bars: Bars, after: int, before: int, fired: int, entry: float
+) -> tuple[list[PartialEvent], int]:
+    """Return the milestones of a filled signal at its steps in (`after`, `before`), in order.
+
+    `entry` is the effective entry, `fired` and the second value are as in `crossed`.
+    """
+    found, fired = milestones_until(row.position, entry, bars, after, before, fired)
+    events = []
+    for when, level in found:
         price = bars.bar(when).price
-        revenue = revenue_percent(row.position, row.price_open, price)
-        yield milestone(row, mode, when, price, level, revenue)
+        revenue = revenue_percent(row.position, entry, price)
+        events.append(milestone(row, mode, when, price, level, revenue))
+    return events, fired
+
+
+def all_milestones(
+    row: SignalRow, mode: Mode, bars: Bars, before: int, added: Sequence[tuple[int, float]]
+) -> Iterator[PartialEvent]:
+    """Yield the milestones of a filled signal at its steps earlier than `before` (ms), in order.
+
+    `added` are the instants of further entries, and the effective entry after each.
+    """
+    assert row.pending_at is not None
+    entry, after, fired = row.price_open, row.pending_at, 0
+    for until, average in [*added, (before, entry)]:
+        events, fired = milestones(row, mode, bars, after, until, fired, entry)
+        yield from events
+        # at the step of a further entry, they are measured from the new effective entry
+        after, entry = max(until - bars.step, row.pending_at), average
+
+
+def happened(
+    before: Holding | None, after: Holding, when: int, price: float, *, closes: bool
+) -> Iterator[TickAdded | TickPartial]:
+    """Yield what a step did to a managed position, in order, but for its close (`closes`).
+
+    `before` is `None` at the step that opened it.
+    """
+    known = 1 if before is None else len(before.times)
+    rows, place = after.rows, _place(after.row, when, price)
+    entered, added, parts = 0.0, 0, 0
+    for i, leg in enumerate(rows[: len(rows) - closes]):
+        quantity, reason, unsure = leg.quantity, leg.reason, leg.ambiguous
+        if quantity > 0:
+            entered, added = entered + quantity, added + 1
+        else:
+            parts += 1
+        if i < known:
+            continue
+        if quantity > 0:
+            yield TickAdded(
+                signal=after.row,
+                number=added - 1,
+                price=leg.price,
+                size=leg.cost,
+                effective_entry=leg.effective_entry,
+                reason=reason,  # type: ignore[arg-type]
+                ambiguous=unsure,
+                **place,
+            )
+        else:
+            yield TickPartial(
+                signal=after.row,
+                number=parts,
+                price=leg.price,
+                share=-quantity / entered * 100,
+                reason=reason,  # type: ignore[arg-type]
+                ambiguous=unsure,
+                **place,
+            )
+
+
+def moved(before: Holding | None, after: Holding, when: int, price: float) -> TickMoved | None:
+    """Return that trailing or breakeven has moved the stop of a position at a step, if it has."""
+    if after.moves == (0 if before is None else before.moves):
+        return None
+    stop = after.row.stop if before is None else before.stop
+    return TickMoved(
+        signal=after.row,
+        number=after.moves,
+        what="stop",
+        before=stop if math.isfinite(stop) else None,
+        after=after.stop,
+        reason="breakeven" if after.stopped_by == "breakeven" else "trailing",
+        **_place(after.row, when, price),
+    )
+
+
+def closed_managed(
+    holding: Holding, when: int, price: float, reason: CloseReason, config: Config
+) -> TickClosed:
+    """Return that a managed position ends, with all that it held closed."""
+    row, legs = holding.row, holding.legs
+    paid, got = paid_and_got(holding.state)
+    pnl = profit(row.position, paid, got, config.percent_fee, config.percent_slippage)
+    if row.breakeven_percent is not None and abs(pnl) <= ZERO_PROFIT:
+        pnl = 0.0
+    several: dict[str, Any] = {"fills": legs} if len(legs) > _PLAIN else {}
+    if holding.cost != 1.0:
+        several["cost"] = holding.cost
+    return TickClosed(
+        signal=row,
+        close_reason=reason,
+        close_timestamp=when,
+        pnl=ProfitLoss(pnl, paid, got),
+        ambiguous=any(leg.ambiguous for leg in legs),
+        **several,
+        **_place(row, when, price),
+    )
 
 
 def _place(row: SignalRow, when: int, price: float) -> dict[str, Any]:

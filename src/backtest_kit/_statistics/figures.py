@@ -28,6 +28,10 @@ LEAST_SPAN_MS: Final = 1440 * MINUTE
 class Statistics(Tabular, frozen=True, kw_only=True):
     """Statistics of closed signals; percentages are in percent, durations in minutes.
 
+    `total_pnl_by_cost` is the sum of each profit times the cost of its entries, in percent of one
+    first entry: where positions are averaged down, percents of their own cost flatter, since they
+    win on a small cost and lose on a large one. `None` where all costs are 1.
+
     `compounded_pnl` is what an account would have made that puts all it has into each trade.
     `sharpe_ratio_yearly` is the Sharpe ratio per trade times the root of the trades per year (Lo,
     2002), `annualized_sharpe_ratio` times the root of 365, however many trades there were. Both are
@@ -58,6 +62,7 @@ class Statistics(Tabular, frozen=True, kw_only=True):
     exposure_percent: float | None
     compounded_pnl: float | None = None
     sharpe_ratio_yearly: float | None = None
+    total_pnl_by_cost: float | None = None
 
     def table(self) -> Table:
         """Return two columns, `statistic` and `value` (NaN where it is not defined)."""
@@ -72,11 +77,18 @@ class Statistics(Tabular, frozen=True, kw_only=True):
         )
 
 
-def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]) -> Statistics:
+def summarize(
+    r: Floats,
+    opened_at: Ints,
+    closed_at: Ints,
+    span: tuple[int, int],
+    cost: Floats | None = None,
+) -> Statistics:
     """Return all statistics of closed signals.
 
     `opened_at` and `closed_at` are int64 milliseconds of shape (N,), in the order of closing;
-    `span` is the start and end of the run in milliseconds.
+    `span` is the start and end of the run in milliseconds. `cost` is that of each one's entries,
+    relative to the first; `None`: 1.
     """
     n = len(r)
     with _quiet():
@@ -108,7 +120,19 @@ def summarize(r: Floats, opened_at: Ints, closed_at: Ints, span: tuple[int, int]
         exposure_percent=exposure(opened_at, closed_at, span) if n else None,
         compounded_pnl=_finite((float(equity(r)[-1]) - 1.0) * 100) if n else None,
         sharpe_ratio_yearly=sharpe_ratio_yearly(r, span),
+        total_pnl_by_cost=total_pnl_by_cost(r, cost),
     )
+
+
+def total_pnl_by_cost(r: Floats, cost: Floats | None) -> float | None:
+    """Return the sum of profits times costs, percent of one first entry; `None`: all costs are 1.
+
+    `cost` is relative to the first entry's, shape (N,).
+    """
+    if cost is None or bool((cost == 1.0).all()):
+        return None
+    with _quiet():
+        return _finite(float((r * cost).sum()))
 
 
 def std_dev(r: Floats) -> float | None:
@@ -281,6 +305,33 @@ def metric(statistics: Statistics, name: str) -> float | None:
         raise ArgumentError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
     value: float | None = getattr(statistics, name)
     return None if value is None else _finite(value)
+
+
+def metric_of(r: Floats, name: str, span: tuple[int, int]) -> float | None:
+    """Return one of `METRICS` of closed signals, as `metric(summarize(...), name)` does, sooner.
+
+    Raises:
+        ArgumentError: no such metric.
+    """
+    sharpe = sharpe_ratio(r) if name.endswith("sharpe_ratio") else None
+    with _quiet():
+        if name == "sharpe_ratio":
+            return sharpe
+        if name == "annualized_sharpe_ratio":
+            return None if sharpe is None else _finite(sharpe * math.sqrt(365))
+        if name == "certainty_ratio":
+            return certainty_ratio(r)
+        if name == "expected_yearly_returns":
+            return expected_yearly_returns(r, span)
+        if not len(r):
+            return None
+        if name == "win_rate":
+            return float((r > 0).mean() * 100)
+        if name == "avg_pnl":
+            return _finite(float(r.mean()))
+        if name == "total_pnl":
+            return _finite(float(r.sum()))
+    raise ArgumentError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
 
 
 def _quiet() -> np.errstate:

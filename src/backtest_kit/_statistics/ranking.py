@@ -8,6 +8,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from backtest_kit._statistics.choosing import worth_choosing
+from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
 from backtest_kit._statistics.deflation import deflated_sharpes
 from backtest_kit._statistics.figures import Statistics, metric
 from backtest_kit._statistics.inference import (
@@ -97,6 +99,7 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     verdict: Verdict
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
+    cross_validation: CrossValidation | None = None
     base_interval: str = ""
 
     def table(self) -> Table:
@@ -150,6 +153,7 @@ def rank(
         _row(trial, place, schema.metric, values, deflated, span if place <= first_rows else None)
         for place, trial in enumerate(order, 1)
     )
+    forward, crossed = _over_windows(schema, good, count, timeline)
     best = rows[0] if rows and rows[0].metric_value is not None else None
     return WalkerData(
         walker_name=schema.name,
@@ -171,9 +175,8 @@ def rank(
         ),
         overfitting=_overfitting(r, closed, span),
         base_interval=base_interval,
-        walk_forward=None
-        if schema.windows is None or timeline is None
-        else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),
+        walk_forward=forward,
+        cross_validation=crossed,
     )
 
 
@@ -199,6 +202,27 @@ def _interval(
     if span is None:
         return "not computed"
     return bootstrap_interval(trial.trades.r, name, seed=SEED, span=span)
+
+
+def _over_windows(
+    schema: WalkerSchema, trials: Sequence[TrialResult], count: int, timeline: range | None
+) -> tuple[WalkForward | None, CrossValidation | None]:
+    """Return what choosing in the walk's windows comes to, in whichever way they are laid out."""
+    windows, name = schema.windows, schema.metric
+    if windows is None or timeline is None:
+        return None, None
+    worth, least = worth_choosing(name, count, SEED), windows.min_metric
+    groups = windows.groups(*extent(timeline), timeline.step)
+    if groups is not None:
+        crossed = cross_validate(
+            trials, groups, name, worth=worth, least=least, fresh=windows.fresh
+        )
+        return None, crossed
+    spans = windows.spans(*extent(timeline))
+    if not spans:
+        return None, None
+    forward = walk_forward(trials, spans, name, SEED, worth=worth, least=least, fresh=windows.fresh)
+    return forward, None
 
 
 def _overfitting(

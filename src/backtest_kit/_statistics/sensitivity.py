@@ -1,6 +1,7 @@
 """How much of a backtest's profit hangs on costs, on quick fills, on doubtful candles, on luck.
 
-Costs change what a trade made, not when it ended, so those figures are exact. Delays and the other
+Costs change what a trade made, not when it ended, so those figures are exact (but a stop that moves
+to breakeven stays where the run's own costs put it). Delays and the other
 rule for ambiguous candles are replays: the proposals of the run, at other instants or with other
 settings, over the same candles. They are exact up to where a trade ends at another instant than
 in the run. From there on the strategy would have been asked at other instants, and might have
@@ -16,14 +17,16 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
+from backtest_kit._arrays.job import SignalRows
 from backtest_kit._arrays.signals import Signals
-from backtest_kit._arrays.simulation import SignalRows, Simulation
+from backtest_kit._arrays.simulation import Simulation
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import profit
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickCancelled, TickClosed
+from backtest_kit._values.signal import Levels, Position, SignalRow
 from backtest_kit._values.time import MINUTE
 
 #: Delays of an entry, in base candles, that are tried; the first is the run as it was.
@@ -68,7 +71,8 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
     trade would have made. `break_even_slippage` (on each price) is where the sum is 0; `None` where
     it is 0 or less without slippage, or 0 is never reached. `best` is what the `best_count` best
     trades made, `without_best` the sum of the others. `buy_and_hold` is from the first open to the
-    last close, before costs. Without candles it and `bounds` are `None`, and `delays` is empty.
+    last close, before costs. Without candles it and `bounds` are `None`, and `delays` is empty; so
+    are these where signals have different ladders or further entries.
     """
 
     percent_fee: float
@@ -120,7 +124,10 @@ def sensitivity(
     made, before = _profits(trades, fee, slippage), _profits(trades, 0.0, 0.0)
     break_even = break_even_slippage(lambda s: float(_profits(trades, fee, s).sum()))
     best = np.sort(made)[::-1][:BEST]
-    replay = None if bars is None else _Replay(closed, cancelled, config, bars)
+    ladders = {_levels(tick.signal) for tick in (*closed, *cancelled)}
+    replay = None
+    if bars is not None and len(ladders) <= 1:  # columns say one ladder for all signals
+        replay = _Replay(closed, cancelled, config, bars)
     return Sensitivity(
         percent_fee=fee,
         percent_slippage=slippage,
@@ -171,15 +178,18 @@ class _Replay:
         self._columns = np.array(
             [
                 (
-                    row.price_take_profit,
-                    row.price_stop_loss,
-                    row.minute_estimated_time,
-                    np.nan if row.price_limit is None else row.price_limit,
+                    *(row.price_take_profit, row.price_stop_loss, row.minute_estimated_time),
+                    *(row.price_limit, *_trailing(row), row.breakeven_percent),
                 )
                 for row in rows
             ],
-            dtype=np.float64,
-        ).reshape(-1, 4)
+            dtype=np.float64,  # of `None`: NaN
+        ).reshape(-1, 7)
+        self._levels = next((_levels(row) for row in rows), ((), (), ()))
+        self._exits = [
+            *(_exit(tick, bars) for tick in closed if tick.close_reason == "closed"),
+            *(_exit(tick, bars) for tick in ended if tick.reason == "exit"),
+        ]
         self._config, self._bars = config, bars
 
     def run(self, config: Config, later: int) -> TradeTable:
@@ -190,11 +200,27 @@ class _Replay:
         there = (place >= 0) & (place < rows)
         side = np.zeros(rows, dtype=np.int8)
         side[place[there]] = self._side[there]
-        columns = np.ones((4, rows))
+        columns = np.ones((7, rows))
         columns[:, place[there]] = self._columns[there].T
+        profits, losses, entries = self._levels
+        exits = {side: np.zeros(rows, dtype=np.bool_) for side in ("long", "short")}
+        for row, on in self._exits:
+            exits[on][row] = True
         simulation = Simulation()
         timeline = range(bars.first, bars.stop, bars.step)
-        signals, opens = Signals(side, *columns), bars.first - bars.step
+        signals = Signals(
+            side,
+            *columns[:4],
+            trailing_stop=columns[4],
+            trailing_activate_percent=columns[5],
+            breakeven_percent=columns[6],
+            take_profits=profits,
+            stop_losses=losses,
+            entries=entries,
+            exit_long=exits["long"],
+            exit_short=exits["short"],
+        )
+        opens = bars.first - bars.step
         simulation.run(bars, SignalRows(signals, opens, config.base_interval, timeline, config))
         return simulation.table()
 
@@ -216,6 +242,19 @@ class _Replay:
             for rule in ("stop_loss_first", "take_profit_first")
         )
         return Bounds(float(low.pnl.sum()), float(high.pnl.sum()), int(low.ambiguous.sum()))
+
+
+def _exit(tick: TickClosed | TickCancelled, bars: Bars) -> tuple[int, Position]:
+    return bars.row(tick.close_timestamp), tick.signal.position
+
+
+def _trailing(row: SignalRow) -> tuple[float | None, float | None]:
+    stop = row.trailing_stop
+    return (None, None) if stop is None else (stop.percent, stop.activate_percent)
+
+
+def _levels(row: SignalRow) -> tuple[Levels, Levels, Levels]:
+    return row.take_profits, row.stop_losses, row.entries
 
 
 def _profits(trades: _Trades, fee: float, slippage: float) -> Floats:

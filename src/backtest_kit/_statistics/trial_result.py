@@ -97,13 +97,27 @@ class TradeColumns(msgspec.Struct, frozen=True):
         return np.frombuffer(column, dtype="<f8") if column else np.full(self.count, np.nan)
 
 
+class WindowRun(msgspec.Struct, frozen=True):
+    """The trades of a strategy's backtest over one window alone, from clean state.
+
+    `since` and `until` are the window's in milliseconds UTC, its end excluded; the last trade may
+    close later. `error` says why it failed; then there are none.
+    """
+
+    since: int
+    until: int
+    trades: TradeColumns = TradeColumns(b"", b"", b"", b"")
+    error: str | None = None
+
+
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one strategy's backtest over some symbols; times in milliseconds UTC.
 
     `statistics` are over all symbols together, `by_symbol` for each one, in order. `error` says why
     the strategy failed; then there are no figures. `warming` counts the steps at which it could
     not be asked yet. `interval` is how often the strategy was asked, in milliseconds; 0 in results
-    of an earlier release.
+    of an earlier release. `window_runs` are the runs over single windows, where the walk asks for
+    them.
     """
 
     strategy_name: str
@@ -123,3 +137,4 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     error: str | None = None
     interval: int = 0
+    window_runs: tuple[WindowRun, ...] = ()

@@ -48,8 +48,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Percent, Meta(description="Greatest distance of the stop-loss, percent; 0: no check.")
     ] = 20.0
     max_signal_lifetime_minutes: Annotated[
-        int, Meta(ge=0, description="Greatest `minute_estimated_time` of a signal; 0: no limit.")
+        int,
+        Meta(
+            ge=0,
+            description="Greatest `minute_estimated_time` of a signal; 0: no limit, and a "
+            "backtest's data end with its frame.",
+        ),
     ] = 1440
+    require_stop_loss: Annotated[
+        bool, Meta(description="A signal without a stop-loss is invalid.")
+    ] = True
+    allow_wider_stop: Annotated[
+        bool, Meta(description="A stop may be moved away from the market while a position lives.")
+    ] = False
+    max_entries: Annotated[
+        int, Meta(ge=0, le=100, description="Most further entries of one position.")
+    ] = 8
     percent_slippage: Annotated[
         Percent, Meta(description="Slippage that worsens each price, percent.")
     ] = 0.1
@@ -140,6 +154,9 @@ class Settings(TypedDict, total=False):
     min_stop_loss_distance_percent: float
     max_stop_loss_distance_percent: float
     max_signal_lifetime_minutes: int
+    require_stop_loss: bool
+    allow_wider_stop: bool
+    max_entries: int
     percent_slippage: float
     percent_fee: float
     fill_price: Literal["market", "average"]

@@ -23,8 +23,8 @@ class ActivePosition(msgspec.Struct, frozen=True, kw_only=True):
     exchange_name: str
     position: Position
     price_open: float
-    price_take_profit: float
-    price_stop_loss: float
+    price_take_profit: float | None
+    price_stop_loss: float | None
     opened_at: int
 
 

@@ -1,22 +1,48 @@
-"""What a step can find: seven kinds of result, a tagged union for `match`, JSON both ways."""
+"""What a step can find: ten kinds of result, a tagged union for `match`, JSON both ways."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, get_args
 
 import msgspec
 
 from backtest_kit._values.signal import SignalRow, signal_id
 from backtest_kit._values.time import Instant
 
-CloseReason = Literal["take_profit", "stop_loss", "time_expired", "end_of_data"]
-CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data"]
+CloseReason = Literal[
+    "take_profit",
+    "stop_loss",
+    "time_expired",
+    "end_of_data",
+    "trailing_stop",
+    "breakeven",
+    "closed",
+]
+CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data", "exit"]
 #: Of tables of trades: the reason of each code; from `CANCELLED` on a signal was never filled.
 REASONS: Final[tuple[CloseReason | CancelReason, ...]] = (
     *("take_profit", "stop_loss", "time_expired", "end_of_data"),
-    *("timeout", "end_of_data", "price_reject"),
+    *("trailing_stop", "breakeven", "closed"),
+    *("timeout", "end_of_data", "price_reject", "exit"),
 )
-CANCELLED: Final = 4
+CANCELLED: Final = 7
+LegReason = Literal[
+    "take_profit",
+    "stop_loss",
+    "time_expired",
+    "end_of_data",
+    "trailing_stop",
+    "breakeven",
+    "closed",
+    "signal",
+    "entry_level",
+    "take_profit_level",
+    "stop_loss_level",
+    "manage",
+    "user",
+]
+#: The reason of each code of a leg; those below `CANCELLED` are close reasons, as in `REASONS`.
+LEG_REASONS: Final[tuple[LegReason, ...]] = get_args(LegReason)
 
 
 class ProfitLoss(msgspec.Struct, frozen=True):
@@ -25,6 +51,22 @@ class ProfitLoss(msgspec.Struct, frozen=True):
     pnl_percentage: float
     price_open: float
     price_close: float
+
+
+class Leg(msgspec.Struct, frozen=True, kw_only=True):
+    """One fill of a position, at an instant in milliseconds UTC and a price before costs.
+
+    `quantity` is relative to that of the first entry, `share` in percent of the cost of all
+    entries: of an exit, the average cost of what it closes.
+    """
+
+    kind: Literal["entry", "exit"]
+    timestamp: int
+    price: float
+    quantity: float
+    share: float
+    reason: LegReason
+    ambiguous: bool = False
 
 
 class _Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
@@ -94,14 +136,91 @@ class TickActive(_Tick, frozen=True, kw_only=True, tag="active"):
     revenue_percent: float
 
 
-class TickClosed(_Transition, frozen=True, kw_only=True, tag="closed"):
-    """A signal is closed; `ambiguous` marks a candle that reached both levels."""
+class _Numbered(_Transition, frozen=True, kw_only=True):
+    """A result of which a position may have several, numbered from 1."""
+
+    number: int
+
+    @property
+    def transition_id(self) -> str:
+        """A stable id: a transition that is reported again after a crash has the same."""
+        return transition_id(self.signal, f"{self.action} {self.number}")  # type: ignore[attr-defined]
+
+
+class TickPartial(_Numbered, frozen=True, kw_only=True, tag="partial"):
+    """A part of a position is closed: `share` percent of the quantity entered so far."""
+
+    action: ClassVar[Literal["partial"]] = "partial"
+    price: float
+    share: float
+    reason: Literal["take_profit_level", "stop_loss_level", "manage", "user"]
+    note: str = ""
+    ambiguous: bool = False
+
+
+class TickAdded(_Numbered, frozen=True, kw_only=True, tag="added"):
+    """A further entry of `size` times the first one's cost; `effective_entry` is that after it."""
+
+    action: ClassVar[Literal["added"]] = "added"
+    price: float
+    size: float
+    effective_entry: float
+    reason: Literal["entry_level", "manage", "user"]
+    ambiguous: bool = False
+
+
+class TickMoved(_Numbered, frozen=True, kw_only=True, tag="moved"):
+    """A level has moved: prices, or the lifetime in minutes from `pending_at`; `None`: none."""
+
+    action: ClassVar[Literal["moved"]] = "moved"
+    what: Literal["stop", "target", "lifetime"]
+    before: float | None
+    after: float
+    reason: Literal["trailing", "breakeven", "manage", "user"]
+
+
+def _false() -> bool:
+    return False
+
+
+class TickClosed(_Transition, frozen=True, kw_only=True, tag="closed", omit_defaults=True):
+    """A signal is closed; `ambiguous` marks a candle that reached levels at both ends.
+
+    `cost` is that of all entries, relative to the first one's. `note` is of who closed it.
+    """
 
     action: ClassVar[Literal["closed"]] = "closed"
     close_reason: CloseReason
     close_timestamp: Instant
     pnl: ProfitLoss
-    ambiguous: bool = False
+    # a default that a factory makes is written to JSON, as this always was
+    ambiguous: bool = msgspec.field(default_factory=_false)
+    cost: float = 1.0
+    note: str = ""
+    #: Of a position with more than one entry and one exit; else they are made when asked for.
+    fills: tuple[Leg, ...] = msgspec.field(default=(), name="legs")
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """Every entry and exit, in order."""
+        if self.fills:
+            return self.fills
+        entry, close = self.pnl.price_open, self.pnl.price_close
+        at = self.signal.pending_at
+        assert at is not None
+        first = Leg(
+            kind="entry", timestamp=at, price=entry, quantity=1.0, share=100.0, reason="signal"
+        )
+        last = Leg(
+            kind="exit",
+            timestamp=self.close_timestamp,
+            price=close,
+            quantity=1.0,
+            share=100.0,
+            reason=self.close_reason,
+            ambiguous=self.ambiguous,
+        )
+        return first, last
 
 
 class TickCancelled(_Transition, frozen=True, kw_only=True, tag="cancelled"):
@@ -112,7 +231,18 @@ class TickCancelled(_Transition, frozen=True, kw_only=True, tag="cancelled"):
     close_timestamp: Instant
 
 
-Tick = TickIdle | TickScheduled | TickWaiting | TickOpened | TickActive | TickClosed | TickCancelled
+Tick = (
+    TickIdle
+    | TickScheduled
+    | TickWaiting
+    | TickOpened
+    | TickActive
+    | TickPartial
+    | TickAdded
+    | TickMoved
+    | TickClosed
+    | TickCancelled
+)
 _decoder = msgspec.json.Decoder(Tick)
 
 

@@ -148,6 +148,9 @@ class StrategySchema(_Schema, frozen=True, kw_only=True):
         "on_write",
         "on_partial_profit",
         "on_partial_loss",
+        "on_partial",
+        "on_add",
+        "on_move",
     )
 
     strategy_name: str

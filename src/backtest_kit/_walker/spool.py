@@ -70,7 +70,7 @@ def write_spool(setup: TrialSetup, risk_names: Sequence[str], folder: str) -> Sp
     risks = [msgspec.structs.replace(engine.risks.get(name), callbacks=None) for name in risk_names]
     frame = msgspec.structs.replace(setup.frame, callbacks=None)
     exchange = msgspec.structs.replace(setup.exchange, callbacks=None, close=None)
-    shared = (exchange, frame, setup.symbols, engine.config, risks)
+    shared = (exchange, frame, setup.symbols, engine.config, risks, setup.windows)
     buffers: list[pickle.PickleBuffer] = []
     head = pickled(shared, f"exchange {exchange.name!r}", buffers.append)
     path = Path(folder, "job")
@@ -111,12 +111,12 @@ def read_spool(spool: Spool) -> TrialSetup:
         buffers.append(mapped[at : at + size])
         at += size
     shared = pickle.loads(mapped[start : start + head], buffers=buffers)  # noqa: S301 - ours
-    exchange, frame, symbols, config, risks = shared
+    exchange, frame, symbols, config, risks, windows = shared
     engine = Engine()  # of which trials share nothing but the candles
     engine.config, engine.logger = config, _SILENT
     for risk in risks:
         engine.risks.add(risk)
-    return TrialSetup(engine, symbols, exchange, frame)
+    return TrialSetup(engine, symbols, exchange, frame, windows=windows)
 
 
 def pickled(

@@ -343,7 +343,7 @@ class Study:
         def report(records: Sequence[RunRecord]) -> None:
             while ends and min(record.until for record in records) >= ends[0][1]:
                 step, end = ends.pop(0)
-                r, opened, closed, _ = joined_trades(records)
+                r, opened, closed, *_ = joined_trades(records)
                 n = int(np.searchsorted(closed, end, side="right"))
                 value = metric_of(summarize(r[:n], opened[:n], closed[:n], (line[0], end)), metric)
                 if value is not None:

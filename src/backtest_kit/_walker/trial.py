@@ -10,32 +10,38 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from backtest_kit._backtest.array_table import columns_of, doubts_of
+from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
-from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult, WindowRun
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.errors import ConfigError, StrategyFailedError
+from backtest_kit._values.errors import BacktestKitError, ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
+from backtest_kit._values.time import frames_before, to_datetime
+from backtest_kit._values.windows import Window
 
 #: Called with the records of a trial's runs after each close.
 AfterClose = Callable[[Sequence[RunRecord]], None]
 
 
 class TrialSetup(msgspec.Struct, frozen=True):
-    """What the trials of a walk or a search have in common: everything but the strategy."""
+    """What the trials of a walk or a search have in common: everything but the strategy.
+
+    `windows` are parts of the frame over which each strategy is also run alone.
+    """
 
     engine: Engine
     symbols: tuple[str, ...]
     exchange: ExchangeSchema
     frame: FrameSchema
     risks: Registry[RiskSchema] | None = None
+    windows: tuple[Window, ...] = ()
 
     def base_interval(self) -> str:
         """Return the interval of the candles by which the runs step, or those of the symbols."""
@@ -58,9 +64,38 @@ async def run_trial(
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
+    result = result_of(await _records(setup, strategy, setup.frame, after_close))
+    if not setup.windows:
+        return result
+    runs = [await _run_of(setup, strategy, window) for window in setup.windows]
+    return msgspec.structs.replace(result, window_runs=tuple(runs))
+
+
+async def _run_of(setup: TrialSetup, strategy: StrategySchema, window: Window) -> WindowRun:
+    """Backtest a strategy over one window alone, as if there were no other."""
+    line = setup.frame.timeline
+    instants = line[frames_before(line, window.since) : frames_before(line, window.until)]
+    if not instants:
+        return WindowRun(window.since, window.until)
+    first, last = to_datetime(instants[0]), to_datetime(instants[-1])
+    frame = msgspec.structs.replace(setup.frame, start_date=first, end_date=last)
+    try:
+        alone = result_of(await _records(setup, strategy, frame))
+    except BacktestKitError as error:
+        return WindowRun(window.since, window.until, error=describe(error))
+    return WindowRun(window.since, window.until, alone.trades)
+
+
+async def _records(
+    setup: TrialSetup,
+    strategy: StrategySchema,
+    frame: FrameSchema,
+    after_close: AfterClose | None = None,
+) -> list[RunRecord]:
+    """Backtest a strategy over all symbols at once, and return the records of the runs."""
     books = SharedBooks()
     drivers = [
-        prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
+        prepare(setup.engine, symbol, strategy, setup.exchange, frame, books, setup.risks)
         for symbol in setup.symbols
     ]
     records = [driver.run.record for driver in drivers]
@@ -72,7 +107,7 @@ async def run_trial(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return result_of(records)
+    return records
 
 
 def result_of(records: Sequence[RunRecord]) -> TrialResult:
@@ -91,9 +126,9 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol = joined_trades(records)
+    r, opened, closed, symbol, cost = joined_trades(records)
     doubts = [doubts_of(record) for record in records]
-    together = summarize(r, opened, closed, span)
+    together = summarize(r, opened, closed, span, cost)
     of_symbol = (symbol == i for i in range(len(records)))
     return TrialResult(
         strategy_name=name,
@@ -103,7 +138,9 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         statistics=together,
         by_symbol=(together,)
         if len(records) == 1
-        else tuple(summarize(r[rows], opened[rows], closed[rows], span) for rows in of_symbol),
+        else tuple(
+            summarize(r[rows], opened[rows], closed[rows], span, cost[rows]) for rows in of_symbol
+        ),
         trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
         calls=calls,
         error_count=sum(record.error_count for record in records),
@@ -116,20 +153,23 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
     )
 
 
-def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints]:
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats]:
     """Return the trades of several records in the order of closing.
 
-    As columns: profit in percent, times of opening and close, and the index of the record.
+    As columns: profit in percent, times of opening and close, the index of the record, and the cost
+    of the entries, relative to the first.
     """
     columns = [columns_of(record) for record in records]
+    costs = [costs_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
-        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64)
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0]
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
     symbol = np.repeat(np.arange(len(columns), dtype=np.int64), [len(part[0]) for part in columns])
     order = np.lexsort((symbol, closed))
-    return r[order], opened[order], closed[order], symbol[order]
+    cost = np.concatenate(costs)
+    return r[order], opened[order], closed[order], symbol[order], cost[order]
 
 
 async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:

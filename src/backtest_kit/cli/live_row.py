@@ -10,7 +10,7 @@ from rich.text import Text
 
 from backtest_kit._reports.table import minutes, number, price
 from backtest_kit._values.results import Tick
-from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import MINUTE
 
 _LONGEST: Final = 400
@@ -97,8 +97,9 @@ def _distance(row: Row) -> tuple[str, str]:
     if row.state == "waiting":
         entry = f"entry {number((now - signal.price_open) / now * 100 * up)}"
         return entry, entry
-    profit = number((signal.price_take_profit - now) / now * 100 * up)
-    loss = number((now - signal.price_stop_loss) / now * 100 * up)
+    goal, stop = signal.price_take_profit, signal.price_stop_loss
+    profit = "none" if goal is None else number((goal - now) / now * 100 * up)
+    loss = "none" if stop is None else number((now - stop) / now * 100 * up)
     return f"TP {profit:>5}  SL {loss:>5}", f"{profit}/{loss}"
 
 
@@ -108,6 +109,8 @@ def _left(row: Row, now: int, await_ms: int) -> tuple[str, str]:
         return "", ""
     pending = row.state == "active" and signal.pending_at is not None
     end = expires_at(signal) if pending else signal.scheduled_at + await_ms
+    if end == NEVER:
+        return "no end", "no end"
     left = -((now - end) // MINUTE)  # a minute that has begun counts
     if left <= 0:
         return "due", "due"

@@ -17,10 +17,13 @@ from backtest_kit._rules.profit import revenue_percent
 from backtest_kit._values.results import (
     Tick,
     TickActive,
+    TickAdded,
     TickCancelled,
     TickClosed,
     TickIdle,
+    TickMoved,
     TickOpened,
+    TickPartial,
     TickScheduled,
     TickWaiting,
 )
@@ -273,6 +276,13 @@ def _transition(tick: Tick) -> tuple[str, str, str]:
             detail = f"average price {price(tick.current_price)}, {levels}"
         case TickActive():
             at, detail = tick.current_price, f"profit {percent(tick.revenue_percent, ' %')}"
+        case TickPartial():
+            at, detail = tick.price, f"{percent(tick.share, ' %')} closed, {tick.reason}"
+        case TickAdded():
+            at, detail = tick.price, f"{tick.size:g} times the first entry, {tick.reason}"
+        case TickMoved():
+            at = tick.current_price
+            detail = f"{tick.what} to {price(tick.after)}, {tick.reason}"
         case TickClosed():
             at = tick.pnl.price_close
             marked = ", ambiguous candle" if tick.ambiguous else ""

@@ -23,7 +23,7 @@ from backtest_kit._state.sqlite import SqliteAdapter
 from backtest_kit._values.config import from_environment
 from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import Tick, TickClosed
-from backtest_kit._values.signal import SignalRow, expires_at
+from backtest_kit._values.signal import NEVER, SignalRow, expires_at
 from backtest_kit._values.time import iso
 from backtest_kit.cli.live_table import transition_line
 from backtest_kit.cli.strategy_file import load
@@ -181,7 +181,9 @@ def _signal_text(row: SignalRow | None) -> str:
         return "idle"
     if row.pending_at is None:
         return f"waiting, {row.position} at {price(row.price_open)}"
-    return f"active, {row.position} at {price(row.price_open)}, until {iso(expires_at(row))}"
+    end = expires_at(row)
+    until = "without end" if end == NEVER else f"until {iso(end)}"
+    return f"active, {row.position} at {price(row.price_open)}, {until}"
 
 
 def _show(run: StoredRun, console: Console) -> None:

@@ -95,8 +95,8 @@ class PriceChart {
     }
     if (seen.length <= FEW) {
       for (const row of seen) {
-        low = Math.min(low, trades.goal[row], trades.stop[row]);
-        high = Math.max(high, trades.goal[row], trades.stop[row]);
+        low = Math.min(low, ...levelsOf(row));
+        high = Math.max(high, ...levelsOf(row));
       }
     }
     if (low > high) return;
@@ -123,8 +123,8 @@ class PriceChart {
     const zone = (level) => ({
       left: opened,
       right: closed,
-      bottom: entry.map((price, row) => Math.min(price, level[row])),
-      top: entry.map((price, row) => Math.max(price, level[row])),
+      bottom: entry.map((price, row) => Math.min(price, level[row] ?? price)),
+      top: entry.map((price, row) => Math.max(price, level[row] ?? price)),
     });
     this.sources.profit_zones.data = zone(goal);
     this.sources.loss_zones.data = zone(stop);
@@ -134,22 +134,22 @@ class PriceChart {
     const side = (isLong) => rows.filter((row) => long[row] === isLong);
     this.sources.long_entries.data = points(side(true), opened, entry);
     this.sources.short_entries.data = points(side(false), opened, entry);
-    for (const name of ["take_profit", "stop_loss", "time_expired", "end_of_data"]) {
-      const ended = rows.filter((row) => reason[row] === name);
-      this.sources[`exits_${name}`].data = points(ended, closed, exit);
+    for (const name of Object.keys(this.sources).filter((name) => name.startsWith("exits_"))) {
+      const ended = rows.filter((row) => `exits_${reason[row]}` === name);
+      this.sources[name].data = points(ended, closed, exit);
     }
   }
 
   /** Show a trade with some time around it. */
   show(row) {
-    const { opened, closed, goal, stop } = trades;
+    const { opened, closed } = trades;
     const around = Math.max(closed[row] - opened[row], 20 * this.base.step) * 1.5;
     this.range.setv({ start: opened[row] - around, end: closed[row] + around });
     this.sources.chosen.data = {
       left: [opened[row]],
       right: [closed[row]],
-      bottom: [Math.min(goal[row], stop[row])],
-      top: [Math.max(goal[row], stop[row])],
+      bottom: [Math.min(...levelsOf(row))],
+      top: [Math.max(...levelsOf(row))],
     };
   }
 
@@ -172,7 +172,7 @@ class PriceChart {
     let [nearest, least] = [-1, 24];
     for (let row = 0; row < count; row++) {
       const within = trades.opened[row] <= event.x && event.x <= trades.closed[row];
-      const levels = [trades.goal[row], trades.stop[row]];
+      const levels = levelsOf(row);
       const inside = within && Math.min(...levels) <= event.y && event.y <= Math.max(...levels);
       const distance = Math.min(
         away(trades.opened[row], trades.entry[row]),
@@ -195,6 +195,11 @@ class PriceChart {
     const [o, h, l, c] = ["open", "high", "low", "close"].map((name) => priceText(level[name][row]));
     element.textContent = `${timeText(level.x[row])}  O ${o}  H ${h}  L ${l}  C ${c}`;
   }
+}
+
+/** Return the target and the stop of a trade; its entry for one that is not there. */
+function levelsOf(row) {
+  return [trades.goal[row], trades.stop[row]].map((price) => price ?? trades.entry[row]);
 }
 
 const columns = tradeColumns(trades);

@@ -131,6 +131,7 @@ function tradeColumns(trades) {
     ...more,
   });
   const number = { number: true };
+  const levelText = (price) => (price === null ? "none" : priceText(price));
   const held = (row) => trades.closed[row] - trades.opened[row];
   return [
     { title: "#", value: (row) => row, text: (row) => String(row + 1), number: true },
@@ -139,8 +140,8 @@ function tradeColumns(trades) {
     plain("Side", "long", (_, row) => sideText(trades, row)),
     plain("Entry", "entry", priceText, number),
     plain("Exit", "exit", priceText, number),
-    plain("Take-profit", "goal", priceText, number),
-    plain("Stop-loss", "stop", priceText, number),
+    plain("Take-profit", "goal", levelText, number),
+    plain("Stop-loss", "stop", levelText, number),
     plain("Profit", "profit", (value) => percentText(value, 3), { number: true, tone: true }),
     plain("Closed by", "reason", (reason, row) => words(reason) + (trades.ambiguous[row] ? " (ambiguous)" : "")),
     plain("Note", "note", (note) => note),
