@@ -13,6 +13,7 @@ import backtest_kit as bk
 from backtest_kit._backtest.array_session import Span
 from backtest_kit._engine.engine import current_engine
 from backtest_kit._reports.backtest import statistics_of
+from backtest_kit._statistics.ranking import rank
 from command import PATIENCE
 from markets import START, market
 
@@ -393,3 +394,27 @@ def test_windows_that_do_not_fit_are_refused():
     walker(["a"], windows=bk.Windows(train=timedelta(hours=20), test=timedelta(hours=10)))
     with pytest.raises(bk.RegistrationError, match="not one window of 20:00:00 to train"):
         bk.Walker.run_sync("X", walker_name="w")
+
+
+def test_a_walk_is_ranked_once_until_there_are_more_results(tmp_path, monkeypatch):
+    ranked = []
+
+    def counted(*arguments, **more):
+        ranked.append(len(arguments[2]))
+        return rank(*arguments, **more)
+
+    monkeypatch.setattr("backtest_kit._walker.walk.rank", counted)
+    register(200, a=trader(), b=trader("short"))
+    walker(["a", "b"])
+
+    async def walk():
+        async for _ in bk.Walker.run("X", walker_name="w"):
+            bk.Walker.get_data("X", walker_name="w")
+            bk.Walker.get_report("X", walker_name="w")
+
+    asyncio.run(walk())
+    data = bk.Walker.get_data("X", walker_name="w")
+    report = bk.Walker.get_report("X", walker_name="w")
+    assert bk.Walker.dump("X", walker_name="w", path=tmp_path).read_text() == report
+    assert data == bk.Walker.get_data("X", walker_name="w")
+    assert ranked == [1, 2]

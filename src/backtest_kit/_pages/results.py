@@ -18,7 +18,7 @@ from backtest_kit._reports.backtest import BacktestData
 from backtest_kit._reports.live import LiveData
 from backtest_kit._reports.walker import conclusion
 from backtest_kit._statistics.plateau import Plateau, plateau
-from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._statistics.ranking import WalkerData, with_intervals
 from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.schemas import ExchangeSchema
@@ -128,6 +128,13 @@ class WalkResult(WalkerData, frozen=True, kw_only=True, dict=True):
     def plateau(self) -> Plateau | None:
         """Return what is left of the metric one step beside the best; `None` without a grid."""
         return plateau(self)
+
+    def with_intervals(self) -> WalkResult:
+        """Return the result with the interval of every row, not of the first 50 alone.
+
+        Each takes about ten milliseconds.
+        """
+        return walk_result(with_intervals(self, self.trials_kept), self.trials_kept)
 
     def _repr_html_(self) -> str:
         return f"<p><b>{escape(conclusion(self))}</b></p>{self.table()._repr_html_()}"

@@ -22,8 +22,14 @@ from backtest_kit._pages.page import (
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
 from backtest_kit._reports.table import number
-from backtest_kit._reports.walker import conclusion, out_of_sample_text, worth_text
+from backtest_kit._reports.walker import (
+    conclusion,
+    interval_text,
+    out_of_sample_text,
+    worth_text,
+)
 from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
 from backtest_kit._statistics.ranking import RankRow, WalkerData
 from backtest_kit._statistics.trial_result import TrialResult
@@ -81,10 +87,7 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
 
 def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
     best = data.ranking[0] if data.best_strategy is not None else None
-    interval = "no interval: too few trades"
-    if best is not None and best.interval is not None:
-        lower, upper = number(best.interval.lower, 3), number(best.interval.upper, 3)
-        interval = f"95 %: {lower} to {upper}"
+    interval = "no interval" if best is None else f"95 %: {interval_text(best)}"
     odds = None if data.overfitting is None else data.overfitting.probability
     trades = best.statistics.total_signals if best is not None and best.statistics else 0
     tried = f"{data.strategies_tested} of {data.total_strategies}"
@@ -200,13 +203,15 @@ def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
 
 
 def _row(row: RankRow) -> dict[str, Any]:
-    s, interval = row.statistics, row.interval
+    s = row.statistics
+    interval = row.interval if isinstance(row.interval, ConfidenceInterval) else None
     return {
         "rank": row.rank,
         "name": row.strategy_name,
         "metric": row.metric_value,
         "lower": None if interval is None else interval.lower,
         "upper": None if interval is None else interval.upper,
+        "interval": interval_text(row),
         "deflated": row.deflated_sharpe,
         "trades": 0 if s is None else s.total_signals,
         "total": None if s is None else s.total_pnl,

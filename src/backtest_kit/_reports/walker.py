@@ -94,21 +94,27 @@ def _ranking(data: WalkerData) -> str:
 def rank_cells(row: RankRow) -> tuple[str, ...]:
     """Return rank, name, metric, interval, deflated Sharpe ratio, trades and trades needed."""
     trades = row.statistics.total_signals if row.statistics is not None else 0
-    if row.error is not None:
-        interval = "failed"
-    elif row.interval is None:
-        interval = "too few trades" if trades < MIN_TRADES else "n/a"
-    else:
-        interval = f"{number(row.interval.lower, 3)} to {number(row.interval.upper, 3)}"
     return (
         "" if row.rank is None else str(row.rank),
         row.strategy_name,
         number(row.metric_value, 3),
-        interval,
+        interval_text(row),
         number(row.deflated_sharpe, 3),
         str(trades),
         number(row.minimum_trades, 0),
     )
+
+
+def interval_text(row: RankRow) -> str:
+    """Return the ends of a row's interval, or why there is none."""
+    if row.error is not None:
+        return "failed"
+    if row.interval == "not computed":
+        return "not computed"
+    if row.interval is None:
+        trades = row.statistics.total_signals if row.statistics is not None else 0
+        return "too few trades" if trades < MIN_TRADES else "n/a"
+    return f"{number(row.interval.lower, 3)} to {number(row.interval.upper, 3)}"
 
 
 def _metrics(data: WalkerData) -> str:

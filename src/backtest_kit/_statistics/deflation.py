@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._statistics.bootstrap import dependence
+from backtest_kit._statistics.blocks import dependence
 from backtest_kit._statistics.overfitting import (
     Moments,
     checked,

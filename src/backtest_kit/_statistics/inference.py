@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._statistics.blocks import dependence
 from backtest_kit._statistics.bootstrap import (
     Span,
     check_metric,
-    dependence,
     drawn,
     drawn_together,
     estimate,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+import numpy as np
 
 from backtest_kit._statistics.choosing import worth_choosing
 from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
@@ -36,21 +37,27 @@ BenchmarkBins = Callable[[str, Ints], Floats]
 
 #: Every resample of every walk is drawn from this seed: the same trials give the same figures.
 SEED: Final = 20_240_101
+#: The rows of a ranking that have their interval from the start: each takes 1,000 resamples.
+FIRST_ROWS: Final = 50
+
+NotComputed = Literal["not computed"]
 
 
 class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     """One strategy of a walk; `rank` is from 1, and `None` where the metric is not defined.
 
-    `interval` is the metric's 95 % bootstrap interval. `deflated_sharpe` is the probability that
-    its Sharpe ratio beats the best of as many trials without skill, `minimum_trades` the number of
-    trades that would put it above 0 with 95 % confidence. They are `None` for fewer than 30 trades,
-    and where they are not defined. `metric_by_symbol` is in the order of the walk's symbols.
+    `interval` is the metric's 95 % bootstrap interval; of rows after the first `FIRST_ROWS` it is
+    "not computed" until it is asked for (`WalkResult.with_intervals`). `deflated_sharpe` is the
+    probability that its Sharpe ratio beats the best of as many trials without skill,
+    `minimum_trades` the number of trades that would put it above 0 with 95 % confidence, were it
+    the only one tried. They are `None` for fewer than 30 trades, and where they are not defined.
+    `metric_by_symbol` is in the order of the walk's symbols.
     """
 
     rank: int | None
     strategy_name: str
     metric_value: float | None
-    interval: ConfidenceInterval | None
+    interval: ConfidenceInterval | NotComputed | None
     deflated_sharpe: float | None
     minimum_trades: float | None
     metric_by_symbol: tuple[float | None, ...]
@@ -96,9 +103,16 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     base_interval: str = ""
 
     def table(self) -> Table:
-        """Return the ranking as columns, a row per strategy, best first."""
+        """Return the ranking as columns, a row per strategy, best first.
+
+        The columns of an interval are NaN where it is not defined, and where `interval_computed` is
+        false.
+        """
         title = f"{self.metric} over {', '.join(self.symbols)}"
-        return table_of(self.ranking, RankRow, title)
+        table = table_of(self.ranking, RankRow, title)
+        known = np.array([row.interval != "not computed" for row in self.ranking], dtype=np.bool_)
+        columns = {name: table[name] for name in table.columns}
+        return Table(columns | {"interval_computed": known}, times=table.times, title=title)
 
 
 def rank(
@@ -108,12 +122,14 @@ def rank(
     tried: int | None = None,
     timeline: range | None = None,
     base_interval: str = "",
+    first_rows: int = FIRST_ROWS,
     benchmark_bins: BenchmarkBins | None = None,
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
-    `tried` is how many trials there ever were on these data, at least (and by default) those given.
-    `timeline` are the frame's instants, which the windows of a walk-forward divide.
+    The `first_rows` have their intervals; `with_intervals` adds the others. `tried` is how many
+    trials there ever were on these data, at least (and by default) those given. `timeline` are the
+    frame's instants, which the windows of a walk-forward divide.
 
     `benchmark_bins` is what the strategies are tested against, if not against 0: called with a
     strategy's name and the edges of the test's bins, int64 milliseconds of shape (B + 1,), it
@@ -134,7 +150,7 @@ def rank(
     closed = {trial.strategy_name: trial.trades.closed_at for trial in good}
     deflated = deflated_sharpes(r, count)
     rows = tuple(
-        _row(trial, place, schema.metric, values, deflated, span)
+        _row(trial, place, schema.metric, values, deflated, span if place <= first_rows else None)
         for place, trial in enumerate(order, 1)
     )
     forward, crossed = _over_windows(schema, good, count, timeline)
@@ -162,6 +178,30 @@ def rank(
         walk_forward=forward,
         cross_validation=crossed,
     )
+
+
+def with_intervals(data: WalkerData, trials: Sequence[TrialResult]) -> WalkerData:
+    """Return a ranking in which the rows of these trials have their intervals computed."""
+    known = {trial.strategy_name: trial for trial in trials}
+    rows = tuple(
+        msgspec.structs.replace(
+            row, interval=_interval(known[row.strategy_name], data.metric, (data.since, data.until))
+        )
+        if row.interval == "not computed" and row.strategy_name in known
+        else row
+        for row in data.ranking
+    )
+    return msgspec.structs.replace(data, ranking=rows)
+
+
+def _interval(
+    trial: TrialResult, name: str, span: tuple[int, int] | None
+) -> ConfidenceInterval | NotComputed | None:
+    if trial.trades.count < MIN_TRADES:
+        return None
+    if span is None:
+        return "not computed"
+    return bootstrap_interval(trial.trades.r, name, seed=SEED, span=span)
 
 
 def _over_windows(
@@ -202,8 +242,9 @@ def _row(
     name: str,
     values: dict[str, float | None],
     deflated: dict[str, float],
-    span: tuple[int, int],
+    span: tuple[int, int] | None,
 ) -> RankRow:
+    """Return the row of a trial; without a `span` its interval is left for later."""
     value = values[trial.strategy_name]
     enough = trial.trades.count >= MIN_TRADES
     sample = moments(trial.trades.r) if enough else None
@@ -211,7 +252,7 @@ def _row(
         rank=None if value is None else place,
         strategy_name=trial.strategy_name,
         metric_value=value,
-        interval=bootstrap_interval(trial.trades.r, name, seed=SEED, span=span) if enough else None,
+        interval=_interval(trial, name, span),
         deflated_sharpe=deflated.get(trial.strategy_name),
         minimum_trades=None if sample is None else minimum_track_record_length(sample),
         metric_by_symbol=tuple(_value(each, name) for each in trial.by_symbol),

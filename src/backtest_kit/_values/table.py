@@ -148,8 +148,9 @@ def table_of(rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct], title: 
     """Return records of one type as columns.
 
     Records within them are laid out flat, under their own fields' names, or, where two would have
-    one name, `record_field`. Fields that are no number, text or truth value are left out. Where
-    there is no value stands NaN, -1 (of whole numbers and instants) or an empty text.
+    one name, `record_field`; a text in the place of a record is a record without values. Fields
+    that are no number, text or truth value are left out. Where there is no value stands NaN, -1 (of
+    whole numbers and instants) or an empty text.
     """
     columns: dict[str, npt.NDArray[Any]] = {}
     times: list[str] = []
@@ -170,8 +171,9 @@ def _fields(
     for field in msgspec.structs.fields(kind):
         types = [kind for kind in _kinds(field.type) if kind is not type(None)]
         path = (*before, field.name)
-        if len(types) == 1 and issubclass(types[0], msgspec.Struct):
-            yield from _fields(types[0], path)
+        records = [kind for kind in types if issubclass(kind, msgspec.Struct)]
+        if len(records) == 1 and set(types) <= {*records, str}:
+            yield from _fields(records[0], path)
         else:
             yield path, set(types)
 
@@ -191,7 +193,7 @@ def _kinds(annotation: Any) -> Iterable[type]:
 
 def _get(row: object, path: tuple[str, ...]) -> object:
     for name in path:
-        row = None if row is None else getattr(row, name)
+        row = getattr(row, name) if isinstance(row, msgspec.Struct) else None
     return row
 
 

@@ -31,6 +31,8 @@ class Walk:
         self._current: asyncio.Task[TrialResult] | None = None
         self._best: tuple[str, float] | None = None
         self.results: list[TrialResult] = []
+        #: What was ranked last, and of how many results and known trials.
+        self._ranked: tuple[tuple[int, int | None], WalkerData] | None = None
 
     def stop(self) -> None:
         """End the walk, in the middle of a trial; results of finished trials are kept."""
@@ -44,15 +46,20 @@ class Walk:
         return self._runner.already_known
 
     def data(self) -> WalkerData:
-        """Return the ranked results so far."""
-        return rank(
-            self._schema,
-            self._setup.symbols,
-            self.results,
-            self._runner.variants_tried(),
-            self._setup.frame.timeline,
-            self._setup.base_interval(),
-        )
+        """Return the ranked results so far; they are ranked once, until there are more."""
+        tried = self._runner.variants_tried()
+        known = (len(self.results), tried)
+        if self._ranked is None or self._ranked[0] != known:
+            ranked = rank(
+                self._schema,
+                self._setup.symbols,
+                self.results,
+                tried,
+                self._setup.frame.timeline,
+                self._setup.base_interval(),
+            )
+            self._ranked = (known, ranked)
+        return self._ranked[1]
 
     async def contracts(self) -> AsyncGenerator[WalkerContract, None]:
         """Run the walk and yield a contract after each strategy, which listeners get as well."""

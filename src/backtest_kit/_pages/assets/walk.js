@@ -10,7 +10,7 @@ const columns = [
   { title: "Rank", value: (row) => rows[row].rank ?? Infinity, text: (row) => String(rows[row].rank ?? ""), number: true },
   { title: "Strategy", value: (row) => rows[row].name, text: (row) => rows[row].name },
   { title: "Metric", value: (row) => low(rows[row].metric), text: (row) => figure(rows[row].metric), number: true },
-  { title: "95 % interval", value: (row) => low(rows[row].lower), text: (row) => (rows[row].lower === null ? "too few trades" : `${figure(rows[row].lower)} to ${figure(rows[row].upper)}`), number: true },
+  { title: "95 % interval", value: (row) => low(rows[row].lower), text: (row) => rows[row].interval, number: true },
   { title: "Deflated Sharpe", value: (row) => low(rows[row].deflated), text: (row) => figure(rows[row].deflated), number: true },
   { title: "Trades", value: (row) => rows[row].trades, text: (row) => rows[row].trades.toLocaleString("en-US"), number: true },
   { title: "Total, %", value: (row) => low(rows[row].total), text: (row) => figure(rows[row].total, 2), number: true, tone: true },
