@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -14,14 +16,17 @@ from backtest_kit._arrays.job import SignalRows, job, work_of
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.random_entries import Entries, Row
 from backtest_kit._arrays.signals import Signals, read_only
+from backtest_kit._arrays.simulation import announce
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.management import flat
 from backtest_kit._rules.profit import ZERO_PROFIT, profit
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
+from backtest_kit._values.time import MINUTE
 
 #: An interval so long that every step is in the same row of signals.
 _ONE_ROW: Final = 2**62
+_compiled: Final = threading.Event()
 _PERCENTS: Final = ("trailing", "activation", "breakeven")
 
 
@@ -73,6 +78,21 @@ def draw_entries(
     return _profits(bars, config, given, found, prices)
 
 
+def compile_draws(logger: logging.Logger) -> None:
+    """Compile what draws, once a process, where the kernel is loaded; what takes long is logged."""
+    if not kernel_ready.is_set() or _compiled.is_set():
+        return
+    from backtest_kit._arrays import kernel
+
+    announce(kernel.enter_at_random, logger)
+    ones = read_only(np.ones(4))
+    bars = Bars(MINUTE, ones, ones, ones, ones, ones)
+    brackets = Brackets.of([1], {})
+    line = range(MINUTE, 3 * MINUTE, MINUTE)
+    draw_entries(bars, line, Config(base_interval="1m"), brackets, np.ones(1), 1, (0,))
+    _compiled.set()
+
+
 def enter(*, compiled: bool) -> Callable[..., None]:
     """Return `enter_at_random`, compiled if it is to be."""
     if not compiled:
@@ -89,10 +109,9 @@ def _market(
     signals = Signals.bracket(np.ones(1))
     rows = SignalRows(signals, 0, config.base_interval, timeline, config)
     columns, rules = job(bars, rows, 1)
-    own = brackets.columns
     row = Row(np.ones(1, dtype=np.int8), *(np.empty(1) for _ in range(6)))
     columns = columns._replace(**{name: read_only(part) for name, part in row._asdict().items()})
-    managed = bool(brackets.which) or any(np.isfinite(own[name]).any() for name in _PERCENTS)
+    managed = bool(brackets.which) or any(name in brackets.numbers for name in _PERCENTS)
     rules = rules._replace(
         relative=True,
         start=0,
@@ -106,6 +125,8 @@ def _market(
         first_row=0,
         free=0,
         managed=managed,
+        # distances, which are kept in single precision, were checked when the trades were proposed
+        limits=rules.limits._replace(least_take_profit=0, least_stop_loss=0, most_stop_loss=0),
     )
     return columns, row, rules
 
@@ -119,7 +140,6 @@ def _entries(
     # of uniform points on what is left, for each trade still to come, the first
     parts = 1.0 - rng.random((draws, count)) ** (1.0 / np.arange(count, 0, -1))
     begin = rng.integers(0, len(places), draws)
-    own = brackets.columns
     flats = [[np.array(flat(levels)) for levels in ladder] for ladder in brackets.ladders]
     sizes = np.array([[len(levels) for levels in ladder] for ladder in flats])
     offsets = np.concatenate((np.zeros((1, 3), dtype=np.int64), np.cumsum(sizes, axis=0)))
@@ -129,12 +149,12 @@ def _entries(
     )
     return Entries(
         read_only(brackets.side),
-        read_only(own["target"]),
-        read_only(own["stop"]),
-        read_only(own["minutes"]),
-        read_only(own["trailing"]),
-        read_only(own["activation"]),
-        read_only(own["breakeven"]),
+        read_only(brackets.column("target")),
+        read_only(brackets.column("stop")),
+        read_only(brackets.column("minutes")),
+        read_only(brackets.column("trailing")),
+        read_only(brackets.column("activation")),
+        read_only(brackets.column("breakeven")),
         read_only(held),
         read_only(brackets.ladder),
         read_only(offsets),

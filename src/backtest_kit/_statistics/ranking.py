@@ -8,6 +8,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.choosing import worth_choosing
 from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
 from backtest_kit._statistics.deflation import deflated_sharpes
@@ -100,6 +101,7 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
     cross_validation: CrossValidation | None = None
+    benchmarks: tuple[BenchmarkRow, ...] = ()
     base_interval: str = ""
 
     def table(self) -> Table:
@@ -124,6 +126,7 @@ def rank(
     base_interval: str = "",
     first_rows: int = FIRST_ROWS,
     benchmark_bins: BenchmarkBins | None = None,
+    benchmarks: tuple[BenchmarkRow, ...] = (),
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
@@ -131,6 +134,7 @@ def rank(
     trials there ever were on these data, at least (and by default) those given. `timeline` are the
     frame's instants, which the windows of a walk-forward divide.
 
+    `benchmarks` are rows that are shown beside, and neither ranked nor counted.
     `benchmark_bins` is what the strategies are tested against, if not against 0: called with a
     strategy's name and the edges of the test's bins, int64 milliseconds of shape (B + 1,), it
     returns the benchmark's profit in each bin in percent after costs, float64 of shape (B,). Buying
@@ -177,6 +181,7 @@ def rank(
         base_interval=base_interval,
         walk_forward=forward,
         cross_validation=crossed,
+        benchmarks=benchmarks,
     )
 
 
