@@ -28,7 +28,6 @@ from backtest_kit._reports.walker import (
     out_of_sample_text,
     worth_text,
 )
-from backtest_kit._statistics.deflation import deflated_sharpes
 from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
 from backtest_kit._statistics.ranking import RankRow, WalkerData
@@ -65,7 +64,7 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
     if data.walk_forward is not None:
         charts["windows"] = windows_chart(data.walk_forward)
         parts.append(_forward_section(data.walk_forward))
-    deflated = _deflation(data, trials)
+    deflated = _deflation(data)
     if deflated:
         parts.append(section("What trying many took away", deflated, "deflation"))
     parts.append(section("What it is worth", markdown(worth_text(data)), "worth"))
@@ -172,19 +171,14 @@ def _forward_section(data: WalkForward) -> str:
     )
 
 
-def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
+def _deflation(data: WalkerData) -> str:
     """Return the probability of skill, had it been the only trial, beside what is left of it."""
-    r = {t.strategy_name: t.trades.r for t in trials if t.statistics is not None}
     rows = [row for row in data.ranking if row.deflated_sharpe is not None][:_DEFLATED]
-    alone = {
-        row.strategy_name: deflated_sharpes({row.strategy_name: r[row.strategy_name]}, 1)
-        for row in rows
-        if row.strategy_name in r
-    }
     lines = []
     for row in rows:
         name, left = row.strategy_name, row.deflated_sharpe or 0.0
-        before = alone.get(name, {}).get(name, left)
+        alone = row.probabilistic_sharpe
+        before = left if alone is None else alone
         lines.append(
             f'<tr><th scope="row">{escape(name)}</th><td class="number">{before:.0%}</td>'
             f'<td class="number">{left:.0%}</td><td><div class="taken" aria-hidden="true" '

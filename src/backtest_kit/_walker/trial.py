@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of
+from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of, stop_losses_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
@@ -23,7 +23,7 @@ from backtest_kit._statistics.trial_result import TradeColumns, TrialResult, Win
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import BacktestKitError, ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
-from backtest_kit._values.time import frames_before, to_datetime
+from backtest_kit._values.time import INTERVALS, frames_before, to_datetime
 from backtest_kit._values.windows import Window
 
 #: Called with the records of a trial's runs after each close.
@@ -126,7 +126,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol, cost = joined_trades(records)
+    r, opened, closed, symbol, cost, stop = joined_trades(records)
     doubts = [doubts_of(record) for record in records]
     together = summarize(r, opened, closed, span, cost)
     of_symbol = (symbol == i for i in range(len(records)))
@@ -141,7 +141,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         else tuple(
             summarize(r[rows], opened[rows], closed[rows], span, cost[rows]) for rows in of_symbol
         ),
-        trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
+        trades=TradeColumns.of(r, opened, closed, symbol=symbol, stop_loss=stop),
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.text,
@@ -150,26 +150,32 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         ambiguous_closes=sum(ambiguous for ambiguous, _ in doubts),
         end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),
         complete=all(record.complete for record in records),
+        interval=max((_interval_of(record) for record in records), default=0),
     )
 
 
-def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats]:
+def _interval_of(record: RunRecord) -> int:
+    return 0 if record.strategy is None else INTERVALS.get(record.strategy.interval, 0)
+
+
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats, Floats]:
     """Return the trades of several records in the order of closing.
 
-    As columns: profit in percent, times of opening and close, the index of the record, and the cost
-    of the entries, relative to the first.
+    As columns: profit in percent, times of opening and close, the index of the record, the cost of
+    the entries, relative to the first, and what the trade would have lost at its stop in percent.
     """
     columns = [columns_of(record) for record in records]
     costs = [costs_of(record) for record in records]
+    stops = [stop_losses_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
-        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0]
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0], stops[0]
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
     symbol = np.repeat(np.arange(len(columns), dtype=np.int64), [len(part[0]) for part in columns])
     order = np.lexsort((symbol, closed))
-    cost = np.concatenate(costs)
-    return r[order], opened[order], closed[order], symbol[order], cost[order]
+    cost, stop = np.concatenate(costs), np.concatenate(stops)
+    return r[order], opened[order], closed[order], symbol[order], cost[order], stop[order]
 
 
 async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:
