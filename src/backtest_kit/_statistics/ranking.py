@@ -48,7 +48,8 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     Sharpe ratio is above 0, `deflated_sharpe` that it is above what the best of as many trials
     without skill would have, `minimum_trades` how many trades would put `deflated_sharpe` at 0.95.
     They are `None` for fewer than 30 trades, and where they are not defined. `metric_by_symbol` is
-    in the order of the walk's symbols.
+    in the order of the walk's symbols. `warming` counts the steps at which the data did not reach
+    back far enough to ask it.
     """
 
     rank: int | None
@@ -68,6 +69,7 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     ambiguous_closes: int
     end_of_data_closes: int
     complete: bool
+    warming: int = 0
     adjusted_p_value: float | None = None
     probabilistic_sharpe: float | None = None
     selection_interval: ConfidenceInterval | NotComputed | None = None
@@ -290,6 +292,7 @@ def _row(
         ambiguous_closes=trial.ambiguous_closes,
         end_of_data_closes=trial.end_of_data_closes,
         complete=trial.complete,
+        warming=trial.warming,
     )
     return _with_intervals(
         row, _interval(trial, name, span), None if family is None else family.test

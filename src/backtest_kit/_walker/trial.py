@@ -98,6 +98,8 @@ async def _records(
         prepare(setup.engine, symbol, strategy, setup.exchange, frame, books, setup.risks)
         for symbol in setup.symbols
     ]
+    for driver in drivers:
+        driver.run.is_trial = True
     records = [driver.run.record for driver in drivers]
     hook = None if after_close is None else partial(after_close, records)
     tasks = [asyncio.ensure_future(_run_to_end(driver, hook)) for driver in drivers]

@@ -154,6 +154,13 @@ class Walk:
 
     async def _finish_walk(self) -> None:
         """Send the final results, also those of a walk that was stopped."""
+        warmed = [result.warming for result in self.results if result.warming]
+        if warmed:
+            self._engine.logger.info(
+                "%s on %s: warming up: %d to %d steps, of %d of %d strategies",
+                *(self._schema.name, ", ".join(self._setup.symbols), min(warmed), max(warmed)),
+                *(len(warmed), len(self.results)),
+            )
         bus, data = self._engine.bus, None
         if bus.wanted("walker_complete") or self._schema.callback("on_complete") is not None:
             data = self.data()
