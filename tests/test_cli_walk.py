@@ -170,7 +170,10 @@ def test_windows_are_in_the_report(place):
     more = ("--train", "10h", "--test", "5h", "--embargo", "30m", "--anchored")
     done = walk("many.py", "--symbol", "X", "--data", "x.csv", *more, cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "Walk-forward, out of sample: " in done.stdout
+    assert "Out of sample, all test windows together, sharpe_ratio: " in done.stdout
+    assert "Mean of the windows, sharpe_ratio: " in done.stdout
+    windows = done.stdout.split("\nWalk-forward ")[1]
+    assert windows.count("2024-01-0") > 8, "a row for each window"
     assert "windows chose" in kept(place)[-1].read_text()
 
 

@@ -1,5 +1,6 @@
 """Walks that go on: what is known is not run again, and nothing else is taken for it."""
 
+import asyncio
 import json
 import logging
 import math
@@ -16,11 +17,17 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._values.time import INTERVALS, to_datetime
+from backtest_kit._walker.data_identity import data_identity, share
 from backtest_kit._walker.store import TrialKey, WalkStore
+from backtest_kit._walker.trial import TrialSetup
 from markets import START, market
 
+HOUR = INTERVALS["1h"]
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(hours=1)
 
 
@@ -214,11 +221,88 @@ def test_every_trial_on_these_candles_counts(tmp_path):
     assert walk(tmp_path, (20, 60))[0].trials == 3
     assert walk(tmp_path, (20, 60))[0].trials == 3
     assert walk(tmp_path, (20,), percent=2.0)[0].trials == 4
-    # another time that overlaps is the same market; another symbol is not
+    # another time that overlaps is the same market; other candles are not
     assert walk(tmp_path, (20,), hours=10)[0].trials == 4
-    assert walk(tmp_path, (20, 7), symbols="Y")[0].trials == 2
+    assert walk(tmp_path, (20, 7), rows=market(6, 3000))[0].trials == 2
+    # one name for the symbol or another: it is the candles that count
+    assert walk(tmp_path, (20, 8), symbols="Y")[0].trials == 5
     assert walk(tmp_path, (20,), symbols=["X", "Y"])[0].trials == 5
     assert walk(None, (5,))[0].trials == 1
+
+
+def test_candles_are_known_by_content_in_whichever_file(tmp_path):
+    rows = [tuple(row) for row in market(5, 3000, gaps=False)]
+
+    def trials(minutes, name, candles, exchange_name="csv"):
+        path = tmp_path / name
+        path.write_text("\n".join(",".join(map(str, row)) for row in candles))
+        exchange = bk.exchanges.CsvExchange(path, exchange_name=exchange_name)
+        return walk(tmp_path / "store", (minutes,), exchange=exchange, symbols=path.stem)[0].trials
+
+    assert trials(5, "x.csv", rows) == 1
+    assert trials(6, "renamed.csv", rows) == 2
+    assert trials(7, "x.csv", rows, exchange_name="another") == 3
+    assert trials(8, "x.csv", rows[:2000]) == 4, "candles that were appended don't change the rest"
+    five = [
+        (
+            *part[0][:2],
+            max(row[2] for row in part),
+            min(row[3] for row in part),
+            part[-1][4],
+            sum(row[5] for row in part),
+        )
+        for part in (rows[i : i + 5] for i in range(0, 3000, 5))
+    ]
+    assert trials(10, "five.csv", five) == 5, "the same market in longer candles"
+    scaled = [(row[0], *(price * 2 for price in row[1:5]), row[5]) for row in rows]
+    assert trials(9, "x.csv", scaled) == 1, "other prices under the old name"
+    one = [*rows]
+    one[500] = (*one[500][:2], one[500][2] * 1.001, *one[500][3:])
+    assert trials(11, "x.csv", one) == 6, "all hours but that of a revised candle are the same"
+
+
+def test_trials_of_an_earlier_release_count_by_symbol_and_time(tmp_path):
+    """It did not note the candles; and it can still use the file."""
+    walk(tmp_path, (5, 20))
+    with closing(sqlite3.connect(tmp_path / "walks.db")) as file, file:
+        file.execute("DROP TABLE tried")
+        file.execute("DROP TABLE data")
+    assert walk(tmp_path, (7,))[0].trials == 3
+    assert walk(tmp_path, (7,), symbols="Y")[0].trials == 1, "of Y nothing was noted by name"
+    assert walk(tmp_path, (7,), rows=market(6, 3000))[0].trials == 3, "X, whatever its candles"
+    with closing(sqlite3.connect(tmp_path / "walks.db")) as file, file:
+        old = "INSERT INTO ledger VALUES (?, 'X', ?, ?)"
+        file.execute(old, ("noted by an earlier release", START, START + 10**9))
+        assert file.execute("PRAGMA user_version").fetchone() == (1,)
+    assert walk(tmp_path, (7,))[0].trials == 4
+
+
+@given(
+    cuts=st.lists(st.integers(0, 47), min_size=2, max_size=2, unique=True).map(sorted),
+    others=st.lists(st.integers(0, 47), min_size=2, max_size=2, unique=True).map(sorted),
+)
+@settings(max_examples=12)
+def test_two_ranges_of_a_market_share_hours_exactly_where_they_overlap(cuts, others):
+    markets = {seed: market(seed, 48 * 60, gaps=False) for seed in (5, 6)}
+
+    def identity(begin, end, seed=5):
+        with bk.Engine() as engine:
+            bk.add_exchange(bk.exchanges.FrameExchange(markets[seed]))
+            bk.add_frame(
+                frame_name="f",
+                interval="1m",
+                start_date=to_datetime(START + begin * HOUR),
+                end_date=to_datetime(START + end * HOUR),
+            )
+            exchange, frame = engine.exchanges.list()[0], engine.frames.get("f")
+            return asyncio.run(data_identity(TrialSetup(engine, ("X",), exchange, frame)))
+
+    first, second = identity(*cuts), identity(*others)
+    days = sum(cuts[0] <= day and day + 24 <= cuts[1] for day in (0, 24))
+    assert len(first) // 8 == cuts[1] - cuts[0] + days
+    overlap = max(cuts[0], others[0]) < min(cuts[1], others[1])
+    assert share(first, second) == share(second, first) == overlap
+    assert not share(first, identity(*others, seed=6))
 
 
 def test_failures_are_not_kept(tmp_path):
@@ -316,15 +400,9 @@ def test_a_store_as_the_first_version_wrote_it_is_read(tmp_path):
     assert result.trades.closed_at.tolist() == [3_000, 4_000]
     assert result.trades.symbol.tolist() == [1, 0]
     no_brackets = {"sides": b"", "numbers": {}, "which": b"", "ladders": [[[], [], []]]}
-    trial |= {
-        "warming": 0,
-        "window_runs": [],
-        "interval": 0,
-        "brackets": no_brackets,
-        "statistics": later,
-        "by_symbol": [later, later],
-        "trades": trial["trades"] | {"stops": b"", "worst": b""},
-    }
+    trial |= {"warming": 0, "window_runs": [], "statistics": later, "by_symbol": [later, later]}
+    trial |= {"interval": 0, "trades": trial["trades"] | {"stops": b"", "worst": b""}}
+    trial |= {"brackets": no_brackets}
     assert json.loads(msgspec.json.encode(result)) == json.loads(msgspec.json.encode(trial))
     assert store.variants_tried(["X"], 9_000, 10_000) == 1
     assert store.variants_tried(["X"], 9_001, 10_000) == 0

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from backtest_kit._arrays.brackets import Brackets
 from backtest_kit._arrays.simulation import reached
 from backtest_kit._arrays.trade_results import results_of
 from backtest_kit._arrays.trade_table import TradeTable, joined
@@ -26,13 +23,13 @@ from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.profit import MILESTONES
+from backtest_kit._rules.profit import MILESTONES, profit
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
 from backtest_kit._values.events import ErrorEvent, PartialEvent
-from backtest_kit._values.results import REASONS, TickClosed
-from backtest_kit._values.time import MINUTE, iso
+from backtest_kit._values.results import TickClosed
+from backtest_kit._values.time import iso
 
 #: What a run reports beside the results of its steps; a table can't.
 _OTHER_CHANNELS: Final[tuple[Channel, ...]] = ("error", "backtest_progress", "done_backtest")
@@ -133,64 +130,28 @@ def costs_of(record: RunRecord) -> Floats:
     return np.array([tick.cost for tick in record.closed], dtype=np.float64)
 
 
-def brackets_of(record: RunRecord) -> Brackets:
-    """Return how what a run has closed was meant to end, in order.
+def stop_losses_of(record: RunRecord) -> Floats:
+    """Return what each trade of a run would have lost at its stop, percent after costs, in order.
 
-    What a row or a hand has closed had its lifetime, as far as one can say, until then.
+    Positive for a loss; NaN for a trade without a stop.
     """
+    config = record.config
     if record.table is not None:
-        return _of_table(record.table.closed())
-    closed = record.closed
-    rows = [tick.signal for tick in closed]
-    trailing = [row.trailing_stop for row in rows]
-    entry = _floats(row.price_open for row in rows)
-    ladders = np.empty(len(rows), dtype=object)
-    ladders[:] = [(row.take_profits, row.stop_losses, row.entries) for row in rows]
-    _, opened, ended = outcomes_of(closed)
-    numbers = {
-        "minutes": _lives(
-            _floats(row.minute_estimated_time for row in rows),
-            np.array([tick.close_reason == "closed" for tick in closed], dtype=np.bool_),
-            ended - opened,
-        ),
-        "trailing": _floats(None if by is None else by.percent for by in trailing),
-        "activation": _floats(None if by is None else by.activate_percent for by in trailing),
-        "breakeven": _floats(row.breakeven_percent for row in rows),
-    }
-    side = np.array([row.side for row in rows], dtype=np.int8)
-    goal = _floats(row.price_take_profit for row in rows)
-    stop = _floats(row.price_stop_loss for row in rows)
-    return Brackets.of(side, numbers | _distances(side, entry, goal, stop), ladders)
-
-
-def _of_table(table: TradeTable) -> Brackets:
-    minutes = np.where(table.minutes > 0, table.minutes, np.nan)
-    by_hand = table.reason == REASONS.index("closed")
-    held = table.closed_at - table.pending_at
-    goal, stop = table.price_take_profit, table.price_stop_loss
-    numbers = {"minutes": _lives(minutes, by_hand, held)}
-    numbers |= _distances(table.side, table.price_open, goal, stop)
-    if table.managed is None:
-        return Brackets.of(table.side, numbers)
-    managed = table.managed
-    activation = np.where(np.isnan(managed.trailing), np.nan, managed.activation)
-    numbers |= {"trailing": managed.trailing, "activation": activation}
-    numbers["breakeven"] = managed.breakeven
-    return Brackets.of(table.side, numbers, managed.levels)
-
-
-def _distances(
-    side: npt.NDArray[np.int8], entry: Floats, goal: Floats, stop: Floats
-) -> dict[str, Floats]:
-    return {"target": side * (goal / entry - 1) * 100, "stop": -side * (stop / entry - 1) * 100}
-
-
-def _lives(minutes: Floats, by_hand: npt.NDArray[np.bool_], held: Ints) -> Floats:
-    return np.where(by_hand, np.maximum(held // MINUTE, 1), minutes)
-
-
-def _floats(values: Iterable[float | None]) -> Floats:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        table = record.table.closed()
+        managed = table.managed
+        paid = table.price_open if managed is None else managed.price_paid
+        side, stop = table.side, table.price_stop_loss
+    else:
+        ticks = record.closed
+        side = np.array([1 if tick.signal.position == "long" else -1 for tick in ticks], np.int8)
+        paid = np.array([tick.pnl.price_open for tick in ticks], dtype=np.float64)
+        stops = [tick.signal.price_stop_loss for tick in ticks]
+        stop = np.array([np.nan if price is None else price for price in stops], dtype=np.float64)
+    long, short = (
+        profit(position, paid, stop, config.percent_fee, config.percent_slippage)
+        for position in ("long", "short")
+    )
+    return -np.where(side > 0, long, short)
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:

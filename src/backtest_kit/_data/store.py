@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+import msgspec
 import numpy as np
 
 from backtest_kit._data.calendar import closed_candles
@@ -94,6 +95,23 @@ class Store:
                 raise DataRangeError(f"{name} has no candles from {iso(since)} to {iso(until)}")
             self._keep(key, segment)
             return segment
+
+    async def pages(
+        self,
+        exchange: ExchangeSchema,
+        symbol: str,
+        interval: str,
+        since: int,
+        until: int,
+        config: Config,
+    ) -> list[Candles]:
+        """Return what the exchange has of [since, until), checked, as it is; nothing is kept.
+
+        Its `on_candle_data` is not called. Raises as `load`, but no DataRangeError.
+        """
+        silent = msgspec.structs.replace(exchange, callbacks=None)
+        fetch = self._fetch(silent, symbol, interval, config)
+        return await fetch.pages(since, min(until, self.now() // fetch.step * fetch.step))
 
     def _lock(self, key: Key) -> asyncio.Lock:
         """Return the running loop's lock of a series: one request serves all that wait for it."""

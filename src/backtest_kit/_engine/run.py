@@ -88,6 +88,8 @@ class Run:
         self.stopping = False
         #: Whether it waits for listeners and callbacks: all do but live runs by the wall clock.
         self.waits = waits
+        #: Whether it is a trial of many: what each of them would say is said once for all.
+        self.is_trial = False
         #: Makes a call of a registered callback after the step, where the run waits for none.
         self.call_later: CallLater | None = None
         #: As they were when the run began: others may take their names.
@@ -236,7 +238,7 @@ class Run:
         if self.is_warm:
             return
         self.record.warm_at = when
-        if self.record.warming:
+        if self.record.warming and not self.is_trial:
             self.engine.logger.info(
                 "%s on %s: warming up: %d steps, until %s",
                 *(self.strategy_name, self.symbol, self.record.warming, iso(when)),

@@ -17,6 +17,8 @@ from backtest_kit._pages.colors import DARK, LIGHT, variables
 from backtest_kit._values.errors import BacktestKitError
 
 MISSING: Final = "HTML reports need Bokeh: pip install 'backtest-kit[report]'"
+#: Rows of a table that are not folded.
+_ROWS: Final = 50
 #: The place of a long table, which `tables.js` fills.
 TABLE: Final = (
     '<div class="listing"><div class="scroll long"><table><thead><tr></tr></thead><tbody></tbody>'
@@ -117,6 +119,18 @@ def table(
         for r in rows
     )
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def folded(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()
+) -> str:
+    """Return a table of the first 50 rows, with the others in a part that can be opened."""
+    numbers = [*right]
+    first = f'<div class="scroll">{table(columns, rows[:_ROWS], right=numbers)}</div>'
+    if len(rows) <= _ROWS:
+        return first
+    rest = f'<div class="scroll">{table(columns, rows[_ROWS:], right=numbers)}</div>'
+    return f"{first}<details><summary>{len(rows) - _ROWS:,} more</summary>{rest}</details>"
 
 
 def markdown(text: str) -> str:

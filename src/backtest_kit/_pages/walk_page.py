@@ -12,23 +12,24 @@ from backtest_kit._pages.heat_map import heat_map, neighbours_table
 from backtest_kit._pages.page import (
     TABLE,
     chart,
+    folded,
     header,
     html_page,
     markdown,
     require_bokeh,
     section,
-    table,
     tiles,
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
+    all_lose,
     conclusion,
+    forward_lines,
     interval_text,
-    out_of_sample_text,
+    warming_lines,
     worth_text,
 )
-from backtest_kit._statistics.deflation import deflated_sharpes
 from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
 from backtest_kit._statistics.ranking import RankRow, WalkerData
@@ -40,6 +41,8 @@ from backtest_kit._values.time import iso
 _POINTS: Final = 120_000
 _LEAST_POINTS: Final = 20
 _DEFLATED: Final = 15
+#: A probability below this is shown as none.
+_LEAST_SHOWN: Final = 0.001
 
 
 def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
@@ -65,16 +68,17 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
     if data.walk_forward is not None:
         charts["windows"] = windows_chart(data.walk_forward)
         parts.append(_forward_section(data.walk_forward))
-    deflated = _deflation(data, trials)
+    deflated = _deflation(data)
     if deflated:
         parts.append(section("What trying many took away", deflated, "deflation"))
     parts.append(section("What it is worth", markdown(worth_text(data)), "worth"))
     failed = [(row.strategy_name, row.error) for row in data.ranking if row.error is not None]
     if failed:
-        content = f'<div class="scroll">{table(("Strategy", "Error"), failed)}</div>'
+        content = folded(("Strategy", "Error"), failed)
         parts.append(section("Strategies that failed", content, "failed"))
     span = f"{iso(data.since)} to {iso(data.until)}"
     facts = [", ".join(data.symbols), span, f"{data.exchange_name}, {data.frame_name}"]
+    facts += warming_lines(data)
     body = (
         header("Walk", data.walker_name, facts)
         + f'<main id="main">{"".join(parts)}</main>'
@@ -95,14 +99,18 @@ def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
         ("Best strategy", data.best_strategy or "none", f"of {tried}"),
         (data.metric, number(data.best_metric, 3), interval),
         ("Trades of the best", f"{trades:,}", _needed(best)),
-        ("Chance of overfitting", number(odds, 2), "about 0.5 is picking at random"),
+        (
+            "Chance of overfitting",
+            number(odds, 2),
+            "but every strategy loses" if all_lose(data) else "about 0.5 is picking at random",
+        ),
     ]
 
 
 def _needed(best: RankRow | None) -> str:
     if best is None or best.minimum_trades is None:
         return "how many it needs is not known"
-    return f"{number(best.minimum_trades, 0)} needed to be above 0"
+    return f"{number(best.minimum_trades, 0)} needed, were it the only one tried"
 
 
 def _curves(data: WalkerData, trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -161,30 +169,25 @@ def _forward_section(data: WalkForward) -> str:
         )
         for w in data.windows
     ]
+    text = "".join(f"<li>{escape(line)}</li>" for line in forward_lines(data))
     return section(
         "In sample beside out of sample",
-        f"<p>{escape(data.metric)} {escape(out_of_sample_text(data))}; in sample, on average, "
-        f'{number(data.in_sample, 3)}.</p><div class="framed">{chart("windows", label, 240)}'
+        f'<ul>{text}</ul><div class="framed">{chart("windows", label, 240)}'
         '<ul class="legend"><li><b class="muted" aria-hidden="true">\u25cb</b> in sample</li>'
         '<li><b class="accent" aria-hidden="true">\u25a0</b> out of sample</li></ul></div>'
-        f'<div class="scroll">{table(columns, rows, right=(3, 4, 5))}</div>',
+        f"{folded(columns, rows, right=(3, 4, 5))}",
         "forward",
     )
 
 
-def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
+def _deflation(data: WalkerData) -> str:
     """Return the probability of skill, had it been the only trial, beside what is left of it."""
-    r = {t.strategy_name: t.trades.r for t in trials if t.statistics is not None}
     rows = [row for row in data.ranking if row.deflated_sharpe is not None][:_DEFLATED]
-    alone = {
-        row.strategy_name: deflated_sharpes({row.strategy_name: r[row.strategy_name]}, 1)
-        for row in rows
-        if row.strategy_name in r
-    }
     lines = []
     for row in rows:
         name, left = row.strategy_name, row.deflated_sharpe or 0.0
-        before = alone.get(name, {}).get(name, left)
+        alone = row.probabilistic_sharpe
+        before = left if alone is None else alone
         lines.append(
             f'<tr><th scope="row">{escape(name)}</th><td class="number">{before:.0%}</td>'
             f'<td class="number">{left:.0%}</td><td><div class="taken" aria-hidden="true" '
@@ -192,6 +195,11 @@ def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
         )
     if not lines:
         return ""
+    if all((row.deflated_sharpe or 0.0) < _LEAST_SHOWN for row in rows):
+        return (
+            f'<p class="remark">Nothing is left: of the best of {data.trials:,} that were tried, '
+            "luck alone gives a higher Sharpe ratio than any of these has.</p>"
+        )
     return (
         '<p class="remark">The probability that the Sharpe ratio is above what luck gives: for one '
         f"strategy alone, and for the best of {data.trials:,} that were tried. What the bar "

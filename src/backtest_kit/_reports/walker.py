@@ -2,46 +2,112 @@
 
 from __future__ import annotations
 
-from backtest_kit._reports.table import markdown_table, minutes, number, plain, span
+from collections.abc import Sequence
+from typing import Final
+
+from backtest_kit._reports.table import Cell, markdown_table, number, plain, span
+from backtest_kit._reports.table import minutes as duration
 from backtest_kit._statistics.overfitting import MIN_TRADES
-from backtest_kit._statistics.ranking import RankRow, WalkerData
-from backtest_kit._statistics.walk_forward import WalkForward
+from backtest_kit._statistics.ranking import FIRST_ROWS, RankRow, WalkerData
+from backtest_kit._statistics.walk_forward import ForwardWindow, WalkForward
+from backtest_kit._values.time import MINUTE
+
+#: How many strategies a line names before it counts the others.
+_NAMES: Final = 5
+_EXPLAINED: Final = (
+    "Trades needed alone: for a Sharpe ratio above 0 with 95 % confidence, had no other strategy "
+    "been tried. Whether it is more than the luck of the best of all trials is what the deflated "
+    "Sharpe ratio says."
+)
+
+Rows = tuple[Sequence[str], Sequence[Sequence[Cell]]]
 
 
-def walker_report(data: WalkerData) -> str:
-    """Return the report as Markdown."""
+def walker_report(data: WalkerData, *, folded: bool = True) -> str:
+    """Return the report as Markdown.
+
+    Of each table the first `FIRST_ROWS` are shown; the others are `folded` (a `<details>` element),
+    or counted.
+    """
     parts = [
         f"# Walk {plain(data.walker_name)} on {plain(', '.join(data.symbols))}",
         _what(data),
         "## What it is worth",
         worth_text(data),
         f"## Ranking by {data.metric}",
-        _ranking(data),
+        _table(*_ranking(data), folded=folded),
+        _EXPLAINED,
         "## All metrics",
-        _metrics(data),
+        _table(*_metrics(data), folded=folded),
     ]
     if len(data.symbols) > 1:
-        parts += ["## By symbol", _by_symbol(data)]
+        parts += ["## By symbol", _table(*_by_symbol(data), folded=folded)]
     if data.walk_forward is not None:
-        parts += ["## Walk-forward", forward_section(data.walk_forward)]
-    failed = [row for row in data.ranking if row.error is not None]
+        parts += ["## Walk-forward", forward_section(data.walk_forward, folded=folded)]
+    failed = [(row.strategy_name, row.error) for row in data.ranking if row.error is not None]
     if failed:
-        table = markdown_table(("Strategy", "Error"), [(r.strategy_name, r.error) for r in failed])
+        table = _table(("Strategy", "Error"), failed, folded=folded)
         parts += ["## Strategies that failed", table]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, folded: bool) -> str:
+    """Return a table of the first rows, and the others folded or counted."""
+    if not rows:
+        return "None."
+    first, rest = markdown_table(columns, rows[:FIRST_ROWS]), rows[FIRST_ROWS:]
+    if not rest:
+        return first
+    if not folded:
+        return f"{first}\n\nAnd {len(rest):,} more, which the JSON of the walk has."
+    return (
+        f"{first}\n\n<details>\n<summary>{len(rest):,} more</summary>\n\n"
+        f"{markdown_table(columns, rest)}\n\n</details>"
+    )
 
 
 def _what(data: WalkerData) -> str:
     where = f"Exchange {plain(data.exchange_name)}, frame {plain(data.frame_name)}"
     lines = [
         f"- {where}: {span(data.since, data.until)}",
-        f"- {data.strategies_tested} of {data.total_strategies} strategies",
+        f"- {data.strategies_tested:,} of {data.total_strategies:,} strategies",
     ]
     if data.base_interval:
         lines.append(f"- Base interval: {data.base_interval}")
+    lines += [f"- {plain(line)}" for line in warming_lines(data)]
     if not data.complete:
         lines.append("- **The walk did not reach its end**: the rest was not tried.")
     return "\n".join(lines)
+
+
+def warming_lines(data: WalkerData) -> list[str]:
+    """Return one line on the steps that came before the candles, and one on who was never asked."""
+    warmed = [row for row in data.ranking if row.warming and row.calls]
+    never = [row.strategy_name for row in data.ranking if row.warming and not row.calls]
+    lines = []
+    if warmed:
+        least, most = (each(row.warming for row in warmed) for each in (min, max))
+        steps = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+        lines.append(
+            f"Warming up: {steps} steps at the start, until the data reached back far enough "
+            f"({_of_all(len(warmed), data)})."
+        )
+    if never:
+        lines.append(
+            f"Never asked, since the data never reached back far enough: {listed(never)} "
+            f"({_of_all(len(never), data)})."
+        )
+    return lines
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return a few names, and how many more there are."""
+    left = len(names) - _NAMES
+    return ", ".join(names[:_NAMES]) + (f" and {left:,} more" if left > 0 else "")
+
+
+def _of_all(count: int, data: WalkerData) -> str:
+    return f"{count:,} of {data.strategies_tested:,} strategies"
 
 
 def conclusion(data: WalkerData) -> str:
@@ -57,28 +123,48 @@ def conclusion(data: WalkerData) -> str:
 def worth_text(data: WalkerData) -> str:
     """Return what the ranking is worth, as Markdown."""
     lines = [f"**{plain(conclusion(data))}**", ""]
-    lines.append(f"- Trials on these data, as far as is known: {data.trials}.")
-    if data.overfitting is None:
-        lines.append("- Probability of backtest overfitting: too few trades, or one strategy.")
-    else:
-        lines.append(
-            f"- Probability of backtest overfitting: {number(data.overfitting.probability)} (the "
-            "best of one half of the time is below the median in the other; "
-            f"{data.overfitting.combinations:,} splits). About 0.5 is picking at random."
-        )
+    lines.append(f"- Trials on these data, as far as is known: {data.trials:,}.")
+    lines.append(f"- {overfitting_text(data)}")
     gaps = max((row.gaps_filled for row in data.ranking), default=0)
     ambiguous = sum(row.ambiguous_closes for row in data.ranking)
-    lines.append(f"- Missing candles filled: {gaps}. Ambiguous closes: {ambiguous}.")
+    lines.append(f"- Missing candles filled: {gaps:,}. Ambiguous closes: {ambiguous:,}.")
+    raised = [row for row in data.ranking if row.error is None and row.error_count]
     lines += [
-        f"- {plain(row.strategy_name)}: {row.error_count} errors, the first "
-        f"{plain(row.first_error or '')}"
-        for row in data.ranking
-        if row.error is None and row.error_count
+        f"- {plain(row.strategy_name)}: {row.error_count:,} "
+        f"error{'s' * (row.error_count > 1)}, the first {plain(row.first_error or '')}"
+        for row in raised[:_NAMES]
     ]
+    if len(raised) > _NAMES:
+        errors = sum(row.error_count for row in raised)
+        lines.append(f"- Errors in all: {errors:,}, of {_of_all(len(raised), data)}.")
     return "\n".join(lines)
 
 
-def _ranking(data: WalkerData) -> str:
+def overfitting_text(data: WalkerData) -> str:
+    """Return the probability of overfitting, and what it says where every strategy loses."""
+    if data.overfitting is None:
+        return "Probability of backtest overfitting: too few trades, or one strategy."
+    odds = number(data.overfitting.probability)
+    if all_lose(data):
+        return (
+            f"Probability of backtest overfitting: {odds}. Every strategy loses, so that this only "
+            "says whether the same ones lose least in both halves of the time."
+        )
+    return (
+        f"Probability of backtest overfitting: {odds} (the best of one half of the time is below "
+        f"the median in the other; {data.overfitting.combinations:,} splits). About 0.5 is picking "
+        "at random."
+    )
+
+
+def all_lose(data: WalkerData) -> bool:
+    """Say whether no strategy that traded has made a profit."""
+    totals = [row.statistics.total_pnl for row in data.ranking if row.statistics is not None]
+    known = [total for total in totals if total is not None]
+    return bool(known) and max(known) <= 0
+
+
+def _ranking(data: WalkerData) -> Rows:
     columns = (
         "Rank",
         "Strategy",
@@ -86,13 +172,13 @@ def _ranking(data: WalkerData) -> str:
         "95 % interval",
         "Deflated Sharpe",
         "Trades",
-        "Trades needed",
+        "Trades needed alone",
     )
-    return markdown_table(columns, [rank_cells(row) for row in data.ranking])
+    return columns, [rank_cells(row) for row in data.ranking]
 
 
 def rank_cells(row: RankRow) -> tuple[str, ...]:
-    """Return rank, name, metric, interval, deflated Sharpe ratio, trades and trades needed."""
+    """Return rank, name, metric, interval, deflated Sharpe, trades, and trades needed alone."""
     trades = row.statistics.total_signals if row.statistics is not None else 0
     return (
         "" if row.rank is None else str(row.rank),
@@ -117,7 +203,7 @@ def interval_text(row: RankRow) -> str:
     return f"{number(row.interval.lower, 3)} to {number(row.interval.upper, 3)}"
 
 
-def _metrics(data: WalkerData) -> str:
+def _metrics(data: WalkerData) -> Rows:
     columns = (
         "Strategy",
         "Trades",
@@ -152,10 +238,10 @@ def _metrics(data: WalkerData) -> str:
                 number(s.sortino_ratio, 3),
                 number(s.profit_factor),
                 number(s.max_drawdown_percent),
-                minutes(s.avg_duration_minutes),
+                duration(s.avg_duration_minutes),
             )
         )
-    return markdown_table(columns, rows) if rows else "No strategy has any figure."
+    return columns, rows
 
 
 def out_of_sample_text(data: WalkForward) -> str:
@@ -170,45 +256,70 @@ def out_of_sample_text(data: WalkForward) -> str:
     return outside
 
 
-def forward_section(data: WalkForward) -> str:
-    """Return the windows of a walk-forward and what they amount to, as Markdown."""
+def forward_lines(data: WalkForward) -> list[str]:
+    """Return what the windows amount to: their means side by side, then all test windows as one."""
     chosen = {window.strategy_name for window in data.windows if window.strategy_name}
-    lines = [
-        "The best of each train window, judged on the test window after it.",
-        "",
-        f"- In sample, mean of the windows: {data.metric} {number(data.in_sample, 3)}.",
-        f"- Out of sample, stitched together: **{out_of_sample_text(data)}**.",
-        f"- Efficiency, profit a day out of sample over in sample: {number(data.efficiency)}.",
-        f"- {len(data.windows)} windows chose {len(chosen)} different strategies.",
+    inside = [w.in_sample for w in data.windows if w.in_sample is not None]
+    outside = [w.out_of_sample for w in data.windows if w.out_of_sample is not None]
+    train = _length([(w.train_since, w.train_until) for w in data.windows])
+    test = _length([(w.test_since, w.test_until) for w in data.windows])
+    means = (
+        f"Mean of the windows, {data.metric}: {number(data.in_sample, 3)} in sample ({len(inside)} "
+        f"windows of {train}), {number(_mean(outside), 3)} out of sample ({len(outside)} windows "
+        f"of {test}; those with {MIN_TRADES} trades count)."
+    )
+    return [
+        means,
+        f"Out of sample, all test windows together, {data.metric}: {out_of_sample_text(data)}.",
+        f"Profit a day out of sample over profit a day in sample: {number(data.efficiency)}.",
+        f"{len(data.windows)} windows chose {len(chosen)} different strategies.",
     ]
+
+
+def _length(spans: Sequence[tuple[int, int]]) -> str:
+    """Return how long windows are; the longest of those that grow."""
+    lengths = {end - begin for begin, end in spans}
+    return ("up to " if len(lengths) > 1 else "") + duration(max(lengths) / MINUTE)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def forward_section(data: WalkForward, *, folded: bool = True) -> str:
+    """Return the windows of a walk-forward and what they amount to, as Markdown."""
+    lines = ["The best of each train window, judged on the test window after it.", ""]
+    lines += [f"- {line}" for line in forward_lines(data)]
     columns = (
         *("Train", "Test", "Chosen", "In sample", "Trades", "Purged", "Out of sample"),
         *("Trades", "Total %", "Overlapping"),
     )
-    rows = [
-        (
-            span(window.train_since, window.train_until),
-            span(window.test_since, window.test_until),
-            window.strategy_name or "none: too few trades",
-            number(window.in_sample, 3),
-            str(window.in_sample_trades),
-            str(window.purged),
-            "too few trades"
-            if window.out_of_sample_trades < MIN_TRADES
-            else number(window.out_of_sample, 3),
-            str(window.out_of_sample_trades),
-            number(window.out_of_sample_total),
-            str(window.overlapping),
-        )
-        for window in data.windows
-    ]
-    return "\n".join(lines) + "\n\n" + markdown_table(columns, rows)
+    rows = [window_cells(window) for window in data.windows]
+    return "\n".join(lines) + "\n\n" + _table(columns, rows, folded=folded)
 
 
-def _by_symbol(data: WalkerData) -> str:
+def window_cells(window: ForwardWindow) -> tuple[str, ...]:
+    """Return a window's spans and choice, and its figures in sample and out of sample."""
+    return (
+        span(window.train_since, window.train_until),
+        span(window.test_since, window.test_until),
+        window.strategy_name or "none: too few trades",
+        number(window.in_sample, 3),
+        str(window.in_sample_trades),
+        str(window.purged),
+        "too few trades"
+        if window.out_of_sample_trades < MIN_TRADES
+        else number(window.out_of_sample, 3),
+        str(window.out_of_sample_trades),
+        number(window.out_of_sample_total),
+        str(window.overlapping),
+    )
+
+
+def _by_symbol(data: WalkerData) -> Rows:
     rows = [
         (row.strategy_name, *(number(value, 3) for value in row.metric_by_symbol))
         for row in data.ranking
         if row.by_symbol
     ]
-    return markdown_table(("Strategy", *data.symbols), rows)
+    return ("Strategy", *data.symbols), rows

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._statistics.family import family_test
 from backtest_kit._statistics.figures import metric_of
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
@@ -34,16 +35,21 @@ Aside = Literal["too few trades", "not worth choosing", "below min_metric"]
 
 
 class Trades(NamedTuple):
-    """Closed trades in the order of closing: profit in percent, times in ms, and the symbol."""
+    """Closed trades in the order of closing: profit in percent, times in ms, and the symbol.
+
+    `stop` is what each would have lost at its stop, percent; NaN where that is not known.
+    """
 
     r: Floats
     opened: Ints
     closed: Ints
     symbol: Ints
+    stop: Floats
 
     def at(self, rows: Mask | Ints) -> Trades:
         """Return some of them, by a mask or their places."""
-        return Trades(self.r[rows], self.opened[rows], self.closed[rows], self.symbol[rows])
+        r, opened, closed, symbol, stop = self
+        return Trades(r[rows], opened[rows], closed[rows], symbol[rows], stop[rows])
 
 
 class Choice(NamedTuple):
@@ -85,6 +91,7 @@ def together(parts: Sequence[Trades]) -> Trades:
         np.concatenate([none, *(part.opened for part in parts)]),
         np.concatenate([none, *(part.closed for part in parts)]),
         np.concatenate([none, *(part.symbol for part in parts)]),
+        np.concatenate([np.zeros(0), *(part.stop for part in parts)]),
     )
     return joined.at(np.argsort(joined.closed, kind="stable"))
 
@@ -177,14 +184,10 @@ def worth_choosing(name: str, trials: int, seed: int) -> Worth:
     """
 
     def worth(trades: Mapping[str, Trades], span: tuple[int, int]) -> frozenset[str]:
-        found = verdict(
-            {n: of.r for n, of in trades.items()},
-            seed=seed,
-            metric=name,
-            trials=max(trials, len(trades)),
-            span=span,
-            closed_at={n: of.closed for n, of in trades.items()},
-        )
+        columns = {n: columns_of(of) for n, of in trades.items()}
+        unknown = max(trials - len(trades), 0)
+        family = family_test(columns, span, seed=seed, unknown=unknown)
+        found = verdict(columns, family, span, seed=seed, metric=name, trials=trials)
         if found.kind == "tie":
             return frozenset(found.names)
         return frozenset(found.names[:1] if found.kind == "winner" else ())
@@ -208,5 +211,14 @@ def _joined(trades: Trades, windows: Sequence[Window]) -> Trades:
     return trades._replace(opened=trades.opened - moved, closed=trades.closed - moved)
 
 
+def columns_of(trades: Trades) -> TradeColumns:
+    """Return trades as the columns that a test takes."""
+    return TradeColumns.of(
+        trades.r, trades.opened, trades.closed, symbol=trades.symbol, stop_loss=trades.stop
+    )
+
+
 def _trades(columns: TradeColumns) -> Trades:
-    return Trades(columns.r, columns.opened_at, columns.closed_at, columns.symbol)
+    return Trades(
+        columns.r, columns.opened_at, columns.closed_at, columns.symbol, columns.stop_loss
+    )

@@ -29,6 +29,8 @@ Singles = npt.NDArray[np.float32]
 
 #: Pairs of resamples; each gives two draws of the null distribution, since it is symmetric.
 PAIRS: Final = 1000
+#: A correlation of series of length T is one from so many deviations 1 / sqrt(T) on.
+_CHANCE: Final = 3.0
 #: Rows of a correlation matrix that are held at once.
 _ROWS: Final = 512
 _NORMAL: Final = NormalDist()
@@ -135,8 +137,9 @@ def superior_ability(series: Floats, lags: Lags, block: float, draws: Draws) -> 
 def effective_trials(series: Floats) -> float:
     """Return how many independent strategies columns of shape (T, N) are about as good as.
 
-    Each counts for one over the sum of its squared correlations with all, its own included, less
-    what these have by chance: a copy of k others for 1 / k, whatever else there is.
+    Each counts for one over the sum of its squared correlations with all, its own included: one of
+    k copies for 1 / k, whatever else there is. Correlations that chance would explain, below
+    `_CHANCE` standard errors, are left out.
     """
     n, count = series.shape
     d = series - series.mean(axis=0)
@@ -144,10 +147,10 @@ def effective_trials(series: Floats) -> float:
     unit = (d / np.where(size > 0, size, 1.0)).astype(np.float32)
     found = 0.0
     for begin in range(0, count, _ROWS):
-        rows = np.square(unit[:, begin : begin + _ROWS].T @ unit).sum(axis=1, dtype=np.float64)
-        others = ((rows - 1) * (n - 1) - (count - 1)) / (n - 2)
-        found += float((1 / np.maximum(1 + others, 1.0)).sum())
-    return found
+        squares = np.square(unit[:, begin : begin + _ROWS].T @ unit)
+        squares[squares < _CHANCE**2 / n] = 0
+        found += float((1 / np.maximum(squares.sum(axis=1, dtype=np.float64), 1.0)).sum())
+    return max(found, 1.0)
 
 
 def _share(null: Singles, best: float) -> float:

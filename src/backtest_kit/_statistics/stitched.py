@@ -8,11 +8,20 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from backtest_kit._statistics.choosing import Choice, Source, Trades, in_test, together
+from backtest_kit._statistics.choosing import (
+    Choice,
+    Source,
+    Trades,
+    columns_of,
+    in_test,
+    together,
+)
+from backtest_kit._statistics.deflation import deflate
+from backtest_kit._statistics.family import family_test
 from backtest_kit._statistics.figures import Statistics, metric, summarize
 from backtest_kit._statistics.inference import ConfidenceInterval, bootstrap_interval
 from backtest_kit._statistics.overfitting import MIN_TRADES
-from backtest_kit._statistics.verdict import CONFIDENCE, verdict
+from backtest_kit._statistics.verdict import SIGNIFICANCE, verdict
 from backtest_kit._values.windows import Window
 
 #: What test windows amount to.
@@ -138,14 +147,17 @@ def conclude(
     if count < MIN_TRADES:
         text = f"Too few trades out of sample to say anything: {count}, and it takes {MIN_TRADES}."
         return "too few trades", None, text + tail
-    found = verdict({_ONE: trades.r}, seed=seed, span=span, closed_at={_ONE: trades.closed})
-    skill, mean = found.deflated_sharpe, f"{float(trades.r.mean()):+.3f} % a trade over {count:,}"
-    odds = "it does not vary" if skill is None else f"probability of skill {_rounded(skill)}"
+    one = {_ONE: columns_of(trades)}
+    found = verdict(one, family_test(one, span, seed=seed), span, seed=seed)
+    worth = deflate(trades.r, 1.0)
+    skill = None if worth is None else worth.probabilistic
+    mean = f"{float(trades.r.mean()):+.3f} % a trade over {count:,}"
+    odds = "nothing can be tested" if found.p_value is None else f"p = {_rounded(found.p_value)}"
     if found.kind == "winner":
         text = f"Walking forward earned more than luck would explain: {mean} trades, {odds}."
         return "earned", skill, text + tail
     text = f"Walking forward earned nothing that luck would not explain: {mean} trades, {odds}"
-    return "noise", skill, f"{text}, and it takes {CONFIDENCE}.{tail}"
+    return "noise", skill, f"{text}, and it takes {SIGNIFICANCE}.{tail}"
 
 
 def _rounded(probability: float) -> str:

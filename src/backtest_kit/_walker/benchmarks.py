@@ -23,8 +23,9 @@ from backtest_kit._statistics.benchmarks import (
     hold_profits,
     random_profits,
 )
+from backtest_kit._statistics.family import BenchmarkBins
 from backtest_kit._statistics.figures import metric
-from backtest_kit._statistics.ranking import SEED, BenchmarkBins
+from backtest_kit._statistics.ranking import SEED
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import BacktestKitError, DataError

@@ -144,7 +144,8 @@ def search(
         pruned, failed, variants = study.counts()
         if walk_store is not None:
             line = setup.frame.timeline
-            variants = max(variants, walk_store.variants_tried(setup.symbols, line[0], line[-1]))
+            ledger = walk_store.variants_tried(setup.symbols, line[0], line[-1], study.hours)
+            variants = max(variants, ledger)
         return SearchResult(
             front=_front(study),
             metrics=metrics,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,7 @@ import msgspec
 
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import StateError
+from backtest_kit._walker.data_identity import share
 
 _VERSION: Final = 1
 _TABLES: Final = """
@@ -22,6 +25,13 @@ CREATE TABLE ledger (variant TEXT, symbol TEXT, since INTEGER, until INTEGER,
 PRAGMA user_version = 1;
 COMMIT;
 """
+#: What a release before these tables does not need: it reads and writes the others.
+_LATER_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS data (digest TEXT PRIMARY KEY, hours BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tried (variant TEXT, since INTEGER, until INTEGER, data TEXT,
+                                  fingerprint TEXT,
+                                  PRIMARY KEY (variant, since, until, data)) WITHOUT ROWID;
+"""
 
 
 class TrialKey(msgspec.Struct, frozen=True):
@@ -29,6 +39,7 @@ class TrialKey(msgspec.Struct, frozen=True):
 
     `fingerprint` covers all that the figures depend on; `variant` covers the strategy and the
     settings alone, tried on `symbols` from `since` to `until` (milliseconds, both included).
+    `hours` are the candles there (`data_identity`); empty where they are not known.
     """
 
     fingerprint: str
@@ -36,6 +47,7 @@ class TrialKey(msgspec.Struct, frozen=True):
     symbols: tuple[str, ...]
     since: int
     until: int
+    hours: bytes = b""
 
 
 class WalkStore:
@@ -74,20 +86,46 @@ class WalkStore:
                 "INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?)",
                 [(key.variant, symbol, key.since, key.until) for symbol in key.symbols],
             )
+            if key.hours:
+                data = _digest(key.hours)
+                if not file.execute("SELECT 1 FROM data WHERE digest = ?", (data,)).fetchone():
+                    file.execute("INSERT INTO data VALUES (?, ?)", (data, key.hours))
+                file.execute(
+                    "INSERT OR IGNORE INTO tried VALUES (?, ?, ?, ?, ?)",
+                    (key.variant, key.since, key.until, data, key.fingerprint),
+                )
 
-    def variants_tried(self, symbols: Sequence[str], since: int, until: int) -> int:
-        """Return how many variants were tried on any of the symbols over an overlapping period.
+    def variants_tried(
+        self, symbols: Sequence[str], since: int, until: int, hours: bytes = b""
+    ) -> int:
+        """Return how many variants were tried on the same candles over an overlapping period.
 
-        The period is [since, until], milliseconds.
+        The period is [since, until], milliseconds. The same candles are those that share an hour or
+        a day with `hours`. Where either's are not known (a trial of an earlier release), they are
+        those of any of the symbols.
         """
         marks = ", ".join("?" * len(symbols))
+        by_name = (
+            "SELECT DISTINCT variant FROM ledger WHERE since <= ? AND until >= ? "  # noqa: S608 - question marks
+            f"AND symbol IN ({marks})"
+        )
         with self._open() as file:
-            (count,) = file.execute(
-                "SELECT COUNT(DISTINCT variant) FROM ledger WHERE since <= ? AND until >= ? "  # noqa: S608 - question marks
-                f"AND symbol IN ({marks})",
-                (until, since, *symbols),
-            ).fetchone()
-        return int(count)
+            if hours:
+                by_name += (
+                    " AND NOT EXISTS (SELECT 1 FROM tried WHERE tried.variant = ledger.variant "
+                    "AND tried.since = ledger.since AND tried.until = ledger.until)"
+                )
+            found = {row[0] for row in file.execute(by_name, (until, since, *symbols))}
+            if hours:
+                overlapping = "FROM tried WHERE since <= ? AND until >= ?"
+                others = file.execute(
+                    f"SELECT digest, hours FROM data WHERE digest IN (SELECT data {overlapping})",  # noqa: S608 - a constant
+                    (until, since),
+                )
+                same = {data for data, theirs in others if share(hours, theirs)}
+                rows = file.execute(f"SELECT variant, data {overlapping}", (until, since))
+                found |= {variant for variant, data in rows if data in same}
+        return len(found)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -103,12 +141,18 @@ class WalkStore:
                         f"{self.path} was written by a newer release (version {version}); use "
                         "that one, or another folder"
                     )
+                file.executescript(_LATER_TABLES)
                 yield file
         except (OSError, sqlite3.Error) as error:
             raise StateError(
                 f"the trials in {self.path} can't be used: {error}; make the folder writable, "
                 "choose another one, or move the file away to start over"
             ) from error
+
+
+@lru_cache(maxsize=8)
+def _digest(hours: bytes) -> str:
+    return hashlib.blake2b(hours, digest_size=16).hexdigest()
 
 
 def _create_tables(file: sqlite3.Connection) -> None:

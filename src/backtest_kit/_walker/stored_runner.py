@@ -97,7 +97,8 @@ class StoredRunner:
             await self._runner.close()
 
     def variants_tried(self) -> int:
-        """Return how many variants were ever tried on these symbols over an overlapping period."""
+        """Return how many variants were ever tried on these candles over an overlapping period."""
         line = self._setup.frame.timeline
-        stored = self._store.variants_tried(self._setup.symbols, line[0], line[-1])
+        hours = next((key.hours for key in self._keys if key is not None), b"")
+        stored = self._store.variants_tried(self._setup.symbols, line[0], line[-1], hours)
         return stored + self._not_counted

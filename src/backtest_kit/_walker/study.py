@@ -24,6 +24,7 @@ from backtest_kit._values.errors import (
 )
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema
+from backtest_kit._walker.data_identity import data_identity
 from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 from backtest_kit._walker.grid import make_strategy
 from backtest_kit._walker.store import TrialKey, WalkStore
@@ -64,6 +65,8 @@ class Study:
         self._name = name
         self._store = store
         self._data = ""
+        #: What candles the trials are over (`data_identity`), for the ledger.
+        self.hours = b""
         self._code: str | None = None
         #: Results by the name of the strategy, so that no parameters are run twice.
         self._results: dict[str, TrialResult] = {}
@@ -128,6 +131,8 @@ class Study:
         """
         try:
             self._data = await data_fingerprint(self._setup.exchange)
+            if self._store is not None:
+                self.hours = await data_identity(self._setup)
             risks = {
                 risk.name: [*risk.validations]
                 for risk in (self._setup.risks or self._engine.risks).list()
@@ -324,7 +329,7 @@ class Study:
             return None
         # of the factory as it was at the beginning, whatever its code has noted since
         variant = fingerprint(settings_fingerprint(self._engine), self._code, schema.name)
-        return trial_key(self._setup, schema.name, variant, self._data)
+        return trial_key(self._setup, schema.name, variant, self._data, self.hours)
 
     async def _put(self, key: TrialKey | None, result: TrialResult | None) -> None:
         if key is not None and self._store is not None:

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from backtest_kit._arrays.brackets import Brackets, joined_brackets
-from backtest_kit._backtest.array_table import brackets_of, columns_of, costs_of, doubts_of
+from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of, stop_losses_of
+from backtest_kit._backtest.brackets import brackets_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
@@ -24,7 +25,7 @@ from backtest_kit._statistics.trial_result import TradeColumns, TrialResult, Win
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import BacktestKitError, ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
-from backtest_kit._values.time import frames_before, to_datetime
+from backtest_kit._values.time import INTERVALS, frames_before, to_datetime
 from backtest_kit._values.windows import Window
 
 #: Called with the records of a trial's runs after each close.
@@ -99,6 +100,8 @@ async def _records(
         prepare(setup.engine, symbol, strategy, setup.exchange, frame, books, setup.risks)
         for symbol in setup.symbols
     ]
+    for driver in drivers:
+        driver.run.is_trial = True
     records = [driver.run.record for driver in drivers]
     hook = None if after_close is None else partial(after_close, records)
     tasks = [asyncio.ensure_future(_run_to_end(driver, hook)) for driver in drivers]
@@ -127,7 +130,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol, cost = joined_trades(records)
+    r, opened, closed, symbol, cost, stop = joined_trades(records)
     doubts = [doubts_of(record) for record in records]
     together = summarize(r, opened, closed, span, cost)
     of_symbol = (symbol == i for i in range(len(records)))
@@ -142,7 +145,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         else tuple(
             summarize(r[rows], opened[rows], closed[rows], span, cost[rows]) for rows in of_symbol
         ),
-        trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
+        trades=TradeColumns.of(r, opened, closed, symbol=symbol, stop_loss=stop),
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.text,
@@ -152,25 +155,31 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),
         complete=all(record.complete for record in records),
         brackets=_joined_brackets(records),
+        interval=max((_interval_of(record) for record in records), default=0),
     )
 
 
-def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats]:
+def _interval_of(record: RunRecord) -> int:
+    return 0 if record.strategy is None else INTERVALS.get(record.strategy.interval, 0)
+
+
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats, Floats]:
     """Return the trades of several records in the order of closing.
 
-    As columns: profit in percent, times of opening and close, the index of the record, and the cost
-    of the entries, relative to the first.
+    As columns: profit in percent, times of opening and close, the index of the record, the cost of
+    the entries, relative to the first, and what the trade would have lost at its stop in percent.
     """
     columns = [columns_of(record) for record in records]
     costs = [costs_of(record) for record in records]
+    stops = [stop_losses_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
-        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0]
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0], stops[0]
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
     symbol, order = _order([part[2] for part in columns])
-    cost = np.concatenate(costs)
-    return r[order], opened[order], closed[order], symbol[order], cost[order]
+    cost, stop = np.concatenate(costs), np.concatenate(stops)
+    return r[order], opened[order], closed[order], symbol[order], cost[order], stop[order]
 
 
 def _joined_brackets(records: Sequence[RunRecord]) -> Brackets:

@@ -10,6 +10,7 @@ import msgspec
 from backtest_kit._engine.engine import Engine
 from backtest_kit._values.errors import BacktestKitError, FingerprintError
 from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
+from backtest_kit._walker.data_identity import data_identity
 from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 from backtest_kit._walker.store import TrialKey
 from backtest_kit._walker.trial import TrialSetup
@@ -30,10 +31,13 @@ async def trial_keys(
         return [None] * len(strategies)
     except (BacktestKitError, OSError):  # each trial will raise it again, and report it
         return [None] * len(strategies)
-    return [_key_or_none(setup, strategy, data) for strategy in strategies]
+    hours = await data_identity(setup)
+    return [_key_or_none(setup, strategy, data, hours) for strategy in strategies]
 
 
-def _key_or_none(setup: TrialSetup, strategy: StrategySchema, data: str) -> TrialKey | None:
+def _key_or_none(
+    setup: TrialSetup, strategy: StrategySchema, data: str, hours: bytes
+) -> TrialKey | None:
     engine = setup.engine
     risks = [[*(setup.risks or engine.risks).get(name).validations] for name in strategy.risk_names]
     code = (strategy.get_signal, strategy.get_signals, strategy.make, risks)
@@ -45,18 +49,23 @@ def _key_or_none(setup: TrialSetup, strategy: StrategySchema, data: str) -> Tria
             "strategy %r is not kept, and runs each time: %s", strategy.name, error
         )
         return None
-    return trial_key(setup, strategy.name, variant, data)
+    return trial_key(setup, strategy.name, variant, data, hours)
 
 
-def trial_key(setup: TrialSetup, strategy_name: str, variant: str, data: str) -> TrialKey:
-    """Return the key of a trial from the fingerprints of the variant and of the candles."""
+def trial_key(
+    setup: TrialSetup, strategy_name: str, variant: str, data: str, hours: bytes = b""
+) -> TrialKey:
+    """Return the key of a trial from the fingerprints of the variant and of the candles.
+
+    `hours` is the identity of the candles in the frame (`data_identity`).
+    """
     line = setup.frame.timeline
     # user code can ask for these names, so that figures may depend on them
     names = (strategy_name, setup.exchange.name, setup.frame.name, setup.symbols)
     calendar = setup.exchange.calendar
     times = (line.start, line.stop, line.step, [(w.since, w.until) for w in setup.windows])
     whole = fingerprint(library_fingerprint(), variant, names, times, data, calendar)
-    return TrialKey(whole, variant, setup.symbols, line[0], line[-1])
+    return TrialKey(whole, variant, setup.symbols, line[0], line[-1], hours)
 
 
 def settings_fingerprint(engine: Engine) -> str:

@@ -12,8 +12,9 @@ from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
 from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
+from backtest_kit._statistics.family import BenchmarkBins
 from backtest_kit._statistics.figures import metric
-from backtest_kit._statistics.ranking import BenchmarkBins, WalkerData, rank
+from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import ArgumentError, BacktestKitError, StateError
 from backtest_kit._values.events import ErrorEvent
@@ -197,6 +198,13 @@ class Walk:
 
     async def _finish_walk(self) -> None:
         """Send the final results, also those of a walk that was stopped."""
+        warmed = [result.warming for result in self.results if result.warming]
+        if warmed:
+            self._engine.logger.info(
+                "%s on %s: warming up: %d to %d steps, of %d of %d strategies",
+                *(self._schema.name, ", ".join(self._setup.symbols), min(warmed), max(warmed)),
+                *(len(warmed), len(self.results)),
+            )
         bus, data = self._engine.bus, None
         if bus.wanted("walker_complete") or self._schema.callback("on_complete") is not None:
             data = self.data()

@@ -39,8 +39,8 @@ class Walker:
     `store` is a folder for the results of finished trials, each under a fingerprint of the
     strategy's code and parameters, the candles, the frame, the settings and this library. A
     strategy whose result is stored is not run again (and its callbacks are not called), and every
-    variant that was ever tried with this store on these symbols over an overlapping period counts
-    as a trial when luck is judged.
+    variant that was ever tried with this store on these candles (known by their content) over an
+    overlapping period counts as a trial when luck is judged.
     """
 
     @staticmethod

@@ -165,7 +165,7 @@ def _read(file: Path) -> tuple[BacktestData | LiveData | WalkerData, str]:
     readers: tuple[Callable[[bytes], tuple[BacktestData | LiveData | WalkerData, str]], ...] = (
         partial(_decoded, BacktestData, backtest_report),
         partial(_decoded, LiveData, live_report),
-        partial(_decoded, WalkerData, walker_report),
+        partial(_decoded, WalkerData, partial(walker_report, folded=not sys.stdout.isatty())),
     )
     problems = []
     for read in readers:

@@ -34,10 +34,13 @@ from backtest_kit._reports.run_folder import REPORT
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
     conclusion,
-    out_of_sample_text,
+    forward_lines,
     rank_cells,
+    warming_lines,
+    window_cells,
 )
-from backtest_kit._statistics.ranking import WalkerData
+from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
+from backtest_kit._statistics.walk_forward import WalkForward
 from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
@@ -63,6 +66,7 @@ from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import Console, only_json, wide_console
 from backtest_kit.exchanges._layout import Layout
 
+#: Rows of the best so far, while a walk goes on.
 _SHOWN = 15
 
 
@@ -245,10 +249,13 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
         return
     console = wide_console()
     console.print(ranking_table(data))
+    if data.walk_forward is not None:
+        console.print(windows_table(data.walk_forward))
+        for line in forward_lines(data.walk_forward):
+            console.print(Text(line))
+    for line in warming_lines(data):
+        console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
-    if (forward := data.walk_forward) is not None:
-        text = f"{data.metric} {out_of_sample_text(forward)}, {len(forward.windows)} windows"
-        console.print(Text(f"Walk-forward, out of sample: {text}"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
 
 
@@ -265,18 +272,36 @@ def _exit_code(data: WalkerData, *, interrupted: bool) -> int:
 
 
 def ranking_table(data: WalkerData) -> Table:
-    """Return the ranking as a table for a terminal, at most the first `_SHOWN` rows."""
+    """Return the ranking as a table for a terminal, at most the first `FIRST_ROWS` rows."""
     table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
     table.add_column("Rank", justify="right")
     table.add_column("Strategy")
     for title in (data.metric, "95 % interval", "Deflated Sharpe", "Trades"):
         table.add_column(title, justify="right")
-    for row in data.ranking[:_SHOWN]:
+    for row in data.ranking[:FIRST_ROWS]:
         *cells, _ = rank_cells(row)
         table.add_row(*(Text(cell) for cell in cells))
-    left = len(data.ranking) - _SHOWN
-    if left > 0:
-        table.caption = f"{left} more are in the report"
+    return _counted(table, len(data.ranking))
+
+
+def windows_table(data: WalkForward) -> Table:
+    """Return the windows of a walk-forward as a table for a terminal, at most `FIRST_ROWS`."""
+    table = Table(title="Walk-forward", title_justify="left")
+    for title in ("Train", "Test", "Chosen"):
+        table.add_column(title)
+    for title in ("In sample", "Out of sample", "Trades", "Total %"):
+        table.add_column(title, justify="right")
+    for window in data.windows[:FIRST_ROWS]:
+        train, test, chosen, inside, _, _, outside, trades, total, _ = window_cells(window)
+        cells = (train, test, chosen, inside, outside, trades, total)
+        table.add_row(*(Text(cell) for cell in cells))
+    return _counted(table, len(data.windows))
+
+
+def _counted(table: Table, rows: int) -> Table:
+    """Say how many more rows there are."""
+    if rows > FIRST_ROWS:
+        table.caption = f"{rows - FIRST_ROWS:,} more are in the report"
     return table
 
 

@@ -30,14 +30,15 @@ const durationText = (ms) => {
 
 /**
  * Fill the table in `root` with `count` rows.
- * columns: {title, value(row) to sort by, text(row), number}; choose(row): a row was chosen.
+ * columns: {title, value(row) to sort by, text(row), number}; choose(row): a row was chosen;
+ * page: how many rows are shown at a time.
  * Returns {show(row)}, which turns to a row and marks it.
  */
-function sortableTable(root, columns, count, choose) {
+function sortableTable(root, columns, count, choose, page = PAGE) {
   const order = Uint32Array.from({ length: count }, (_, row) => row);
   const [head, body] = [root.querySelector("thead tr"), root.querySelector("tbody")];
   const status = root.querySelector(".status");
-  for (const button of root.querySelectorAll(".pages button")) button.hidden = count <= PAGE;
+  for (const button of root.querySelectorAll(".pages button")) button.hidden = count <= page;
   let first = 0;
   let marked = -1;
 
@@ -69,7 +70,7 @@ function sortableTable(root, columns, count, choose) {
   }
 
   function draw() {
-    const rows = Array.from(order.subarray(first, first + PAGE), (row) => {
+    const rows = Array.from(order.subarray(first, first + page), (row) => {
       const line = document.createElement("tr");
       line.dataset.row = row;
       line.tabIndex = 0;
@@ -84,18 +85,18 @@ function sortableTable(root, columns, count, choose) {
       return line;
     });
     body.replaceChildren(...rows);
-    const last = Math.min(first + PAGE, count);
+    const last = Math.min(first + page, count);
     status.textContent = count ? `${first + 1} to ${last} of ${count}` : "none";
     root.querySelector(".earlier").disabled = first === 0;
     root.querySelector(".later").disabled = last >= count;
   }
 
   function turn(by) {
-    first = Math.max(0, Math.min(first + by, Math.floor((count - 1) / PAGE) * PAGE));
+    first = Math.max(0, Math.min(first + by, Math.floor((count - 1) / page) * page));
     draw();
   }
-  root.querySelector(".earlier").addEventListener("click", () => turn(-PAGE));
-  root.querySelector(".later").addEventListener("click", () => turn(PAGE));
+  root.querySelector(".earlier").addEventListener("click", () => turn(-page));
+  root.querySelector(".later").addEventListener("click", () => turn(page));
   const pick = (event) => {
     const line = event.target.closest("tr");
     if (line) choose(Number(line.dataset.row));
@@ -112,7 +113,7 @@ function sortableTable(root, columns, count, choose) {
   return {
     show(row) {
       marked = row;
-      first = Math.floor(order.indexOf(row) / PAGE) * PAGE;
+      first = Math.floor(order.indexOf(row) / page) * page;
       draw();
       return body.querySelector(`[data-row="${row}"]`);
     },

@@ -28,7 +28,7 @@ function choose(row) {
   document.getElementById("profits").scrollIntoView();
 }
 
-const listed = sortableTable(document.querySelector(".listing"), columns, rows.length, choose);
+const listed = sortableTable(document.querySelector(".listing"), columns, rows.length, choose, 50);
 
 async function main() {
   await drawCharts();
