@@ -95,6 +95,25 @@ _SHOWN = 15
     help="Gap between train and test.",
 )
 @click.option("--anchored", is_flag=True, help="All train windows start with the first.")
+@click.option(
+    "--groups",
+    type=click.IntRange(min=2),
+    help="Cross-validate: cut the frame into so many groups, and test every choice of some.",
+)
+@click.option("--test-groups", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--purge",
+    metavar="LENGTH",
+    default="0m",
+    show_default=True,
+    help="Left out on both sides of groups that are tested.",
+)
+@click.option("--fresh", is_flag=True, help="Also run each window for itself, from clean state.")
+@click.option(
+    "--min-metric",
+    type=float,
+    help="Trade a test window if the metric in its train window was at least this.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Run in this many processes.")
 @click.option(
     "--store",
@@ -127,6 +146,11 @@ def walk(
     test: str | None,
     embargo: str,
     anchored: bool,
+    groups: int | None,
+    test_groups: int,
+    purge: str,
+    fresh: bool,
+    min_metric: float | None,
     workers: int | None,
     store: Path,
     again: bool,
@@ -157,14 +181,22 @@ def walk(
         if schema is None:
             exchange = choose_exchange(engine, exchange_name, source, calendar, given)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
-            windows = choose_windows(train, test, embargo, anchored=anchored)
+            windows = choose_windows(
+                *(train, test, groups, test_groups, purge, embargo),
+                anchored=anchored,
+                fresh=fresh,
+                min_metric=min_metric,
+            )
             schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
         elif any(
-            (source, calendar, exchange_name, strategy_names, metric, frame_name, start, end, train)
+            (
+                *(source, calendar, exchange_name, strategy_names, metric, frame_name),
+                *(start, end, train, groups),
+            )
         ):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
-                "--exchange, --strategy, --metric, --frame, --from, --to and --train"
+                "--exchange, --strategy, --metric, --frame, --from, --to, --train and --groups"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
         if not as_json:
