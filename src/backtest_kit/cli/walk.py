@@ -62,6 +62,7 @@ from backtest_kit.cli.options import (
     settings_option,
     strategies_option,
     traceback_option,
+    window_options,
 )
 from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
@@ -85,35 +86,7 @@ _SHOWN = 15
 @strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
 @frame_options
-@click.option("--train", metavar="LENGTH", help="Walk forward: length of train windows (90d, 12h).")
-@click.option("--test", metavar="LENGTH", help="Length of test windows.")
-@click.option(
-    "--embargo",
-    metavar="LENGTH",
-    default="1d",
-    show_default=True,
-    help="Gap between train and test.",
-)
-@click.option("--anchored", is_flag=True, help="All train windows start with the first.")
-@click.option(
-    "--groups",
-    type=click.IntRange(min=2),
-    help="Cross-validate: cut the frame into so many groups, and test every choice of some.",
-)
-@click.option("--test-groups", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option(
-    "--purge",
-    metavar="LENGTH",
-    default="0m",
-    show_default=True,
-    help="Left out on both sides of groups that are tested.",
-)
-@click.option("--fresh", is_flag=True, help="Also run each window for itself, from clean state.")
-@click.option(
-    "--min-metric",
-    type=float,
-    help="Trade a test window if the metric in its train window was at least this.",
-)
+@window_options
 @click.option("--workers", type=click.IntRange(min=1), help="Run in this many processes.")
 @click.option(
     "--store",
