@@ -37,7 +37,7 @@ from backtest_kit._walker.trial import TrialSetup
 #: Draws of random entries for the bins of a test, which takes their mean for each strategy.
 BIN_DRAWS: Final = 50
 #: Entries that Python draws as soon as the kernel is loaded.
-_WORTHWHILE: Final = 4_000
+_WORTHWHILE: Final = 10_000
 #: Without Numba: entries that are drawn, some seconds of them, and draws whatever that takes.
 _PLAIN_ENTRIES: Final = 20_000
 _LEAST_DRAWS: Final = 20

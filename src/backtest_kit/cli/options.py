@@ -134,9 +134,15 @@ def window_options(function: F) -> F:
         click.option(
             "--groups",
             type=click.IntRange(min=2),
-            help="Cross-validate: cut the frame into so many groups, and test every choice of some.",
+            help="Cross-validate: cut the frame into groups, and test every choice of some.",
         ),
-        click.option("--test-groups", type=click.IntRange(min=1), default=2, show_default=True),
+        click.option(
+            "--test-groups",
+            type=click.IntRange(min=1),
+            default=2,
+            show_default=True,
+            help="How many groups are tested at a time.",
+        ),
         click.option(
             "--purge",
             metavar="LENGTH",
