@@ -57,9 +57,10 @@ def unequal(rng, count):
 
 
 def rare_losses(rng, count, loss, trades):
-    """Win 1, lose `loss`, as often as makes the mean 0."""
+    """Win about 1, lose `loss`, as often as makes the mean 0."""
     lost = rng.random((count, trades)) < 1 / (1 + loss)
-    return named(in_turn(r, stop=loss) for r in np.where(lost, -float(loss), 1.0))
+    wins = rng.uniform(0.8, 1.2, (count, trades))
+    return named(in_turn(r, stop=loss) for r in np.where(lost, -float(loss), wins))
 
 
 def autoregressive(rng, count, trades, a=0.5):
