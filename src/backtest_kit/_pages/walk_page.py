@@ -21,6 +21,7 @@ from backtest_kit._pages.page import (
     tiles,
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
+from backtest_kit._reports.benchmarks import benchmark_lines
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
     all_lose,
@@ -30,6 +31,8 @@ from backtest_kit._reports.walker import (
     warming_lines,
     worth_text,
 )
+from backtest_kit._reports.windows import cross_validation_lines, paths_table
+from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
 from backtest_kit._statistics.ranking import RankRow, WalkerData
@@ -60,7 +63,9 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
             (data.since, max(data.until, data.since + 1)), _reach(curves)
         )
         parts.append(_curves_section(len(curves)))
-    parts.append(section(f"Ranking by {data.metric}", TABLE, "ranking"))
+    compared = "".join(f"<li>{escape(line)}</li>" for line in benchmark_lines(data))
+    compared = f"<ul>{compared}</ul>" if compared else ""
+    parts.append(section(f"Ranking by {data.metric}", TABLE + compared, "ranking"))
     points, around = grid_points(data), plateau(data)
     if len(points) > 1:
         content = heat_map(points, data.metric) + neighbours_table(around, data.metric)
@@ -68,6 +73,8 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
     if data.walk_forward is not None:
         charts["windows"] = windows_chart(data.walk_forward)
         parts.append(_forward_section(data.walk_forward))
+    if (crossed := data.cross_validation) is not None:
+        parts.append(_crossed_section(crossed))
     deflated = _deflation(data)
     if deflated:
         parts.append(section("What trying many took away", deflated, "deflation"))
@@ -178,6 +185,13 @@ def _forward_section(data: WalkForward) -> str:
         f"{folded(columns, rows, right=(3, 4, 5))}",
         "forward",
     )
+
+
+def _crossed_section(data: CrossValidation) -> str:
+    text = "".join(f"<li>{escape(line)}</li>" for line in cross_validation_lines(data))
+    columns, rows = paths_table(data)
+    paths = folded(columns, rows, right=range(1, len(columns)))
+    return section("Groups that were tested", f"<ul>{text}</ul>{paths}", "crossed")
 
 
 def _deflation(data: WalkerData) -> str:

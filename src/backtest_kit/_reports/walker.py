@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from backtest_kit._reports.benchmarks import benchmark_lines, beside
 from backtest_kit._reports.table import Cell, markdown_table, number, plain, span
 from backtest_kit._reports.table import minutes as duration
+from backtest_kit._reports.windows import (
+    as_list,
+    cross_validation_lines,
+    paths_table,
+    splits_table,
+    stitched_lines,
+)
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.ranking import FIRST_ROWS, RankRow, WalkerData
 from backtest_kit._statistics.walk_forward import ForwardWindow, WalkForward
@@ -36,6 +44,7 @@ def walker_report(data: WalkerData, *, folded: bool = True) -> str:
         worth_text(data),
         f"## Ranking by {data.metric}",
         _table(*_ranking(data), folded=folded),
+        *([as_list(benchmark_lines(data))] if data.benchmarks else []),
         _EXPLAINED,
         "## All metrics",
         _table(*_metrics(data), folded=folded),
@@ -44,6 +53,10 @@ def walker_report(data: WalkerData, *, folded: bool = True) -> str:
         parts += ["## By symbol", _table(*_by_symbol(data), folded=folded)]
     if data.walk_forward is not None:
         parts += ["## Walk-forward", forward_section(data.walk_forward, folded=folded)]
+    if (crossed := data.cross_validation) is not None:
+        parts += ["## Cross-validation", as_list(cross_validation_lines(crossed))]
+        parts += [_table(*paths_table(crossed), folded=folded)]
+        parts += [_table(*splits_table(crossed), folded=folded)]
     failed = [(row.strategy_name, row.error) for row in data.ranking if row.error is not None]
     if failed:
         table = _table(("Strategy", "Error"), failed, folded=folded)
@@ -174,7 +187,7 @@ def _ranking(data: WalkerData) -> Rows:
         "Trades",
         "Trades needed alone",
     )
-    return columns, [rank_cells(row) for row in data.ranking]
+    return columns, beside(data, columns, [rank_cells(row) for row in data.ranking])
 
 
 def rank_cells(row: RankRow) -> tuple[str, ...]:
@@ -259,8 +272,9 @@ def out_of_sample_text(data: WalkForward) -> str:
 def forward_lines(data: WalkForward) -> list[str]:
     """Return what the windows amount to: their means side by side, then all test windows as one."""
     chosen = {window.strategy_name for window in data.windows if window.strategy_name}
-    inside = [w.in_sample for w in data.windows if w.in_sample is not None]
-    outside = [w.out_of_sample for w in data.windows if w.out_of_sample is not None]
+    traded = [window for window in data.windows if window.aside is None]
+    inside = [w.in_sample for w in traded if w.in_sample is not None]
+    outside = [w.out_of_sample for w in traded if w.out_of_sample is not None]
     train = _length([(w.train_since, w.train_until) for w in data.windows])
     test = _length([(w.test_since, w.test_until) for w in data.windows])
     means = (
@@ -269,6 +283,7 @@ def forward_lines(data: WalkForward) -> list[str]:
         f"of {test}; those with {MIN_TRADES} trades count)."
     )
     return [
+        *stitched_lines(data),
         means,
         f"Out of sample, all test windows together, {data.metric}: {out_of_sample_text(data)}.",
         f"Profit a day out of sample over profit a day in sample: {number(data.efficiency)}.",
@@ -303,7 +318,7 @@ def window_cells(window: ForwardWindow) -> tuple[str, ...]:
     return (
         span(window.train_since, window.train_until),
         span(window.test_since, window.test_until),
-        window.strategy_name or "none: too few trades",
+        _chosen(window),
         number(window.in_sample, 3),
         str(window.in_sample_trades),
         str(window.purged),
@@ -314,6 +329,13 @@ def window_cells(window: ForwardWindow) -> tuple[str, ...]:
         number(window.out_of_sample_total),
         str(window.overlapping),
     )
+
+
+def _chosen(window: ForwardWindow) -> str:
+    name, why = window.strategy_name, window.aside
+    if name is None:
+        return f"none: {why or 'too few trades'}"
+    return name if why is None else f"{name} (stood aside: {why})"
 
 
 def _by_symbol(data: WalkerData) -> Rows:

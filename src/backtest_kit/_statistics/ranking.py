@@ -8,6 +8,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.choosing import worth_choosing
 from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
 from backtest_kit._statistics.cscv import overfitting_by_metric
@@ -104,20 +105,48 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
     cross_validation: CrossValidation | None = None
+    benchmarks: tuple[BenchmarkRow, ...] = ()
     base_interval: str = ""
     test: LuckTest | None = None
 
     def table(self) -> Table:
-        """Return the ranking as columns, a row per strategy, best first.
+        """Return the ranking as columns, a row per strategy, best first, then the benchmarks.
 
         The columns of an interval are NaN where it is not defined, and where `interval_computed` is
-        false.
+        false. `benchmark` is true of the rows that nobody registered: of random entries the median
+        is shown.
         """
         title = f"{self.metric} over {', '.join(self.symbols)}"
-        table = table_of(self.ranking, RankRow, title)
-        known = np.array([row.interval != "not computed" for row in self.ranking], dtype=np.bool_)
+        rows = [*self.ranking, *map(_as_row, self.benchmarks)]
+        table = table_of(rows, RankRow, title)
+        known = np.array([row.interval != "not computed" for row in rows], dtype=np.bool_)
+        added = np.arange(len(rows)) >= len(self.ranking)
         columns = {name: table[name] for name in table.columns}
-        return Table(columns | {"interval_computed": known}, times=table.times, title=title)
+        columns |= {"interval_computed": known, "benchmark": added}
+        return Table(columns, times=table.times, title=title)
+
+
+def _as_row(benchmark: BenchmarkRow) -> RankRow:
+    """Return a benchmark as the row of a strategy, without what it does not have."""
+    return RankRow(
+        rank=None,
+        strategy_name=benchmark.name,
+        metric_value=benchmark.metric_value,
+        interval=None,
+        deflated_sharpe=None,
+        minimum_trades=None,
+        metric_by_symbol=(),
+        statistics=None,
+        by_symbol=(),
+        calls=0,
+        error=benchmark.error,
+        error_count=0,
+        first_error=None,
+        gaps_filled=0,
+        ambiguous_closes=0,
+        end_of_data_closes=0,
+        complete=benchmark.error is None,
+    )
 
 
 def rank(
@@ -129,6 +158,7 @@ def rank(
     base_interval: str = "",
     first_rows: int = FIRST_ROWS,
     benchmark_bins: BenchmarkBins | None = None,
+    benchmarks: tuple[BenchmarkRow, ...] = (),
     others: Sequence[TradeColumns] = (),
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
@@ -137,6 +167,7 @@ def rank(
     trials there ever were on these data, at least (and by default) those given. `timeline` are the
     frame's instants, which the windows of a walk-forward divide.
 
+    `benchmarks` are rows that are shown beside, and neither ranked nor counted.
     `others` are the trades of further trials on these data that are known; of what is left of
     `tried`, only the number is.
 
@@ -193,6 +224,7 @@ def rank(
         base_interval=base_interval,
         walk_forward=forward,
         cross_validation=crossed,
+        benchmarks=benchmarks,
     )
 
 

@@ -16,7 +16,6 @@ from backtest_kit._statistics.choosing import (
     in_test,
     together,
 )
-from backtest_kit._statistics.deflation import deflate
 from backtest_kit._statistics.family import family_test
 from backtest_kit._statistics.figures import Statistics, metric, summarize
 from backtest_kit._statistics.inference import ConfidenceInterval, bootstrap_interval
@@ -25,7 +24,7 @@ from backtest_kit._statistics.verdict import SIGNIFICANCE, verdict
 from backtest_kit._values.windows import Window
 
 #: What test windows amount to.
-Outcome = Literal["stood aside", "too few trades", "noise", "earned"]
+Outcome = Literal["stood aside", "too few trades", "too short", "noise", "earned"]
 _ONE: Final = "walk-forward"
 
 
@@ -47,8 +46,8 @@ class Stitched(msgspec.Struct, frozen=True, kw_only=True):
     profit a day out of sample over profit a day in sample (Pardo, 2008, "The Evaluation and
     Optimization of Trading Strategies"): the days of test windows in which it `stood_aside` count,
     with no profit. All are `None` for fewer than 30 trades, and `efficiency` also where the
-    choices lost in sample. `skill` is the probability that the Sharpe ratio of the stitched trades
-    is above 0; "earned" takes 0.95.
+    choices lost in sample. `p_value` is that of the stitched trades in the test of the walk's own
+    sentence, as one trial; "earned" takes 0.05.
     """
 
     in_sample: float | None
@@ -58,7 +57,7 @@ class Stitched(msgspec.Struct, frozen=True, kw_only=True):
     statistics: Statistics
     stood_aside: int = 0
     outcome: Outcome = "too few trades"
-    skill: float | None = None
+    p_value: float | None = None
     sentence: str = ""
 
 
@@ -114,7 +113,7 @@ def stitch(
     ]
     aside = len(windows) - len(traded)
     enough = len(trades.r) >= MIN_TRADES
-    outcome, skill, sentence = conclude(trades, between, aside, len(windows), seed)
+    outcome, p_value, sentence = conclude(trades, between, aside, len(windows), seed)
     values = [choice.value for choice, _ in traded]
     inside = [float(choice.trades.r.sum()) / train.length for choice, train in traded]
     outside = float(trades.r.sum()) / sum(test.length for _, test in windows)
@@ -127,7 +126,7 @@ def stitch(
         statistics=statistics,
         stood_aside=aside,
         outcome=outcome,
-        skill=skill,
+        p_value=p_value,
         sentence=sentence,
     )
 
@@ -135,7 +134,7 @@ def stitch(
 def conclude(
     trades: Trades, span: tuple[int, int], aside: int, windows: int, seed: int
 ) -> tuple[Outcome, float | None, str]:
-    """Return what stitched trades amount to, with which probability of skill, and in a sentence.
+    """Return what stitched trades amount to, with which p-value, and in a sentence.
 
     They are one series that nobody has chosen, so they are judged as one trial.
     """
@@ -149,15 +148,16 @@ def conclude(
         return "too few trades", None, text + tail
     one = {_ONE: columns_of(trades)}
     found = verdict(one, family_test(one, span, seed=seed), span, seed=seed)
-    worth = deflate(trades.r, 1.0)
-    skill = None if worth is None else worth.probabilistic
     mean = f"{float(trades.r.mean()):+.3f} % a trade over {count:,}"
     odds = "nothing can be tested" if found.p_value is None else f"p = {_rounded(found.p_value)}"
+    if found.kind == "too short":
+        text = f"Too short a time out of sample to say anything: {mean} trades."
+        return "too short", found.p_value, text + tail
     if found.kind == "winner":
         text = f"Walking forward earned more than luck would explain: {mean} trades, {odds}."
-        return "earned", skill, text + tail
+        return "earned", found.p_value, text + tail
     text = f"Walking forward earned nothing that luck would not explain: {mean} trades, {odds}"
-    return "noise", skill, f"{text}, and it takes {SIGNIFICANCE}.{tail}"
+    return "noise", found.p_value, f"{text}, and it takes {SIGNIFICANCE}.{tail}"
 
 
 def _rounded(probability: float) -> str:

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._arrays.brackets import Brackets
 from backtest_kit._statistics.figures import Statistics
 from backtest_kit._values.candles import Floats, Ints
 
@@ -117,7 +118,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     the strategy failed; then there are no figures. `warming` counts the steps at which it could
     not be asked yet. `interval` is how often the strategy was asked, in milliseconds; 0 in results
     of an earlier release. `window_runs` are the runs over single windows, where the walk asks for
-    them.
+    them. `brackets` say how the trades were meant to end; none in results of an earlier release.
     """
 
     strategy_name: str
@@ -138,3 +139,4 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     interval: int = 0
     window_runs: tuple[WindowRun, ...] = ()
+    brackets: Brackets = Brackets()

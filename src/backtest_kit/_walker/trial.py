@@ -10,7 +10,9 @@ from functools import partial
 import msgspec
 import numpy as np
 
+from backtest_kit._arrays.brackets import Brackets, joined_brackets
 from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of, stop_losses_of
+from backtest_kit._backtest.brackets import brackets_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
@@ -152,6 +154,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         ambiguous_closes=sum(ambiguous for ambiguous, _ in doubts),
         end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),
         complete=all(record.complete for record in records),
+        brackets=_joined_brackets(records),
         interval=max((_interval_of(record) for record in records), default=0),
     )
 
@@ -174,10 +177,24 @@ def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Int
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
-    symbol = np.repeat(np.arange(len(columns), dtype=np.int64), [len(part[0]) for part in columns])
-    order = np.lexsort((symbol, closed))
+    symbol, order = _order([part[2] for part in columns])
     cost, stop = np.concatenate(costs), np.concatenate(stops)
     return r[order], opened[order], closed[order], symbol[order], cost[order], stop[order]
+
+
+def _joined_brackets(records: Sequence[RunRecord]) -> Brackets:
+    """Return how the trades of several records were meant to end, in the order of closing."""
+    brackets = [brackets_of(record) for record in records]
+    if len(brackets) == 1:
+        return brackets[0]
+    _, order = _order([columns_of(record)[2] for record in records])
+    return joined_brackets(brackets).at(order)
+
+
+def _order(closed: Sequence[Ints]) -> tuple[Ints, Ints]:
+    """Return the record of each trade, and the order of closing, of records by order."""
+    symbol = np.repeat(np.arange(len(closed), dtype=np.int64), [len(part) for part in closed])
+    return symbol, np.lexsort((symbol, np.concatenate(closed)))
 
 
 async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:

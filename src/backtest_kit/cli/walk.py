@@ -30,6 +30,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
 from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
+from backtest_kit._reports.benchmarks import benchmark_lines, beside
 from backtest_kit._reports.run_folder import REPORT
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
@@ -39,6 +40,7 @@ from backtest_kit._reports.walker import (
     warming_lines,
     window_cells,
 )
+from backtest_kit._reports.windows import cross_validation_lines
 from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
 from backtest_kit._statistics.walk_forward import WalkForward
 from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
@@ -253,7 +255,10 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
         console.print(windows_table(data.walk_forward))
         for line in forward_lines(data.walk_forward):
             console.print(Text(line))
-    for line in warming_lines(data):
+    if data.cross_validation is not None:
+        for line in cross_validation_lines(data.cross_validation):
+            console.print(Text(line))
+    for line in [*benchmark_lines(data), *warming_lines(data)]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
@@ -278,8 +283,9 @@ def ranking_table(data: WalkerData) -> Table:
     table.add_column("Strategy")
     for title in (data.metric, "95 % interval", "Deflated Sharpe", "Trades"):
         table.add_column(title, justify="right")
-    for row in data.ranking[:FIRST_ROWS]:
-        *cells, _ = rank_cells(row)
+    titles = [str(column.header) for column in table.columns]
+    first = [rank_cells(row)[:-1] for row in data.ranking[:FIRST_ROWS]]
+    for cells in beside(data, titles, first):
         table.add_row(*(Text(cell) for cell in cells))
     return _counted(table, len(data.ranking))
 
