@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._walker.trial import TrialSetup, run_trial
 
@@ -34,6 +34,10 @@ class TrialRunner(Protocol):
         """Return how many variants were ever tried on these data; `None` if that is not stored."""
         ...
 
+    def others_tried(self) -> Sequence[TradeColumns]:
+        """Return the trades of those that this walk did not run, as far as they are stored."""
+        ...
+
 
 class InProcessRunner:
     """Runs trials in this process, each when it is asked for."""
@@ -56,3 +60,7 @@ class InProcessRunner:
 
     def variants_tried(self) -> None:
         """Return `None`: nothing is stored."""
+
+    def others_tried(self) -> Sequence[TradeColumns]:
+        """Return none: nothing is stored."""
+        return ()
