@@ -196,7 +196,8 @@ def test_means_of_windows_stand_beside_means_and_totals_by_themselves():
     )
 
 
-def test_trades_needed_are_said_to_be_those_of_one_strategy_alone(row):
+def test_figures_say_for_how_many_trials_they_are(row):
     report = walker_report(walk_of([row]))
-    assert "| Trades needed alone |" in report
-    assert "had no other strategy been tried" in report
+    assert "| Adjusted p | Deflated Sharpe | Trades | Trades needed |" in report
+    assert "The interval is not corrected for a strategy's having been chosen." in report
+    assert "Trades needed: for a deflated Sharpe ratio of 0.95." in report

@@ -18,6 +18,7 @@ from backtest_kit._values.candles import Candles
 from backtest_kit._values.config import Config, Settings
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.schemas import (
+    Benchmark,
     ExchangeSchema,
     Format,
     FrameSchema,
@@ -246,6 +247,7 @@ def add_walker(
     strategies: Sequence[str],
     metric: Metric = "sharpe_ratio",
     windows: Windows | None = None,
+    benchmark: Benchmark = 0,
     callbacks: object = None,
     note: str = "",
     replace: bool = False,

@@ -117,7 +117,7 @@ def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
 def _needed(best: RankRow | None) -> str:
     if best is None or best.minimum_trades is None:
         return "how many it needs is not known"
-    return f"{number(best.minimum_trades, 0)} needed, were it the only one tried"
+    return f"{number(best.minimum_trades, 0)} needed for a deflated Sharpe ratio of 0.95"
 
 
 def _curves(data: WalkerData, trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -234,6 +234,7 @@ def _row(row: RankRow) -> dict[str, Any]:
         "lower": None if interval is None else interval.lower,
         "upper": None if interval is None else interval.upper,
         "interval": interval_text(row),
+        "p": row.adjusted_p_value,
         "deflated": row.deflated_sharpe,
         "trades": 0 if s is None else s.total_signals,
         "total": None if s is None else s.total_pnl,

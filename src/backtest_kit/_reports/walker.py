@@ -23,9 +23,9 @@ from backtest_kit._values.time import MINUTE
 #: How many strategies a line names before it counts the others.
 _NAMES: Final = 5
 _EXPLAINED: Final = (
-    "Trades needed alone: for a Sharpe ratio above 0 with 95 % confidence, had no other strategy "
-    "been tried. Whether it is more than the luck of the best of all trials is what the deflated "
-    "Sharpe ratio says."
+    "The interval is not corrected for a strategy's having been chosen. Adjusted p: how often luck "
+    "would make one of all trials look as good; the sentence goes by it. Trades needed: for a "
+    "deflated Sharpe ratio of 0.95."
 )
 
 Rows = tuple[Sequence[str], Sequence[Sequence[Cell]]]
@@ -137,6 +137,7 @@ def worth_text(data: WalkerData) -> str:
     """Return what the ranking is worth, as Markdown."""
     lines = [f"**{plain(conclusion(data))}**", ""]
     lines.append(f"- Trials on these data, as far as is known: {data.trials:,}.")
+    lines += [f"- {line}" for line in test_lines(data)]
     lines.append(f"- {overfitting_text(data)}")
     gaps = max((row.gaps_filled for row in data.ranking), default=0)
     ambiguous = sum(row.ambiguous_closes for row in data.ranking)
@@ -151,6 +152,30 @@ def worth_text(data: WalkerData) -> str:
         errors = sum(row.error_count for row in raised)
         lines.append(f"- Errors in all: {errors:,}, of {_of_all(len(raised), data)}.")
     return "\n".join(lines)
+
+
+def test_lines(data: WalkerData) -> list[str]:
+    """Return what the sentence rests on, and the interval of the best, corrected for the choice."""
+    test, lines = data.test, []
+    if test is not None:
+        days = test.bin_length / (1440 * MINUTE)
+        lines.append(
+            f"Tested on {test.bins:,} bins of {number(days, 3)} days, resampled in blocks of "
+            f"{number(test.block, 1)}; about as good as {number(test.effective_trials, 1)} "
+            "independent trials."
+        )
+        lines.append(
+            f"That luck does as well as the best: reality check p = {number(test.reality_check, 3)}"
+            f", superior predictive ability p = {number(test.superior_ability, 3)}."
+        )
+    best = data.ranking[0] if data.best_strategy is not None else None
+    interval = None if best is None else best.selection_interval
+    if interval is not None and interval != "not computed":
+        lines.append(
+            f"95 % interval of the best, corrected for its having been chosen: {data.metric} "
+            f"{number(interval.lower, 3)} to {number(interval.upper, 3)}."
+        )
+    return lines
 
 
 def overfitting_text(data: WalkerData) -> str:
@@ -183,21 +208,23 @@ def _ranking(data: WalkerData) -> Rows:
         "Strategy",
         data.metric,
         "95 % interval",
+        "Adjusted p",
         "Deflated Sharpe",
         "Trades",
-        "Trades needed alone",
+        "Trades needed",
     )
     return columns, beside(data, columns, [rank_cells(row) for row in data.ranking])
 
 
 def rank_cells(row: RankRow) -> tuple[str, ...]:
-    """Return rank, name, metric, interval, deflated Sharpe, trades, and trades needed alone."""
+    """Return rank, name, metric, interval, p-value, deflated Sharpe, trades, and trades needed."""
     trades = row.statistics.total_signals if row.statistics is not None else 0
     return (
         "" if row.rank is None else str(row.rank),
         row.strategy_name,
         number(row.metric_value, 3),
         interval_text(row),
+        number(row.adjusted_p_value, 3),
         number(row.deflated_sharpe, 3),
         str(trades),
         number(row.minimum_trades, 0),

@@ -29,8 +29,10 @@ ROUNDING: Final = 1e-12
 QUIET_LAGS: Final = 5
 #: Autocorrelation that all series have in common is significant from so many deviations on.
 COMMON: Final = 3.0
-#: An autocorrelation of the first lag beyond this is taken for this.
+#: Coefficients of an autoregression that add up to more are taken for this.
 MOST_PERSISTENT: Final = 0.97
+#: What keeps a matrix of correlations regular.
+RIDGE: Final = 1e-6
 _NORMAL: Final = NormalDist()
 
 
@@ -150,25 +152,28 @@ def newey_west(lags: Lags, width: int) -> Floats:
     return np.asarray(1 + 2 * weighted.sum(axis=0), dtype=np.float64)
 
 
-def persistence(lags: Lags) -> Floats:
-    """Return the autocorrelation of the first lag, corrected for its bias, at least 0.
+def autoregression(lags: Lags, order: int) -> tuple[Floats, Floats]:
+    """Return the long-run variance over the plain one of autoregressions, and its freedom.
 
-    Kendall (1954), "Note on bias in the estimation of autocorrelation", Biometrika 41.
+    Andrews and Monahan (1992), without lags of what is left: what a window over few lags leaves out
+    of a variance. The sum of the coefficients (Yule and Walker's) is corrected for its bias
+    (Kendall, 1954, Biometrika 41; Shaman and Stine, 1988, J. American Statistical Association 83,
+    here `p (p + 1) / 2` for the constant of an order p), and not taken to be below 0 or above
+    `MOST_PERSISTENT`. The freedom is 2 over the variance of the estimate's logarithm.
     """
-    first = lags.correlations[1]
-    corrected = first + (1 + 3 * first) / max(lags.length, 1)
-    return np.asarray(np.clip(corrected, 0.0, MOST_PERSISTENT), dtype=np.float64)
-
-
-def prewhitened(lags: Lags) -> Floats:
-    """Return the long-run variance over the plain one of series that go on as at the first lag.
-
-    That of an autoregression of order 1 with `persistence` (Andrews and Monahan, 1992, without
-    lags of what is left): what a window over few lags leaves out of a variance.
-    """
-    a, first = persistence(lags), lags.correlations[1]
-    left = 1 - 2 * a * first + a * a
-    return np.asarray(np.maximum(left, 0.0) / np.square(1 - a), dtype=np.float64)
+    n, count = lags.length, lags.correlations.shape[1]
+    p = max(1, min(order, n // 4, len(lags.correlations) - 1))
+    distance = np.abs(np.subtract.outer(np.arange(p), np.arange(p)))
+    matrices = lags.correlations[distance].transpose(2, 0, 1) + RIDGE * np.eye(p)
+    first = lags.correlations[1 : p + 1].T
+    sides = np.stack((first, np.ones((count, p))), axis=2)
+    solved = np.linalg.solve(matrices, sides)
+    total = solved[:, :, 0].sum(axis=1)
+    left = np.clip(1 - (solved[:, :, 0] * first).sum(axis=1), 0.0, 1.0)
+    total = np.clip(total + (p * (p + 1) / 2 + 3 * total) / max(n, 1), 0.0, MOST_PERSISTENT)
+    spread = left * np.maximum(solved[:, :, 1].sum(axis=1), 0.0) / max(n, 1)
+    freedom = 2 / (2 / max(n, 1) + 4 * spread / np.square(1 - total))
+    return left / np.square(1 - total), np.asarray(freedom, dtype=np.float64)
 
 
 def dependence(r: Floats) -> tuple[float, float]:

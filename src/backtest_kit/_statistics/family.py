@@ -109,6 +109,8 @@ def family_test(
     `span` is that of the walk in ms, `interval` the longest at which one of them is asked.
     `others` are the trades of further trials on these data, of `unknown` ones only the number is
     known. `benchmark_bins` returns what is taken off each strategy's profits; nothing, if left out.
+    Off those of `others` buying and holding is taken as well; with another benchmark, which is not
+    known for them, they count as unknown.
 
     The steps: profits on equal bins of calendar time; one more losing trade for each; a score for
     each mean that is normal under the null hypothesis, also where losses are rare, or trades
@@ -130,11 +132,14 @@ def family_test(
         return None
     known = [each for each in others if why_not_judged(each, span) is None]
     unknown += sum(why_not_judged(each, span) == "too short" for each in others)
+    if benchmark_bins is not None and benchmark != "hold":
+        known, unknown = [], unknown + len(known)
     rows = [*(trades[name] for name in names), *known]
     edges = bin_edges(span, max(interval, *map(longest_holding, rows)))
     plain, burdened = matrix_of(rows, edges)
     if benchmark_bins is not None:
-        for i, name in enumerate(names):
+        for i in range(len(rows)):
+            name = names[i] if i < len(names) else names[0]  # holding is the same for every name
             taken = _checked(benchmark_bins(name, edges), name, len(edges) - 1)
             plain[:, i] -= taken
             burdened[:, i] -= taken

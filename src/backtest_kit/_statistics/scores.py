@@ -17,10 +17,9 @@ import numpy as np
 from backtest_kit._statistics.blocks import (
     Blocks,
     Lags,
+    autoregression,
     block_variance,
     newey_west,
-    persistence,
-    prewhitened,
 )
 from backtest_kit._values.candles import Floats
 
@@ -75,17 +74,16 @@ def long_run(lags: Lags, found: Blocks, block: float) -> tuple[Floats, Floats]:
     """
     n = lags.length
     width = int(found.widths.max(initial=0))
+    persistent, over_order = autoregression(lags, (width + 1) // 2)
     estimates = (
         np.ones(lags.correlations.shape[1]),
         block_variance(lags, block),
         newey_west(lags, width),
-        prewhitened(lags),
+        persistent,
     )
-    stay, a = 1 - 1 / block, persistence(lags)
+    stay = 1 - 1 / block
     over_lags = (n - 1) / (1 + 2 * stay**2 / (1 - stay**2))
-    over_persistence = n / (1 + 2 * (1 + a) / (1 - a))
-    freedom = np.minimum(np.minimum(over_lags, over_persistence), n - 1.0)
-    return np.maximum.reduce(estimates), np.maximum(freedom, 1.0)
+    return np.maximum.reduce(estimates), np.clip(np.minimum(over_lags, over_order), 1.0, n - 1.0)
 
 
 def _likelihood(series: Floats) -> Floats:

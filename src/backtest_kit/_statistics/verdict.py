@@ -96,6 +96,7 @@ def verdict(
         return Verdict(kind="noise", names=(), sentence=sentence, trials=count)
     members = [name for name in judged if family.p_values[name] <= SIGNIFICANCE]
     if not members:
+        judged.sort(key=lambda name: -scores[name])
         return _noise(trades, family, judged, count, _note(trades, scores, judged, span))
     members.sort(key=lambda name: -scores[name])
     leader, rivals = members[0], members[1:]

@@ -73,6 +73,7 @@ class Walk:
                 self._setup.base_interval(),
                 benchmarks=self._benchmarks,
                 benchmark_bins=self._bins(),
+                others=self._runner.others_tried(),
             )
             self._ranked = (known, ranked)
         return self._ranked[1]

@@ -286,7 +286,7 @@ def ranking_table(data: WalkerData) -> Table:
     table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
     table.add_column("Rank", justify="right")
     table.add_column("Strategy")
-    for title in (data.metric, "95 % interval", "Deflated Sharpe", "Trades"):
+    for title in (data.metric, "95 % interval", "Adjusted p", "Deflated Sharpe", "Trades"):
         table.add_column(title, justify="right")
     titles = [str(column.header) for column in table.columns]
     first = [rank_cells(row)[:-1] for row in data.ranking[:FIRST_ROWS]]
