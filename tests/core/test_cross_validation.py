@@ -20,8 +20,8 @@ DAYS = 60
 def cases(draw):
     symbols = draw(st.integers(1, 2))
     trials = [
-        trial(f"s{i}", draw(st.integers(0, 10**6)), rate=draw(st.integers(2, 8)), symbols=symbols)
-        for i in range(draw(st.integers(1, 4)))
+        trial(f"s{i}", draw(st.integers(0, 10**6)), rate=draw(st.integers(2, 6)), symbols=symbols)
+        for i in range(draw(st.integers(1, 3)))
     ]
     groups = draw(st.integers(2, 6))
     windows = bk.Windows(
@@ -46,20 +46,15 @@ def figure(rows, name, span):
 
 def known_to(split, groups, rows):
     """The trades that a split trains with, from the words of the documentation."""
-    found = []
-    for row in rows:
-        _, opened, closed, _ = row
-        if not any(w.since <= opened < w.until and closed <= w.until for w in split.train):
-            continue
-        before = [
-            other[2]
-            for g in split.test
-            for other in rows
-            if groups.windows[g].since <= other[1] < groups.windows[g].until <= opened
-        ]
-        if opened >= max(before, default=0):
-            found.append(row)
-    return found
+    tested = [groups.windows[g] for g in split.test]
+    lives = [[row[2] for row in rows if w.since <= row[1] < w.until] for w in tested]
+    over = [(w.until, max(ends, default=0)) for w, ends in zip(tested, lives, strict=True)]
+    return [
+        row
+        for row in rows
+        if any(w.since <= row[1] < w.until and row[2] <= w.until for w in split.train)
+        and not any(until <= row[1] < end for until, end in over)
+    ]
 
 
 @given(cases())
