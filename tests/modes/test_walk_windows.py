@@ -252,3 +252,19 @@ def test_a_market_without_an_average_price_at_first_can_be_held():
     config = Config(percent_fee=0.0, percent_slippage=0.0)
     edges = np.array([line[0], line[2], line[3]])
     assert hold_profits(Market(bars, line, config), edges).tolist() == pytest.approx([10.0, 11.0])
+
+
+@pytest.mark.parametrize("benchmark", ["hold", "random"])
+def test_a_walk_is_tested_against_its_benchmark(benchmark):
+    register(benchmark=benchmark)
+    against = walked()
+    bk.add_walker(
+        walker_name="w",
+        exchange_name="e",
+        frame_name="f",
+        strategies=["counting", "every 3", "every 4"],
+        metric="avg_pnl",
+        replace=True,
+    )
+    assert walked().test != against.test
+    assert against.best_strategy == walked().best_strategy
