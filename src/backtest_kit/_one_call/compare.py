@@ -41,8 +41,9 @@ def compare(
     """Backtest several strategies over some candles, and return what `Walker.get_data` returns.
 
     `strategies` are those of `bk.grid`, or any mix of what `bk.backtest` takes; `metric`,
-    `windows`, `benchmark`, `executor` and `store` are those of a walk. With several symbols, each strategy runs
-    over all of them, by default over the time that all have. The rest is as in `bk.backtest`:
+    `windows`, `benchmark`, `executor` and `store` are those of a walk. With several symbols, each
+    strategy runs over all of them, by default over the time that all have. The rest is as in
+    `bk.backtest`:
 
         ranking = bk.compare("BTCUSDT.parquet", bk.grid(crossover, fast=[10, 20], slow=[50, 100]))
 
