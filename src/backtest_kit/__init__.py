@@ -167,6 +167,7 @@ from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.grid import grid
 from backtest_kit._walker.search import SearchResult, SearchTrial, search
+from backtest_kit._walker.search_space import Constraints
 from backtest_kit._walker.walker import Walker
 
 __all__ = [
@@ -183,6 +184,7 @@ __all__ = [
     "ClockError",
     "Config",
     "ConfigError",
+    "Constraints",
     "Context",
     "ContextError",
     "CorruptStateError",

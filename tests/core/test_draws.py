@@ -11,7 +11,6 @@ from backtest_kit._arrays import draws as module
 from backtest_kit._arrays.brackets import Brackets, joined_brackets
 from backtest_kit._arrays.draws import draw_entries
 from backtest_kit._arrays.job import SignalRows
-from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.signals import Signals
 from backtest_kit._arrays.simulation import Simulation, compile_kernel
 from backtest_kit._rules.bars import Bars
@@ -109,12 +108,13 @@ def test_each_trade_is_the_one_that_the_simulation_makes_of_its_entry(case, seed
 def test_python_and_the_kernel_draw_the_same(case, seed):
     pytest.importorskip("numba")
     compile_kernel()
+    module.compile_draws(logging.getLogger("backtest_kit"))
     compiled = draw_entries(*case, 4, (seed,))
-    kernel_ready.clear()
+    module.draws_ready.clear()
     try:
         plain = draw_entries(*case, 4, (seed,))
     finally:
-        kernel_ready.set()
+        module.draws_ready.set()
     for one, other in zip(compiled, plain, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -7,9 +7,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 import backtest_kit as bk
@@ -149,6 +151,72 @@ def test_any_sampler_will_do(sampler):
     assert len({str(trial.params) for trial in result.study.trials}) > 1
 
 
+def halving():
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prune", [None, halving])
+def test_executors_find_what_one_process_finds(prune):
+    options = {"trials": 12, "batch": 4, "pruner": prune and prune()}
+    alone, workers = find(**options), find(executor="processes", **options)
+    assert history(workers) == history(alone)
+    assert workers.data == alone.data
+    assert (alone.pruned > 0) == (prune is not None)
+    assert history(alone) != history(find(trials=12, pruner=prune and prune()))
+
+
+def test_an_executor_that_runs_no_more_is_no_failure_of_a_strategy():
+    with ThreadPoolExecutor(1) as executor:
+        pass
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        find(executor=executor)
+
+
+def test_the_metric_of_a_part_is_that_of_the_trades_closed_by_then():
+    found = find(trials=2, pruner=optuna.pruners.NopPruner())
+    trial = found.study.trials[-1]
+    with bk.Engine():
+        bk.add_exchange(bk.exchanges.FrameExchange(market(5, 4000)))
+        end = BEGIN + timedelta(hours=50)
+        bk.add_frame(frame_name="f", interval="1m", start_date=BEGIN, end_date=end)
+        bk.add_strategy(strategy_name="s", **hold(**trial.params))
+        closed = bk.Backtest.run_sync("X", strategy_name="s", exchange_name="frame", frame_name="f")
+    assert trial.intermediate_values.keys() == set(range(1, 10))
+    for part, value in trial.intermediate_values.items():
+        until = START + 5 * 3_600_000 + part * 5 * 3_600_000
+        made = [c.pnl.pnl_percentage for c in closed if c.close_timestamp <= until]
+        assert value == pytest.approx(np.mean(made) / np.std(made, ddof=1), rel=1e-9)
+
+
+def test_what_breaks_a_constraint_is_not_the_best():
+    free = [row.statistics for row in find(trials=15).data.ranking]
+    losses = int(np.median([s.loss_count for s in free]))
+    drawdown = float(np.median([s.max_drawdown_percent for s in free])) * 1.2
+    limits = bk.Constraints(min_trades=3, min_losses=losses, max_drawdown_percent=drawdown)
+    found = find(trials=15, constraints=limits)
+
+    def keeps(s):
+        enough = s.total_signals >= 3 and s.loss_count >= losses
+        return enough and s.max_drawdown_percent <= drawdown
+
+    assert {keeps(s) for s in free} == {True, False}, "both were tried"
+    assert all(keeps(row.statistics) for row in found.data.ranking)
+    assert 0 < found.infeasible < found.finished == 15
+    assert keeps(next(r.statistics for r in found.data.ranking if r.rank == 1))
+    assert found.best.strategy.name == found.data.best_strategy
+    assert f"({found.infeasible} of them broke a constraint)" in found.get_report()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_trades": -1}, {"min_losses": 1.5}, {"max_drawdown_percent": 0}]
+)
+def test_constraints_that_make_no_sense(wrong):
+    (name,) = wrong
+    with pytest.raises(bk.RegistrationError, match=f"constraints: {name}="):
+        bk.Constraints(**wrong)
+
+
 def test_lists_and_symbols_and_combinations_that_are_left_out():
     def picky(minutes, side):
         return None if minutes == 20 and side == "long" else hold(minutes, 1.0, side)
@@ -191,6 +259,8 @@ def test_a_study_of_something_else_is_refused(tmp_path):
         {"symbol": "Y"},
         {"seed": 1},
         {"metric": "avg_pnl"},
+        {"batch": 2},
+        {"constraints": bk.Constraints(min_losses=1)},
         {"factory": other, "study_name": "hold"},
     ]
     for change in changes:
@@ -280,6 +350,7 @@ MISTAKES = {
     r"minutes=range\(3, 3\) must be a range": {"parameters": {"minutes": range(3, 3)}},
     "must list numbers, strings": {"parameters": {"minutes": [[1], [2]]}},
     "takes a single metric": {"metric": ("avg_pnl", "win_rate"), "pruner": pruner()},
+    "batch=0 must be a whole number": {"batch": 0},
     "unexpected keyword argument 'hours'": {"parameters": {"hours": [1, 2]}},
 }
 
@@ -325,14 +396,15 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from modes.test_search import find, history
-print(history(find(trials=8, store=sys.argv[1])))
+print(history(find(trials=8, store=sys.argv[1], batch={batch})))
 """
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_finds_the_same(tmp_path, request):
+@pytest.mark.parametrize("batch", [1, 4])
+def test_killed_at_any_moment_it_finds_the_same(tmp_path, request, batch):
     script = tmp_path / "search.py"
-    script.write_text(SCRIPT.format(tests=str(request.config.rootpath / "tests")))
+    script.write_text(SCRIPT.format(tests=str(request.config.rootpath / "tests"), batch=batch))
     (tmp_path / "__init__.py").touch()
 
     def start(store):

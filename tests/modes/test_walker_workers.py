@@ -232,7 +232,9 @@ def test_trials_over_arrays_go_to_workers_several_at_once(tmp_path, monkeypatch,
     sizes = []
     submit = PoolRunner._submit
     monkeypatch.setattr(
-        PoolRunner, "_submit", lambda self, batch: sizes.append(len(batch)) or submit(self, batch)
+        PoolRunner,
+        "_submit",
+        lambda self, batch, parts: sizes.append(len(batch)) or submit(self, batch, parts),
     )
     sent = tmp_path / "sent"
     sent.mkdir()
@@ -401,9 +403,9 @@ def test_candles_travel_once():
     register(bk.exchanges.FrameExchange(candles))
 
     class Here(ThreadPoolExecutor):
-        def submit(self, function, job, strategy):
+        def submit(self, function, job, strategy, parts):
             sent.append((len(strategy), Path(job.path).stat().st_size))
-            return super().submit(function, job, strategy)
+            return super().submit(function, job, strategy, parts)
 
     with Here(2) as executor:
         walk(executor)

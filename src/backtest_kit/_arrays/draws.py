@@ -26,7 +26,8 @@ from backtest_kit._values.time import MINUTE
 
 #: An interval so long that every step is in the same row of signals.
 _ONE_ROW: Final = 2**62
-_compiled: Final = threading.Event()
+#: Set once what draws is compiled or loaded in this process.
+draws_ready: Final = threading.Event()
 _PERCENTS: Final = ("trailing", "activation", "breakeven")
 
 
@@ -68,7 +69,7 @@ def draw_entries(
         return Draws(np.full(none.shape, np.nan), none, none)
     rules = rules._replace(frames=int(places[-1]) + 1, until=int(places[-1]) + 1)
     given = _entries(brackets, held / bars.step, places, draws, seed)
-    compiled = kernel_ready.is_set()
+    compiled = draws_ready.is_set()
     work = work_of(_with_longest(columns, given), compiled=compiled)
     state = np.zeros(8, dtype=np.int64)
     room = state, np.empty((8, 1), dtype=np.int64), np.empty((7, 1))
@@ -80,7 +81,7 @@ def draw_entries(
 
 def compile_draws(logger: logging.Logger) -> None:
     """Compile what draws, once a process, where the kernel is loaded; what takes long is logged."""
-    if not kernel_ready.is_set() or _compiled.is_set():
+    if not kernel_ready.is_set() or draws_ready.is_set():
         return
     from backtest_kit._arrays import kernel
 
@@ -89,8 +90,8 @@ def compile_draws(logger: logging.Logger) -> None:
     bars = Bars(MINUTE, ones, ones, ones, ones, ones)
     brackets = Brackets.of([1], {})
     line = range(MINUTE, 3 * MINUTE, MINUTE)
+    draws_ready.set()
     draw_entries(bars, line, Config(base_interval="1m"), brackets, np.ones(1), 1, (0,))
-    _compiled.set()
 
 
 def enter(*, compiled: bool) -> Callable[..., None]:

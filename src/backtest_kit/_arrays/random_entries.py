@@ -101,7 +101,7 @@ def enter_at_random(
     places = given.places
     draws, count = given.order.shape
     whole_frame = places[-1] - places[0] + 1 == len(places)
-    ladder = 0
+    ladder: int = 0
     of_trade, own = with_levels(columns, work, given, ladder)
     for d in range(draws):
         place, left, coming = given.begin[d], float(len(places)), given.held.sum()
@@ -110,7 +110,7 @@ def enter_at_random(
             gap = int(max(left - coming, 0.0) * given.parts[d, j])
             place = (place + gap) % len(places)
             if given.ladder[i] != ladder:
-                ladder = given.ladder[i]
+                ladder = int(given.ladder[i])
                 of_trade, own = with_levels(columns, work, given, ladder)
             row.side[0], row.goal[0], row.stop[0] = given.side[i], given.goal[i], given.stop[i]
             row.minutes[0], row.trailing[0] = given.minutes[i], given.trailing[i]

@@ -17,7 +17,8 @@ from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import Benchmark, Metric, WalkerSchema
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
-from backtest_kit._walker.walker import Walker, Workers
+from backtest_kit._walker.runner import Workers
+from backtest_kit._walker.walker import Walker
 
 #: The name of the walk.
 _NAME = "compare"

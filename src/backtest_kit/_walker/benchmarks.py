@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -36,7 +37,10 @@ from backtest_kit._walker.trial import TrialSetup
 #: Draws of random entries for the bins of a test, which takes their mean for each strategy.
 BIN_DRAWS: Final = 50
 #: Entries that Python draws as soon as the kernel is loaded.
-_WORTHWHILE: Final = 4_000
+_WORTHWHILE: Final = 10_000
+#: Without Numba: entries that are drawn, some seconds of them, and draws whatever that takes.
+_PLAIN_ENTRIES: Final = 20_000
+_LEAST_DRAWS: Final = 20
 
 
 async def load_markets(setup: TrialSetup) -> list[Market]:
@@ -82,7 +86,7 @@ async def compared_with(
 
     def compute() -> tuple[BenchmarkRow, ...]:
         prepare_draws(setup, trades * DRAWS)
-        return benchmark_rows(markets, best, name, SEED)
+        return benchmark_rows(markets, best, name, SEED, _draws(trades))
 
     return await asyncio.to_thread(compute)
 
@@ -92,6 +96,16 @@ def best_of(results: Sequence[TrialResult], name: str) -> TrialResult | None:
     values = [(metric(r.statistics, name), r) for r in results if r.statistics is not None]
     known = [(value, result) for value, result in values if value is not None]
     return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def _draws(trades: int) -> int:
+    """Return how often to draw: less without Numba, which draws fifty times as fast.
+
+    It depends on what is installed, not on what is loaded, so that figures don't.
+    """
+    if importlib.util.find_spec("numba") is not None:
+        return DRAWS
+    return min(DRAWS, max(_LEAST_DRAWS, _PLAIN_ENTRIES // max(trades, 1)))
 
 
 def prepare_draws(setup: TrialSetup, entries: int) -> None:

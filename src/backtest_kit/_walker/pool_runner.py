@@ -21,6 +21,7 @@ from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.errors import StrategyFailedError, WorkerError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.user_code import of_user_code
+from backtest_kit._walker.runner import Workers
 from backtest_kit._walker.spool import (
     Spool,
     pickled,
@@ -29,7 +30,7 @@ from backtest_kit._walker.spool import (
     spool_folder,
     write_spool,
 )
-from backtest_kit._walker.trial import TrialSetup, run_trial
+from backtest_kit._walker.trial import PARTS, TrialSetup, run_trial
 
 #: How often a worker asks for its parent, where the system does not tell of its end.
 _WATCH_SECONDS: Final = 1.0
@@ -39,15 +40,21 @@ _MOST_PER_BATCH: Final = 8
 MOST_DEATHS: Final = 3
 
 
+class ExecutorLostError(WorkerError):
+    """An executor takes no more work, which is the fault of no strategy."""
+
+
 @dataclass(eq=False, slots=True)
 class _Batch:
     """Trials that are sent to a worker together, and are lost together if it dies.
 
-    `strategies` are pickled. `submitted`: to the pool. `suspect`: it may have been running when a
-    worker died, so each of its trials is run in isolation. `done`: the results are in `future`.
+    `strategies` are pickled; each runs over the first `parts` of the frame. `submitted`: to the
+    pool. `suspect`: it may have been running when a worker died, so each of its trials is run in
+    isolation. `done`: the results are in `future`.
     """
 
     strategies: list[bytes]
+    parts: int
     future: Future[list[bytes]]
     state: Literal["submitted", "suspect", "done"] = "submitted"
 
@@ -62,10 +69,10 @@ class _Batch:
 
 
 class PoolRunner:
-    """Runs trials in an executor; all are submitted when the runner is opened.
+    """Runs trials in an executor; those it is given are submitted when it is opened.
 
     `executor="processes"` is a pool of `workers` processes of its own, whose workers are replaced
-    when they die.
+    when they die. `risk_names` are the risk profiles that later trials may name.
     """
 
     already_known: int = 0
@@ -74,17 +81,20 @@ class PoolRunner:
         self,
         setup: TrialSetup,
         strategies: Sequence[StrategySchema],
-        executor: Executor | Literal["processes"],
+        executor: Workers,
         *,
         workers: int | None = None,
+        risk_names: Sequence[str] = (),
     ) -> None:
         self._setup = setup
-        self._strategies = strategies
+        self._given = strategies
+        self._risk_names = {*risk_names, *(n for one in strategies for n in one.risk_names)}
         self._given_executor = None if isinstance(executor, str) else executor
         self._owns_executor = self._given_executor is None
         self._workers = workers or os.cpu_count() or 1
-        self._batch_size = _batch_size(strategies, self._workers)
         self._batches: list[_Batch] = []
+        #: Of each trial: its batch, its place in it, and the name of its strategy.
+        self._trials: list[tuple[_Batch, int, str]] = []
         self._any_result = False
         self._folder: TemporaryDirectory[str] | None = None
         self._executor: Executor | None = None
@@ -96,17 +106,29 @@ class PoolRunner:
         Raises:
             WorkerError: something can't be sent to a worker; the message names it.
         """
-        risk_names = sorted({name for strategy in self._strategies for name in strategy.risk_names})
         remove_stale_folders()
         self._folder = spool_folder()
-        self._spool = write_spool(self._setup, risk_names, self._folder.name)
+        self._spool = write_spool(self._setup, sorted(self._risk_names), self._folder.name)
         self._executor = self._given_executor or self._new_pool(self._workers)
-        for first in range(0, len(self._strategies), self._batch_size):
-            batch = [
+        self.add(self._given)
+
+    def add(self, strategies: Sequence[StrategySchema], parts: int = PARTS) -> range:
+        """Submit trials over the first `parts` of the frame; return their indices for `run`.
+
+        Raises:
+            WorkerError: a strategy can't be sent to a worker; the message names it.
+        """
+        first, size = len(self._trials), _batch_size(strategies, self._workers)
+        for begin in range(0, len(strategies), size):
+            some = strategies[begin : begin + size]
+            sent = [
                 pickled(without_callbacks(strategy), f"strategy {strategy.name!r}")
-                for strategy in self._strategies[first : first + self._batch_size]
+                for strategy in some
             ]
-            self._batches.append(_Batch(batch, self._submit(batch)))
+            batch = _Batch(sent, parts, self._submit(sent, parts))
+            self._batches.append(batch)
+            self._trials += [(batch, place, one.name) for place, one in enumerate(some)]
+        return range(first, len(self._trials))
 
     async def run(self, index: int) -> TrialResult:
         """Return the result of a trial; if workers die, replace them and run what was lost again.
@@ -115,26 +137,25 @@ class PoolRunner:
             WorkerError: an executor that was given is broken, or was shut down.
             StrategyFailedError: the strategy killed its worker, again and again.
         """
-        number, position = divmod(index, self._batch_size)
-        batch = self._batches[number]
+        batch, position, name = self._trials[index]
         while batch.state != "suspect":
             try:
                 results = await asyncio.wrap_future(batch.future)
             except BrokenExecutor as error:
                 if not self._owns_executor:
-                    raise WorkerError(
+                    raise ExecutorLostError(
                         f"the executor is broken ({type(error).__name__}): a worker died, "
                         "and it takes no more work; give a new one"
                     ) from error
                 self._replace_workers()  # the batch is a suspect now, or submitted again
             except asyncio.CancelledError as error:
-                raise WorkerError(
+                raise ExecutorLostError(
                     "the executor was shut down before the walk was over"
                 ) from of_user_code(error)
             else:
                 batch.state, self._any_result = "done", True
                 return _unpickled(results[position])
-        return await self._run_isolated(batch.strategies[position], self._strategies[index].name)
+        return await self._run_isolated(batch.strategies[position], batch.parts, name)
 
     async def close(self) -> None:
         """Cancel what has not begun, and end the processes that were started here."""
@@ -154,10 +175,10 @@ class PoolRunner:
         """Return none: nothing is stored."""
         return ()
 
-    def _submit(self, strategies: Sequence[bytes]) -> Future[list[bytes]]:
+    def _submit(self, strategies: Sequence[bytes], parts: int) -> Future[list[bytes]]:
         assert self._executor is not None
         try:
-            return self._executor.submit(_run_batch, self._spool, strategies)
+            return self._executor.submit(_run_batch, self._spool, strategies, parts)
         except BrokenExecutor as error:  # as if it had broken a moment later
             broken: Future[list[bytes]] = Future()
             broken.set_exception(error)
@@ -180,9 +201,9 @@ class PoolRunner:
         for batch in lost[:running]:
             batch.state = "suspect"
         for batch in lost[running:]:
-            batch.future = self._submit(batch.strategies)
+            batch.future = self._submit(batch.strategies, batch.parts)
 
-    async def _run_isolated(self, strategy: bytes, name: str) -> TrialResult:
+    async def _run_isolated(self, strategy: bytes, parts: int, name: str) -> TrialResult:
         """Run a trial in a worker that runs nothing else, so that its death is this one's fault.
 
         Raises:
@@ -191,7 +212,7 @@ class PoolRunner:
         for _ in range(MOST_DEATHS):
             pool = self._isolation_pool = self._isolation_pool or self._new_pool(1)
             try:
-                future = pool.submit(_run_batch, self._spool, [strategy])
+                future = pool.submit(_run_batch, self._spool, [strategy], parts)
                 (result,) = await asyncio.wrap_future(future)
             except BrokenExecutor:
                 _kill(pool)
@@ -244,19 +265,19 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="end with parent").start()
 
 
-def _run_batch(spool: Spool, strategies: Sequence[bytes]) -> list[bytes]:
+def _run_batch(spool: Spool, strategies: Sequence[bytes], parts: int) -> list[bytes]:
     """Run trials in a worker; return the pickled result or error of each."""
 
     async def run_all() -> list[bytes]:
-        return [await _pickled_outcome(spool, strategy) for strategy in strategies]
+        return [await _pickled_outcome(spool, strategy, parts) for strategy in strategies]
 
     return asyncio.run(run_all())
 
 
-async def _pickled_outcome(spool: Spool, strategy: bytes) -> bytes:
+async def _pickled_outcome(spool: Spool, strategy: bytes, parts: int) -> bytes:
     try:
         setup = read_spool(spool)
-        result = await run_trial(setup, pickle.loads(strategy))  # noqa: S301 - ours
+        result = await run_trial(setup, pickle.loads(strategy), parts)  # noqa: S301 - ours
         return pickle.dumps((result, None))
     except Exception as error:  # noqa: BLE001 - raised again where the result is asked for
         return pickle.dumps((None, _picklable(error)))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from concurrent.futures import Executor
+from typing import Literal, Protocol
 
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.schemas import StrategySchema
-from backtest_kit._walker.trial import TrialSetup, run_trial
+from backtest_kit._walker.trial import PARTS, TrialSetup, run_trial
+
+#: What runs trials in parallel: processes of our own, or any executor.
+Workers = Executor | Literal["processes"]
 
 
 class TrialRunner(Protocol):
@@ -39,21 +43,35 @@ class TrialRunner(Protocol):
         ...
 
 
+class GrowingRunner(TrialRunner, Protocol):
+    """A runner that takes more trials while it is open, as a search finds out about them."""
+
+    def add(self, strategies: Sequence[StrategySchema], parts: int = PARTS) -> range:
+        """Take trials over the first `parts` of the frame; return their indices for `run`."""
+        ...
+
+
 class InProcessRunner:
     """Runs trials in this process, each when it is asked for."""
 
     already_known: int = 0
 
-    def __init__(self, setup: TrialSetup, strategies: Sequence[StrategySchema]) -> None:
+    def __init__(self, setup: TrialSetup, strategies: Sequence[StrategySchema] = ()) -> None:
         self._setup = setup
-        self._strategies = strategies
+        self._trials = [(strategy, PARTS) for strategy in strategies]
 
     async def open(self) -> None:
         """Do nothing: there is nothing to prepare."""
 
+    def add(self, strategies: Sequence[StrategySchema], parts: int = PARTS) -> range:
+        """Take trials over the first `parts` of the frame; return their indices for `run`."""
+        first = len(self._trials)
+        self._trials += [(strategy, parts) for strategy in strategies]
+        return range(first, len(self._trials))
+
     async def run(self, index: int) -> TrialResult:
         """Run a trial and return its result; raises as `run_trial`."""
-        return await run_trial(self._setup, self._strategies[index])
+        return await run_trial(self._setup, *self._trials[index])
 
     async def close(self) -> None:
         """Do nothing: no trial outlives its call."""
@@ -64,3 +82,11 @@ class InProcessRunner:
     def others_tried(self) -> Sequence[TradeColumns]:
         """Return none: nothing is stored."""
         return ()
+
+
+def check_workers(executor: object) -> None:
+    """Raise TypeError if nothing can be run by this."""
+    if executor is not None and executor != "processes" and not isinstance(executor, Executor):
+        raise TypeError(
+            f'executor={executor!r} must be "processes", a concurrent.futures.Executor, or None'
+        )

@@ -1,10 +1,10 @@
-"""`bk.search`: parameters chosen by Optuna, one trial after another."""
+"""`bk.search`: parameters chosen by Optuna, in batches of trials."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -19,6 +19,9 @@ from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
 from backtest_kit._walker.benchmarks import compared_with
+from backtest_kit._walker.pool_runner import PoolRunner
+from backtest_kit._walker.runner import GrowingRunner, InProcessRunner, Workers, check_workers
+from backtest_kit._walker.search_space import Constraints
 from backtest_kit._walker.store import WalkStore
 from backtest_kit._walker.study import Study
 from backtest_kit._walker.trial import TrialSetup
@@ -26,6 +29,9 @@ from backtest_kit._walker.walk import symbols_of
 
 if TYPE_CHECKING:
     import optuna
+
+#: How many trials are chosen at a time where an executor runs them; the same on every machine.
+BATCH: Final = 8
 
 
 class SearchTrial(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +47,9 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `front` is the Pareto front: the trials that no other trial beats in every metric, the best by
     the first metric first; with one metric, the best trial alone. `data` ranks all finished trials,
-    as a walk does. `pruned` trials were ended early; `failed` ones raised, or had no finite value.
-    `study` is Optuna's own.
+    as a walk does. `pruned` trials were ended early; `failed` ones raised, or had no finite value;
+    `infeasible` ones broke a constraint, and are neither in `front` nor ranked. `study` is Optuna's
+    own.
     """
 
     front: tuple[SearchTrial, ...]
@@ -51,6 +58,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     finished: int
     pruned: int
     failed: int
+    infeasible: int
     study: Any
 
     @property
@@ -69,9 +77,13 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
         ]
         front = markdown_table(("Parameters", *self.metrics), rows) if rows else "Nothing."
         title = "Pareto front" if len(self.metrics) > 1 else "Best"
+        counts = (
+            f"{self.finished} trials finished ({self.infeasible} of them broke a constraint), "
+            f"{self.pruned} were pruned, {self.failed} failed."
+        )
         head = [
             f"# Search {plain(self.data.walker_name)} on {plain(', '.join(self.data.symbols))}",
-            f"{self.finished} trials finished, {self.pruned} were pruned, {self.failed} failed.",
+            counts,
             f"## {title}",
             front,
         ]
@@ -88,6 +100,9 @@ def search(
     parameters: Mapping[str, Any],
     trials: int,
     metric: str | Sequence[str] = "sharpe_ratio",
+    constraints: Constraints | None = None,
+    executor: Workers | None = None,
+    batch: int | None = None,
     seed: int = 0,
     sampler: Any = None,
     pruner: optuna.pruners.BasePruner | None = None,
@@ -99,12 +114,21 @@ def search(
 
     `strategy_factory` is as for `grid`. Each of `parameters` is a `range` (integers), a list of
     choices, or an Optuna distribution. Several metrics give a Pareto front; more is better in each.
-    `trials` is the number of trials in all, those of earlier calls included.
+    `trials` is the number of trials in all, those of earlier calls included. A trial that breaks
+    one of the `constraints` can't be the best; Optuna's samplers learn to avoid it.
+
+    `executor` runs several trials at a time, as for walks: `"processes"`, or any
+    `concurrent.futures.Executor`. Trials are chosen in batches, each from the results before it, so
+    what is found depends on `batch` (by default 1, with an executor 8), but not on the executor nor
+    on which trial ends first.
 
     `sampler` is an Optuna sampler, or a function that makes one from a seed; by default
     `optuna.samplers.TPESampler`. It is made anew for each trial, from `seed` and the trial's
     number, so that an interrupted search continues exactly as it would have. A `pruner` sees the
-    metric after each tenth of the frame, and takes a single metric.
+    metric after each tenth of the frame, and takes a single metric; with
+    `optuna.pruners.SuccessiveHalvingPruner` that is ASHA. Trials then run over the first tenth of
+    the frame, over three, and over all of it, each time from its beginning, and those that are
+    pruned end there.
 
     `store` is a folder for the study (optuna.db) and for finished trials (walks.db, as for walks);
     `storage` is an Optuna storage, used instead of optuna.db. A study continues only with the same
@@ -112,13 +136,17 @@ def search(
     `listen_walker_progress`.
 
     Raises:
-        RegistrationError: `trials`, `seed`, a parameter, a metric or the pruner is wrong; the
-            factory raises; the study was made with something else.
+        RegistrationError: `trials`, `batch`, `seed`, a parameter, a metric or the pruner is wrong;
+            the factory raises; the study was made with something else.
+        TypeError: the executor is none.
+        WorkerError: something can't be sent to a worker, or the executor takes no more work.
         UnknownNameError: the exchange or the frame is not registered.
         BacktestKitError: Optuna is not installed.
         StateError: the store can't be read or written.
     """
-    for what, value, lowest in (("trials", trials, 1), ("seed", seed, 0)):
+    check_workers(executor)
+    batch = (1 if executor is None else BATCH) if batch is None else batch
+    for what, value, lowest in (("trials", trials, 1), ("batch", batch, 1), ("seed", seed, 0)):
         if not is_whole(value, lowest):
             raise RegistrationError(
                 f"search: {what}={value!r} must be a whole number, {lowest} or more"
@@ -134,14 +162,23 @@ def search(
     metrics = _metrics(metric)
     name = study_name or str(getattr(strategy_factory, "__name__", "search"))
     walk_store = None if store is None else WalkStore(store)
-    study = Study(setup, strategy_factory, metrics, name, walk_store)
-    study.begin(parameters, seed, sampler, pruner, storage)
+    runner: GrowingRunner = InProcessRunner(setup)
+    if executor is not None:
+        risk_names = [risk.name for risk in engine.risks.list()]
+        runner = PoolRunner(setup, (), executor, risk_names=risk_names)
+    constraints = constraints or Constraints()
+    study = Study(setup, strategy_factory, metrics, constraints, name, walk_store, runner)
+    study.begin(parameters, batch, seed, sampler, pruner, storage)
 
     async def work() -> SearchResult:
-        await study.run(trials)
-        finished = await study.finished()
-        benchmarks = await compared_with(setup, finished, metrics[0])
-        pruned, failed, variants = study.counts()
+        try:
+            await runner.open()
+            await study.run(trials)
+            ranked = await study.finished()
+            benchmarks = await compared_with(setup, ranked, metrics[0])
+        finally:
+            await runner.close()
+        pruned, failed, infeasible, variants = study.counts()
         if walk_store is not None:
             line = setup.frame.timeline
             ledger = walk_store.variants_tried(setup.symbols, line[0], line[-1], study.hours)
@@ -149,10 +186,11 @@ def search(
         return SearchResult(
             front=_front(study),
             metrics=metrics,
-            data=_ranked(setup, name, metrics[0], finished, variants, benchmarks),
-            finished=len(finished),
+            data=_ranked(setup, name, metrics[0], ranked, variants, benchmarks),
+            finished=len(ranked) + infeasible,
             pruned=pruned,
             failed=failed,
+            infeasible=infeasible,
             study=study.study,
         )
 

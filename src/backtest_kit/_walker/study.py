@@ -1,20 +1,17 @@
-"""A search with Optuna: one trial after another, each chosen from the results so far."""
+"""A search with Optuna: batches of trials, each chosen from the results before it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from backtest_kit._engine.engine import describe
-from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.walk_events import WalkerProgressEvent
 from backtest_kit._statistics.figures import metric as metric_of
-from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import (
     BacktestKitError,
@@ -23,25 +20,26 @@ from backtest_kit._values.errors import (
     StrategyFailedError,
 )
 from backtest_kit._values.events import ErrorEvent
-from backtest_kit._values.schemas import StrategySchema
+from backtest_kit._values.schemas import Metric, StrategySchema
+from backtest_kit._walker.candidate import Candidate
 from backtest_kit._walker.data_identity import data_identity
 from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
 from backtest_kit._walker.grid import make_strategy
-from backtest_kit._walker.store import TrialKey, WalkStore
-from backtest_kit._walker.trial import AfterClose, TrialSetup, joined_trades, run_trial
-from backtest_kit._walker.trial_keys import data_fingerprint, settings_fingerprint, trial_key
+from backtest_kit._walker.runner import GrowingRunner
+from backtest_kit._walker.search_results import SearchResults, metric_by_part
+from backtest_kit._walker.search_space import Constraints, distributions, optuna_module
+from backtest_kit._walker.store import WalkStore
+from backtest_kit._walker.trial import PARTS, TrialSetup
+from backtest_kit._walker.trial_keys import data_fingerprint, settings_fingerprint
 
 if TYPE_CHECKING:
     import optuna
 
-#: After each of so many equal parts of the frame but the last, a pruner may end a trial.
-PRUNING_STEPS: Final = 10
-#: The attribute of an Optuna trial that failed, with the reason.
-_FAILURE: Final = "why"
-
-
-class _Pruned(Exception):  # noqa: N818 - an outcome
-    pass
+#: With a pruner, trials run over so many parts of the frame, each time from its beginning.
+ROUNDS: Final = (1, 3, PARTS)
+#: Attributes of an Optuna trial: why it failed; the place of its batch's first trial, the batch's
+#: size, and its place in it; up to which part a pruner has judged it.
+_FAILURE, _BATCH, _JUDGED = "why", "batch", "judged"
 
 
 class Study:
@@ -54,29 +52,30 @@ class Study:
         self,
         setup: TrialSetup,
         factory: Callable[..., Any],
-        metrics: tuple[str, ...],
+        metrics: tuple[Metric, ...],
+        constraints: Constraints,
         name: str,
         store: WalkStore | None,
+        runner: GrowingRunner,
     ) -> None:
         self._setup = setup
         self._engine = setup.engine
         self._factory = factory
         self._metrics = metrics
+        self._constraints = constraints
         self._name = name
         self._store = store
-        self._data = ""
-        #: What candles the trials are over (`data_identity`), for the ledger.
-        self.hours = b""
-        self._code: str | None = None
-        #: Results by the name of the strategy, so that no parameters are run twice.
-        self._results: dict[str, TrialResult] = {}
-        #: Failures by the name of the strategy: neither run nor told of again.
-        self._failures: dict[str, StrategyFailedError] = {}
+        self._results = SearchResults(setup, store, runner)
         self._told: set[str] = set()
+        #: What a killed process left of its last batch.
+        self._left: list[Candidate] = []
+        self._exhausted = False
+        self._done = self._total = 0
 
     def begin(
         self,
         parameters: Mapping[str, Any],
+        batch: int,
         seed: int,
         sampler: Any,
         pruner: optuna.pruners.BasePruner | None,
@@ -89,13 +88,12 @@ class Study:
             BacktestKitError: Optuna is not installed.
             StateError: the store can't be read or written.
         """
-        self._optuna = optuna = _optuna()
-        self._space = {name: _distribution(optuna, name, v) for name, v in parameters.items()}
-        if not self._space:
-            raise RegistrationError("search: parameters is empty; name at least one")
+        self._optuna = optuna = optuna_module()
+        self._space = distributions(parameters)
         if pruner is not None and len(self._metrics) > 1:
             raise RegistrationError("search: a pruner takes a single metric")
         self._prunes = pruner is not None
+        self._batch = batch
         self._seed = seed
         self._sampler = sampler
         folder = None if self._store is None or storage is not None else self._store.path.parent
@@ -119,8 +117,6 @@ class Study:
                 "folder writable, choose another one, or move the file away to start over"
             ) from error
         self._is_stored = storage is not None
-        self._done = self._total = 0
-        self._over = False
 
     async def run(self, trials: int) -> None:
         """Run trials until there are `trials` in all, those of earlier processes included.
@@ -130,14 +126,14 @@ class Study:
             StateError: the store can't be read or written.
         """
         try:
-            self._data = await data_fingerprint(self._setup.exchange)
+            self._results.data = await data_fingerprint(self._setup.exchange)
             if self._store is not None:
-                self.hours = await data_identity(self._setup)
+                self._results.hours = await data_identity(self._setup)
             risks = {
                 risk.name: [*risk.validations]
                 for risk in (self._setup.risks or self._engine.risks).list()
             }
-            self._code = fingerprint(self._factory, risks)
+            self._results.code = fingerprint(self._factory, risks)
             whole = self._fingerprint()
         except (BacktestKitError, OSError) as error:
             if self._is_stored:
@@ -147,40 +143,51 @@ class Study:
                 ) from error
         else:
             self._check_same(whole)
-        self._done = await asyncio.to_thread(self._count_done)
-        if self._done < trials:
-            self._total = trials
-            self._loop = asyncio.get_running_loop()
-            # Optuna is not async: in a thread it asks for trials, which run in this loop
-            try:
-                await asyncio.to_thread(self._optimize, trials - self._done)
-            finally:
-                self._over = True
+        await asyncio.to_thread(self._resume)
+        self._total = trials
+        while self._done < trials and not self._exhausted:
+            batch = self._left or await asyncio.to_thread(self._ask, trials - self._done)
+            self._left = []
+            await self._follow(batch)
+            await asyncio.to_thread(self._tell_outcomes, batch)
+            self._done += len(batch)
+            for candidate in batch:
+                self._report(candidate.trial)
         await self._engine.bus.drain()
 
     async def finished(self) -> list[TrialResult]:
-        """Return the results of Optuna's complete trials, in order.
+        """Return the results of Optuna's complete trials that keep the constraints, in order.
 
         Without a store, trials of an earlier process are run again to get their figures.
         """
-        state = self._optuna.trial.TrialState
-        complete = self.study.get_trials(deepcopy=False, states=(state.COMPLETE,))
-        results = []
-        for optuna_trial in complete:
+        schemas = []
+        for optuna_trial in self._complete():
             schema = self.schema(optuna_trial.params)
             assert schema is not None
-            results.append(await self._result_of(schema))
-        return results
+            if _keeps_constraints(optuna_trial):
+                schemas.append(schema)
+        results = await self._results.run(schemas, PARTS)
+        return [result for result in results if isinstance(result, TrialResult)]
 
-    def counts(self) -> tuple[int, int, int]:
-        """Return how many trials were pruned, how many failed, and how many variants there were."""
+    @property
+    def hours(self) -> bytes:
+        """What candles the trials are over (`data_identity`), for the ledger."""
+        return self._results.hours
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return how many trials were pruned, failed, broke a constraint; how many variants."""
         state = self._optuna.trial.TrialState
         trials = self.study.get_trials(deepcopy=False)
         return (
             sum(trial.state == state.PRUNED for trial in trials),
             sum(_FAILURE in trial.user_attrs for trial in trials),
+            sum(not _keeps_constraints(trial) for trial in self._complete()),
             len({str(sorted(trial.params.items())) for trial in trials if trial.params}),
         )
+
+    def _complete(self) -> Sequence[Any]:
+        complete = (self._optuna.trial.TrialState.COMPLETE,)
+        return self.study.get_trials(deepcopy=False, states=complete)  # type: ignore[no-any-return]
 
     def parameters(self, optuna_trial: Any) -> dict[str, Any]:
         """Return the parameters of an Optuna trial, in the order in which they were given."""
@@ -196,10 +203,15 @@ class Study:
         line = frame.timeline
         return fingerprint(
             library_fingerprint(),
-            (settings_fingerprint(self._engine), self._code, exchange.name, frame.name),
-            (self._setup.symbols, (line.start, line.stop, line.step), self._data, self._metrics),
+            (settings_fingerprint(self._engine), self._results.code, exchange.name, frame.name),
+            (
+                self._setup.symbols,
+                (line.start, line.stop, line.step),
+                self._results.data,
+                self._metrics,
+            ),
             {name: repr(distribution) for name, distribution in self._space.items()},
-            self._seed,
+            (self._seed, self._batch, self._constraints),
         )
 
     def _check_same(self, whole: str) -> None:
@@ -214,15 +226,34 @@ class Study:
         if known is None:
             self.study.set_user_attr("fingerprint", whole)
 
-    def _count_done(self) -> int:
-        """Mark trials that a killed process left running as failed; return how many are done."""
+    def _resume(self) -> None:
+        """Find out how many trials are done, and what a killed process has left.
+
+        A batch that Optuna was asked for whole goes on; trials of another are marked as failed, and
+        asked for again.
+        """
         state = self._optuna.trial.TrialState
-        for left in self.study.get_trials(deepcopy=False, states=(state.RUNNING,)):
-            self.study.tell(left.number, state=state.FAIL)
-        return sum(
-            trial.state in (state.COMPLETE, state.PRUNED) or _FAILURE in trial.user_attrs
-            for trial in self.study.get_trials(deepcopy=False)
-        )
+        trials = self.study.get_trials(deepcopy=False)
+        finished = [t for t in trials if _is_finished(t, state)]
+        running = [t for t in trials if t.state == state.RUNNING]
+        asked = Counter(tuple(t.user_attrs.get(_BATCH, ())[:2]) for t in (*finished, *running))
+        for trial in running:
+            first, size, place = trial.user_attrs.get(_BATCH, (0, 0, 0))
+            if size and asked[first, size] == size:
+                sampler = self.study.sampler = self._sampler_for(first + place)
+                again = self._optuna.trial.Trial(self.study, trial._trial_id)  # noqa: SLF001 - there is no other way
+                self._left.append(
+                    Candidate(
+                        again,
+                        sampler,
+                        self.schema(trial.params),
+                        trial.user_attrs.get(_JUDGED, 0),
+                        frozenset(trial.intermediate_values),
+                    )
+                )
+            else:
+                self.study.tell(trial.number, state=state.FAIL)
+        self._done = len(finished)
 
     def _sampler_for(self, number: int) -> Any:
         """Return the sampler for a trial; it depends on the trial's number and on nothing else."""
@@ -233,39 +264,90 @@ class Study:
             return self._sampler
         return self._sampler(seed)
 
-    def _optimize(self, trials: int) -> None:
-        self.study.sampler = self._sampler_for(self._done)
-        # Optuna would tell of each failed trial twice, and not why
-        logger = logging.getLogger("optuna.study._optimize")
-        logger.addFilter(_tells_of_no_failure)
-        try:
-            self.study.optimize(self._objective, n_trials=trials, callbacks=[self._after_trial])
-        finally:
-            logger.removeFilter(_tells_of_no_failure)
+    def _ask(self, most: int) -> list[Candidate]:
+        """Ask Optuna for the next batch, knowing the results of those before it."""
+        first, size = self._done, min(self._batch, most)
+        batch = []
+        for place in range(size):
+            sampler = self.study.sampler = self._sampler_for(first + place)
+            trial = self.study.ask(self._space)
+            trial.set_user_attr(_BATCH, (first, size, place))
+            batch.append(Candidate(trial, sampler, self.schema(trial.params)))
+        return batch
 
-    def _objective(self, optuna_trial: Any) -> tuple[float, ...] | None:
-        """Run the trial that Optuna asks for, and return the values of the metrics."""
-        if self._over:
-            raise CancelledError
-        schema = self.schema({n: _suggest(optuna_trial, n, of) for n, of in self._space.items()})
+    async def _follow(self, batch: Sequence[Candidate]) -> None:
+        """Run the trials of a batch, those that a pruner ends only in part."""
+        for candidate in batch:
+            if candidate.schema is None:
+                error = RegistrationError("the factory leaves these parameters out")
+                candidate.why = describe(error)
+        for parts in ROUNDS if self._prunes else (PARTS,):
+            live = [candidate for candidate in batch if candidate.lives]
+            results = await self._results.run(
+                [c.schema for c in live if c.schema is not None], parts
+            )
+            for candidate, result in zip(live, results, strict=True):
+                if isinstance(result, Exception):
+                    candidate.why = describe(result) if parts == PARTS else None
+                    continue
+                candidate.result = result
+                if self._prunes:
+                    candidate.seen = metric_by_part(self._setup, result, self._metrics[0], parts)
+            if self._prunes:
+                await asyncio.to_thread(self._prune, live, parts)
+
+    def _prune(self, live: Sequence[Candidate], parts: int) -> None:
+        """Report the metric after each of the first parts, and end what the pruner gives up.
+
+        All report a part before the pruner judges any by it, so that their order does not matter.
+        """
+        for part in range(1, min(parts, PARTS - 1) + 1):
+            judged = [c for c in live if c.lives and c.judged < part]
+            known = [(c, value) for c in judged if (value := c.seen.get(part)) is not None]
+            for candidate, value in known:
+                if part not in candidate.reported:
+                    candidate.trial.report(value, part)
+            for candidate, _ in known:
+                if candidate.trial.should_prune():
+                    candidate.pruned = True
+                    self._tell(candidate, state=self._optuna.trial.TrialState.PRUNED)
+        for candidate in live:
+            if candidate.lives:
+                candidate.judged = parts
+                candidate.trial.set_user_attr(_JUDGED, parts)
+
+    def _tell_outcomes(self, batch: Sequence[Candidate]) -> None:
+        """Tell Optuna what has become of the trials of a batch, in their order."""
+        state = self._optuna.trial.TrialState
+        for candidate in batch:
+            values = None
+            if candidate.lives:
+                assert candidate.result is not None
+                values = self._values(candidate.result)
+                if values is None:
+                    error = BacktestKitError(f"{' or '.join(self._metrics)} is no finite number")
+                    candidate.why = describe(error)
+            if candidate.pruned:
+                assert candidate.schema is not None
+                self._results.count_as_tried(candidate.schema)
+            elif values is None:
+                candidate.trial.set_user_attr(_FAILURE, candidate.why)
+                self._tell(candidate, state=state.FAIL)
+            else:
+                assert candidate.result is not None
+                assert candidate.result.statistics is not None
+                for name, excess in self._constraints.excess(candidate.result.statistics).items():
+                    candidate.trial.set_constraint(name, excess)
+                self._tell(candidate, values=values)
+
+    def _tell(self, candidate: Candidate, **outcome: Any) -> None:
+        self.study.sampler = candidate.sampler
         try:
-            if schema is None:
-                raise RegistrationError("the factory leaves these parameters out")
-            work = self._result_of(schema, optuna_trial if self._prunes else None)
-            result = asyncio.run_coroutine_threadsafe(work, self._loop).result()
-            values = self._values(result)
-            if values is None:
-                raise BacktestKitError(f"{' or '.join(self._metrics)} is no finite number")
-        except _Pruned:
-            raise self._optuna.TrialPruned from None
-        except (StateError, CancelledError):
-            raise
-        except Exception as error:  # noqa: BLE001 - a strategy that fails is skipped
-            if isinstance(error, StrategyFailedError) and schema is not None:
-                self._failures[schema.name] = error
-            optuna_trial.set_user_attr(_FAILURE, describe(error))
-            return None  # to Optuna, a trial that failed
-        return values
+            self.study.tell(candidate.trial, **outcome)
+        except RuntimeError as error:  # so a sampler says that it has nothing left to try
+            if "Study.stop" not in str(error):
+                raise
+            self._exhausted = True
 
     def _values(self, result: TrialResult) -> tuple[float, ...] | None:
         if result.statistics is None:
@@ -273,12 +355,6 @@ class Study:
         values = [metric_of(result.statistics, name) for name in self._metrics]
         found = tuple(value for value in values if value is not None)
         return found if len(found) == len(values) else None
-
-    def _after_trial(self, study: Any, optuna_trial: Any) -> None:
-        """Report a trial, and make the sampler of the next one."""
-        self._done += 1
-        self.study.sampler = self._sampler_for(self._done)
-        self._loop.call_soon_threadsafe(self._report, optuna_trial)
 
     def _report(self, optuna_trial: Any) -> None:
         """Report a failure as an error event, and the progress to its listeners."""
@@ -301,99 +377,11 @@ class Study:
             )
             bus.emit(event, "walker_progress")
 
-    async def _result_of(self, schema: StrategySchema, optuna_trial: Any = None) -> TrialResult:
-        """Return the result of a strategy: from memory, from the store, or from a run.
 
-        With an `optuna_trial`, run it in any case, and report to Optuna, which may prune it.
-        """
-        if schema.name in self._results:
-            return self._results[schema.name]
-        if schema.name in self._failures:
-            raise self._failures[schema.name]
-        key = self._key(schema)
-        result = None
-        if key is not None and self._store is not None and optuna_trial is None:
-            result = self._store.find([key]).get(key.fingerprint)
-        try:
-            if result is None:
-                result = await run_trial(self._setup, schema, self._pruning(optuna_trial))
-        except _Pruned:
-            await self._put(key, None)
-            raise
-        await self._put(key, result)
-        self._results[schema.name] = result
-        return result
-
-    def _key(self, schema: StrategySchema) -> TrialKey | None:
-        if self._store is None or self._code is None:
-            return None
-        # of the factory as it was at the beginning, whatever its code has noted since
-        variant = fingerprint(settings_fingerprint(self._engine), self._code, schema.name)
-        return trial_key(self._setup, schema.name, variant, self._data, self.hours)
-
-    async def _put(self, key: TrialKey | None, result: TrialResult | None) -> None:
-        if key is not None and self._store is not None:
-            await asyncio.to_thread(self._store.put, key, result)
-
-    def _pruning(self, optuna_trial: Any) -> AfterClose | None:
-        """Return what reports the metric so far to an Optuna trial, and raises if it is pruned."""
-        if optuna_trial is None:
-            return None
-        line, metric = self._setup.frame.timeline, self._metrics[0]
-        length = line[-1] - line[0]
-        ends = [
-            (step, line[0] + length * step // PRUNING_STEPS) for step in range(1, PRUNING_STEPS)
-        ]
-
-        def report(records: Sequence[RunRecord]) -> None:
-            while ends and min(record.until for record in records) >= ends[0][1]:
-                step, end = ends.pop(0)
-                r, opened, closed, *_ = joined_trades(records)
-                n = int(np.searchsorted(closed, end, side="right"))
-                value = metric_of(summarize(r[:n], opened[:n], closed[:n], (line[0], end)), metric)
-                if value is not None:
-                    optuna_trial.report(value, step)
-                    if optuna_trial.should_prune():
-                        raise _Pruned
-
-        return report
+def _is_finished(trial: Any, state: Any) -> bool:
+    """Say whether a trial is done; one that failed without a reason was broken off."""
+    return trial.state in (state.COMPLETE, state.PRUNED) or _FAILURE in trial.user_attrs
 
 
-def _tells_of_no_failure(record: logging.LogRecord) -> bool:
-    return record.levelno != logging.WARNING
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise BacktestKitError("search needs Optuna: pip install 'backtest-kit[optuna]'") from None
-    return optuna
-
-
-def _suggest(optuna_trial: Any, name: str, of: Any) -> Any:
-    """Return the value that Optuna chooses for a parameter."""
-    kind = type(of).__name__
-    if kind == "CategoricalDistribution":
-        return optuna_trial.suggest_categorical(name, of.choices)
-    integer = kind == "IntDistribution"
-    suggest = optuna_trial.suggest_int if integer else optuna_trial.suggest_float
-    return suggest(name, of.low, of.high, step=of.step, log=of.log)
-
-
-def _distribution(optuna: Any, name: str, given: Any) -> Any:
-    """Return the Optuna distribution of a parameter."""
-    of = optuna.distributions
-    if isinstance(given, of.BaseDistribution):
-        return given
-    if isinstance(given, range) and len(given) and given.step > 0:
-        return of.IntDistribution(given.start, given[-1], step=given.step)
-    if isinstance(given, str) or not isinstance(given, Iterable) or not (values := [*given]):
-        raise RegistrationError(
-            f"search: {name}={given!r} must be a range, a list of values, or a distribution of "
-            "Optuna's"
-        )
-    simple = all(value is None or isinstance(value, bool | int | float | str) for value in values)
-    if simple and len(set(values)) == len(values):
-        return of.CategoricalDistribution(values)
-    raise RegistrationError(f"search: {name} must list numbers, strings or booleans, each once")
+def _keeps_constraints(trial: Any) -> bool:
+    return all(excess <= 0 for excess in trial.constraints.values())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from functools import partial
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -28,8 +28,8 @@ from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema
 from backtest_kit._values.time import INTERVALS, frames_before, to_datetime
 from backtest_kit._values.windows import Window
 
-#: Called with the records of a trial's runs after each close.
-AfterClose = Callable[[Sequence[RunRecord]], None]
+#: Into so many equal parts a frame is divided where trials may be ended early.
+PARTS: Final = 10
 
 
 class TrialSetup(msgspec.Struct, frozen=True):
@@ -54,19 +54,31 @@ class TrialSetup(msgspec.Struct, frozen=True):
         return ", ".join(dict.fromkeys(found))
 
 
-async def run_trial(
-    setup: TrialSetup, strategy: StrategySchema, after_close: AfterClose | None = None
-) -> TrialResult:
+def end_of_part(timeline: range, parts: int) -> int:
+    """Return where the first `parts` of a frame end, in milliseconds."""
+    return timeline[0] + (timeline[-1] - timeline[0]) * parts // PARTS
+
+
+def first_parts(setup: TrialSetup, parts: int) -> TrialSetup:
+    """Return a setup whose frame is the first `parts` of it."""
+    if parts == PARTS:
+        return setup
+    end = to_datetime(end_of_part(setup.frame.timeline, parts))
+    return msgspec.structs.replace(setup, frame=msgspec.structs.replace(setup.frame, end_date=end))
+
+
+async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PARTS) -> TrialResult:
     """Backtest a strategy over all symbols at once, with risk books of its own.
 
-    `after_close` is called with the records so far after each close; what it raises ends the trial.
+    Over the first `parts` of the frame; what is open at their end is followed to its own.
 
     Raises:
         StrategyFailedError: every call of the strategy raised.
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
-    result = result_of(await _records(setup, strategy, setup.frame, after_close))
+    frame = first_parts(setup, parts).frame
+    result = result_of(await _records(setup, strategy, frame))
     if not setup.windows:
         return result
     runs = [await _run_of(setup, strategy, window) for window in setup.windows]
@@ -89,10 +101,7 @@ async def _run_of(setup: TrialSetup, strategy: StrategySchema, window: Window) -
 
 
 async def _records(
-    setup: TrialSetup,
-    strategy: StrategySchema,
-    frame: FrameSchema,
-    after_close: AfterClose | None = None,
+    setup: TrialSetup, strategy: StrategySchema, frame: FrameSchema
 ) -> list[RunRecord]:
     """Backtest a strategy over all symbols at once, and return the records of the runs."""
     books = SharedBooks()
@@ -103,8 +112,7 @@ async def _records(
     for driver in drivers:
         driver.run.is_trial = True
     records = [driver.run.record for driver in drivers]
-    hook = None if after_close is None else partial(after_close, records)
-    tasks = [asyncio.ensure_future(_run_to_end(driver, hook)) for driver in drivers]
+    tasks = [asyncio.ensure_future(_run_to_end(driver)) for driver in drivers]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -197,10 +205,9 @@ def _order(closed: Sequence[Ints]) -> tuple[Ints, Ints]:
     return symbol, np.lexsort((symbol, np.concatenate(closed)))
 
 
-async def _run_to_end(driver: FrameDriver, after_close: Callable[[], None] | None) -> None:
-    if after_close is None and await driver.tabulate(milestones=False):
+async def _run_to_end(driver: FrameDriver) -> None:
+    if await driver.tabulate(milestones=False):
         return
     async with aclosing(driver.results()) as results:
         async for _ in results:
-            if after_close is not None:
-                after_close()
+            pass

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import Literal
 
 from backtest_kit._engine.engine import AnyWalk, current_engine
 from backtest_kit._engine.task import RunTask, close_exchange, collect, exhaust, run_blocking
@@ -17,13 +15,11 @@ from backtest_kit._values.errors import RegistrationError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._walker.pool_runner import PoolRunner
-from backtest_kit._walker.runner import InProcessRunner, TrialRunner
+from backtest_kit._walker.runner import InProcessRunner, TrialRunner, Workers, check_workers
 from backtest_kit._walker.store import WalkStore
 from backtest_kit._walker.stored_runner import StoredRunner
 from backtest_kit._walker.trial import TrialSetup
 from backtest_kit._walker.walk import Walk, strategies_of, symbols_of
-
-Workers = Executor | Literal["processes"]
 
 
 class Walker:
@@ -176,11 +172,7 @@ def prepare_walk(
                 f"walker {walker_name!r}, frame {frame.name!r}: {error}"
             ) from None
     strategies = strategies_of(engine, schema)
-    if executor is not None and executor != "processes" and not isinstance(executor, Executor):
-        raise TypeError(
-            f'executor={executor!r} must be "processes", a concurrent.futures.Executor, or None'
-        )
-
+    check_workers(executor)
     parts = () if windows is None else tuple(windows.parts(frame.timeline))
     setup = TrialSetup(engine, symbols, exchange, frame, engine.risks.copy(), parts)
 

@@ -62,6 +62,7 @@ from backtest_kit.cli.options import (
     settings_option,
     strategies_option,
     traceback_option,
+    window_options,
 )
 from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
@@ -85,16 +86,7 @@ _SHOWN = 15
 @strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
 @frame_options
-@click.option("--train", metavar="LENGTH", help="Walk forward: length of train windows (90d, 12h).")
-@click.option("--test", metavar="LENGTH", help="Length of test windows.")
-@click.option(
-    "--embargo",
-    metavar="LENGTH",
-    default="1d",
-    show_default=True,
-    help="Gap between train and test.",
-)
-@click.option("--anchored", is_flag=True, help="All train windows start with the first.")
+@window_options
 @click.option("--workers", type=click.IntRange(min=1), help="Run in this many processes.")
 @click.option(
     "--store",
@@ -127,6 +119,11 @@ def walk(
     test: str | None,
     embargo: str,
     anchored: bool,
+    groups: int | None,
+    test_groups: int,
+    purge: str,
+    fresh: bool,
+    min_metric: float | None,
     workers: int | None,
     store: Path,
     again: bool,
@@ -157,14 +154,22 @@ def walk(
         if schema is None:
             exchange = choose_exchange(engine, exchange_name, source, calendar, given)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
-            windows = choose_windows(train, test, embargo, anchored=anchored)
+            windows = choose_windows(
+                *(train, test, groups, test_groups, purge, embargo),
+                anchored=anchored,
+                fresh=fresh,
+                min_metric=min_metric,
+            )
             schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
         elif any(
-            (source, calendar, exchange_name, strategy_names, metric, frame_name, start, end, train)
+            (
+                *(source, calendar, exchange_name, strategy_names, metric, frame_name),
+                *(start, end, train, groups),
+            )
         ):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
-                "--exchange, --strategy, --metric, --frame, --from, --to and --train"
+                "--exchange, --strategy, --metric, --frame, --from, --to, --train and --groups"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
         if not as_json:
