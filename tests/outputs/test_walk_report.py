@@ -184,7 +184,7 @@ def test_means_of_windows_stand_beside_means_and_totals_by_themselves():
     data = walk_forward([trial_of("s", r, closed)], spans, "total_pnl", seed=1)
     inside = [window.in_sample for window in data.windows]
     outside = [window.out_of_sample for window in data.windows]
-    means, together, *_ = forward_lines(data)
+    _, means, together, *_ = forward_lines(data)
     assert means == (
         f"Mean of the windows, total_pnl: {np.mean(inside):.3f} in sample (2 windows of 1 h), "
         f"{np.mean(outside):.3f} out of sample (2 windows of 1 h; those with 30 trades count)."
