@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-quick coverage lint soak bench docs install clean
+.PHONY: help demo test test-quick coverage lint soak bench calibration docs install clean
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
 
@@ -53,6 +53,9 @@ bench: $(VENV)/.stamp-test ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks.walk
 	@$(BIN)/python -m benchmarks.pages
 	@$(BIN)/python -m benchmarks.account
+
+calibration: $(VENV)/.stamp-test ## count what walks claim of nothing, and write docs/calibration.md: half an hour
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.calibration $(if $(MINUTES),--minutes $(MINUTES))
 
 docs: $(VENV)/.stamp ## build the documentation site into site/
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --group docs

@@ -155,6 +155,9 @@ def test_mistakes_are_one_clear_line(place):
     windows = ("--data", "x.csv", "--test", "5h", "--train")
     assert "'5x' is no length of time" in mistake(*windows, "5x")
     assert "not one window of 9 days" in mistake(*windows, "9d")
+    assert "purge=" in mistake(*windows, "9h", "--purge", "1h")
+    assert "combinatorial= takes no train=" in mistake(*windows, "9h", "--groups", "3")
+    assert "must leave at least one group" in mistake("--data", "x.csv", "--groups", "2")
     (place / "many.py").write_text(
         "import threading\nimport backtest_kit as bk\nlock = threading.Lock()\n"
         '@bk.strategy("locked", interval="5m")\ndef locked(symbol, when):\n    lock.acquire()\n'
@@ -175,6 +178,22 @@ def test_windows_are_in_the_report(place):
     windows = done.stdout.split("\nWalk-forward ")[1]
     assert windows.count("2024-01-0") > 8, "a row for each window"
     assert "windows chose" in kept(place)[-1].read_text()
+
+
+def test_groups_that_are_tested_are_in_the_report_and_the_data(place):
+    more = ("--groups", "4", "--test-groups", "2", "--purge", "30m", "--embargo", "30m", "--fresh")
+    given = ("many.py", "--symbol", "X", "--data", "x.csv", *more)
+    done = walk(*given, "--min-metric", "-5", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "4 groups, 6 splits, 3 paths." in done.stdout
+    assert "With each window run for itself, from clean state: " in done.stdout
+    assert "benchmark: buy and hold" in done.stdout
+    assert "benchmark: random entries, median" in done.stdout
+    assert "## Cross-validation" in kept(place)[-1].read_text()
+    data = json.loads(walk(*given, "--json", cwd=place).stdout)
+    assert len(data["cross_validation"]["paths"]) == 3
+    assert len(data["cross_validation"]["fresh"]["paths"]) == 3
+    assert [row["kind"] for row in data["benchmarks"]] == ["hold", "random"]
 
 
 def test_strategies_that_all_fail_are_a_report_and_exit_code_1(place):

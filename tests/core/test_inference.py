@@ -1,4 +1,4 @@
-"""Intervals, comparisons and verdicts, against worked examples and simulations with known truth."""
+"""Intervals and comparisons, against worked examples and simulations with known truth."""
 
 import math
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_kit._statistics.bootstrap import dependence, draw, drawn, estimate, evaluate, sums
-from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._statistics.blocks import dependence
+from backtest_kit._statistics.bootstrap import draw, drawn, estimate, evaluate, sums
 from backtest_kit._statistics.figures import METRICS, metric, summarize
 from backtest_kit._statistics.inference import (
     block_length,
@@ -16,7 +16,6 @@ from backtest_kit._statistics.inference import (
     period_returns,
     probability_best_beats_second,
 )
-from backtest_kit._statistics.verdict import verdict
 
 DAY = 86_400_000
 SPAN = (0, 365 * DAY)
@@ -146,79 +145,17 @@ def test_two_that_move_together_are_told_apart_in_time():
     assert together > 0.99
 
 
-@pytest.mark.slow
-def test_a_hundred_strategies_of_noise_are_noise():
-    kinds = []
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        trades = {f"s{i}": noise(rng, int(rng.integers(40, 600))) for i in range(100)}
-        kinds.append(verdict(trades, seed=1).kind)
-    assert kinds.count("noise") >= 39
-
-
-def test_the_best_of_many_stays_the_best_of_many_when_it_is_refined():
-    """A second walk, over ten near copies of the luckiest of 300: the ledger knows of all."""
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        pool = [rng.normal(0, 1, 200) for _ in range(300)]
-        luckiest = max(pool, key=lambda r: r.mean() / r.std())
-        near = {str(i): luckiest + rng.normal(0, 0.02, 200) for i in range(10)}
-        assert verdict(near, seed=1, trials=310).kind == "noise"
-
-
-@pytest.mark.slow
-def test_a_planted_edge_is_found():
-    found = []
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        trades = {f"s{i}": noise(rng, 300) for i in range(99)}
-        trades["edge"] = rng.normal(0.35, 1, 300)
-        result = verdict(trades, seed=1, draws=300)
-        found.append((result.kind, result.names[0]))
-        assert "'edge'" in result.sentence
-    assert found.count(("winner", "edge")) >= 10
-
-
-def test_two_edges_alike_are_a_tie():
-    rng = np.random.default_rng(5)
-    trades = {f"s{i}": noise(rng, 300) for i in range(20)}
-    trades |= {name: rng.normal(0.4, 1, 300) for name in ("a", "b")}
-    result = verdict(trades, seed=1)
-    assert result.kind == "tie"
-    assert set(result.names) == {"a", "b"}
-    assert result.sentence.startswith("A tie between ")
-
-
-def test_more_trials_make_the_same_trades_worth_less():
-    rng = np.random.default_rng(6)
-    trades = {f"s{i}": noise(rng, 200) for i in range(20)}
-    trades["edge"] = rng.normal(0.25, 1, 200)
-    worth = [deflated_sharpes(trades, n)["edge"] for n in (21, 1000, 100_000)]
-    assert worth == sorted(worth, reverse=True)
-    assert worth[0] > worth[-1] + 0.2
-    assert verdict(trades, seed=1, trials=10**6).kind == "noise"
-
-
 def test_tiny_samples_never_give_a_figure():
     rng = np.random.default_rng(7)
     few = rng.normal(3.0, 0.1, 29)
     for name in METRICS:
         assert bootstrap_interval(few, name, seed=1, span=SPAN) is None
         assert probability_best_beats_second(few, few, name, 1, span=SPAN) is None
-    result = verdict({"few": few, "none": []}, seed=1)
-    assert (result.kind, result.probability) == ("too few trades", None)
-    assert "29" in result.sentence
-    many = rng.normal(0.5, 1, 300)
-    result = verdict({"few": few, "many": many}, seed=1)
-    assert result.names[0] == "many"
-    assert "'few' scores higher, but over 29 trades only" in result.sentence
-    assert verdict({}, seed=1).kind == "too few trades"
 
 
 def test_what_never_varies_has_no_interval():
     assert bootstrap_interval(np.full(40, 1.5), "win_rate", seed=1) is None
     assert bootstrap_interval(np.full(40, 1.5), "sharpe_ratio", seed=1) is None
-    assert verdict({"same": np.full(40, 1.5)}, seed=1).kind == "noise"
 
 
 def test_returns_by_period_add_up_to_the_trades():
@@ -244,7 +181,6 @@ def test_returns_by_period_add_up_to_the_trades():
         (lambda: bootstrap_interval([1.0], "avg_pnl", seed=1, level=1.0), "level"),
         (lambda: bootstrap_interval([1.0], "avg_pnl", seed=1, draws=0), "draws"),
         (lambda: bootstrap_interval([1.0], "expected_yearly_returns", seed=1), "span"),
-        (lambda: verdict({"a": [1.0]}, seed=1, trials=0), "trials must be at least the 1"),
         (lambda: period_returns({"a": [1.0]}, {"a": np.array([1, 2])}, SPAN), "2 times for 1"),
         (lambda: period_returns({"a": [1.0]}, {"a": np.array([1])}, (5, 5)), "span"),
     ],

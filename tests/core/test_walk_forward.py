@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -14,35 +14,7 @@ from backtest_kit._statistics.figures import METRICS, metric, summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.windows import Windows
-
-DAY = 86_400_000
-HOUR = 3_600_000
-
-
-def trial(name, seed, *, days=60, rate=4, edge=0.0, until=None, symbols=1):
-    """Random trades, one at a time per symbol; an `edge` up to the day `until`."""
-    rng = np.random.default_rng([seed, 3])
-    rows = []
-    for symbol in range(symbols):
-        at = 0
-        while at < days * DAY:
-            at += int(rng.integers(1, 2 * DAY // rate))
-            end = at + int(rng.integers(HOUR // 60, 5 * HOUR))
-            better = edge if until is None or at < until * DAY else -edge
-            rows.append((end, symbol, at, float(rng.normal(better, 1))))
-            at = end
-    rows.sort()
-    closed, symbol, opened = (np.array([row[i] for row in rows], "<i8") for i in range(3))
-    r = np.array([row[3] for row in rows])
-    columns = (column.tobytes() for column in (r, opened, closed, symbol))
-    return TrialResult(
-        strategy_name=name,
-        symbols=tuple("XYZ"[:symbols]),
-        since=0,
-        until=days * DAY,
-        statistics=summarize(r, opened, closed, (0, days * DAY)),
-        trades=TradeColumns(*columns),
-    )
+from trials import DAY, trial
 
 
 @st.composite
@@ -193,3 +165,61 @@ def test_an_edge_that_lasts_is_found_and_one_that_ends_shows_out_of_sample():
 def test_windows_that_are_none_are_refused(wrong):
     with pytest.raises(bk.RegistrationError, match=next(iter(wrong))):
         bk.Windows(**({"train": timedelta(days=1), "test": timedelta(days=1)} | wrong))
+
+
+@settings(max_examples=15)
+@given(cases(), st.lists(st.booleans(), min_size=30, max_size=30), st.floats(-1, 1))
+def test_it_stands_aside_where_nothing_is_worth_choosing(case, worthy, least):
+    """And takes the best of what is, even where another has the better metric."""
+    trials, windows, name = case
+    spans = windows.spans(0, 60 * DAY)
+    assume(spans)
+    names = [one.strategy_name for one in trials]
+    good = {
+        span.train_since if not windows.anchored else span.train_until: frozenset(
+            n for n, yes in zip(names, worthy[3 * i % 27 :], strict=False) if yes
+        )
+        for i, span in enumerate(spans)
+    }
+
+    def worth(trades, span):
+        return good[span[1] if windows.anchored else span[0]] & frozenset(trades)
+
+    always = walk_forward(trials, spans, name, 1)
+    found = walk_forward(trials, spans, name, 1, worth=worth)
+    for span, window in zip(spans, found.windows, strict=True):
+        key = span.train_until if windows.anchored else span.train_since
+        alone = [one for one in trials if one.strategy_name in good[key]]
+        (best,) = walk_forward(alone, [span], name, 1).windows if alone else (None,)
+        if best is not None and best.strategy_name is not None:
+            assert (window.aside, window.strategy_name) == (None, best.strategy_name)
+        else:
+            assert window.aside is not None
+    traded = [window for window in found.windows if window.aside is None]
+    assert found.stood_aside == len(spans) - len(traded)
+    assert found.statistics.total_signals == sum(w.out_of_sample_trades for w in traded)
+    if found.efficiency is not None:
+        days = sum(w.test_until - w.test_since for w in found.windows)
+        outside = sum(w.out_of_sample_total for w in traded) / days
+        inside = [w.in_sample_total / (w.train_until - w.train_since) for w in traded]
+        assert math.isclose(found.efficiency, outside / (sum(inside) / len(inside)), rel_tol=1e-6)
+    above = walk_forward(trials, spans, name, 1, least=least)
+    for one, other in zip(above.windows, always.windows, strict=True):
+        assert one.strategy_name == other.strategy_name
+        low = one.in_sample is not None and one.in_sample < least
+        assert one.aside == ("below min_metric" if low else other.aside)
+    assert (above.always is None) == all(w.aside != "below min_metric" for w in above.windows)
+
+
+def test_the_sentence_claims_what_lasts_and_nothing_of_noise():
+    spans = Windows(train=timedelta(days=20), test=timedelta(days=10)).spans(0, 60 * DAY)
+    noise = [trial(f"n{i}", i, rate=8) for i in range(5)]
+    lasting = walk_forward([*noise, trial("good", 9, rate=8, edge=1)], spans, "avg_pnl", 1)
+    assert lasting.outcome == "earned"
+    assert "earned more than luck would explain" in lasting.sentence
+    assert walk_forward(noise, spans, "avg_pnl", 1).outcome == "noise"
+    few = walk_forward([trial("few", 1, rate=2)], spans[:1], "avg_pnl", 1)
+    assert few.outcome == "too few trades"
+    aside = walk_forward(noise, spans, "avg_pnl", 1, least=1e9)
+    assert aside.outcome == "stood aside"
+    assert f"none of {len(spans)} train windows" in aside.sentence

@@ -248,7 +248,10 @@ def test_results_are_tables(files):
 def test_a_ranking_is_a_table(files):
     with bk.Engine():
         ranking = bk.compare(files["candles"], bk.grid(hold, every=[5, 7]), symbol="X")
-    frame = ranking.to_pandas()
+    whole = ranking.to_pandas()
+    assert [*whole["strategy_name"]][-2:] == ["buy and hold", "random entries"]
+    assert [*whole["benchmark"]] == [False] * len(ranking.ranking) + [True, True]
+    frame = whole[~whole["benchmark"]]
     assert [*frame["strategy_name"]] == [row.strategy_name for row in ranking.ranking]
     assert [*frame["total_pnl"]] == [row.statistics.total_pnl for row in ranking.ranking]
     assert ranking.to_polars()["rank"].to_list() == [1, 2]

@@ -105,6 +105,24 @@ def test_what_is_known_is_not_run_again_and_says_the_same(tmp_path, caplog):
     assert [row.strategy_name for row in more.ranking if row.rank] != []
 
 
+def test_what_else_was_tried_counts_by_its_trades(tmp_path):
+    """Near-copies of what was tried before make a walk hardly any worse; other candles nothing."""
+    alone, _ = walk(tmp_path, (5, 20))
+    assert (alone.test.known_trials, alone.test.unknown_trials) == (2, 0)
+    after, _ = walk(tmp_path, (21, 6))
+    assert (after.test.known_trials, after.test.unknown_trials) == (4, 0)
+    assert after.test.effective_trials < 4
+    plain, _ = walk(None, (21, 6))
+    assert after.ranking[0].adjusted_p_value >= plain.ranking[0].adjusted_p_value
+    other, _ = walk(tmp_path, (21, 6), rows=market(6, 3000))
+    assert (other.test.known_trials, other.test.unknown_trials) == (2, 0)
+    with closing(sqlite3.connect(tmp_path / "walks.db")) as file, file:
+        file.execute("DELETE FROM trials")
+    unknown, _ = walk(tmp_path, (21, 6))
+    assert (unknown.test.known_trials, unknown.test.unknown_trials) == (2, 2)
+    assert "of 2 of which only the number is known" in unknown.verdict.sentence
+
+
 CHANGED = {
     "candles": {"rows": market(6, 3000)},
     "frame": {"hours": 21},
@@ -399,7 +417,10 @@ def test_a_store_as_the_first_version_wrote_it_is_read(tmp_path):
     assert result.trades.opened_at.tolist() == [1_000, 2_000]
     assert result.trades.closed_at.tolist() == [3_000, 4_000]
     assert result.trades.symbol.tolist() == [1, 0]
-    trial |= {"warming": 0, "statistics": later, "by_symbol": [later, later]}
+    no_brackets = {"sides": b"", "numbers": {}, "which": b"", "ladders": [[[], [], []]]}
+    trial |= {"warming": 0, "window_runs": [], "statistics": later, "by_symbol": [later, later]}
+    trial |= {"interval": 0, "trades": trial["trades"] | {"stops": b"", "worst": b""}}
+    trial |= {"brackets": no_brackets}
     assert json.loads(msgspec.json.encode(result)) == json.loads(msgspec.json.encode(trial))
     assert store.variants_tried(["X"], 9_000, 10_000) == 1
     assert store.variants_tried(["X"], 9_001, 10_000) == 0

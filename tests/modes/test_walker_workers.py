@@ -34,6 +34,7 @@ from markets import START, market
 BEGIN = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=30)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, SIGTERM kills too
 NAMES = [f"s{i}" for i in range(8)]
+FRESH = bk.Windows(train=timedelta(hours=25), test=timedelta(hours=20), fresh=True, min_metric=-9)
 
 
 def crossover(fast, slow, dies=None):
@@ -147,7 +148,7 @@ def fails(symbol, when):
     raise RuntimeError("no idea")
 
 
-def register(exchange=None, dies=None):
+def register(exchange=None, dies=None, windows=None):
     bk.add_exchange(exchange or bk.exchanges.FrameExchange(market(2, 4000)))
     name = bk.list_exchanges()[-1].exchange_name
     bk.add_frame(
@@ -165,17 +166,21 @@ def register(exchange=None, dies=None):
             get_signal=fails if i == 5 else function,
             risk_name="r" if i % 2 else None,
         )
-    bk.add_walker(walker_name="w", exchange_name=name, frame_name="f", strategies=NAMES)
+    bk.add_walker(
+        walker_name="w", exchange_name=name, frame_name="f", strategies=NAMES, windows=windows
+    )
 
 
 def walk(executor=None, symbol="X"):
     contracts = bk.Walker.run_sync(symbol, walker_name="w", executor=executor)
-    return contracts, bk.Walker.get_report(symbol, walker_name="w")
+    data = bk.Walker.get_data(symbol, walker_name="w")
+    assert [row.draws for row in data.benchmarks] == [0, 200]
+    return contracts, data, bk.Walker.get_report(symbol, walker_name="w")
 
 
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives():
-    register()
+    register(windows=FRESH)
     told = []
     bk.listen_walker(told.append)
     bk.set_config(percent_fee=0.03)
@@ -202,7 +207,7 @@ def test_any_executor_will_do(kind):
 @pytest.mark.slow
 def test_a_cluster_of_two_workers():
     distributed = pytest.importorskip("distributed")
-    register()
+    register(windows=FRESH)
     alone = walk()
     with (
         distributed.LocalCluster(

@@ -184,7 +184,7 @@ def test_means_of_windows_stand_beside_means_and_totals_by_themselves():
     data = walk_forward([trial_of("s", r, closed)], spans, "total_pnl", seed=1)
     inside = [window.in_sample for window in data.windows]
     outside = [window.out_of_sample for window in data.windows]
-    means, together, *_ = forward_lines(data)
+    _, means, together, *_ = forward_lines(data)
     assert means == (
         f"Mean of the windows, total_pnl: {np.mean(inside):.3f} in sample (2 windows of 1 h), "
         f"{np.mean(outside):.3f} out of sample (2 windows of 1 h; those with 30 trades count)."
@@ -196,7 +196,8 @@ def test_means_of_windows_stand_beside_means_and_totals_by_themselves():
     )
 
 
-def test_trades_needed_are_said_to_be_those_of_one_strategy_alone(row):
+def test_figures_say_for_how_many_trials_they_are(row):
     report = walker_report(walk_of([row]))
-    assert "| Trades needed alone |" in report
-    assert "had no other strategy been tried" in report
+    assert "| Adjusted p | Deflated Sharpe | Trades | Trades needed |" in report
+    assert "The interval is not corrected for a strategy's having been chosen." in report
+    assert "Trades needed: for a deflated Sharpe ratio of 0.95." in report

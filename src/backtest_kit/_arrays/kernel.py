@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._arrays import hold, layout, searches
+from backtest_kit._arrays import hold, layout, random_entries, searches
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.layout import Columns, Rules, Work
 from backtest_kit._rules import account, asking, holding, life, management, position, proposal
@@ -102,7 +102,7 @@ def _named_after_sources() -> str:
     """
     whole = hashlib.blake2b(digest_size=8)
     rules = (life, account, holding, position, management, proposal, asking)
-    for module in (*rules, layout, searches, hold, plain, results):
+    for module in (*rules, layout, searches, hold, plain, random_entries, results):
         whole.update(Path(module.__file__ or "").read_bytes())
     whole.update(Path(__file__).read_bytes())
     return f"simulate_{whole.hexdigest()}"
@@ -225,6 +225,15 @@ simulate: Callable[[Columns, Rules, Ints, Ints, Floats, Work], int] = _compiled(
             "scheduled_step": _inlined(life.scheduled_step),
             "pending_step": _inlined(life.pending_step),
         },
+    )
+)
+
+#: `random_entries.enter_at_random`, compiled.
+enter_at_random: Callable[..., None] = _compiled(
+    _with(
+        random_entries.enter_at_random,
+        _named_after_sources().replace("simulate", "enter_at_random"),
+        {"simulate": simulate, "with_levels": _compiled(random_entries.with_levels)},
     )
 )
 

@@ -235,13 +235,7 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
         if kernel_ready.is_set():
             return
         logger = logger or logging.getLogger("backtest_kit")
-        folder = kernel.simulate.stats.cache_path  # type: ignore[attr-defined]
-        name = kernel.simulate.__name__
-        if folder is not None and any(Path(folder).glob(f"simulate.{name}-*.nbi")):
-            logger.info("loading the compiled kernel from %s", folder)
-        else:  # so long that a person should see why, without having set up a log
-            kept = "not kept, as no folder can be written to" if folder is None else f"in {folder}"
-            logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
+        announce(kernel.simulate, logger)
         flat = read_only(np.ones(1))
         signals, bars = Signals(np.zeros(1), 1, 1, 1), Bars(0, flat, flat, flat, flat, flat)
         columns, rules = job(bars, SignalRows(signals, 0, "1m", range(0, 1, MINUTE), Config()), 1)
@@ -250,6 +244,16 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
         kernel.simulate(columns, rules, np.zeros(8, dtype=np.int64), whole, real, work)
         kernel.window_means(flat, 1)
         kernel_ready.set()
+
+
+def announce(function: Any, logger: logging.Logger) -> None:
+    """Log that a compiled function is about to be loaded, or compiled, which takes seconds."""
+    folder, name = function.stats.cache_path, function.__name__
+    if folder is not None and any(Path(folder).glob(f"*.{name}-*.nbi")):
+        logger.info("loading the compiled kernel from %s", folder)
+    else:  # so long that a person should see why, without having set up a log
+        kept = "not kept, as no folder can be written to" if folder is None else f"in {folder}"
+        logger.warning("compiling the kernel of array strategies, some seconds (%s)", kept)
 
 
 def _run(bars: Bars, rows: SignalRows) -> TradeTable:

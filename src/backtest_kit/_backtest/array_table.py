@@ -23,7 +23,7 @@ from backtest_kit._reports.trades import outcomes_of
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.profit import MILESTONES
+from backtest_kit._rules.profit import MILESTONES, profit
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
@@ -128,6 +128,30 @@ def costs_of(record: RunRecord) -> Floats:
     if record.table is not None:
         return record.table.closed().cost
     return np.array([tick.cost for tick in record.closed], dtype=np.float64)
+
+
+def stop_losses_of(record: RunRecord) -> Floats:
+    """Return what each trade of a run would have lost at its stop, percent after costs, in order.
+
+    Positive for a loss; NaN for a trade without a stop.
+    """
+    config = record.config
+    if record.table is not None:
+        table = record.table.closed()
+        managed = table.managed
+        paid = table.price_open if managed is None else managed.price_paid
+        side, stop = table.side, table.price_stop_loss
+    else:
+        ticks = record.closed
+        side = np.array([1 if tick.signal.position == "long" else -1 for tick in ticks], np.int8)
+        paid = np.array([tick.pnl.price_open for tick in ticks], dtype=np.float64)
+        stops = [tick.signal.price_stop_loss for tick in ticks]
+        stop = np.array([np.nan if price is None else price for price in stops], dtype=np.float64)
+    long, short = (
+        profit(position, paid, stop, config.percent_fee, config.percent_slippage)
+        for position in ("long", "short")
+    )
+    return -np.where(side > 0, long, short)
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:

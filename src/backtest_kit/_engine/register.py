@@ -20,6 +20,7 @@ from backtest_kit._values.config import Config, Settings
 from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import (
     AccountMetric,
+    Benchmark,
     ExchangeSchema,
     Format,
     FrameSchema,
@@ -208,6 +209,7 @@ def add_walker(
     metric: Metric | AccountMetric = "sharpe_ratio",
     windows: Windows | None = None,
     account_name: str | None = None,
+    benchmark: Benchmark = 0,
     callbacks: object = None,
     note: str = "",
     replace: bool = False,

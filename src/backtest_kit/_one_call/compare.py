@@ -14,7 +14,7 @@ from backtest_kit._one_call.progress import progress
 from backtest_kit._pages.results import WalkResult
 from backtest_kit._values.config import Settings
 from backtest_kit._values.errors import RegistrationError
-from backtest_kit._values.schemas import Metric, WalkerSchema
+from backtest_kit._values.schemas import Benchmark, Metric, WalkerSchema
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.runner import Workers
@@ -34,6 +34,7 @@ def compare(
     start: When | None = None,
     end: When | None = None,
     windows: Windows | None = None,
+    benchmark: Benchmark = 0,
     executor: Workers | None = None,
     store: str | Path | None = None,
     **settings: Unpack[Settings],
@@ -41,8 +42,9 @@ def compare(
     """Backtest several strategies over some candles, and return what `Walker.get_data` returns.
 
     `strategies` are those of `bk.grid`, or any mix of what `bk.backtest` takes; `metric`,
-    `windows`, `executor` and `store` are those of a walk. With several symbols, each strategy runs
-    over all of them, by default over the time that all have. The rest is as in `bk.backtest`:
+    `windows`, `benchmark`, `executor` and `store` are those of a walk. With several symbols, each
+    strategy runs over all of them, by default over the time that all have. The rest is as in
+    `bk.backtest`:
 
         ranking = bk.compare("BTCUSDT.parquet", bk.grid(crossover, fast=[10, 20], slow=[50, 100]))
 
@@ -74,6 +76,7 @@ def compare(
                 strategies=[schema.name for schema in schemas],
                 metric=metric,
                 windows=windows,
+                benchmark=benchmark,
             )
         )
         with progress(engine, "walker_progress", ", ".join(symbols), "strategies"):

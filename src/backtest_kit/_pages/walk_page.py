@@ -21,6 +21,7 @@ from backtest_kit._pages.page import (
     tiles,
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
+from backtest_kit._reports.benchmarks import benchmark_lines
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
     all_lose,
@@ -30,7 +31,8 @@ from backtest_kit._reports.walker import (
     warming_lines,
     worth_text,
 )
-from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._reports.windows import cross_validation_lines, paths_table
+from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
 from backtest_kit._statistics.ranking import RankRow, WalkerData
@@ -61,7 +63,9 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
             (data.since, max(data.until, data.since + 1)), _reach(curves)
         )
         parts.append(_curves_section(len(curves)))
-    parts.append(section(f"Ranking by {data.metric}", TABLE, "ranking"))
+    compared = "".join(f"<li>{escape(line)}</li>" for line in benchmark_lines(data))
+    compared = f"<ul>{compared}</ul>" if compared else ""
+    parts.append(section(f"Ranking by {data.metric}", TABLE + compared, "ranking"))
     points, around = grid_points(data), plateau(data)
     if len(points) > 1:
         content = heat_map(points, data.metric) + neighbours_table(around, data.metric)
@@ -69,7 +73,9 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
     if data.walk_forward is not None:
         charts["windows"] = windows_chart(data.walk_forward)
         parts.append(_forward_section(data.walk_forward))
-    deflated = _deflation(data, trials)
+    if (crossed := data.cross_validation) is not None:
+        parts.append(_crossed_section(crossed))
+    deflated = _deflation(data)
     if deflated:
         parts.append(section("What trying many took away", deflated, "deflation"))
     parts.append(section("What it is worth", markdown(worth_text(data)), "worth"))
@@ -111,7 +117,7 @@ def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
 def _needed(best: RankRow | None) -> str:
     if best is None or best.minimum_trades is None:
         return "how many it needs is not known"
-    return f"{number(best.minimum_trades, 0)} needed, were it the only one tried"
+    return f"{number(best.minimum_trades, 0)} needed for a deflated Sharpe ratio of 0.95"
 
 
 def _curves(data: WalkerData, trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -181,19 +187,21 @@ def _forward_section(data: WalkForward) -> str:
     )
 
 
-def _deflation(data: WalkerData, trials: Sequence[TrialResult]) -> str:
+def _crossed_section(data: CrossValidation) -> str:
+    text = "".join(f"<li>{escape(line)}</li>" for line in cross_validation_lines(data))
+    columns, rows = paths_table(data)
+    paths = folded(columns, rows, right=range(1, len(columns)))
+    return section("Groups that were tested", f"<ul>{text}</ul>{paths}", "crossed")
+
+
+def _deflation(data: WalkerData) -> str:
     """Return the probability of skill, had it been the only trial, beside what is left of it."""
-    r = {t.strategy_name: t.trades.r for t in trials if t.statistics is not None}
     rows = [row for row in data.ranking if row.deflated_sharpe is not None][:_DEFLATED]
-    alone = {
-        row.strategy_name: deflated_sharpes({row.strategy_name: r[row.strategy_name]}, 1)
-        for row in rows
-        if row.strategy_name in r
-    }
     lines = []
     for row in rows:
         name, left = row.strategy_name, row.deflated_sharpe or 0.0
-        before = alone.get(name, {}).get(name, left)
+        alone = row.probabilistic_sharpe
+        before = left if alone is None else alone
         lines.append(
             f'<tr><th scope="row">{escape(name)}</th><td class="number">{before:.0%}</td>'
             f'<td class="number">{left:.0%}</td><td><div class="taken" aria-hidden="true" '
@@ -226,6 +234,7 @@ def _row(row: RankRow) -> dict[str, Any]:
         "lower": None if interval is None else interval.lower,
         "upper": None if interval is None else interval.upper,
         "interval": interval_text(row),
+        "p": row.adjusted_p_value,
         "deflated": row.deflated_sharpe,
         "trades": 0 if s is None else s.total_signals,
         "total": None if s is None else s.total_pnl,

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from backtest_kit._reports.benchmarks import benchmark_lines, beside
 from backtest_kit._reports.table import Cell, markdown_table, number, plain, span
 from backtest_kit._reports.table import minutes as duration
+from backtest_kit._reports.windows import (
+    as_list,
+    cross_validation_lines,
+    paths_table,
+    splits_table,
+    stitched_lines,
+)
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.ranking import FIRST_ROWS, RankRow, WalkerData
 from backtest_kit._statistics.walk_forward import ForwardWindow, WalkForward
@@ -15,9 +23,9 @@ from backtest_kit._values.time import MINUTE
 #: How many strategies a line names before it counts the others.
 _NAMES: Final = 5
 _EXPLAINED: Final = (
-    "Trades needed alone: for a Sharpe ratio above 0 with 95 % confidence, had no other strategy "
-    "been tried. Whether it is more than the luck of the best of all trials is what the deflated "
-    "Sharpe ratio says."
+    "The interval is not corrected for a strategy's having been chosen. Adjusted p: how often luck "
+    "would make one of all trials look as good; the sentence goes by it. Trades needed: for a "
+    "deflated Sharpe ratio of 0.95."
 )
 
 Rows = tuple[Sequence[str], Sequence[Sequence[Cell]]]
@@ -36,6 +44,7 @@ def walker_report(data: WalkerData, *, folded: bool = True) -> str:
         worth_text(data),
         f"## Ranking by {data.metric}",
         _table(*_ranking(data), folded=folded),
+        *([as_list(benchmark_lines(data))] if data.benchmarks else []),
         _EXPLAINED,
         "## All metrics",
         _table(*_metrics(data), folded=folded),
@@ -44,6 +53,10 @@ def walker_report(data: WalkerData, *, folded: bool = True) -> str:
         parts += ["## By symbol", _table(*_by_symbol(data), folded=folded)]
     if data.walk_forward is not None:
         parts += ["## Walk-forward", forward_section(data.walk_forward, folded=folded)]
+    if (crossed := data.cross_validation) is not None:
+        parts += ["## Cross-validation", as_list(cross_validation_lines(crossed))]
+        parts += [_table(*paths_table(crossed), folded=folded)]
+        parts += [_table(*splits_table(crossed), folded=folded)]
     failed = [(row.strategy_name, row.error) for row in data.ranking if row.error is not None]
     if failed:
         table = _table(("Strategy", "Error"), failed, folded=folded)
@@ -124,6 +137,7 @@ def worth_text(data: WalkerData) -> str:
     """Return what the ranking is worth, as Markdown."""
     lines = [f"**{plain(conclusion(data))}**", ""]
     lines.append(f"- Trials on these data, as far as is known: {data.trials:,}.")
+    lines += [f"- {line}" for line in test_lines(data)]
     lines.append(f"- {overfitting_text(data)}")
     gaps = max((row.gaps_filled for row in data.ranking), default=0)
     ambiguous = sum(row.ambiguous_closes for row in data.ranking)
@@ -143,6 +157,30 @@ def worth_text(data: WalkerData) -> str:
         errors = sum(row.error_count for row in raised)
         lines.append(f"- Errors in all: {errors:,}, of {_of_all(len(raised), data)}.")
     return "\n".join(lines)
+
+
+def test_lines(data: WalkerData) -> list[str]:
+    """Return what the sentence rests on, and the interval of the best, corrected for the choice."""
+    test, lines = data.test, []
+    if test is not None:
+        days = test.bin_length / (1440 * MINUTE)
+        lines.append(
+            f"Tested on {test.bins:,} bins of {number(days, 3)} days, resampled in blocks of "
+            f"{number(test.block, 1)}; about as good as {number(test.effective_trials, 1)} "
+            "independent trials."
+        )
+        lines.append(
+            f"That luck does as well as the best: reality check p = {number(test.reality_check, 3)}"
+            f", superior predictive ability p = {number(test.superior_ability, 3)}."
+        )
+    best = data.ranking[0] if data.best_strategy is not None else None
+    interval = None if best is None else best.selection_interval
+    if interval is not None and interval != "not computed":
+        lines.append(
+            f"95 % interval of the best, corrected for its having been chosen: {data.metric} "
+            f"{number(interval.lower, 3)} to {number(interval.upper, 3)}."
+        )
+    return lines
 
 
 def overfitting_text(data: WalkerData) -> str:
@@ -175,21 +213,23 @@ def _ranking(data: WalkerData) -> Rows:
         "Strategy",
         data.metric,
         "95 % interval",
+        "Adjusted p",
         "Deflated Sharpe",
         "Trades",
-        "Trades needed alone",
+        "Trades needed",
     )
-    return columns, [rank_cells(row) for row in data.ranking]
+    return columns, beside(data, columns, [rank_cells(row) for row in data.ranking])
 
 
 def rank_cells(row: RankRow) -> tuple[str, ...]:
-    """Return rank, name, metric, interval, deflated Sharpe, trades, and trades needed alone."""
+    """Return rank, name, metric, interval, p-value, deflated Sharpe, trades, and trades needed."""
     trades = row.statistics.total_signals if row.statistics is not None else 0
     return (
         "" if row.rank is None else str(row.rank),
         row.strategy_name,
         number(row.metric_value, 3),
         interval_text(row),
+        number(row.adjusted_p_value, 3),
         number(row.deflated_sharpe, 3),
         str(trades),
         number(row.minimum_trades, 0),
@@ -264,8 +304,9 @@ def out_of_sample_text(data: WalkForward) -> str:
 def forward_lines(data: WalkForward) -> list[str]:
     """Return what the windows amount to: their means side by side, then all test windows as one."""
     chosen = {window.strategy_name for window in data.windows if window.strategy_name}
-    inside = [w.in_sample for w in data.windows if w.in_sample is not None]
-    outside = [w.out_of_sample for w in data.windows if w.out_of_sample is not None]
+    traded = [window for window in data.windows if window.aside is None]
+    inside = [w.in_sample for w in traded if w.in_sample is not None]
+    outside = [w.out_of_sample for w in traded if w.out_of_sample is not None]
     train = _length([(w.train_since, w.train_until) for w in data.windows])
     test = _length([(w.test_since, w.test_until) for w in data.windows])
     means = (
@@ -274,6 +315,7 @@ def forward_lines(data: WalkForward) -> list[str]:
         f"of {test}; those with {MIN_TRADES} trades count)."
     )
     return [
+        *stitched_lines(data),
         means,
         f"Out of sample, all test windows together, {data.metric}: {out_of_sample_text(data)}.",
         f"Profit a day out of sample over profit a day in sample: {number(data.efficiency)}.",
@@ -308,7 +350,7 @@ def window_cells(window: ForwardWindow) -> tuple[str, ...]:
     return (
         span(window.train_since, window.train_until),
         span(window.test_since, window.test_until),
-        window.strategy_name or "none: too few trades",
+        _chosen(window),
         number(window.in_sample, 3),
         str(window.in_sample_trades),
         str(window.purged),
@@ -319,6 +361,13 @@ def window_cells(window: ForwardWindow) -> tuple[str, ...]:
         number(window.out_of_sample_total),
         str(window.overlapping),
     )
+
+
+def _chosen(window: ForwardWindow) -> str:
+    name, why = window.strategy_name, window.aside
+    if name is None:
+        return f"none: {why or 'too few trades'}"
+    return name if why is None else f"{name} (stood aside: {why})"
 
 
 def _by_symbol(data: WalkerData) -> Rows:

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from backtest_kit._statistics.blocks import dependence
 from backtest_kit._statistics.figures import LEAST_DEVIATION, YEAR_MS
 from backtest_kit._statistics.overfitting import CELLS, ROUNDING
 from backtest_kit._values.candles import Floats, Ints
@@ -24,8 +25,6 @@ Span = tuple[int, int]
 
 #: A run's time is cut into days, but never into fewer or more parts than this.
 PERIODS: Final = (100, 2000)
-#: After so many insignificant lags in a row, autocorrelation is taken to have ended.
-QUIET_LAGS: Final = 5
 
 
 def check_metric(metric: str, span: Span | None, draws: int) -> float:
@@ -56,10 +55,11 @@ def sums(r: Floats) -> Floats:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def evaluate(total: Floats, mean: float, metric: str, yearly: float) -> Floats:
+def evaluate(total: Floats, mean: float | Floats, metric: str, yearly: float) -> Floats:
     """Return the metric of samples from their `sums`, shape (M, 7); NaN where it is not defined.
 
-    `mean` is the one that the deviations are from; the definitions are those of `figures`.
+    `mean` is the one that the deviations are from, of all samples or of each; the definitions are
+    those of `figures`.
     """
     n, d, square, wins, gain, losses, loss = total.T
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -124,11 +124,13 @@ def drawn_together(
     yearly: float,
     rng: np.random.Generator,
     draws: int,
+    block: float | None = None,
 ) -> list[Floats]:
     """Return the metric of each strategy, all in the same resamples of periods of time.
 
     `rows` are the trades of each; `parts` their periods and the number of periods, as `periods`
-    returns them.
+    returns them. `block` is the mean length of blocks; the greatest that one of them needs, if left
+    out.
     """
     of, count = parts
     totals, returns = [], []
@@ -138,7 +140,8 @@ def drawn_together(
             np.stack([np.bincount(at, column, minlength=count) for column in per_trade.T], axis=1)
         )
         returns.append(np.bincount(at, r, minlength=count).astype(np.float64))
-    block = max(dependence(series)[0] for series in returns)
+    if block is None:
+        block = max(dependence(series)[0] for series in returns)
     found: list[list[Floats]] = [[] for _ in rows]
     means = [float(r.mean()) for r in rows]
     for weights in draw(count, block, rng, draws):
@@ -166,44 +169,3 @@ def periods(
         at = (np.asarray(times, dtype=np.int64) - span[0]) * count // length
         found.append(np.clip(at, 0, count - 1))
     return found, count
-
-
-def dependence(r: Floats) -> tuple[float, float]:
-    """Return the mean block length for a series, and its long-run variance over the plain one.
-
-    Politis and White (2004), Econometric Reviews 23, with the correction of Patton, Politis and
-    White (2009), ibid. 28: the rule that `inference.block_length` explains.
-    """
-    n = len(r)
-    d = r - r.mean() if n else r
-    variance = float((d * d).mean()) if n else 0.0
-    if n < 2 * QUIET_LAGS or variance <= max(LEAST_DEVIATION**2, ROUNDING * float((r * r).mean())):
-        return 1.0, 1.0
-    most = min(n - 1, math.ceil(math.sqrt(n)) + QUIET_LAGS)
-    covariance = np.array([float((d[k:] * d[: n - k]).sum()) / n for k in range(2 * most + 1)])
-    bound = 2 * math.sqrt(math.log10(n) / n) * variance
-    significant = np.abs(covariance[1 : most + 1]) >= bound
-    last = _last_significant(significant)
-    if not last:
-        return 1.0, 1.0
-    width = min(2 * last, most)
-    lags = np.arange(1, width + 1)
-    window = np.minimum(1.0, 2 * (1 - lags / width))
-    weighted = window * covariance[1 : width + 1]
-    spectrum = variance + 2 * float(weighted.sum())
-    if spectrum <= 0:
-        return 1.0, 1.0
-    slope = 2 * float((lags * weighted).sum())
-    block = (slope**2 / spectrum**2 * n) ** (1 / 3)
-    return min(max(block, 1.0), 3 * math.sqrt(n), n / 3), spectrum / variance
-
-
-def _last_significant(significant: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
-    """Return the last significant lag before `QUIET_LAGS` insignificant ones in a row."""
-    quiet = 0
-    for lag, counts in enumerate(significant.tolist(), 1):
-        quiet = 0 if counts else quiet + 1
-        if quiet == QUIET_LAGS:
-            return lag - QUIET_LAGS
-    last = np.flatnonzero(significant)
-    return int(last[-1]) + 1 if len(last) else 0

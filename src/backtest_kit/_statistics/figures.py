@@ -307,6 +307,33 @@ def metric(statistics: Statistics, name: str) -> float | None:
     return None if value is None else _finite(value)
 
 
+def metric_of(r: Floats, name: str, span: tuple[int, int]) -> float | None:
+    """Return one of `METRICS` of closed signals, as `metric(summarize(...), name)` does, sooner.
+
+    Raises:
+        ArgumentError: no such metric.
+    """
+    sharpe = sharpe_ratio(r) if name.endswith("sharpe_ratio") else None
+    with _quiet():
+        if name == "sharpe_ratio":
+            return sharpe
+        if name == "annualized_sharpe_ratio":
+            return None if sharpe is None else _finite(sharpe * math.sqrt(365))
+        if name == "certainty_ratio":
+            return certainty_ratio(r)
+        if name == "expected_yearly_returns":
+            return expected_yearly_returns(r, span)
+        if not len(r):
+            return None
+        if name == "win_rate":
+            return float((r > 0).mean() * 100)
+        if name == "avg_pnl":
+            return _finite(float(r.mean()))
+        if name == "total_pnl":
+            return _finite(float(r.sum()))
+    raise ArgumentError(f"unknown metric {name!r}; use one of: {', '.join(METRICS)}")
+
+
 def _quiet() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 

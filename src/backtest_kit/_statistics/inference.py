@@ -9,16 +9,17 @@ gives the same answer. `None` means that the sample is not enough to tell: fewer
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from backtest_kit._statistics.blocks import dependence
 from backtest_kit._statistics.bootstrap import (
     Span,
     check_metric,
-    dependence,
     drawn,
     drawn_together,
     estimate,
@@ -97,6 +98,21 @@ def bootstrap_interval(
         level=level,
         block=block,
         draws=draws,
+    )
+
+
+def for_the_chosen(interval: ConfidenceInterval, width: float) -> ConfidenceInterval:
+    """Return an interval that holds also for a strategy that was chosen for its metric.
+
+    Each end lies as many times further from the estimate as `width`, the standard errors that hold
+    all true values at once (`stepdown.simultaneous_width`), is of those that hold one.
+    """
+    times = width / NormalDist().inv_cdf((1 + interval.level) / 2)
+    estimate = interval.estimate
+    return msgspec.structs.replace(
+        interval,
+        lower=estimate - (estimate - interval.lower) * times,
+        upper=estimate + (interval.upper - estimate) * times,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 from typing import Final
 
@@ -108,12 +108,13 @@ def sampling_error(sample: Moments) -> float | None:
     return spread / math.sqrt(sample.observations - 1)
 
 
-def expected_maximum_sharpe(trials: int, variance: float) -> float:
+def expected_maximum_sharpe(trials: float, variance: float) -> float:
     """Return the Sharpe ratio to be expected of the best of `trials` strategies without skill.
 
-    `variance` is the one of the Sharpe ratios across the trials (2014, eq. 1 with mean 0); 0 for
-    one trial. The approximation is from extreme value theory: 1.57 deviations for 10 trials,
-    where the exact figure is 1.54.
+    `trials` may be a fraction: an effective number, where they are alike. `variance` is the one of
+    the Sharpe ratios across the trials (2014, eq. 1 with mean 0); 0 for one trial. The
+    approximation is from extreme value theory: 1.57 deviations for 10 trials, where the exact
+    figure is 1.54.
 
     Raises:
         ArgumentError: fewer than one trial, or a variance that is negative or not finite.
@@ -125,7 +126,8 @@ def expected_maximum_sharpe(trials: int, variance: float) -> float:
     if trials == 1:
         return 0.0
     rare, rarer = (_NORMAL.inv_cdf(1 - 1 / x) for x in (trials, trials * math.e))
-    return math.sqrt(variance) * ((1 - np.euler_gamma) * rare + np.euler_gamma * rarer)
+    deviations = (1 - np.euler_gamma) * rare + np.euler_gamma * rarer
+    return math.sqrt(variance) * max(deviations, 0.0)  # below 0 for hardly more than one trial
 
 
 def deflated_sharpe_ratio(sample: Moments, trials: int, variance: float) -> float | None:
@@ -138,13 +140,16 @@ def deflated_sharpe_ratio(sample: Moments, trials: int, variance: float) -> floa
 
 
 def minimum_track_record_length(
-    sample: Moments, benchmark: float = 0.0, confidence: float = 0.95
+    sample: Moments, benchmark: float = 0.0, confidence: float = 0.95, *, luckiest: float = 0.0
 ) -> float | None:
     """Return how many observations put the Sharpe ratio above `benchmark` that surely (2012).
 
     A number of observations, so of trades where the moments are of trades; it takes the Sharpe
     ratio, skewness and kurtosis to stay as they are. `None` where the Sharpe ratio is not above
     the benchmark: no length would do.
+
+    `luckiest` is for the best of a family: how many sampling errors above the benchmark the best of
+    all trials would be without skill (`expected_maximum_sharpe` with variance 1).
 
     Raises:
         ArgumentError: the confidence is not within 0.5 and 1.
@@ -154,7 +159,7 @@ def minimum_track_record_length(
     spread, lead = _spread(sample), sample.sharpe - benchmark
     if spread is None or lead <= 0:
         return None
-    length = 1 + (spread * (_NORMAL.inv_cdf(confidence) / lead)) ** 2
+    length = 1 + (spread * ((_NORMAL.inv_cdf(confidence) + luckiest) / lead)) ** 2
     return length if math.isfinite(length) else None
 
 
@@ -199,12 +204,23 @@ def probability_of_overfitting(
     periods, strategies = matrix.shape
     if strategies < 2 or periods < max(MIN_TRADES, 2 * blocks):
         return None
-    scorer = _Halves(matrix, blocks)
+    return overfitting_of(_Halves(matrix, blocks), strategies, blocks, combinations, seed)
+
+
+def overfitting_of(
+    score: Callable[[Floats], Floats], strategies: int, blocks: int, combinations: int, seed: int
+) -> Overfitting | None:
+    """Return the probability of overfitting by any score of a choice of blocks.
+
+    `score` is called with choices of half of the blocks, 0 or 1 of shape (C, blocks), and returns
+    how good each strategy was in them, shape (C, strategies), -inf where that is not defined. The
+    rest is as in `probability_of_overfitting`.
+    """
     sampled = math.comb(blocks, blocks // 2) > combinations
     rows = max(1, CELLS // strategies)
     logits = np.concatenate(
         [
-            _logits(scorer(chosen), scorer(1.0 - chosen))
+            _logits(score(chosen), score(1.0 - chosen))
             for chosen in _choices(blocks, combinations if sampled else 0, rows, seed)
         ]
     )

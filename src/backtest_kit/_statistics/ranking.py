@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
 import numpy as np
 
-from backtest_kit._statistics.deflation import deflated_sharpes
+from backtest_kit._statistics.benchmarks import BenchmarkRow
+from backtest_kit._statistics.choosing import worth_choosing
+from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
+from backtest_kit._statistics.cscv import overfitting_by_metric
+from backtest_kit._statistics.deflation import deflate
+from backtest_kit._statistics.family import BenchmarkBins, Family, LuckTest, family_test
 from backtest_kit._statistics.figures import Statistics, metric
 from backtest_kit._statistics.inference import (
     ConfidenceInterval,
     bootstrap_interval,
-    period_returns,
+    for_the_chosen,
 )
-from backtest_kit._statistics.overfitting import (
-    MIN_TRADES,
-    Overfitting,
-    minimum_track_record_length,
-    moments,
-    probability_of_overfitting,
-)
-from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.overfitting import MIN_TRADES, Overfitting
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
-from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import METRICS, WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.windows import extent
@@ -41,13 +39,18 @@ NotComputed = Literal["not computed"]
 class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     """One strategy of a walk; `rank` is from 1, and `None` where the metric is not defined.
 
-    `interval` is the metric's 95 % bootstrap interval; of rows after the first `FIRST_ROWS` it is
-    "not computed" until it is asked for (`WalkResult.with_intervals`). `deflated_sharpe` is the
-    probability that its Sharpe ratio beats the best of as many trials without skill,
-    `minimum_trades` the number of trades that would put it above 0 with 95 % confidence, were it
-    the only one tried. They are `None` for fewer than 30 trades, and where they are not defined.
-    `metric_by_symbol` is in the order of the walk's symbols. `warming` counts the steps at which
-    the data did not reach back far enough to ask it.
+    `interval` is the metric's 95 % bootstrap interval as if the strategy had been the only one
+    tried; `selection_interval` is wide enough to hold also for one that was chosen for its metric.
+    Both are "not computed" in rows after the first `FIRST_ROWS` until they are asked for
+    (`WalkResult.with_intervals`).
+
+    `adjusted_p_value` is how often luck alone would make one of all trials look as good as this one
+    (StepM; the walk's sentence goes by it). `probabilistic_sharpe` is the probability that the true
+    Sharpe ratio is above 0, `deflated_sharpe` that it is above what the best of as many trials
+    without skill would have, `minimum_trades` how many trades would put `deflated_sharpe` at 0.95.
+    They are `None` for fewer than 30 trades, and where they are not defined. `metric_by_symbol` is
+    in the order of the walk's symbols. `warming` counts the steps at which the data did not reach
+    back far enough to ask it.
     """
 
     rank: int | None
@@ -68,13 +71,18 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     end_of_data_closes: int
     complete: bool
     warming: int = 0
+    adjusted_p_value: float | None = None
+    probabilistic_sharpe: float | None = None
+    selection_interval: ConfidenceInterval | NotComputed | None = None
 
 
 class WalkerData(Tabular, frozen=True, kw_only=True):
     """The results of a walk; times in milliseconds UTC.
 
     `trials` is how many were ever tried on these data, as far as is known. `overfitting` is how
-    often the best strategy in one half of the time is below the median in the other.
+    often the best strategy by the metric in one half of the time is below the median in the other.
+    `test` says on what the sentence rests, with figures of all strategies together; `None` if none
+    could be judged, and in a report of an earlier release.
     `base_interval` is of the candles by which the runs stepped; "" where a report of an earlier
     release does not say it. `unseen` are environment variables and files that strategies read,
     where results are stored: whether they have changed does not show.
@@ -97,20 +105,50 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     verdict: Verdict
     overfitting: Overfitting | None
     walk_forward: WalkForward | None = None
+    cross_validation: CrossValidation | None = None
+    benchmarks: tuple[BenchmarkRow, ...] = ()
     base_interval: str = ""
     unseen: tuple[str, ...] = ()
+    test: LuckTest | None = None
 
     def table(self) -> Table:
-        """Return the ranking as columns, a row per strategy, best first.
+        """Return the ranking as columns, a row per strategy, best first, then the benchmarks.
 
         The columns of an interval are NaN where it is not defined, and where `interval_computed` is
-        false.
+        false. `benchmark` is true of the rows that nobody registered: of random entries the median
+        is shown.
         """
         title = f"{self.metric} over {', '.join(self.symbols)}"
-        table = table_of(self.ranking, RankRow, title)
-        known = np.array([row.interval != "not computed" for row in self.ranking], dtype=np.bool_)
+        rows = [*self.ranking, *map(_as_row, self.benchmarks)]
+        table = table_of(rows, RankRow, title)
+        known = np.array([row.interval != "not computed" for row in rows], dtype=np.bool_)
+        added = np.arange(len(rows)) >= len(self.ranking)
         columns = {name: table[name] for name in table.columns}
-        return Table(columns | {"interval_computed": known}, times=table.times, title=title)
+        columns |= {"interval_computed": known, "benchmark": added}
+        return Table(columns, times=table.times, title=title)
+
+
+def _as_row(benchmark: BenchmarkRow) -> RankRow:
+    """Return a benchmark as the row of a strategy, without what it does not have."""
+    return RankRow(
+        rank=None,
+        strategy_name=benchmark.name,
+        metric_value=benchmark.metric_value,
+        interval=None,
+        deflated_sharpe=None,
+        minimum_trades=None,
+        metric_by_symbol=(),
+        statistics=None,
+        by_symbol=(),
+        calls=0,
+        error=benchmark.error,
+        error_count=0,
+        first_error=None,
+        gaps_filled=0,
+        ambiguous_closes=0,
+        end_of_data_closes=0,
+        complete=benchmark.error is None,
+    )
 
 
 def rank(
@@ -121,12 +159,26 @@ def rank(
     timeline: range | None = None,
     base_interval: str = "",
     first_rows: int = FIRST_ROWS,
+    benchmark_bins: BenchmarkBins | None = None,
+    benchmarks: tuple[BenchmarkRow, ...] = (),
+    others: Sequence[TradeColumns] = (),
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
     The `first_rows` have their intervals; `with_intervals` adds the others. `tried` is how many
     trials there ever were on these data, at least (and by default) those given. `timeline` are the
     frame's instants, which the windows of a walk-forward divide.
+
+    `benchmarks` are rows that are shown beside, and neither ranked nor counted.
+    `others` are the trades of further trials on these data that are known; of what is left of
+    `tried`, only the number is.
+
+    `benchmark_bins` is what the strategies are tested against, if not against 0: called with a
+    strategy's name and the edges of the test's bins, int64 milliseconds of shape (B + 1,), it
+    returns the benchmark's profit in each bin in percent after costs, float64 of shape (B,). Buying
+    and holding is the same for every name; random entries are drawn like the named strategy's. A
+    trade counts where it closed, in the bin with edges[i] < closed_at <= edges[i + 1], and outside
+    of all bins in the nearest.
     """
     good = [trial for trial in trials if trial.statistics is not None]
     span = (
@@ -136,13 +188,22 @@ def rank(
     count = max(len(trials), tried or 0)
     values = {trial.strategy_name: trial.metric(schema.metric) for trial in trials}
     order = sorted(trials, key=lambda trial: _order(values[trial.strategy_name]))
-    r = {trial.strategy_name: trial.trades.r for trial in good}
-    closed = {trial.strategy_name: trial.trades.closed_at for trial in good}
-    deflated = deflated_sharpes(r, count)
+    trades = {trial.strategy_name: trial.trades for trial in good}
+    family = family_test(
+        trades,
+        span,
+        seed=SEED,
+        interval=max((trial.interval for trial in good), default=0),
+        others=others,
+        unknown=max(count - len(trials) - len(others), 0),
+        benchmark=schema.benchmark,
+        benchmark_bins=benchmark_bins,
+    )
     rows = tuple(
-        _row(trial, place, schema.metric, values, deflated, span if place <= first_rows else None)
+        _row(trial, place, schema.metric, values, family, span if place <= first_rows else None)
         for place, trial in enumerate(order, 1)
     )
+    forward, crossed = _over_windows(schema, good, count, timeline)
     best = rows[0] if rows and rows[0].metric_value is not None else None
     return WalkerData(
         walker_name=schema.name,
@@ -160,18 +221,14 @@ def rank(
         ranking=rows,
         trials=count,
         verdict=verdict(
-            r,
-            seed=SEED,
-            metric=_of_trades(schema.metric),
-            trials=count,
-            span=span,
-            closed_at=closed,
+            trades, family, span, seed=SEED, metric=_of_trades(schema.metric), trials=count
         ),
-        overfitting=_overfitting(r, closed, span),
+        overfitting=_overfitting(trades.values(), span, _of_trades(schema.metric)),
+        test=None if family is None else family.test,
         base_interval=base_interval,
-        walk_forward=None
-        if schema.windows is None or timeline is None
-        else walk_forward(good, schema.windows.spans(*extent(timeline)), schema.metric, SEED),
+        walk_forward=forward,
+        cross_validation=crossed,
+        benchmarks=benchmarks,
     )
 
 
@@ -179,8 +236,10 @@ def with_intervals(data: WalkerData, trials: Sequence[TrialResult]) -> WalkerDat
     """Return a ranking in which the rows of these trials have their intervals computed."""
     known = {trial.strategy_name: trial for trial in trials}
     rows = tuple(
-        msgspec.structs.replace(
-            row, interval=_interval(known[row.strategy_name], data.metric, (data.since, data.until))
+        _with_intervals(
+            row,
+            _interval(known[row.strategy_name], data.metric, (data.since, data.until)),
+            data.test,
         )
         if row.interval == "not computed" and row.strategy_name in known
         else row
@@ -199,15 +258,42 @@ def _interval(
     return bootstrap_interval(trial.trades.r, name, seed=SEED, span=span)
 
 
+def _over_windows(
+    schema: WalkerSchema, trials: Sequence[TrialResult], count: int, timeline: range | None
+) -> tuple[WalkForward | None, CrossValidation | None]:
+    """Return what choosing in the walk's windows comes to, in whichever way they are laid out."""
+    windows, name = schema.windows, schema.metric
+    if windows is None or timeline is None:
+        return None, None
+    worth, least = worth_choosing(name, count, SEED), windows.min_metric
+    groups = windows.groups(*extent(timeline), timeline.step)
+    if groups is not None:
+        crossed = cross_validate(
+            trials, groups, name, worth=worth, least=least, fresh=windows.fresh
+        )
+        return None, crossed
+    spans = windows.spans(*extent(timeline))
+    if not spans:
+        return None, None
+    forward = walk_forward(trials, spans, name, SEED, worth=worth, least=least, fresh=windows.fresh)
+    return forward, None
+
+
+def _with_intervals(
+    row: RankRow, interval: ConfidenceInterval | NotComputed | None, test: LuckTest | None
+) -> RankRow:
+    corrected = interval
+    if isinstance(interval, ConfidenceInterval):
+        corrected = None if test is None else for_the_chosen(interval, test.interval_width)
+    return msgspec.structs.replace(row, interval=interval, selection_interval=corrected)
+
+
 def _overfitting(
-    r: Mapping[str, Floats], closed_at: Mapping[str, Ints], span: tuple[int, int]
+    trades: Iterable[TradeColumns], span: tuple[int, int], name: str
 ) -> Overfitting | None:
     """Return the probability of overfitting, from the strategies with enough trades."""
-    long = {name: trades for name, trades in r.items() if len(trades) >= MIN_TRADES}
-    if len(long) < 2:
-        return None
-    returns = period_returns(long, {name: closed_at[name] for name in long}, span)
-    return probability_of_overfitting(returns, seed=SEED)
+    enough = [each for each in trades if each.count >= MIN_TRADES]
+    return overfitting_by_metric(enough, span, name, seed=SEED) if len(enough) > 1 else None
 
 
 def _row(
@@ -215,20 +301,22 @@ def _row(
     place: int,
     name: str,
     values: dict[str, float | None],
-    deflated: dict[str, float],
+    family: Family | None,
     span: tuple[int, int] | None,
 ) -> RankRow:
-    """Return the row of a trial; without a `span` its interval is left for later."""
+    """Return the row of a trial; without a `span` its intervals are left for later."""
     value = values[trial.strategy_name]
-    enough = trial.trades.count >= MIN_TRADES
-    sample = moments(trial.trades.r) if enough else None
-    return RankRow(
+    trials = 1.0 if family is None else family.test.effective_trials
+    worth = deflate(trial.trades.r, trials)
+    row = RankRow(
         rank=None if value is None else place,
         strategy_name=trial.strategy_name,
         metric_value=value,
-        interval=_interval(trial, name, span),
-        deflated_sharpe=deflated.get(trial.strategy_name),
-        minimum_trades=None if sample is None else minimum_track_record_length(sample),
+        interval=None,
+        deflated_sharpe=None if worth is None else worth.deflated,
+        minimum_trades=None if worth is None else worth.minimum_trades,
+        adjusted_p_value=None if family is None else family.p_values.get(trial.strategy_name),
+        probabilistic_sharpe=None if worth is None else worth.probabilistic,
         metric_by_symbol=tuple(_value(each, name) for each in trial.by_symbol),
         statistics=trial.statistics,
         by_symbol=trial.by_symbol,
@@ -241,6 +329,9 @@ def _row(
         end_of_data_closes=trial.end_of_data_closes,
         complete=trial.complete,
         warming=trial.warming,
+    )
+    return _with_intervals(
+        row, _interval(trial, name, span), None if family is None else family.test
     )
 
 

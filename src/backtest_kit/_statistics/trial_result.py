@@ -7,7 +7,9 @@ from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from backtest_kit._arrays.brackets import Brackets
 from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._statistics.figures import Statistics, metric
 from backtest_kit._values.candles import Floats, Ints
@@ -27,13 +29,46 @@ class TradeColumns(msgspec.Struct, frozen=True):
     """Closed signals in the order of closing, as columns of bytes (little-endian, exact).
 
     `r` is profit in percent, float64; `opened_at`, `closed_at` int64 milliseconds; `symbol` the
-    index of the symbol, int64.
+    index of the symbol, int64. `stop_loss` is what the trade would have lost at the stop that it
+    was opened with, `worst_loss` at the worst price that it saw, both in percent after costs and
+    positive for a loss, float64: NaN where there is none or where it is not known (all of them in
+    results of an earlier release).
     """
 
     profits: bytes
     opened: bytes
     closed: bytes
     symbols: bytes
+    stops: bytes = b""
+    worst: bytes = b""
+
+    @classmethod
+    def of(
+        cls,
+        r: npt.ArrayLike,
+        opened_at: npt.ArrayLike,
+        closed_at: npt.ArrayLike,
+        *,
+        symbol: npt.ArrayLike | None = None,
+        stop_loss: npt.ArrayLike | None = None,
+        worst_loss: npt.ArrayLike | None = None,
+    ) -> TradeColumns:
+        """Return columns from arrays of shape (N,); a single number counts for every trade."""
+        profits = np.asarray(r, dtype="<f8")
+
+        def column(values: npt.ArrayLike | None, kind: str) -> bytes:
+            if values is None:
+                return b""
+            return np.broadcast_to(np.asarray(values, dtype=kind), profits.shape).tobytes()
+
+        return cls(
+            profits.tobytes(),
+            column(opened_at, "<i8"),
+            column(closed_at, "<i8"),
+            column(0 if symbol is None else symbol, "<i8"),
+            column(stop_loss, "<f8"),
+            column(worst_loss, "<f8"),
+        )
 
     def __repr__(self) -> str:
         return f"<{self.count} trades>"
@@ -63,13 +98,42 @@ class TradeColumns(msgspec.Struct, frozen=True):
         """The index of each trade's symbol, shape (N,)."""
         return np.frombuffer(self.symbols, dtype="<i8")
 
+    @property
+    def stop_loss(self) -> Floats:
+        """What each trade loses at its first stop, percent after costs, shape (N,); NaN: none."""
+        return self._or_unknown(self.stops)
+
+    @property
+    def worst_loss(self) -> Floats:
+        """What each trade had lost at its worst price, percent after costs, shape (N,), or NaN."""
+        return self._or_unknown(self.worst)
+
+    def _or_unknown(self, column: bytes) -> Floats:
+        return np.frombuffer(column, dtype="<f8") if column else np.full(self.count, np.nan)
+
+
+class WindowRun(msgspec.Struct, frozen=True):
+    """The trades of a strategy's backtest over one window alone, from clean state.
+
+    `since` and `until` are the window's in milliseconds UTC, its end excluded; the last trade may
+    close later. `error` says why it failed; then there are none.
+    """
+
+    since: int
+    until: int
+    trades: TradeColumns = TradeColumns(b"", b"", b"", b"")
+    error: str | None = None
+
 
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one strategy's backtest over some symbols; times in milliseconds UTC.
 
     `statistics` are over all symbols together, `by_symbol` for each one, in order, `account` those
     of the account, if there was one. `error` says why the strategy failed; then there are no
-    figures. `warming` counts the steps at which it could not be asked yet.
+    figures. `warming` counts the steps at which it could not be asked yet. `interval` is how often
+    the strategy was asked, in milliseconds; 0 in results of an earlier release. `window_runs` are
+    the runs over single windows, where the walk asks for them. `brackets` say how the trades were
+    meant to end; none in results of an earlier release.
     """
 
     strategy_name: str
@@ -88,6 +152,9 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     end_of_data_closes: int = 0
     complete: bool = False
     error: str | None = None
+    interval: int = 0
+    window_runs: tuple[WindowRun, ...] = ()
+    brackets: Brackets = Brackets()
     account: AccountStatistics | None = None
 
     def metric(self, name: str) -> float | None:

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
-import numpy.typing as npt
 
-from backtest_kit._statistics.bootstrap import check_metric, estimate, periods
-from backtest_kit._statistics.deflation import deflated_sharpes
-from backtest_kit._statistics.inference import DRAWS, resampled_metrics, share_above
-from backtest_kit._statistics.overfitting import MIN_TRADES, checked, seeded
-from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.errors import ArgumentError
+from backtest_kit._statistics.bins import LEAST_BINS, Span, bin_of, longest_holding, rare_loss
+from backtest_kit._statistics.bootstrap import check_metric, drawn_together, estimate
+from backtest_kit._statistics.family import Family, why_not_judged
+from backtest_kit._statistics.inference import DRAWS, share_above
+from backtest_kit._statistics.overfitting import MIN_TRADES, seeded
+from backtest_kit._statistics.trial_result import TradeColumns
+from backtest_kit._values.candles import Ints
+from backtest_kit._values.schemas import Benchmark
+from backtest_kit._values.time import MINUTE
 
-Kind = Literal["too few trades", "noise", "tie", "winner"]
+Kind = Literal["too few trades", "too short", "noise", "tie", "winner"]
 
-#: A deflated Sharpe ratio of at least this is not noise; a probability of at least this is a win.
-CONFIDENCE: Final = 0.95
+#: Luck explains what it would do in more than this share of walks.
+SIGNIFICANCE: Final = 0.05
+#: A strategy beats another with at least this probability: of two equal ones one seems to beat the
+#: other, whichever it is, in 5 of 100 cases.
+BEATS: Final = 0.975
 #: How many names a sentence lists before it says "and 3 more".
 MOST_NAMES: Final = 5
+_BEYOND: Final[dict[Benchmark, str]] = {
+    0: "",
+    "hold": " beyond buying and holding",
+    "random": " beyond random entries with the same exits",
+}
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a comparison of strategies amounts to, in one plain English sentence.
 
-    `names` are the strategies that the sentence is about, the leader first; in a tie, all that the
-    leader does not beat. `probability` is the lowest probability with which the leader beats one of
-    the others; `None` if there is no other, or if it is not defined. `deflated_sharpe` is the
-    leader's.
+    `names` are the strategies that the sentence is about, the leader first; in a tie, all that luck
+    does not explain. `p_value` is the leader's, adjusted for all trials. `probability` is the
+    lowest with which the leader beats one of the others that luck does not explain either; `None`
+    if there is no other, or if it is not defined. `rare_loss` says that it is the one more losing
+    trade which decided: without it, luck would not explain the leader. `deflated_sharpe` is the
+    leader's, in a verdict of an earlier release.
     """
 
     kind: Kind
@@ -38,191 +50,234 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     trials: int
     probability: float | None = None
     deflated_sharpe: float | None = None
-
-
-class _Candidates(msgspec.Struct, frozen=True):
-    """The strategies that are compared: trades, metrics and deflated Sharpe ratios by name."""
-
-    trades: Mapping[str, Floats]
-    scores: Mapping[str, float]
-    deflated: Mapping[str, float]
-    trials: int
-
-    @property
-    def judged(self) -> list[str]:
-        """Those that have both a metric and a deflated Sharpe ratio."""
-        return [name for name in self.trades if name in self.deflated and name in self.scores]
-
-    @property
-    def passed(self) -> list[str]:
-        """Those whose deflated Sharpe ratio noise would not explain."""
-        return [name for name in self.judged if self.deflated[name] >= CONFIDENCE]
-
-    @property
-    def leader(self) -> str:
-        """The one with the best metric of those that passed, or of all where none did."""
-        return max(self.passed or self.judged, key=self.scores.__getitem__)
-
-    def level(self, name: str) -> str:
-        """Return a strategy's deflated Sharpe ratio in words."""
-        return f"{_rounded(self.deflated[name])} over {_counted(self.trials, 'trial')}"
-
-    def note(self) -> str:
-        """Return a remark on the best strategy with too few trades, if it beats the leader."""
-        lead = self.scores[self.leader]
-        short = [
-            name
-            for name, score in self.scores.items()
-            if len(self.trades[name]) < MIN_TRADES and score > lead
-        ]
-        if not short:
-            return ""
-        top = max(short, key=self.scores.__getitem__)
-        return f" {top!r} scores higher, but over {_counted(len(self.trades[top]), 'trade')} only."
+    p_value: float | None = None
+    rare_loss: bool = False
 
 
 def verdict(
-    trades: Mapping[str, npt.ArrayLike],
+    trades: Mapping[str, TradeColumns],
+    family: Family | None,
+    span: Span,
     *,
     seed: int,
     metric: str = "sharpe_ratio",
     trials: int | None = None,
-    span: tuple[int, int] | None = None,
-    closed_at: Mapping[str, Ints] | None = None,
     draws: int = DRAWS,
 ) -> Verdict:
     """Return whether one of the strategies stands out, and from which others.
 
-    `trades` has the trades of each strategy by name; `trials` is how many strategies were tried in
-    all, including those that failed or were discarded (at least, and by default, as many as given).
+    `trades` has the trades of each strategy by name, `family` is their test (`family_test`), `span`
+    that of the walk in ms, `trials` how many strategies were tried in all (at least, and by
+    default, as many as given).
 
-    - "too few trades": none has `MIN_TRADES`. A strategy that has fewer is never judged; if its
-      metric is better than the leader's, the sentence says so.
-    - "noise": no deflated Sharpe ratio reaches `CONFIDENCE`. Luck is judged by the Sharpe ratio
-      of the trades whatever the metric, because its distribution under luck is known. The threshold
-      is strict: among 100 independent strategies without skill, one passes in far fewer than 5 %
-      of cases, and a small edge does not pass either.
-    - "tie": the leader, the one with the best metric of those that pass, does not beat every
-      other that passes with a probability of `CONFIDENCE` (`probability_best_beats_second`, over
-      time if `closed_at` and `span` are given).
-    - "winner": it does, or no other passes. A strategy that noise would explain can still come
-      close to it, and is then named.
-
-    The deflated Sharpe ratios are those of `deflated_sharpes`.
+    - "too few trades", "too short": none can be judged, for want of `MIN_TRADES` trades, or of
+      `LEAST_BINS` bins as long as its longest trade. A strategy that can't be judged never counts;
+      if its metric is better than the leader's, the sentence says so.
+    - "noise": luck explains all of them. No p-value, adjusted for the whole family, is at most
+      `SIGNIFICANCE`, so that of walks with nothing in them at most 5 in 100 claim anything.
+    - "winner": the leader, the one with the best metric of those that luck does not explain, beats
+      each of the others of those with a probability of `BEATS`, in the same resamples of the bins
+      of time; or there is no other. One whose trades are the same is no other.
+    - "tie": it does not.
 
     Raises:
-        ArgumentError: as `probability_best_beats_second`; `trials` is below the number given.
+        ArgumentError: no such metric, or a metric without its span; `draws` is below 1, `seed`
+            negative; `trials` is below the number given.
     """
-    rows = {name: checked(r, name) for name, r in trades.items()}
     scale = check_metric(metric, span, draws)
-    seeded(seed)
-    count = len(rows) if trials is None else trials
-    if count < len(rows):
-        raise ArgumentError(f"trials must be at least the {len(rows)} strategies given: {trials}")
-    if not any(len(r) >= MIN_TRADES for r in rows.values()):
-        return _too_few(rows, count)
-    estimates = {name: estimate(r, metric, scale) for name, r in rows.items()}
-    scores = {name: value for name, value in estimates.items() if value is not None}
-    candidates = _Candidates(rows, scores, deflated_sharpes(rows, count), count)
-    if not candidates.judged:
-        sentence = f"Nothing here that noise would not explain: no {metric} that varies."
+    count = max(len(trades), trials or 0)
+    if family is None:
+        return _nothing_judged(trades, span, count)
+    values = {name: estimate(each.r, metric, scale) for name, each in trades.items()}
+    scores = {name: value for name, value in values.items() if value is not None}
+    judged = [name for name in trades if name in family.p_values and name in scores]
+    if not judged:
+        sentence = f"Nothing here that luck would not explain: no {metric} that varies."
         return Verdict(kind="noise", names=(), sentence=sentence, trials=count)
-    if not candidates.passed:
-        return _noise(candidates)
-    leader = candidates.leader
-    names = [leader, *(name for name in candidates.judged if name != leader)]
-    if len(names) == 1:
-        return _unopposed(candidates)
-    compared = [rows[name] for name in names]
-    times = None if closed_at is None else [closed_at[name] for name in names]
-    parts = None if times is None else periods(compared, times, span)
-    resampled = resampled_metrics(compared, parts, metric, scale, seed, draws)
-    leading = next(resampled)
-    wins = {
-        name: share_above(leading, other) for name, other in zip(names[1:], resampled, strict=True)
-    }
-    return _compared(candidates, wins)
+    members = [name for name in judged if family.p_values[name] <= SIGNIFICANCE]
+    if not members:
+        judged.sort(key=lambda name: -scores[name])
+        return _noise(trades, family, judged, count, _note(trades, scores, judged, span))
+    members.sort(key=lambda name: -scores[name])
+    leader, rivals = members[0], members[1:]
+    copies = [name for name in rivals if trades[name] == trades[leader]]
+    rivals = [name for name in rivals if name not in copies]
+    compared = {name: trades[name] for name in (leader, *rivals)}
+    wins = _wins(compared, family, metric, scale, seed, draws) if rivals else {}
+    note = _note(trades, scores, [leader], span)
+    return _found(leader, copies, wins, scores, family, count, note)
 
 
-def _too_few(rows: Mapping[str, Floats], trials: int) -> Verdict:
-    if not rows:
-        sentence = "Too few trades to say anything: no strategy has a result."
-        return Verdict(kind="too few trades", names=(), sentence=sentence, trials=trials)
-    most = max(rows, key=lambda name: len(rows[name]))
-    sentence = (
-        f"Too few trades to say anything: {most!r} has the most, {len(rows[most])}, and it takes "
-        f"{MIN_TRADES}."
+def _wins(
+    trades: Mapping[str, TradeColumns],
+    family: Family,
+    metric: str,
+    scale: float,
+    seed: int,
+    draws: int,
+) -> dict[str, float | None]:
+    """Return the probability with which the first strategy beats each of the others."""
+    edges: Ints = family.edges
+    parts = [bin_of(each.closed_at, edges) for each in trades.values()]
+    rows = [each.r for each in trades.values()]
+    drawn = drawn_together(
+        rows, (parts, len(edges) - 1), metric, scale, seeded(seed), draws, family.test.block
     )
-    return Verdict(kind="too few trades", names=(most,), sentence=sentence, trials=trials)
+    others = zip([*trades][1:], drawn[1:], strict=True)
+    return {name: share_above(drawn[0], other) for name, other in others}
 
 
-def _noise(candidates: _Candidates) -> Verdict:
-    """Return the verdict where no strategy passes."""
-    likeliest = max(candidates.judged, key=candidates.deflated.__getitem__)
+def _nothing_judged(trades: Mapping[str, TradeColumns], span: Span, count: int) -> Verdict:
+    if not trades:
+        sentence = "Too few trades to say anything: no strategy has a result."
+        return Verdict(kind="too few trades", names=(), sentence=sentence, trials=count)
+    reasons = {name: why_not_judged(each, span) for name, each in trades.items()}
+    short = [name for name, reason in reasons.items() if reason in ("too short", None)]
+    if short:
+        name = min(short, key=lambda x: longest_holding(trades[x]))
+        held = longest_holding(trades[name])
+        sentence = (
+            f"Too short to say anything: {name!r} held a position for {_duration(held)}, and it "
+            f"takes {LEAST_BINS} times that, and {LEAST_BINS} of its intervals; the walk is over "
+            f"{_duration(span[1] - span[0])}."
+        )
+        return Verdict(kind="too short", names=(name,), sentence=sentence, trials=count)
+    most = max(trades, key=lambda name: trades[name].count)
+    if reasons[most] == "never varies":
+        sentence = f"Nothing here that luck would not explain: the trades of {most!r} never vary."
+        return Verdict(kind="noise", names=(most,), sentence=sentence, trials=count)
+    sentence = (
+        f"Too few trades to say anything: {most!r} has the most, {trades[most].count}, and it takes"
+        f" {MIN_TRADES}."
+    )
+    return Verdict(kind="too few trades", names=(most,), sentence=sentence, trials=count)
+
+
+def _noise(
+    trades: Mapping[str, TradeColumns],
+    family: Family,
+    judged: Sequence[str],
+    count: int,
+    note: str,
+) -> Verdict:
+    """Return the verdict where luck explains every strategy."""
+    bare = min(judged, key=family.without_loss.__getitem__)
+    decided = family.without_loss[bare] <= SIGNIFICANCE
+    likeliest = bare if decided else min(judged, key=family.p_values.__getitem__)
+    p = family.p_values[likeliest]
+    sentence = (
+        f"Nothing here that luck would not explain: the likeliest to be more, {likeliest!r}, has "
+        f"{_p_value(p)}{_out_of(family, count)}, and it takes {SIGNIFICANCE}."
+    )
+    if decided:
+        sentence += (
+            f" It has hardly lost: that one more of its trades may lose "
+            f"{rare_loss(trades[likeliest]):.3g} % decides; without it, it has "
+            f"{_p_value(family.without_loss[likeliest])}."
+        )
     return Verdict(
         kind="noise",
         names=(likeliest,),
-        sentence="Nothing here that noise would not explain: the highest deflated Sharpe, of "
-        f"{likeliest!r}, is {candidates.level(likeliest)}, and it takes {CONFIDENCE}."
-        f"{candidates.note()}",
-        trials=candidates.trials,
-        deflated_sharpe=candidates.deflated[likeliest],
+        sentence=sentence + note,
+        trials=count,
+        p_value=p,
+        rare_loss=decided,
     )
 
 
-def _unopposed(candidates: _Candidates) -> Verdict:
-    """Return the verdict where the leader passes and there is no other to compare it with."""
-    leader = candidates.leader
-    return Verdict(
-        kind="winner",
-        names=(leader,),
-        sentence=f"{leader!r} has no other to beat, and its deflated Sharpe is "
-        f"{candidates.level(leader)}.{candidates.note()}",
-        trials=candidates.trials,
-        deflated_sharpe=candidates.deflated[leader],
-    )
-
-
-def _compared(candidates: _Candidates, wins: Mapping[str, float | None]) -> Verdict:
-    """Return the verdict on a leader that passes.
-
-    `wins` has the probability with which it beats each of the others; `None` if not defined.
-    """
-    leader, passed, scores = candidates.leader, candidates.passed, candidates.scores
-    near = [name for name, win in wins.items() if win is None or win < CONFIDENCE]
-    equals = sorted((name for name in near if name in passed), key=scores.__getitem__, reverse=True)
+def _found(
+    leader: str,
+    copies: Sequence[str],
+    wins: Mapping[str, float | None],
+    scores: Mapping[str, float],
+    family: Family,
+    count: int,
+    note: str,
+) -> Verdict:
+    """Return the verdict on strategies that luck does not explain, the leader and its rivals."""
+    p = family.p_values[leader]
+    same = f" ({_listed(copies)} made the same trades)" if copies else ""
+    beyond = _BEYOND[family.test.benchmark]
+    luck = f"{_p_value(p)}{_out_of(family, count)}"
+    near = [name for name, win in wins.items() if win is None or win < BEATS]
     # a comparison that can't be made counts as a tie, but is named only if there is no other
-    closest = min(wins, key=lambda x: (2.0 if (win := wins[x]) is None else win, -scores[x]))
-    least = wins[closest]
-    odds = "an unknown probability" if least is None else f"probability {_rounded(least)}"
-    luck, note = f"deflated Sharpe is {candidates.level(leader)}", candidates.note()
-    if equals:
-        sentence = (
-            f"A tie between {_listed([leader, *equals])}: {leader!r} beats {closest!r} with {odds}"
-            f" where it takes {CONFIDENCE}, and its {luck}.{note}"
-        )
-    elif near:
-        sentence = (
-            f"{leader!r} is the only one here that noise would not explain: its {luck}. It beats "
-            f"the closest of the others, {closest!r}, with {odds}.{note}"
-        )
-    else:
-        sentence = f"{leader!r} beats {closest!r} with {odds}, and its {luck}.{note}"
-    return Verdict(
-        kind="tie" if equals else "winner",
-        names=(leader, *equals) if equals else (leader, closest),
-        sentence=sentence,
-        trials=candidates.trials,
-        probability=least,
-        deflated_sharpe=candidates.deflated[leader],
+    closest = min(
+        wins,
+        key=lambda x: (2.0 if (win := wins[x]) is None else win, -scores[x]),
+        default=None,
     )
+    least = None if closest is None else wins[closest]
+    odds = "an unknown probability" if least is None else f"probability {_rounded(least)}"
+    if near:
+        equals = sorted(near, key=lambda name: -scores[name])
+        sentence = (
+            f"A tie between {_listed([leader, *equals])}: luck does not explain their profits"
+            f"{beyond}, but {leader!r} beats {closest!r} with {odds} where it takes {BEATS}. "
+            f"{leader!r}{same} has {luck}."
+        )
+        names: tuple[str, ...] = (leader, *equals)
+    else:
+        beaten = (
+            "it is the only one"
+            if closest is None
+            else f"it beats {closest!r}, the closest of the others like that, with {odds}"
+        )
+        sentence = (
+            f"{leader!r}{same} wins: luck does not explain its profit{beyond} ({luck}), and "
+            f"{beaten}."
+        )
+        names = (leader,) if closest is None else (leader, closest)
+    return Verdict(
+        kind="tie" if near else "winner",
+        names=names,
+        sentence=sentence + note,
+        trials=count,
+        probability=least,
+        p_value=p,
+    )
+
+
+def _note(
+    trades: Mapping[str, TradeColumns],
+    scores: Mapping[str, float],
+    judged: Iterable[str],
+    span: Span,
+) -> str:
+    """Return a remark on the best strategy that is not judged, if it beats all of `judged`."""
+    lead = max(scores[name] for name in judged)
+    better = [
+        name
+        for name, score in scores.items()
+        if score > lead and why_not_judged(trades[name], span) in ("too few trades", "too short")
+    ]
+    if not better:
+        return ""
+    top = max(better, key=scores.__getitem__)
+    each = trades[top]
+    if each.count < MIN_TRADES:
+        return f" {top!r} scores higher, but over {_counted(each.count, 'trade')} only."
+    held = _duration(longest_holding(each))
+    return f" {top!r} scores higher, but it held for {held}, too long to judge it by this walk."
+
+
+def _out_of(family: Family, count: int) -> str:
+    """Return out of how many trials, and of how many of them only the number is known."""
+    unknown = family.test.unknown_trials
+    of_these = f", of {unknown:,} of which only the number is known" if unknown else ""
+    return f" out of {_counted(count, 'trial')}{of_these}"
 
 
 def _listed(names: Sequence[str]) -> str:
     shown = [repr(name) for name in names[:MOST_NAMES]]
     left = len(names) - len(shown)
+    if len(names) == 1:
+        return shown[0]
     last = f"{left} more" if left else shown.pop()
     return f"{', '.join(shown)} and {last}"
+
+
+def _p_value(p: float) -> str:
+    return "p below 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _rounded(probability: float) -> str:
@@ -230,6 +285,14 @@ def _rounded(probability: float) -> str:
     if probability > 0.999:
         return "above 0.999"
     return "below 0.001" if probability < 0.001 else f"{probability:.3f}"
+
+
+def _duration(length: int) -> str:
+    minutes = length / MINUTE
+    for size, unit in ((1440, "days"), (60, "hours")):
+        if minutes >= 2 * size:
+            return f"{minutes / size:.3g} {unit}"
+    return f"{minutes:.3g} minutes"
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,9 +1,8 @@
 """Walk-forward analysis: what choosing the best strategy of the past would have earned.
 
-It is computed from the trades of whole backtests: a strategy is already running when its test
-window begins, as it would be live. A trade belongs to a train window if it opened and closed within
-it, since otherwise its outcome was not known when the choice was made; to a test window if it
-opened within it.
+It is computed from the trades of whole backtests, so that a strategy is already running when its
+test window begins, as it would be live; or from backtests of each window alone, from clean state.
+Which trades are in a window: see `choosing`.
 """
 
 from __future__ import annotations
@@ -11,13 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
-from backtest_kit._statistics.figures import Statistics, metric, summarize
-from backtest_kit._statistics.inference import ConfidenceInterval, bootstrap_interval
+from backtest_kit._statistics.choosing import (
+    Aside,
+    Choice,
+    Source,
+    Worth,
+    choose,
+    failed_runs,
+    of_own_runs,
+    of_whole_run,
+)
+from backtest_kit._statistics.figures import metric_of
 from backtest_kit._statistics.overfitting import MIN_TRADES
+from backtest_kit._statistics.stitched import Chain, Judged, Stitched, stitch
 from backtest_kit._statistics.trial_result import TrialResult
-from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.windows import TrainTestSplit
 
 
@@ -26,8 +33,10 @@ class ForwardWindow(msgspec.Struct, frozen=True, kw_only=True):
 
     `strategy_name` is the best strategy of the train window by the metric, of those with 30 trades
     there; `None` if there is none. `in_sample` and `out_of_sample` are its metric, `None` for fewer
-    than 30 trades or if it is not defined. `purged` trades were open at the end of the train
-    window; `overlapping` ones opened while a trade of the previous window was open. Neither count.
+    than 30 trades or if it is not defined. `purged` trades opened in the train window and were not
+    closed when it ended; `overlapping` ones opened in the test window while a trade of the test
+    window before was open. Neither count. `aside`: why it was not traded, so that its figures out
+    of sample are what it would have made.
     """
 
     train_since: int
@@ -43,116 +52,111 @@ class ForwardWindow(msgspec.Struct, frozen=True, kw_only=True):
     out_of_sample_trades: int = 0
     out_of_sample_total: float = 0.0
     overlapping: int = 0
+    aside: Aside | None = None
 
 
-class WalkForward(msgspec.Struct, frozen=True, kw_only=True):
+class WalkForward(Stitched, frozen=True, kw_only=True):
     """All windows, and their test windows stitched together.
 
-    `in_sample` is the mean of the windows', `out_of_sample` the metric of the stitched trades,
-    with its 95 % bootstrap `interval`. `efficiency` is profit a day out of sample over profit a day
-    in sample (Pardo, 2008, "The Evaluation and Optimization of Trading Strategies"). They are
-    `None` for fewer than 30 trades, and `efficiency` also where the choices lost in sample.
+    `always` is what it comes to if the best is traded whatever it is worth; `None` where it never
+    stood aside. `fresh` is the same from runs of each window alone, where they were asked for;
+    `failed` says which of those failed, and why.
     """
 
     metric: str
     windows: tuple[ForwardWindow, ...]
-    in_sample: float | None
-    out_of_sample: float | None
-    interval: ConfidenceInterval | None
-    efficiency: float | None
-    statistics: Statistics
+    always: Stitched | None = None
+    fresh: WalkForward | None = None
+    failed: tuple[str, ...] = ()
 
 
 def walk_forward(
-    trials: Sequence[TrialResult], spans: Sequence[TrainTestSplit], name: str, seed: int
+    trials: Sequence[TrialResult],
+    spans: Sequence[TrainTestSplit],
+    name: str,
+    seed: int,
+    *,
+    worth: Worth | None = None,
+    least: float | None = None,
+    fresh: bool = False,
 ) -> WalkForward:
     """Return the walk-forward analysis of trials over windows, at least one, in order of time.
 
-    `name` is the metric; of equal trials the earlier one is chosen.
+    `name` is the metric; of equal trials the earlier one is chosen. `worth` and `least` say which
+    are worth choosing, as `choose` takes them. `fresh`: each trial has runs of these windows alone.
     """
-    found, stitched = [], []
-    busy: dict[int, int] = {}
-    for span in spans:
-        window, chosen, rows = _window(trials, span, name, busy)
-        found.append(window)
-        if chosen is not None:
-            r, opened, closed, symbol = _columns(chosen)
-            stitched.append((r[rows], opened[rows], closed[rows]))
-            for at, end in zip(symbol[rows].tolist(), closed[rows].tolist(), strict=True):
-                busy[at] = max(busy.get(at, 0), end)
-    none = np.zeros(0, np.int64)
-    r = np.concatenate([np.zeros(0), *(part[0] for part in stitched)])
-    opened = np.concatenate([none, *(part[1] for part in stitched)])
-    closed = np.concatenate([none, *(part[2] for part in stitched)])
-    order = np.argsort(closed, kind="stable")
-    r, opened, closed = r[order], opened[order], closed[order]
-    between = (found[0].test_since, found[-1].test_until)
-    statistics = summarize(r, opened, closed, between)
-    enough = len(r) >= MIN_TRADES
-    chosen_windows = [window for window in found if window.in_sample is not None]
-    values = [window.in_sample for window in chosen_windows if window.in_sample is not None]
-    return WalkForward(
-        metric=name,
-        windows=tuple(found),
-        in_sample=float(np.mean(values)) if values else None,
-        out_of_sample=metric(statistics, name) if enough else None,
-        interval=bootstrap_interval(r, name, seed=seed, span=between) if enough else None,
-        efficiency=_efficiency(chosen_windows) if enough else None,
-        statistics=statistics,
-    )
+    found = _walk(trials, spans, name, seed, worth, least, of_whole_run)
+    if not fresh:
+        return found
+    ran = [trial for trial in trials if trial.window_runs]
+    again = _walk(ran, spans, name, seed, worth, least, of_own_runs)
+    again = msgspec.structs.replace(again, failed=failed_runs(ran))
+    return msgspec.structs.replace(found, fresh=again)
 
 
-def _window(
-    trials: Sequence[TrialResult], span: TrainTestSplit, name: str, busy: dict[int, int]
-) -> tuple[ForwardWindow, TrialResult | None, Ints]:
-    """Return a window, the trial chosen in it, and the rows of its trades in the test window."""
-    place = msgspec.structs.asdict(span)
-    best: tuple[float, TrialResult, Ints, int] | None = None
-    for trial in trials:
-        _, opened, closed, _ = _columns(trial)
-        began = (opened >= span.train_since) & (opened < span.train_until)
-        known = np.flatnonzero(began & (closed <= span.train_until))
-        if len(known) < MIN_TRADES:
+def _walk(
+    trials: Sequence[TrialResult],
+    spans: Sequence[TrainTestSplit],
+    name: str,
+    seed: int,
+    worth: Worth | None,
+    least: float | None,
+    source: Source,
+) -> WalkForward:
+    choices = [
+        choose(trials, [s.train], [s.test], name, worth=worth, least=least, source=source)
+        for s in spans
+    ]
+    windows = [(span.train, span.test) for span in spans]
+    chain, told = Chain(source), []
+    for span, choice in zip(spans, choices, strict=True):
+        if choice is None:
+            place = msgspec.structs.asdict(span)
+            told.append(ForwardWindow(**place, aside="too few trades"))
             continue
-        value = _value(trial, known, name, (span.train_since, span.train_until))
-        if value is not None and (best is None or value > best[0]):
-            best = value, trial, known, int(began.sum()) - len(known)
-    if best is None:
-        return ForwardWindow(**place), None, np.zeros(0, np.int64)
-    value, chosen, known, purged = best
-    r, opened, _, symbol = _columns(chosen)
-    began = (opened >= span.test_since) & (opened < span.test_until)
-    free = opened >= np.array([busy.get(at, 0) for at in symbol.tolist()], dtype=np.int64)
-    rows = np.flatnonzero(began & free)
-    enough = len(rows) >= MIN_TRADES
-    test = (span.test_since, span.test_until)
-    window = ForwardWindow(
-        **place,
-        strategy_name=chosen.strategy_name,
-        in_sample=value,
-        in_sample_trades=len(known),
-        in_sample_total=float(r[known].sum()),
-        purged=purged,
-        out_of_sample=_value(chosen, rows, name, test) if enough else None,
-        out_of_sample_trades=len(rows),
-        out_of_sample_total=float(r[rows].sum()),
-        overlapping=int(began.sum()) - len(rows),
+        judge = chain.trade if choice.aside is None else chain.look
+        told.append(_told(span, choice, judge(choice, span.test), name))
+    stitched = stitch(chain.trades(), choices, windows, name, seed)
+    return WalkForward(
+        **{field: getattr(stitched, field) for field in stitched.__struct_fields__},
+        metric=name,
+        windows=tuple(told),
+        always=_always(choices, spans, name, seed, source),
     )
-    return window, chosen, rows
 
 
-def _columns(trial: TrialResult) -> tuple[Floats, Ints, Ints, Ints]:
-    trades = trial.trades
-    return trades.r, trades.opened_at, trades.closed_at, trades.symbol
+def _told(span: TrainTestSplit, choice: Choice, judged: Judged, name: str) -> ForwardWindow:
+    trades = judged.trades
+    enough = len(trades.r) >= MIN_TRADES
+    test = (span.test_since, span.test_until)
+    return ForwardWindow(
+        **msgspec.structs.asdict(span),
+        strategy_name=choice.trial.strategy_name,
+        in_sample=choice.value,
+        in_sample_trades=len(choice.trades.r),
+        in_sample_total=float(choice.trades.r.sum()),
+        purged=choice.purged,
+        out_of_sample=metric_of(trades.r, name, test) if enough else None,
+        out_of_sample_trades=len(trades.r),
+        out_of_sample_total=float(trades.r.sum()),
+        overlapping=judged.overlapping,
+        aside=choice.aside,
+    )
 
 
-def _value(trial: TrialResult, rows: Ints, name: str, span: tuple[int, int]) -> float | None:
-    r, opened, closed, _ = _columns(trial)
-    return metric(summarize(r[rows], opened[rows], closed[rows], span), name)
-
-
-def _efficiency(windows: Sequence[ForwardWindow]) -> float | None:
-    """Return profit a day out of sample over profit a day in sample."""
-    inside = sum(w.in_sample_total / (w.train_until - w.train_since) for w in windows)
-    outside = sum(w.out_of_sample_total / (w.test_until - w.test_since) for w in windows)
-    return outside / inside if inside > 0 else None
+def _always(
+    choices: Sequence[Choice | None],
+    spans: Sequence[TrainTestSplit],
+    name: str,
+    seed: int,
+    source: Source,
+) -> Stitched | None:
+    """Return what trading the best in each window comes to, whatever it is worth."""
+    if all(choice is None or choice.aside is None for choice in choices):
+        return None
+    forced = [None if choice is None else choice._replace(aside=None) for choice in choices]
+    chain = Chain(source)
+    for span, choice in zip(spans, forced, strict=True):
+        if choice is not None:
+            chain.trade(choice, span.test)
+    return stitch(chain.trades(), forced, [(s.train, s.test) for s in spans], name, seed)

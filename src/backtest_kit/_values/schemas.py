@@ -48,6 +48,9 @@ AccountMetric = Literal[
     "account_max_drawdown_percent",
 ]
 ACCOUNT_METRICS: Final[tuple[AccountMetric, ...]] = get_args(AccountMetric)
+#: What the best of a walk has to beat.
+Benchmark = Literal[0, "hold", "random"]
+BENCHMARKS: Final[tuple[Benchmark, ...]] = get_args(Benchmark)
 
 #: Candles that an array strategy sees where nothing else is said.
 ARRAY_WARMUP: Final = 200
@@ -325,7 +328,9 @@ class WalkerSchema(Schema, frozen=True, kw_only=True):
     """Strategies to compare over one exchange and frame, by a metric of which more is better.
 
     `windows`: choose in one part of the frame and judge in the next, all along it. `account_name`:
-    each strategy plays with the money of this account, from its balance on.
+    each strategy plays with the money of this account, from its balance on. `benchmark` is what the
+    best has to beat: 0 (no profit after costs), `"hold"` (buying and holding) or `"random"` (random
+    entries with the same exits, sides and number of trades).
     """
 
     NAME = "walker_name"
@@ -338,6 +343,7 @@ class WalkerSchema(Schema, frozen=True, kw_only=True):
     metric: Metric | AccountMetric = "sharpe_ratio"
     windows: Windows | None = None
     account_name: str | None = None
+    benchmark: Benchmark = 0
     callbacks: Any = None
     note: str = ""
 
@@ -362,6 +368,10 @@ class WalkerSchema(Schema, frozen=True, kw_only=True):
             raise RegistrationError(
                 f"{me}: windows are compared by the trades within them; take one of the metrics "
                 f"{', '.join(METRICS)}, not {self.metric!r}"
+            )
+        if self.benchmark not in BENCHMARKS:
+            raise RegistrationError(
+                f"{me}: benchmark={self.benchmark!r} must be 0, 'hold' or 'random'"
             )
         if self.windows is not None and not isinstance(self.windows, Windows):
             raise RegistrationError(f"{me}: windows must be a Windows, not {self.windows!r}")

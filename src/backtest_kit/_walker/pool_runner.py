@@ -19,7 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from backtest_kit._backtest.array_session import can_be_simulated
-from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.errors import StrategyFailedError, WorkerError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.user_code import of_user_code
@@ -172,6 +172,10 @@ class PoolRunner:
 
     def variants_tried(self) -> None:
         """Return `None`: nothing is stored."""
+
+    def others_tried(self) -> Sequence[TradeColumns]:
+        """Return none: nothing is stored."""
+        return ()
 
     def _submit(self, strategies: Sequence[bytes], parts: int) -> Future[list[bytes]]:
         assert self._executor is not None

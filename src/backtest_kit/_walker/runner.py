@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Literal, Protocol
 
-from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._walker.trial import PARTS, TrialSetup, run_trial
 
@@ -36,6 +36,10 @@ class TrialRunner(Protocol):
 
     def variants_tried(self) -> int | None:
         """Return how many variants were ever tried on these data; `None` if that is not stored."""
+        ...
+
+    def others_tried(self) -> Sequence[TradeColumns]:
+        """Return the trades of those that this walk did not run, as far as they are stored."""
         ...
 
 
@@ -74,6 +78,10 @@ class InProcessRunner:
 
     def variants_tried(self) -> None:
         """Return `None`: nothing is stored."""
+
+    def others_tried(self) -> Sequence[TradeColumns]:
+        """Return none: nothing is stored."""
+        return ()
 
 
 def check_workers(executor: object) -> None:

@@ -12,11 +12,13 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.task import run_blocking
 from backtest_kit._reports.table import markdown_table, number, plain
 from backtest_kit._reports.walker import walker_report
+from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
+from backtest_kit._walker.benchmarks import compared_with
 from backtest_kit._walker.pool_runner import PoolRunner
 from backtest_kit._walker.runner import GrowingRunner, InProcessRunner, Workers, check_workers
 from backtest_kit._walker.search_space import Constraints
@@ -173,6 +175,7 @@ def search(
             await runner.open()
             await study.run(trials)
             ranked = await study.finished()
+            benchmarks = await compared_with(setup, ranked, metrics[0])
         finally:
             await runner.close()
         pruned, failed, infeasible, variants = study.counts()
@@ -183,7 +186,7 @@ def search(
         return SearchResult(
             front=_front(study),
             metrics=metrics,
-            data=_ranked(setup, name, metrics[0], ranked, variants),
+            data=_ranked(setup, name, metrics[0], ranked, variants, benchmarks),
             finished=len(ranked) + infeasible,
             pruned=pruned,
             failed=failed,
@@ -195,7 +198,12 @@ def search(
 
 
 def _ranked(
-    setup: TrialSetup, name: str, metric: Metric, results: Sequence[TrialResult], variants: int
+    setup: TrialSetup,
+    name: str,
+    metric: Metric,
+    results: Sequence[TrialResult],
+    variants: int,
+    benchmarks: tuple[BenchmarkRow, ...],
 ) -> WalkerData:
     """Return the results of a search ranked as those of a walk, each strategy once."""
     distinct = [*{result.strategy_name: result for result in results}.values()]
@@ -206,7 +214,10 @@ def _ranked(
         strategies=[result.strategy_name for result in distinct] or ["none"],
         metric=metric,
     )
-    return rank(walker, setup.symbols, distinct, variants, base_interval=setup.base_interval())
+    base = setup.base_interval()
+    return rank(
+        walker, setup.symbols, distinct, variants, base_interval=base, benchmarks=benchmarks
+    )
 
 
 def _front(study: Study) -> tuple[SearchTrial, ...]:

@@ -73,7 +73,7 @@ def write_spool(setup: TrialSetup, risk_names: Sequence[str], folder: str) -> Sp
     exchange = msgspec.structs.replace(setup.exchange, callbacks=None, close=None)
     sizings = [msgspec.structs.replace(each, callbacks=None) for each in _sizings(setup)]
     money = setup.account, sizings
-    shared = (exchange, frame, setup.symbols, engine.config, risks, money)
+    shared = (exchange, frame, setup.symbols, engine.config, risks, setup.windows, money)
     buffers: list[pickle.PickleBuffer] = []
     head = pickled(shared, f"exchange {exchange.name!r}", buffers.append)
     path = Path(folder, "job")
@@ -114,14 +114,14 @@ def read_spool(spool: Spool) -> TrialSetup:
         buffers.append(mapped[at : at + size])
         at += size
     shared = pickle.loads(mapped[start : start + head], buffers=buffers)  # noqa: S301 - ours
-    exchange, frame, symbols, config, risks, (account, sizings) = shared
+    exchange, frame, symbols, config, risks, windows, (account, sizings) = shared
     engine = Engine()  # of which trials share nothing but the candles
     engine.config, engine.logger = config, _SILENT
     for risk in risks:
         engine.risks.add(risk)
     for sizing in sizings:
         engine.sizings.add(sizing)
-    return TrialSetup(engine, symbols, exchange, frame, account=account)
+    return TrialSetup(engine, symbols, exchange, frame, account=account, windows=windows)
 
 
 def _sizings(setup: TrialSetup) -> list[SizingSchema]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.errors import StateError
 from backtest_kit._walker.data_identity import share
 
@@ -50,6 +50,12 @@ class TrialKey(msgspec.Struct, frozen=True):
     until: int
     hours: bytes = b""
     unseen: tuple[str, ...] = ()
+
+
+class _OnlyTrades(msgspec.Struct):
+    """What is read of a trial that a walk did not run."""
+
+    trades: TradeColumns
 
 
 class WalkStore:
@@ -128,6 +134,41 @@ class WalkStore:
                 rows = file.execute(f"SELECT variant, data {overlapping}", (until, since))
                 found |= {variant for variant, data in rows if data in same}
         return len(found)
+
+    def trades_of_others(
+        self, since: int, until: int, hours: bytes, variants: Collection[str]
+    ) -> list[TradeColumns]:
+        """Return the trades of further variants tried on the same candles, as `variants_tried`.
+
+        Each variant but those given once, from its trial that shares most of the period. Trials of
+        an earlier release, and those whose result is not stored, have none.
+        """
+        overlapping = "FROM tried WHERE since <= ? AND until >= ?"
+        longest: dict[str, tuple[int, bytes]] = {}
+        with self._open() as file:
+            theirs = file.execute(
+                f"SELECT digest, hours FROM data WHERE digest IN (SELECT data {overlapping})",  # noqa: S608 - a constant
+                (until, since),
+            )
+            same = {data for data, of in theirs if share(hours, of)} if hours else set()
+            rows = file.execute(
+                "SELECT variant, since, until, data, trial FROM tried "
+                "JOIN trials USING (fingerprint) WHERE since <= ? AND until >= ? "
+                "ORDER BY variant, since, until, data",
+                (until, since),
+            )
+            for variant, begin, end, data, trial in rows:
+                common = min(end, until) - max(begin, since)
+                best = longest.get(variant)
+                if data in same and variant not in variants and (best is None or common > best[0]):
+                    longest[variant] = common, trial
+        found = []
+        for _, trial in longest.values():
+            try:
+                found.append(msgspec.msgpack.decode(trial, type=_OnlyTrades).trades)
+            except msgspec.MsgspecError:
+                continue
+        return found
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

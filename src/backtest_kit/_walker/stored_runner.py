@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._walker.runner import TrialRunner
 from backtest_kit._walker.store import TrialKey, WalkStore
@@ -117,3 +117,11 @@ class StoredRunner:
         hours = next((key.hours for key in self._keys if key is not None), b"")
         stored = self._store.variants_tried(self._setup.symbols, line[0], line[-1], hours)
         return stored + self._not_counted
+
+    def others_tried(self) -> Sequence[TradeColumns]:
+        """Return the trades of what else was tried on these candles, as far as they are stored."""
+        line = self._setup.frame.timeline
+        keys = [key for key in self._keys if key is not None]
+        hours = next((key.hours for key in keys), b"")
+        own = {key.variant for key in keys}
+        return self._store.trades_of_others(line[0], line[-1], hours, own)

@@ -10,22 +10,25 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from backtest_kit._arrays.brackets import Brackets, joined_brackets
 from backtest_kit._backtest.account_session import AccountSession
-from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of
+from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of, stop_losses_of
+from backtest_kit._backtest.brackets import brackets_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._data.base import base_interval
-from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._statistics.figures import summarize
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult, WindowRun
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.errors import ConfigError, StrategyFailedError
+from backtest_kit._values.errors import BacktestKitError, ConfigError, StrategyFailedError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
-from backtest_kit._values.time import to_datetime
+from backtest_kit._values.time import INTERVALS, frames_before, to_datetime
+from backtest_kit._values.windows import Window
 
 #: Into so many equal parts a frame is divided where trials may be ended early.
 PARTS: Final = 10
@@ -37,7 +40,10 @@ _REMEDY: Final = (
 
 
 class TrialSetup(msgspec.Struct, frozen=True):
-    """What the trials of a walk or a search have in common: everything but the strategy."""
+    """What the trials of a walk or a search have in common: everything but the strategy.
+
+    `windows` are parts of the frame over which each strategy is also run alone.
+    """
 
     engine: Engine
     symbols: tuple[str, ...]
@@ -46,6 +52,7 @@ class TrialSetup(msgspec.Struct, frozen=True):
     risks: Registry[RiskSchema] | None = None
     account: AccountSchema | None = None
     sizings: Registry[SizingSchema] | None = None
+    windows: tuple[Window, ...] = ()
 
     def base_interval(self) -> str:
         """Return the interval of the candles by which the runs step, or those of the symbols."""
@@ -80,23 +87,55 @@ async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PA
         DataError: the candles can't be had.
         UnknownNameError: the strategy names a risk profile that is not registered.
     """
-    books, setup = SharedBooks(), first_parts(setup, parts)
-    if setup.account is not None:
-        session = AccountSession(
-            setup.engine,
-            [(strategy, symbol) for symbol in setup.symbols],
-            setup.exchange,
-            setup.frame,
-            setup.account,
-            sizings=setup.sizings,
-            risks=setup.risks,
-            is_trial=True,
-        )
-        await session.play()
-        result = result_of(session.records)
-        return msgspec.structs.replace(result, account=session.statistics)
+    frame = first_parts(setup, parts).frame
+    result = await _alone(setup, strategy, frame)
+    if not setup.windows:
+        return result
+    runs = [await _run_of(setup, strategy, window) for window in setup.windows]
+    return msgspec.structs.replace(result, window_runs=tuple(runs))
+
+
+async def _run_of(setup: TrialSetup, strategy: StrategySchema, window: Window) -> WindowRun:
+    """Backtest a strategy over one window alone, as if there were no other."""
+    line = setup.frame.timeline
+    instants = line[frames_before(line, window.since) : frames_before(line, window.until)]
+    if not instants:
+        return WindowRun(window.since, window.until)
+    first, last = to_datetime(instants[0]), to_datetime(instants[-1])
+    frame = msgspec.structs.replace(setup.frame, start_date=first, end_date=last)
+    try:
+        alone = await _alone(setup, strategy, frame)
+    except BacktestKitError as error:
+        return WindowRun(window.since, window.until, error=describe(error))
+    return WindowRun(window.since, window.until, alone.trades)
+
+
+async def _alone(setup: TrialSetup, strategy: StrategySchema, frame: FrameSchema) -> TrialResult:
+    """Backtest a strategy over all symbols at once, from a clean state."""
+    if setup.account is None:
+        return result_of(await _records(setup, strategy, frame))
+    session = AccountSession(
+        setup.engine,
+        [(strategy, symbol) for symbol in setup.symbols],
+        setup.exchange,
+        frame,
+        setup.account,
+        sizings=setup.sizings,
+        risks=setup.risks,
+        is_trial=True,
+    )
+    await session.play()
+    result = result_of(session.records)
+    return msgspec.structs.replace(result, account=session.statistics)
+
+
+async def _records(
+    setup: TrialSetup, strategy: StrategySchema, frame: FrameSchema
+) -> list[RunRecord]:
+    """Backtest a strategy over all symbols at once, and return the records of the runs."""
+    books = SharedBooks()
     drivers = [
-        prepare(setup.engine, symbol, strategy, setup.exchange, setup.frame, books, setup.risks)
+        prepare(setup.engine, symbol, strategy, setup.exchange, frame, books, setup.risks)
         for symbol in setup.symbols
     ]
     for driver in drivers:
@@ -110,7 +149,7 @@ async def run_trial(setup: TrialSetup, strategy: StrategySchema, parts: int = PA
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     _check_alone(records)
-    return result_of(records)
+    return records
 
 
 def _check_alone(records: Sequence[RunRecord]) -> None:
@@ -147,7 +186,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol, cost = joined_trades(records)
+    r, opened, closed, symbol, cost, stop = joined_trades(records)
     doubts = [doubts_of(record) for record in records]
     together = summarize(r, opened, closed, span, cost)
     of_symbol = (symbol == i for i in range(len(records)))
@@ -162,7 +201,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         else tuple(
             summarize(r[rows], opened[rows], closed[rows], span, cost[rows]) for rows in of_symbol
         ),
-        trades=TradeColumns(r.tobytes(), opened.tobytes(), closed.tobytes(), symbol.tobytes()),
+        trades=TradeColumns.of(r, opened, closed, symbol=symbol, stop_loss=stop),
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.text,
@@ -171,26 +210,47 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         ambiguous_closes=sum(ambiguous for ambiguous, _ in doubts),
         end_of_data_closes=sum(end_of_data for _, end_of_data in doubts),
         complete=all(record.complete for record in records),
+        brackets=_joined_brackets(records),
+        interval=max((_interval_of(record) for record in records), default=0),
     )
 
 
-def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats]:
+def _interval_of(record: RunRecord) -> int:
+    return 0 if record.strategy is None else INTERVALS.get(record.strategy.interval, 0)
+
+
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats, Floats]:
     """Return the trades of several records in the order of closing.
 
-    As columns: profit in percent, times of opening and close, the index of the record, and the cost
-    of the entries, relative to the first.
+    As columns: profit in percent, times of opening and close, the index of the record, the cost of
+    the entries, relative to the first, and what the trade would have lost at its stop in percent.
     """
     columns = [columns_of(record) for record in records]
     costs = [costs_of(record) for record in records]
+    stops = [stop_losses_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
-        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0]
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0], stops[0]
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
-    symbol = np.repeat(np.arange(len(columns), dtype=np.int64), [len(part[0]) for part in columns])
-    order = np.lexsort((symbol, closed))
-    cost = np.concatenate(costs)
-    return r[order], opened[order], closed[order], symbol[order], cost[order]
+    symbol, order = _order([part[2] for part in columns])
+    cost, stop = np.concatenate(costs), np.concatenate(stops)
+    return r[order], opened[order], closed[order], symbol[order], cost[order], stop[order]
+
+
+def _joined_brackets(records: Sequence[RunRecord]) -> Brackets:
+    """Return how the trades of several records were meant to end, in the order of closing."""
+    brackets = [brackets_of(record) for record in records]
+    if len(brackets) == 1:
+        return brackets[0]
+    _, order = _order([columns_of(record)[2] for record in records])
+    return joined_brackets(brackets).at(order)
+
+
+def _order(closed: Sequence[Ints]) -> tuple[Ints, Ints]:
+    """Return the record of each trade, and the order of closing, of records by order."""
+    symbol = np.repeat(np.arange(len(closed), dtype=np.int64), [len(part) for part in closed])
+    return symbol, np.lexsort((symbol, np.concatenate(closed)))
 
 
 async def _run_to_end(driver: FrameDriver) -> None:

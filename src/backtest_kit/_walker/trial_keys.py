@@ -83,9 +83,8 @@ def trial_key(
     # user code can ask for these names, so that figures may depend on them
     names = (strategy_name, setup.exchange.name, setup.frame.name, setup.symbols)
     calendar = setup.exchange.calendar
-    whole = fingerprint(
-        library_fingerprint(), variant, names, (line.start, line.stop, line.step), data, calendar
-    )
+    times = (line.start, line.stop, line.step, [(w.since, w.until) for w in setup.windows])
+    whole = fingerprint(library_fingerprint(), variant, names, times, data, calendar)
     return TrialKey(whole, variant, setup.symbols, line[0], line[-1], hours)
 
 

@@ -11,11 +11,20 @@ import msgspec
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
+from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
+from backtest_kit._statistics.family import BenchmarkBins
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
-from backtest_kit._values.errors import ArgumentError, StateError
+from backtest_kit._values.errors import ArgumentError, BacktestKitError, StateError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema, WalkerSchema
+from backtest_kit._walker.benchmarks import (
+    BIN_DRAWS,
+    benchmark_bins,
+    compared_with,
+    load_markets,
+    prepare_draws,
+)
 from backtest_kit._walker.runner import TrialRunner
 from backtest_kit._walker.stored_runner import StoredRunner
 from backtest_kit._walker.trial import TrialSetup
@@ -35,6 +44,9 @@ class Walk:
         self.results: list[TrialResult] = []
         #: What was ranked last, and of how many results and known trials.
         self._ranked: tuple[tuple[int, int | None], WalkerData] | None = None
+        self._benchmarks: tuple[BenchmarkRow, ...] = ()
+        #: Of a walk that is tested against a benchmark.
+        self._markets: list[Market] = []
 
     def stop(self) -> None:
         """End the walk, in the middle of a trial; results of finished trials are kept."""
@@ -59,6 +71,9 @@ class Walk:
                 tried,
                 self._setup.frame.timeline,
                 self._setup.base_interval(),
+                benchmarks=self._benchmarks,
+                benchmark_bins=self._bins(),
+                others=self._runner.others_tried(),
             )
             if isinstance(self._runner, StoredRunner):
                 ranked = msgspec.structs.replace(ranked, unseen=self._runner.unseen)
@@ -70,6 +85,7 @@ class Walk:
         names = self._schema.strategies
         try:
             await self._runner.open()
+            await self._load_benchmark()
             for index, name in enumerate(names):
                 if self._stopping:
                     break
@@ -80,9 +96,36 @@ class Walk:
                 if result is None:
                     break
                 yield await self._finish(result)
+            await self._compare()
         finally:
             await self._runner.close()
             await self._finish_walk()
+
+    async def _compare(self) -> None:
+        """Compute the rows that nobody registered, and put them beside what is ranked already."""
+        rows = await compared_with(self._setup, self.results, self._schema.metric)
+        self._benchmarks = rows
+        if self._ranked is not None:
+            known, ranked = self._ranked
+            self._ranked = known, msgspec.structs.replace(ranked, benchmarks=rows)
+
+    async def _load_benchmark(self) -> None:
+        """Load the candles of the benchmark that the strategies are tested against."""
+        if self._schema.benchmark == 0:
+            return
+        try:
+            self._markets = await load_markets(self._setup)
+        except BacktestKitError as error:  # which each trial will raise, and report
+            self._engine.logger.warning("no benchmark: %s", describe(error))
+
+    def _bins(self) -> BenchmarkBins | None:
+        """Return what the strategies are tested against, once the walk has begun."""
+        if not self._markets:
+            return None
+        trades = sum(result.trades.count for result in self.results)
+        if self._schema.benchmark == "random":
+            prepare_draws(self._setup, trades * BIN_DRAWS)
+        return benchmark_bins(self._markets, self._schema.benchmark, self.results)
 
     @property
     def _symbol(self) -> str | tuple[str, ...]:

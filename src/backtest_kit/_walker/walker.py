@@ -14,7 +14,6 @@ from backtest_kit._reports.walker import walker_report
 from backtest_kit._values.errors import RegistrationError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema
-from backtest_kit._values.windows import extent
 from backtest_kit._walker.pool_runner import PoolRunner
 from backtest_kit._walker.runner import InProcessRunner, TrialRunner, Workers, check_workers
 from backtest_kit._walker.store import WalkStore
@@ -164,11 +163,14 @@ def prepare_walk(
     schema = engine.walkers.get(walker_name)
     exchange = engine.exchanges.get(schema.exchange_name)
     frame = engine.frames.get(schema.frame_name)
-    if schema.windows is not None and not schema.windows.spans(*extent(frame.timeline)):
-        raise RegistrationError(
-            f"walker {walker_name!r}: not one window of {schema.windows.train} to train and "
-            f"{schema.windows.test} to test fits into frame {frame.name!r}"
-        )
+    windows = schema.windows
+    if windows is not None:
+        try:
+            windows.check_fit(frame.timeline)
+        except RegistrationError as error:
+            raise RegistrationError(
+                f"walker {walker_name!r}, frame {frame.name!r}: {error}"
+            ) from None
     strategies = strategies_of(engine, schema)
     check_workers(executor)
     account = None if schema.account_name is None else engine.accounts.get(schema.account_name)
@@ -176,7 +178,14 @@ def prepare_walk(
         if strategy.sizing_name is not None:
             engine.sizings.get(strategy.sizing_name)
     setup = TrialSetup(
-        engine, symbols, exchange, frame, engine.risks.copy(), account, engine.sizings.copy()
+        engine,
+        symbols,
+        exchange,
+        frame,
+        engine.risks.copy(),
+        account,
+        engine.sizings.copy(),
+        () if windows is None else tuple(windows.parts(frame.timeline)),
     )
 
     def make_runner(some: Sequence[StrategySchema]) -> TrialRunner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 import msgspec
@@ -111,19 +112,39 @@ def choose_range(
     )
 
 
+class WindowOptions(TypedDict):
+    """What windows of either kind take; see `Windows`."""
+
+    anchored: bool
+    fresh: bool
+    min_metric: float | None
+
+
 def choose_windows(
-    train: str | None, test: str | None, embargo: str, *, anchored: bool
+    train: str | None,
+    test: str | None,
+    groups: int | None,
+    test_groups: int,
+    purge: str,
+    embargo: str,
+    **options: Unpack[WindowOptions],
 ) -> Windows | None:
-    """Return the windows of a walk-forward, `None` where none are asked for."""
-    if train is None and test is None:
+    """Return the windows in which a walk chooses and judges, `None` where none are asked for.
+
+    Raises:
+        RegistrationError: they don't go together.
+    """
+    if train is None and test is None and groups is None:
         return None
-    if train is None or test is None:
+    if groups is None and (train is None or test is None):
         raise click.UsageError("windows take both --train and --test, such as 90d and 30d")
     return Windows(
-        train=_length("--train", train),
-        test=_length("--test", test),
+        train=None if train is None else _length("--train", train),
+        test=None if test is None else _length("--test", test),
+        combinatorial=None if groups is None else (groups, test_groups),
+        purge=_length("--purge", purge),
         embargo=_length("--embargo", embargo),
-        anchored=anchored,
+        **options,
     )
 
 

@@ -116,6 +116,54 @@ def frame_options(function: F) -> F:
     return frame(from_option(to_option(interval(function))))
 
 
+def window_options(function: F) -> F:
+    """Add what says in which windows the best is chosen, and in which it is judged."""
+    options = (
+        click.option(
+            "--train", metavar="LENGTH", help="Walk forward: length of train windows (90d, 12h)."
+        ),
+        click.option("--test", metavar="LENGTH", help="Length of test windows."),
+        click.option(
+            "--embargo",
+            metavar="LENGTH",
+            default="1d",
+            show_default=True,
+            help="Gap between train and test.",
+        ),
+        click.option("--anchored", is_flag=True, help="All train windows start with the first."),
+        click.option(
+            "--groups",
+            type=click.IntRange(min=2),
+            help="Cross-validate: cut the frame into groups, and test every choice of some.",
+        ),
+        click.option(
+            "--test-groups",
+            type=click.IntRange(min=1),
+            default=2,
+            show_default=True,
+            help="How many groups are tested at a time.",
+        ),
+        click.option(
+            "--purge",
+            metavar="LENGTH",
+            default="0m",
+            show_default=True,
+            help="Left out on both sides of groups that are tested.",
+        ),
+        click.option(
+            "--fresh", is_flag=True, help="Also run each window for itself, from clean state."
+        ),
+        click.option(
+            "--min-metric",
+            type=float,
+            help="Trade a test window if the metric in its train window was at least this.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def settings_option(example: str = "") -> Callable[[F], F]:
     """Return `--set`, with an example in its help."""
     text = f"A setting, such as {example}." if example else "A setting."

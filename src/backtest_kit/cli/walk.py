@@ -30,6 +30,7 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
 from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
+from backtest_kit._reports.benchmarks import benchmark_lines, beside
 from backtest_kit._reports.run_folder import REPORT
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
@@ -39,6 +40,7 @@ from backtest_kit._reports.walker import (
     warming_lines,
     window_cells,
 )
+from backtest_kit._reports.windows import cross_validation_lines
 from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
 from backtest_kit._statistics.walk_forward import WalkForward
 from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
@@ -60,6 +62,7 @@ from backtest_kit.cli.options import (
     settings_option,
     strategies_option,
     traceback_option,
+    window_options,
 )
 from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
@@ -83,16 +86,7 @@ _SHOWN = 15
 @strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
 @frame_options
-@click.option("--train", metavar="LENGTH", help="Walk forward: length of train windows (90d, 12h).")
-@click.option("--test", metavar="LENGTH", help="Length of test windows.")
-@click.option(
-    "--embargo",
-    metavar="LENGTH",
-    default="1d",
-    show_default=True,
-    help="Gap between train and test.",
-)
-@click.option("--anchored", is_flag=True, help="All train windows start with the first.")
+@window_options
 @click.option("--workers", type=click.IntRange(min=1), help="Run in this many processes.")
 @click.option(
     "--store",
@@ -125,6 +119,11 @@ def walk(
     test: str | None,
     embargo: str,
     anchored: bool,
+    groups: int | None,
+    test_groups: int,
+    purge: str,
+    fresh: bool,
+    min_metric: float | None,
     workers: int | None,
     store: Path,
     again: bool,
@@ -155,14 +154,22 @@ def walk(
         if schema is None:
             exchange = choose_exchange(engine, exchange_name, source, calendar, given)
             frame = choose_frame(engine, exchange, symbols[0], frame_name, start, end, interval)
-            windows = choose_windows(train, test, embargo, anchored=anchored)
+            windows = choose_windows(
+                *(train, test, groups, test_groups, purge, embargo),
+                anchored=anchored,
+                fresh=fresh,
+                min_metric=min_metric,
+            )
             schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
         elif any(
-            (source, calendar, exchange_name, strategy_names, metric, frame_name, start, end, train)
+            (
+                *(source, calendar, exchange_name, strategy_names, metric, frame_name),
+                *(start, end, train, groups),
+            )
         ):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
-                "--exchange, --strategy, --metric, --frame, --from, --to and --train"
+                "--exchange, --strategy, --metric, --frame, --from, --to, --train and --groups"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
         if not as_json:
@@ -253,7 +260,10 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
         console.print(windows_table(data.walk_forward))
         for line in forward_lines(data.walk_forward):
             console.print(Text(line))
-    for line in warming_lines(data):
+    if data.cross_validation is not None:
+        for line in cross_validation_lines(data.cross_validation):
+            console.print(Text(line))
+    for line in [*benchmark_lines(data), *warming_lines(data)]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
@@ -276,10 +286,11 @@ def ranking_table(data: WalkerData) -> Table:
     table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
     table.add_column("Rank", justify="right")
     table.add_column("Strategy")
-    for title in (data.metric, "95 % interval", "Deflated Sharpe", "Trades"):
+    for title in (data.metric, "95 % interval", "Adjusted p", "Deflated Sharpe", "Trades"):
         table.add_column(title, justify="right")
-    for row in data.ranking[:FIRST_ROWS]:
-        *cells, _ = rank_cells(row)
+    titles = [str(column.header) for column in table.columns]
+    first = [rank_cells(row)[:-1] for row in data.ranking[:FIRST_ROWS]]
+    for cells in beside(data, titles, first):
         table.add_row(*(Text(cell) for cell in cells))
     return _counted(table, len(data.ranking))
 

@@ -11,6 +11,7 @@ const columns = [
   { title: "Strategy", value: (row) => rows[row].name, text: (row) => rows[row].name },
   { title: "Metric", value: (row) => low(rows[row].metric), text: (row) => figure(rows[row].metric), number: true },
   { title: "95 % interval", value: (row) => low(rows[row].lower), text: (row) => rows[row].interval, number: true },
+  { title: "Adjusted p", value: (row) => rows[row].p ?? Infinity, text: (row) => figure(rows[row].p), number: true },
   { title: "Deflated Sharpe", value: (row) => low(rows[row].deflated), text: (row) => figure(rows[row].deflated), number: true },
   { title: "Trades", value: (row) => rows[row].trades, text: (row) => rows[row].trades.toLocaleString("en-US"), number: true },
   { title: "Total, %", value: (row) => low(rows[row].total), text: (row) => figure(rows[row].total, 2), number: true, tone: true },

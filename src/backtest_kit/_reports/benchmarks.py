@@ -1,0 +1,61 @@
+"""The rows of a ranking that nobody registered: what the best is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backtest_kit._reports.table import number
+from backtest_kit._statistics.benchmarks import BenchmarkRow
+from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
+
+
+def beside(
+    data: WalkerData, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[Sequence[str]]:
+    """Return the rows of a ranking, in its order, with the benchmarks at their places by value.
+
+    None comes after the first `FIRST_ROWS`. `columns` are the titles, of which the benchmarks fill
+    those that they know.
+    """
+    found: list[Sequence[str]] = [*rows]
+    for benchmark in reversed(data.benchmarks):
+        value = benchmark.metric_value
+        better = [
+            row
+            for row in data.ranking
+            if row.metric_value is not None and (value is None or row.metric_value >= value)
+        ]
+        found.insert(min(len(better), FIRST_ROWS - 1, len(rows)), _cells(data, columns, benchmark))
+    return found
+
+
+def _cells(data: WalkerData, columns: Sequence[str], row: BenchmarkRow) -> list[str]:
+    known = {
+        "Strategy": f"benchmark: {row.name}{', median' * (row.kind == 'random')}",
+        data.metric: number(row.metric_value, 3),
+        "Trades": str(row.trades),
+    }
+    return [known.get(column, "") for column in columns]
+
+
+def benchmark_lines(data: WalkerData) -> list[str]:
+    """Return what the benchmarks say, in a sentence each."""
+    return [_line(data, row) for row in data.benchmarks]
+
+
+def _line(data: WalkerData, row: BenchmarkRow) -> str:
+    if row.error is not None:
+        return f"No {row.name} to compare with: {row.error}."
+    if row.kind == "hold":
+        return (
+            f"Buying and holding earned {number(row.total_pnl)} % after costs; it is cut into "
+            f"{row.trades:,} equal part{'s' * (row.trades != 1)}, as many as the best has trades."
+        )
+    if row.percentile_95 is None:
+        return f"Random entries with the brackets of the best have no {data.metric}."
+    beaten = "" if row.share_below is None else f"; the best beats {row.share_below:.1%} of them"
+    return (
+        f"Random entries with the brackets, sides and number of trades of the best, {row.draws} "
+        f"draws: median {number(row.metric_value, 3)}, 95th percentile "
+        f"{number(row.percentile_95, 3)}{beaten}."
+    )
