@@ -209,6 +209,25 @@ def reached(bars: Bars, table: TradeTable, percent: float) -> npt.NDArray[np.boo
     return found
 
 
+def worst_prices(bars: Bars, table: TradeTable) -> Floats:
+    """Return the worst price that each trade without a stop saw, shape (N,); NaN for the others.
+
+    Of the candles after the one that it was filled in, the one of its close included.
+    """
+    found = np.full(len(table), np.nan)
+    since = (table.pending_at - bars.first) // bars.step + 1
+    until = np.minimum((table.closed_at - bars.first) // bars.step + 1, len(bars.price))
+    filled = (table.pending_at >= 0) & np.isnan(table.price_stop_loss)
+    which = np.flatnonzero(filled & (since < until))
+    if len(which):
+        bounds = np.column_stack((since[which], until[which])).ravel()
+        # one more of each, since the end of the last trade may be that of the bars
+        low = np.minimum.reduceat(np.append(bars.low, np.inf), bounds)[::2]
+        high = np.maximum.reduceat(np.append(bars.high, -np.inf), bounds)[::2]
+        found[which] = np.where(table.side[which] > 0, low, high)
+    return found
+
+
 def simulator() -> Simulate:
     """Return `simulate`: compiled, if the kernel is loaded."""
     if not kernel_ready.is_set():

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from backtest_kit._arrays.simulation import reached
+from backtest_kit._arrays.simulation import reached, worst_prices
 from backtest_kit._arrays.trade_results import results_of
 from backtest_kit._arrays.trade_table import TradeTable, joined
 from backtest_kit._backtest.array_session import (
@@ -28,7 +28,7 @@ from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.errors import DataError, SignalError
 from backtest_kit._values.events import ErrorEvent, PartialEvent
-from backtest_kit._values.results import TickClosed
+from backtest_kit._values.results import CANCELLED, TickClosed
 from backtest_kit._values.time import iso
 
 #: What a run reports beside the results of its steps; a table can't.
@@ -55,6 +55,7 @@ async def tabulate(
     tables: list[TradeTable] = []
     errors: list[tuple[int, Exception]] = []
     found: list[PartialEvent] = []
+    worst: list[Floats] = []
     begin: Bars | None = None
     frame = asks_from = 0
     try:
@@ -67,6 +68,7 @@ async def tabulate(
             begin = begin or span.bars
             frame, asks_from = span.frame, span.asks_from
             tables.append(span.table)
+            worst.append(worst_prices(span.bars, span.table))
             if milestones:
                 found += milestones_of(run, span)
             await yield_to_others()  # a walk can be stopped between spans
@@ -86,7 +88,7 @@ async def tabulate(
         if more := table.invalid - 1:
             others = SignalError([f"{more} more, which arrays count without telling them apart"])
             record.error(ErrorEvent(where="get_signal", error=others, when=when), more)
-    record.table = table
+    record.table, record.worst_prices = table, np.concatenate(worst)
     record.partials += found
     record.calls, record.frames, record.complete = table.calls, len(timeline), True
     run.warming(table.unanswered)
@@ -130,10 +132,11 @@ def costs_of(record: RunRecord) -> Floats:
     return np.array([tick.cost for tick in record.closed], dtype=np.float64)
 
 
-def stop_losses_of(record: RunRecord) -> Floats:
-    """Return what each trade of a run would have lost at its stop, percent after costs, in order.
+def losses_of(record: RunRecord) -> tuple[Floats, Floats]:
+    """Return what each trade of a run would have lost at its stop, and at the worst price it saw.
 
-    Positive for a loss; NaN for a trade without a stop.
+    In percent after costs, positive for a loss, in order. NaN for a trade without a stop; the worst
+    price is known of those alone, and of runs over arrays only.
     """
     config = record.config
     if record.table is not None:
@@ -141,17 +144,23 @@ def stop_losses_of(record: RunRecord) -> Floats:
         managed = table.managed
         paid = table.price_open if managed is None else managed.price_paid
         side, stop = table.side, table.price_stop_loss
+        worst = record.worst_prices[record.table.reason < CANCELLED]
     else:
         ticks = record.closed
         side = np.array([1 if tick.signal.position == "long" else -1 for tick in ticks], np.int8)
         paid = np.array([tick.pnl.price_open for tick in ticks], dtype=np.float64)
         stops = [tick.signal.price_stop_loss for tick in ticks]
         stop = np.array([np.nan if price is None else price for price in stops], dtype=np.float64)
-    long, short = (
-        profit(position, paid, stop, config.percent_fee, config.percent_slippage)
-        for position in ("long", "short")
-    )
-    return -np.where(side > 0, long, short)
+        worst = np.full(len(ticks), np.nan)
+
+    def lost(price: Floats) -> Floats:
+        long, short = (
+            profit(position, paid, price, config.percent_fee, config.percent_slippage)
+            for position in ("long", "short")
+        )
+        return -np.where(side > 0, long, short)
+
+    return lost(stop), lost(worst)
 
 
 def columns_of(record: RunRecord) -> tuple[Floats, Ints, Ints]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from backtest_kit._arrays.trade_results import ClosedResults, RunNames, results_of
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._data.market import CandleCount, SeriesGaps
-from backtest_kit._values.candles import Ints
+from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import SignalError, UnknownNameError
 from backtest_kit._values.events import ErrorEvent, Mode, PartialEvent, RiskEvent, RunEvent
@@ -147,6 +147,8 @@ class RunRecord:
         self._closed: list[TickClosed] = []
         self._waited: list[Waited] = []
         self._table: TradeTable | None = None
+        #: With a table: the worst price that each trade without a stop saw, NaN for the others.
+        self.worst_prices: Floats = np.empty(0)
         self._of_table: ClosedResults | None = None
         self.partials: list[PartialEvent] = []
         #: The newest refusals of the risk profiles, and how often each gave which reason.

@@ -82,7 +82,7 @@ def verdict(
 
     Raises:
         ArgumentError: no such metric, or a metric without its span; `draws` is below 1, `seed`
-            negative; `trials` is below the number given.
+            negative.
     """
     scale = check_metric(metric, span, draws)
     count = max(len(trades), trials or 0)

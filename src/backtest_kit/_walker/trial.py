@@ -12,7 +12,7 @@ import numpy as np
 
 from backtest_kit._arrays.brackets import Brackets, joined_brackets
 from backtest_kit._backtest.account_session import AccountSession
-from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of, stop_losses_of
+from backtest_kit._backtest.array_table import columns_of, costs_of, doubts_of, losses_of
 from backtest_kit._backtest.brackets import brackets_of
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
@@ -186,7 +186,8 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
             f"strategy {name!r} raised at each of its {calls:,} calls, first {first.text}"
         )
     span = (min(r.since for r in records), max(max(r.until, r.since) for r in records))
-    r, opened, closed, symbol, cost, stop = joined_trades(records)
+    r, opened, closed, symbol, cost = joined_trades(records)
+    stop, worst = _joined_losses(records)
     doubts = [doubts_of(record) for record in records]
     together = summarize(r, opened, closed, span, cost)
     of_symbol = (symbol == i for i in range(len(records)))
@@ -201,7 +202,7 @@ def result_of(records: Sequence[RunRecord]) -> TrialResult:
         else tuple(
             summarize(r[rows], opened[rows], closed[rows], span, cost[rows]) for rows in of_symbol
         ),
-        trades=TradeColumns.of(r, opened, closed, symbol=symbol, stop_loss=stop),
+        trades=TradeColumns.of(r, opened, closed, symbol=symbol, stop_loss=stop, worst_loss=worst),
         calls=calls,
         error_count=sum(record.error_count for record in records),
         first_error=None if first is None else first.text,
@@ -219,23 +220,32 @@ def _interval_of(record: RunRecord) -> int:
     return 0 if record.strategy is None else INTERVALS.get(record.strategy.interval, 0)
 
 
-def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats, Floats]:
+def joined_trades(records: Sequence[RunRecord]) -> tuple[Floats, Ints, Ints, Ints, Floats]:
     """Return the trades of several records in the order of closing.
 
-    As columns: profit in percent, times of opening and close, the index of the record, the cost of
-    the entries, relative to the first, and what the trade would have lost at its stop in percent.
+    As columns: profit in percent, times of opening and close, the index of the record, and the cost
+    of the entries, relative to the first.
     """
     columns = [columns_of(record) for record in records]
     costs = [costs_of(record) for record in records]
-    stops = [stop_losses_of(record) for record in records]
     if len(columns) == 1:  # which are in order already
-        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0], stops[0]
+        return *columns[0], np.zeros(len(columns[0][0]), dtype=np.int64), costs[0]
     r = np.concatenate([part[0] for part in columns])
     opened = np.concatenate([part[1] for part in columns])
     closed = np.concatenate([part[2] for part in columns])
     symbol, order = _order([part[2] for part in columns])
-    cost, stop = np.concatenate(costs), np.concatenate(stops)
-    return r[order], opened[order], closed[order], symbol[order], cost[order], stop[order]
+    cost = np.concatenate(costs)
+    return r[order], opened[order], closed[order], symbol[order], cost[order]
+
+
+def _joined_losses(records: Sequence[RunRecord]) -> tuple[Floats, Floats]:
+    """Return what the trades would have lost at stop and worst price, in the order of closing."""
+    losses = [losses_of(record) for record in records]
+    if len(losses) == 1:
+        return losses[0]
+    _, order = _order([columns_of(record)[2] for record in records])
+    stop, worst = (np.concatenate([part[i] for part in losses]) for i in (0, 1))
+    return stop[order], worst[order]
 
 
 def _joined_brackets(records: Sequence[RunRecord]) -> Brackets:
