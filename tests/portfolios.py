@@ -130,8 +130,11 @@ def columns_of(world, strategy, symbol):
     return get_signals
 
 
-def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
-    """Play a world on a new engine; return the session, what was told, and the risk events."""
+def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False, alone=None):
+    """Play a world on a new engine; return the session, what was told, and the risk events.
+
+    `alone` is filled with the results of lone backtests of the runs, by name.
+    """
     told, events = [], []
     scripts = {
         (name, symbol): script_of(world, name, symbol)
@@ -221,6 +224,10 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False):
             ]
             assert not unexpected, unexpected
         config = engine.config
+        for name, symbol in session.names if alone is not None else ():
+            alone[name, symbol] = bk.Backtest.run_sync(
+                symbol, strategy_name=name, exchange_name="e", frame_name="f"
+            )
     return session, told, events, config
 
 
