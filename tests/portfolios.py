@@ -61,7 +61,7 @@ rules = st.sampled_from(
 worlds = st.builds(
     World,
     seed=st.integers(0, 2**32),
-    minutes=st.integers(100, 300),
+    minutes=st.integers(60, 160),
     runs=st.sampled_from(
         [
             {"s": ["A"]},

@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import portfolios
@@ -86,7 +86,7 @@ def test_the_order_of_computation_does_not_matter(world, seed, chunk, listens):
 ARRAY_RUNS = st.sampled_from([{"s": ["A"]}, {"s": ["B"], "r": ["A"]}, {"r": ["C"], "s": ["C"]}])
 
 
-@given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 1500))
+@given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 600))
 def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, chunk, minutes):
     if compiled:
         pytest.importorskip("numba", reason="the kernel needs Numba")
@@ -109,6 +109,10 @@ def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, ch
         assert quick.error_count == stepped.error_count
 
 
+#: These play each world twice, and no rule hangs on them alone.
+few = settings(max_examples=max(settings.default.max_examples // 3, 5))
+
+
 def calm(world, **account):
     """The same world with small trades, which no account refuses, and nothing to round to."""
     terms = {"leverage": 1.0, "maintenance_percent": 0.0, "default_percent": 0.5}
@@ -128,6 +132,7 @@ def plain_sizes(answer):
     return more
 
 
+@few
 @given(worlds)
 def test_an_account_that_refuses_nothing_changes_no_percent(world):
     alone = {}
@@ -153,6 +158,7 @@ def test_an_account_that_refuses_nothing_changes_no_percent(world):
     assert account.books.balance - account.schema.balance == pytest.approx(profit, abs=1e-6)
 
 
+@few
 @given(worlds)
 def test_twice_the_balance_makes_twice_the_money(world):
     world = calm(world, leverage=world.account["leverage"], maintenance_percent=0.5)
@@ -166,6 +172,7 @@ def test_twice_the_balance_makes_twice_the_money(world):
     assert one.account.skips == two.account.skips
 
 
+@few
 @given(worlds, st.randoms(use_true_random=False))
 def test_without_want_of_cash_the_order_of_names_does_not_matter(world, random):
     names = [(name, symbol) for name, symbols in world.runs.items() for symbol in symbols]
