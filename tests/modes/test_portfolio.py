@@ -337,6 +337,22 @@ def test_results_come_as_they_happen_and_a_task_returns_the_whole():
     assert [tick.close_timestamp for tick in told] == sorted(t.close_timestamp for t in told)
 
 
+def test_a_consumer_that_leaves_ends_the_runs_wherever_they_are():
+    proposals = {(symbol, m): long(100, 40, 1) for symbol in SYMBOLS for m in range(2, 9, 2)}
+    register({"A": [50.0] * 12, "B": [50.0] * 12}, proposals)
+
+    async def work(count):
+        results = bk.Portfolio.run(RUNS, **PLACE)
+        told = [await anext(results) for _ in range(count)]
+        await results.aclose()
+        assert len(asyncio.all_tasks()) == 1
+        return told
+
+    whole = asyncio.run(work(8))
+    for count in range(8):
+        assert asyncio.run(work(count)) == whole[:count]
+
+
 def test_the_report_is_written(tmp_path):
     register(TWO, {("A", 2): long(110, 90)})
     bk.Portfolio.run_sync(RUNS, **PLACE)

@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import portfolios
@@ -110,7 +110,7 @@ def test_the_order_of_computation_does_not_matter(world, seed, chunk, listens):
 ARRAY_RUNS = st.sampled_from([{"s": ["A"]}, {"s": ["B"], "r": ["A"]}, {"r": ["C"], "s": ["C"]}])
 
 
-@given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 1500))
+@given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 600))
 def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, chunk, minutes):
     if compiled:
         pytest.importorskip("numba", reason="the kernel needs Numba")
@@ -131,3 +131,87 @@ def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, ch
         assert quick.partials == stepped.partials
         assert (quick.calls, quick.frames) == (stepped.calls, stepped.frames)
         assert quick.error_count == stepped.error_count
+
+
+#: These play each world twice, and no rule hangs on them alone.
+few = settings(max_examples=max(settings.default.max_examples // 3, 5))
+
+
+def calm(world, **account):
+    """The same world with small trades, which no account refuses, and nothing to round to."""
+    terms = {"leverage": 1.0, "maintenance_percent": 0.0, "default_percent": 0.5}
+    return world._replace(
+        account=world.account | terms | account,
+        config=world.config | {"require_stop_loss": True},
+        sizings={"s": None, "r": None},
+        rules={symbol: {} for symbol in SYMBOLS},
+    )
+
+
+def plain_sizes(answer):
+    def more(t, price):
+        proposal = answer(t, price)
+        return proposal and {k: v for k, v in proposal.items() if k not in ("cost", "quantity")}
+
+    return more
+
+
+@few
+@given(worlds)
+def test_an_account_that_refuses_nothing_changes_no_percent(world):
+    alone = {}
+    with pytest.MonkeyPatch.context() as patch:
+        sized = portfolios.script_of
+        patch.setattr(portfolios, "script_of", lambda *names: plain_sizes(sized(*names)))
+        session, *_ = played(calm(world), alone=alone)
+    account = session.account
+    assert not account.refusals
+    assert not account.skips
+    for name, results in alone.items():
+        mine = [t for t in session.trades if (t.strategy_name, t.symbol) == name]
+        assert [(t.close_timestamp, t.close_reason, t.pnl) for t in mine] == [
+            (t.close_timestamp, t.close_reason, t.pnl) for t in results
+        ]
+        assert [t.legs for t in mine] == [t.legs for t in results]
+    # an identity: what each has made is its percent of what it has cost
+    for tick in session.trades:
+        assert not tick.money.liquidated
+        made = tick.pnl.pnl_percentage / 100 * tick.money.cost
+        assert tick.money.profit == pytest.approx(made, abs=1e-9 * tick.money.cost)
+    profit = sum(tick.money.profit for tick in session.trades)
+    assert account.books.balance - account.schema.balance == pytest.approx(profit, abs=1e-6)
+
+
+@few
+@given(worlds)
+def test_twice_the_balance_makes_twice_the_money(world):
+    world = calm(world, leverage=world.account["leverage"], maintenance_percent=0.5)
+    twice = world._replace(account=world.account | {"balance": 2 * world.account["balance"]})
+    (one, *_), (two, *_) = played(world), played(twice)
+    fills, doubled = one.account.fills.columns(), two.account.fills.columns()
+    assert np.array_equal(fills.timestamp, doubled.timestamp)
+    for name in ("quantity", "basis", "balance", "fee", "value"):
+        assert np.allclose(2 * getattr(fills, name), getattr(doubled, name), rtol=1e-9)
+    assert one.account.refusals == two.account.refusals
+    assert one.account.skips == two.account.skips
+
+
+@few
+@given(worlds, st.randoms(use_true_random=False))
+def test_without_want_of_cash_the_order_of_names_does_not_matter(world, random):
+    names = [(name, symbol) for name, symbols in world.runs.items() for symbol in symbols]
+    runs = {name: random.sample(symbols, len(symbols)) for name, symbols in world.runs.items()}
+    runs = dict(random.sample([*runs.items()], len(runs)))
+    with pytest.MonkeyPatch.context() as patch:
+        sized = portfolios.script_of
+        patch.setattr(portfolios, "script_of", lambda *names: plain_sizes(sized(*names)))
+        (one, *_), (other, *_) = played(calm(world)), played(calm(world)._replace(runs=runs))
+    for name in names:
+        trades = [
+            [t for t in session.trades if (t.strategy_name, t.symbol) == name]
+            for session in (one, other)
+        ]
+        for mine, theirs in zip(*trades, strict=True):
+            assert mine.pnl == theirs.pnl
+            assert mine.money.cost == pytest.approx(theirs.money.cost, rel=1e-9)
+            assert mine.money.profit == pytest.approx(theirs.money.profit, rel=1e-6, abs=1e-9)

@@ -158,25 +158,28 @@ class AccountSession:
 
     async def results(self) -> AsyncGenerator[TickClosed, None]:
         """Yield the closed results of all runs in the order in which they happen."""
-        queue: asyncio.Queue[TickClosed | None] = asyncio.Queue(1)
+        queue: asyncio.Queue[TickClosed | None] = asyncio.Queue()
+
+        async def hand_over(closed: TickClosed) -> None:
+            queue.put_nowait(closed)
+            await queue.join()
 
         async def play() -> None:
             try:
-                await self.play(queue.put)
+                await self.play(hand_over)
             finally:
-                await queue.put(None)
+                queue.put_nowait(None)
 
         work = asyncio.create_task(play())
         try:
             while (closed := await queue.get()) is not None:
                 yield closed
+                queue.task_done()
             await work
         finally:
-            if not work.done():
-                work.cancel()
-                while not queue.empty():
-                    queue.get_nowait()
-                await asyncio.wait([work])
+            work.cancel()
+            # what it raised is the consumer's only where they have waited for it
+            await asyncio.gather(work, return_exceptions=True)
 
     async def play(self, tell: Callable[[TickClosed], Awaitable[None]] | None = None) -> None:
         """Run to the end; `tell` is awaited for each closed result, in order.

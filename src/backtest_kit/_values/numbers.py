@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeGuard
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def is_whole(value: object, lowest: int = 1) -> bool:
     return operator.index(value) >= lowest
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Say whether a value is a finite number; `True` is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
         return False
@@ -26,6 +26,6 @@ def is_number(value: object) -> bool:
         return False
 
 
-def is_amount(value: object) -> bool:
+def is_amount(value: object) -> TypeGuard[float]:
     """Say whether a value is a finite number above 0."""
-    return is_number(value) and value > 0  # type: ignore[operator]
+    return is_number(value) and value > 0
