@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from backtest_kit._engine.ambient import moment_of
+from backtest_kit._values.config import Config
+from backtest_kit._values.errors import CallbackTimeoutError
 from backtest_kit._values.user_code import CandlesNotLoaded, call_once, of_user_code
 
 
@@ -36,6 +38,14 @@ async def retry_user_code(
         raise of_user_code(failure)
     await _load(failure)
     return await call_user_code(function, *arguments)
+
+
+def given_up(config: Config) -> CallbackTimeoutError:
+    """Return the error of a callback that took too long."""
+    return CallbackTimeoutError(
+        f"took longer than {config.callback_timeout_seconds:g} s (callback_timeout_seconds), and "
+        "was given up"
+    )
 
 
 async def _load(missing: CandlesNotLoaded) -> None:

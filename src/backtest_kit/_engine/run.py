@@ -12,18 +12,14 @@ from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.bus import CHANNELS_OF, Channel
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.fresh import Begun
-from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.guard import call_user_code, given_up
 from backtest_kit._engine.leftovers import Leftovers
 from backtest_kit._engine.record import KEPT_KINDS, KindKey, RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._rules.proposal import Quote, complete
 from backtest_kit._values.candle_rules import SUSPICIOUS_FACTOR
 from backtest_kit._values.config import Config
-from backtest_kit._values.errors import (
-    BeforeDataError,
-    CallbackTimeoutError,
-    SuspiciousCandleError,
-)
+from backtest_kit._values.errors import BeforeDataError, SuspiciousCandleError
 from backtest_kit._values.events import (
     CommandEvent,
     DoneEvent,
@@ -231,14 +227,7 @@ class Run:
             async with scope:
                 await call_user_code(function, *arguments)
         except Exception as error:  # noqa: BLE001 - user code never ends a run
-            self.error(where, self.took_too_long() if scope.expired() else error)
-
-    def took_too_long(self) -> CallbackTimeoutError:
-        """Return the error of a callback that was given up."""
-        limit = self.config.callback_timeout_seconds
-        return CallbackTimeoutError(
-            f"took longer than {limit:g} s (callback_timeout_seconds), and was given up"
-        )
+            self.error(where, given_up(self.config) if scope.expired() else error)
 
     @property
     def is_warm(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.backlog import BEHIND_FROM
-from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.guard import call_user_code, given_up
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.threads import CallThread, is_async
 from backtest_kit._live.transitions import Transitions
@@ -161,7 +161,7 @@ class Callbacks:
                 call.cancel()
 
     def _give_up(self, where: str, function: Callable[..., Any], call: asyncio.Future[Any]) -> None:
-        error = self._run.took_too_long()
+        error = given_up(self._run.config)
         if not is_async(function):
             error = type(error)(
                 f"takes longer than {self._run.config.callback_timeout_seconds:g} s "

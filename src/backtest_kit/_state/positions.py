@@ -18,7 +18,8 @@ from backtest_kit._values.results import CANCELLED, LEG_REASONS, LegReason
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import Instant
 
-#: Of the names in `holding`: those of a position's numbers, in their order, as they are stored.
+#: Of the names in `holding`: those of a position's numbers, in their order, as they are stored. The
+#: others are of an account, and all 0: live runs have none.
 NUMBERS: Final = (
     *("side", "first", "target", "stop", "kind", "held", "entered", "average", "cost"),
     *("proceeds", "best", "worst", "next_entry", "next_profit", "next_loss", "moves", "fills"),
@@ -61,7 +62,7 @@ def stored_position(holding: Holding) -> StoredPosition:
     """Return a position as it is stored."""
     numbers = {
         name: number if math.isfinite(number) else None
-        for name, number in zip(NUMBERS, holding.state, strict=True)
+        for name, number in zip(NUMBERS, holding.state[: len(NUMBERS)], strict=True)
     }
     fills = [Fill(when, *leg) for leg, when in zip(holding.rows, holding.times, strict=True)]
     times = holding.minutes, holding.best_at, holding.worst_at
@@ -82,6 +83,7 @@ def restored(stored: StoredPosition, row: SignalRow) -> Holding:
         absent.get(i, math.nan) if number is None else number
         for i, number in enumerate(stored.numbers.values())
     ]
+    state += [0.0] * (at.SIZE - len(NUMBERS))
     said = (float(row.side), row.price_open, how.trailing, how.activation, how.breakeven)
     wrong = [
         NUMBERS[i] for i, number in zip(_OF_ROW, said, strict=True) if not _same(state[i], number)
