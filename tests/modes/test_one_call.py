@@ -254,7 +254,7 @@ def test_a_ranking_is_a_table(files):
     frame = whole[~whole["benchmark"]]
     assert [*frame["strategy_name"]] == [row.strategy_name for row in ranking.ranking]
     assert [*frame["total_pnl"]] == [row.statistics.total_pnl for row in ranking.ranking]
-    assert ranking.to_polars()["rank"].to_list() == [1, 2]
+    assert ranking.to_polars()["rank"].to_list()[:2] == [1, 2]
 
 
 def test_a_table_is_read_back_from_parquet(files, tmp_path):

@@ -68,6 +68,8 @@ def test_the_metrics_are_those_of_portfolios_of_each_strategy(engine):
     assert data.best_metric == ranked[0]
     assert all(row.metric_by_symbol == (None, None) for row in data.ranking)
     assert "account_calmar" in bk.Walker.get_report(["A", "B"], walker_name="w")
+    assert [row.metric_value for row in data.benchmarks] == [None, None]
+    assert all(row.total_pnl is not None for row in data.benchmarks)
 
 
 def test_each_strategy_begins_with_the_balance_and_keeps_its_percents():

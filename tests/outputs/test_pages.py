@@ -234,7 +234,7 @@ def test_the_page_of_a_long_walk_has_every_row_and_opens_few():
     assert seen.count("<tr>") == 1 + 50
     assert folded.split("</details>")[0].count("<tr>") == 1 + 70
     text = (files("backtest_kit._pages") / "assets" / "walk.js").read_text()
-    assert "choose, 50)" in text, "so many rows of the ranking at a time"
+    assert "{ page: 50 }" in text, "so many rows of the ranking at a time"
 
 
 def test_a_page_without_a_trade():

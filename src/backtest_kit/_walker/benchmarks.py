@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from backtest_kit._arrays.draws import compile_draws
@@ -25,12 +26,11 @@ from backtest_kit._statistics.benchmarks import (
     random_profits,
 )
 from backtest_kit._statistics.family import BenchmarkBins
-from backtest_kit._statistics.figures import metric
 from backtest_kit._statistics.ranking import SEED
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import BacktestKitError, DataError
-from backtest_kit._values.schemas import Benchmark
+from backtest_kit._values.schemas import METRICS, Benchmark
 from backtest_kit._values.time import MINUTE
 from backtest_kit._walker.trial import TrialSetup
 
@@ -86,14 +86,19 @@ async def compared_with(
 
     def compute() -> tuple[BenchmarkRow, ...]:
         prepare_draws(setup, trades * DRAWS)
-        return benchmark_rows(markets, best, name, SEED, _draws(trades))
+        if name in METRICS:
+            return benchmark_rows(markets, best, name, SEED, _draws(trades))
+        # figures of trades: what an account would have made of them is not played
+        rows = benchmark_rows(markets, best, "total_pnl", SEED, _draws(trades))
+        none = {"metric_value": None, "percentile_95": None, "share_below": None}
+        return tuple(msgspec.structs.replace(row, **none) for row in rows)
 
     return await asyncio.to_thread(compute)
 
 
 def best_of(results: Sequence[TrialResult], name: str) -> TrialResult | None:
     """Return the best result by a metric, of equal ones the earlier; `None`: none has it."""
-    values = [(metric(r.statistics, name), r) for r in results if r.statistics is not None]
+    values = [(result.metric(name), result) for result in results]
     known = [(value, result) for value, result in values if value is not None]
     return max(known, key=lambda pair: pair[0])[1] if known else None
 
