@@ -144,6 +144,7 @@ def calm(world, **account):
         account=world.account | terms | account,
         config=world.config | {"require_stop_loss": True},
         sizings={"s": None, "r": None},
+        manages={"s": None, "r": None},
         rules={symbol: {} for symbol in SYMBOLS},
     )
 

@@ -18,6 +18,7 @@ def by_the_reference(play, row, bars, config):
         "position": row.position,
         "price_take_profit": row.price_take_profit,
         "price_stop_loss": row.price_stop_loss,
+        "minute_estimated_time": play["life"],
         "trailing_stop": play["trailing"],
         "breakeven_percent": play["breakeven"],
         "take_profits": play["profits"],

@@ -193,7 +193,7 @@ def moved(
         what, was, now = "target", before.target, after.target
     elif before is not None and after.minutes is not None and after.minutes != before.minutes:
         assert before.minutes is not None
-        what, was, now = "lifetime", before.minutes, after.minutes
+        what, was, now = "lifetime", float(before.minutes), float(after.minutes)
     return TickMoved(
         signal=row,
         number=after.moves,
