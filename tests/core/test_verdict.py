@@ -269,3 +269,25 @@ def test_a_benchmark_is_taken_off():
     assert family.test.benchmark == "hold"
     with pytest.raises(ValueError, match="'active' must be 365 finite profits, one per bin"):
         judge(of, benchmark="hold", benchmark_bins=lambda name, edges: market[1:])
+
+
+def test_a_tie_names_also_those_that_the_leader_beats():
+    rng = np.random.default_rng(1)
+    good = brackets(rng, 500, 9.0)
+    weak = np.where(rng.random(500) < 0.6, 1.0, -1.0) * 1.0
+    of = {"a": trades(good), "b": trades(brackets(rng, 500, 9.0)), "c": trades(weak)}
+    found, family = judge(of)
+    assert found.kind == "tie"
+    assert all(p <= 0.05 for p in family.p_values.values())
+    assert sorted(found.names) == ["a", "b", "c"]
+    assert all(repr(name) in found.sentence.split(":")[0] for name in of)
+
+
+def test_a_sentence_about_nothing_names_its_benchmark():
+    of = strategies(np.random.default_rng(1), 3)
+    found, _ = judge(
+        of, benchmark="hold", benchmark_bins=lambda name, edges: np.zeros(len(edges) - 1)
+    )
+    assert found.sentence.startswith(
+        "Nothing here beyond buying and holding that luck would not explain: "
+    )
