@@ -146,6 +146,27 @@ def test_known_trials_count_by_their_trades():
     assert alike.test.known_trials == many.test.known_trials == 51
 
 
+def test_trades_of_known_trials_outside_of_the_walk_do_not_count():
+    rng = np.random.default_rng(18)
+    of, other = {"edge": trades(brackets(rng, 500, 3.0))}, trades(brackets(rng, 500))
+    before, after = -SPAN[1] // 2, SPAN[1] // 2
+
+    def moved(each, by):
+        return TradeColumns.of(
+            each.r, each.opened_at + by, each.closed_at + by, stop_loss=each.stop_loss
+        )
+
+    for by in (before, after):
+        late = moved(other, by)
+        inside = (late.opened_at >= SPAN[0]) & (late.closed_at <= SPAN[1])
+        part = TradeColumns.of(
+            late.r[inside], late.opened_at[inside], late.closed_at[inside], stop_loss=1.0
+        )
+        assert judge(of, others=[late])[1].p_values == judge(of, others=[part])[1].p_values
+    found = judge(of, others=[moved(other, 2 * after - 10 * DAY)])[1].test
+    assert (found.known_trials, found.unknown_trials) == (1, 1)
+
+
 def test_too_few_trades_and_too_short_a_walk():
     rng = np.random.default_rng(9)
     few = trades(rng.normal(3.0, 0.1, 29))

@@ -172,8 +172,8 @@ def test_lines(data: WalkerData) -> list[str]:
         days = test.bin_length / (1440 * MINUTE)
         lines.append(
             f"Tested against {_AGAINST[test.benchmark]}, on {test.bins:,} bins of "
-            f"{number(days, 3)} days, resampled in blocks of {number(test.block, 1)}; about as good as {number(test.effective_trials, 1)} "
-            "independent trials."
+            f"{number(days, 3)} days, resampled in blocks of {number(test.block, 1)}; about as "
+            f"good as {number(test.effective_trials, 1)} independent trials."
         )
         lines.append(
             f"That luck does as well as the best among the {test.known_trials:,} known trials, "
