@@ -46,6 +46,9 @@ class Known:
     def variants_tried(self):
         return None
 
+    def others_tried(self):
+        return ()
+
 
 def trial(index, span, rng):
     count = int(rng.integers(50, 700))

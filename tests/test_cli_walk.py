@@ -136,6 +136,10 @@ def test_a_walker_of_the_file_says_what_is_compared(place):
     refused = walk("many.py", "--symbol", "X", "--metric", "avg_pnl", cwd=place)
     assert refused.returncode == 2
     assert "walker 'two' says what to compare over what" in refused.stderr
+    for more in (("--benchmark", "hold"), ("--fresh",), ("--embargo", "1d")):
+        refused = run_here("walk", "many.py", "--symbol", "X", *more, cwd=place)
+        assert refused.returncode == 2
+        assert "walker 'two' says what to compare over what" in refused.stderr
 
 
 def test_mistakes_are_one_clear_line(place):
@@ -153,6 +157,9 @@ def test_mistakes_are_one_clear_line(place):
     assert "--workers" in mistake("--data", "x.csv", "--workers", "0")
     assert "both --train and --test" in mistake("--data", "x.csv", "--train", "1d")
     windows = ("--data", "x.csv", "--test", "5h", "--train")
+    for lone in (("--embargo", "1d"), ("--fresh",), ("--min-metric", "1"), ("--test-groups", "2")):
+        assert f"{lone[0]}: only with --train and --test" in mistake("--data", "x.csv", *lone)
+    assert "'flat' is not one of" in mistake("--data", "x.csv", "--benchmark", "flat")
     assert "'5x' is no length of time" in mistake(*windows, "5x")
     assert "not one window of 9 days" in mistake(*windows, "9d")
     assert "purge=" in mistake(*windows, "9h", "--purge", "1h")

@@ -104,7 +104,7 @@ def test_no_trade_to_choose_by_touches_one_that_is_judged(case):
     trials, groups, _ = case
     for one in trials:
         t = one.trades
-        trades = Trades(t.r, t.opened_at, t.closed_at, t.symbol, t.stop_loss)
+        trades = Trades(t.r, t.opened_at, t.closed_at, t.symbol, t.stop_loss, t.worst_loss)
         for split in groups.splits:
             tested = [groups.windows[group] for group in split.test]
             inside, purged = in_train(trades, split.train, tested)

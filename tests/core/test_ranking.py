@@ -101,3 +101,17 @@ def test_a_table_has_all_rows_and_says_which_intervals_were_computed(many):
     assert later.trials_kept == tuple(trials)
     assert later.table()["interval_computed"].all()
     assert (~np.isnan(later.table()["lower"])).sum() == 60
+
+
+def test_a_sharpe_ratio_that_can_not_be_tested_is_deflated_by_every_trial():
+    one = msgspec.structs.replace(trial("a", 60, 1, mean=0.5), interval=10**13)
+    alone, of_many = (rank(schema_of([one]), ("X",), [one], tried) for tried in (1, 1000))
+    assert alone.test is of_many.test is None
+    assert of_many.ranking[0].deflated_sharpe < alone.ranking[0].deflated_sharpe
+
+
+def test_a_benchmark_that_could_not_be_had_is_not_claimed():
+    one = trial("a", 60, 1, mean=0.5)
+    found = rank(msgspec.structs.replace(schema_of([one]), benchmark="hold"), ("X",), [one])
+    assert found.test.benchmark == 0
+    assert found.verdict.sentence.endswith("Tested against 0: no candles for the benchmark 'hold'.")

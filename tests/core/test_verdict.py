@@ -146,6 +146,27 @@ def test_known_trials_count_by_their_trades():
     assert alike.test.known_trials == many.test.known_trials == 51
 
 
+def test_trades_of_known_trials_outside_of_the_walk_do_not_count():
+    rng = np.random.default_rng(18)
+    of, other = {"edge": trades(brackets(rng, 500, 3.0))}, trades(brackets(rng, 500))
+    before, after = -SPAN[1] // 2, SPAN[1] // 2
+
+    def moved(each, by):
+        return TradeColumns.of(
+            each.r, each.opened_at + by, each.closed_at + by, stop_loss=each.stop_loss
+        )
+
+    for by in (before, after):
+        late = moved(other, by)
+        inside = (late.opened_at >= SPAN[0]) & (late.closed_at <= SPAN[1])
+        part = TradeColumns.of(
+            late.r[inside], late.opened_at[inside], late.closed_at[inside], stop_loss=1.0
+        )
+        assert judge(of, others=[late])[1].p_values == judge(of, others=[part])[1].p_values
+    found = judge(of, others=[moved(other, 2 * after - 10 * DAY)])[1].test
+    assert (found.known_trials, found.unknown_trials) == (1, 1)
+
+
 def test_too_few_trades_and_too_short_a_walk():
     rng = np.random.default_rng(9)
     few = trades(rng.normal(3.0, 0.1, 29))
@@ -269,3 +290,25 @@ def test_a_benchmark_is_taken_off():
     assert family.test.benchmark == "hold"
     with pytest.raises(ValueError, match="'active' must be 365 finite profits, one per bin"):
         judge(of, benchmark="hold", benchmark_bins=lambda name, edges: market[1:])
+
+
+def test_a_tie_names_also_those_that_the_leader_beats():
+    rng = np.random.default_rng(1)
+    good = brackets(rng, 500, 9.0)
+    weak = np.where(rng.random(500) < 0.6, 1.0, -1.0) * 1.0
+    of = {"a": trades(good), "b": trades(brackets(rng, 500, 9.0)), "c": trades(weak)}
+    found, family = judge(of)
+    assert found.kind == "tie"
+    assert all(p <= 0.05 for p in family.p_values.values())
+    assert sorted(found.names) == ["a", "b", "c"]
+    assert all(repr(name) in found.sentence.split(":")[0] for name in of)
+
+
+def test_a_sentence_about_nothing_names_its_benchmark():
+    of = strategies(np.random.default_rng(1), 3)
+    found, _ = judge(
+        of, benchmark="hold", benchmark_bins=lambda name, edges: np.zeros(len(edges) - 1)
+    )
+    assert found.sentence.startswith(
+        "Nothing here beyond buying and holding that luck would not explain: "
+    )

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._statistics import choosing
 from backtest_kit._statistics.figures import METRICS, metric, summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.walk_forward import walk_forward
@@ -223,3 +224,33 @@ def test_the_sentence_claims_what_lasts_and_nothing_of_noise():
     aside = walk_forward(noise, spans, "avg_pnl", 1, least=1e9)
     assert aside.outcome == "stood aside"
     assert f"none of {len(spans)} train windows" in aside.sentence
+
+
+def of(r, name="s", worst=np.nan, interval=0):
+    """Trades one after another over 60 days, without stops."""
+    opened = np.arange(len(r)) * (60 * DAY // len(r))
+    columns = TradeColumns.of(r, opened, opened + DAY // 24, worst_loss=worst)
+    return TrialResult(
+        strategy_name=name, symbols=("X",), until=60 * DAY, trades=columns, interval=interval
+    )
+
+
+def test_the_worst_price_a_position_saw_is_not_forgotten_in_a_window():
+    spans = Windows(train=timedelta(days=20), test=timedelta(days=10)).spans(0, 60 * DAY)
+    r = np.random.default_rng(1).normal(0.5, 0.5, 600)
+    assert walk_forward([of(r)], spans, "avg_pnl", 1).outcome == "earned"
+    held = walk_forward([of(r, worst=500.0)], spans, "avg_pnl", 1)
+    assert held.outcome == "noise"
+    assert "one more of its trades may lose 500 % decides; without it, p = below" in held.sentence
+
+
+def test_a_window_is_judged_by_the_interval_and_the_trials_of_the_walk():
+    spans = Windows(train=timedelta(days=20), test=timedelta(days=10)).spans(0, 60 * DAY)
+    r = np.random.default_rng(1).normal(0.5, 0.5, 600)
+    assert walk_forward([of(r, interval=20 * DAY)], spans, "avg_pnl", 1).outcome == "too short"
+    trades = {"s": choosing.of_whole_run(of(r - 0.4), [])}
+    for interval, unknown in ((0, 0), (20 * DAY, 0), (0, 10**6)):
+        worth = choosing.worth_choosing(
+            "avg_pnl", unknown + 1, 1, interval=interval, unknown=unknown
+        )
+        assert bool(worth(trades, (0, 60 * DAY))) == (interval == unknown == 0)

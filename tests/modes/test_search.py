@@ -120,6 +120,19 @@ def test_what_was_pruned_was_seen_to_be_worse_and_counts(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_another_search_tried_counts_by_its_trades(tmp_path):
+    def short(seed):
+        # held for a few minutes, so that each has the trades that it takes to be judged
+        space = SPACE | {"minutes": range(2, 6)}
+        options = {"trials": 2, "store": tmp_path, "seed": seed, "study_name": f"s{seed}"}
+        return find(parameters=space, **options).data
+
+    first, second = short(1), short(2)
+    assert (first.trials, first.test.known_trials, first.test.unknown_trials) == (2, 2, 0)
+    assert (second.trials, second.test.known_trials, second.test.unknown_trials) == (4, 4, 0)
+
+
+@pytest.mark.slow
 def test_several_metrics_give_the_front_that_nothing_beats():
     result = find(trials=25, metric=("win_rate", "total_pnl"))
     every = [tuple(t.values) for t in result.study.trials if t.values is not None]

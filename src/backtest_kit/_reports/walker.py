@@ -18,6 +18,7 @@ from backtest_kit._reports.windows import (
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.ranking import FIRST_ROWS, RankRow, WalkerData
 from backtest_kit._statistics.walk_forward import ForwardWindow, WalkForward
+from backtest_kit._values.schemas import Benchmark
 from backtest_kit._values.time import MINUTE
 
 #: How many strategies a line names before it counts the others.
@@ -27,6 +28,11 @@ _EXPLAINED: Final = (
     "would make one of all trials look as good; the sentence goes by it. Trades needed: for a "
     "deflated Sharpe ratio of 0.95."
 )
+_AGAINST: Final[dict[Benchmark, str]] = {
+    0: "0",
+    "hold": "buying and holding",
+    "random": "random entries with the same exits",
+}
 
 Rows = tuple[Sequence[str], Sequence[Sequence[Cell]]]
 
@@ -165,13 +171,14 @@ def test_lines(data: WalkerData) -> list[str]:
     if test is not None:
         days = test.bin_length / (1440 * MINUTE)
         lines.append(
-            f"Tested on {test.bins:,} bins of {number(days, 3)} days, resampled in blocks of "
-            f"{number(test.block, 1)}; about as good as {number(test.effective_trials, 1)} "
-            "independent trials."
+            f"Tested against {_AGAINST[test.benchmark]}, on {test.bins:,} bins of "
+            f"{number(days, 3)} days, resampled in blocks of {number(test.block, 1)}; about as "
+            f"good as {number(test.effective_trials, 1)} independent trials."
         )
         lines.append(
-            f"That luck does as well as the best: reality check p = {number(test.reality_check, 3)}"
-            f", superior predictive ability p = {number(test.superior_ability, 3)}."
+            f"That luck does as well as the best among the {test.known_trials:,} known trials, "
+            f"without the one more loss: reality check p = {number(test.reality_check, 3)}, "
+            f"superior predictive ability p = {number(test.superior_ability, 3)}."
         )
     best = data.ranking[0] if data.best_strategy is not None else None
     interval = None if best is None else best.selection_interval

@@ -37,7 +37,8 @@ Aside = Literal["too few trades", "not worth choosing", "below min_metric"]
 class Trades(NamedTuple):
     """Closed trades in the order of closing: profit in percent, times in ms, and the symbol.
 
-    `stop` is what each would have lost at its stop, percent; NaN where that is not known.
+    `stop` is what each would have lost at its stop, `worst` what it had lost at the worst price
+    that it saw, percent; NaN where that is not known.
     """
 
     r: Floats
@@ -45,11 +46,12 @@ class Trades(NamedTuple):
     closed: Ints
     symbol: Ints
     stop: Floats
+    worst: Floats
 
     def at(self, rows: Mask | Ints) -> Trades:
         """Return some of them, by a mask or their places."""
-        r, opened, closed, symbol, stop = self
-        return Trades(r[rows], opened[rows], closed[rows], symbol[rows], stop[rows])
+        r, opened, closed, symbol, stop, worst = self
+        return Trades(r[rows], opened[rows], closed[rows], symbol[rows], stop[rows], worst[rows])
 
 
 class Choice(NamedTuple):
@@ -92,6 +94,7 @@ def together(parts: Sequence[Trades]) -> Trades:
         np.concatenate([none, *(part.closed for part in parts)]),
         np.concatenate([none, *(part.symbol for part in parts)]),
         np.concatenate([np.zeros(0), *(part.stop for part in parts)]),
+        np.concatenate([np.zeros(0), *(part.worst for part in parts)]),
     )
     return joined.at(np.argsort(joined.closed, kind="stable"))
 
@@ -176,17 +179,19 @@ def failed_runs(trials: Sequence[TrialResult]) -> tuple[str, ...]:
     )
 
 
-def worth_choosing(name: str, trials: int, seed: int) -> Worth:
+def worth_choosing(
+    name: str, trials: int, seed: int, *, interval: int = 0, unknown: int = 0
+) -> Worth:
     """Return the rule of a walk's sentence, for choices by a metric of so many trials.
 
-    Worth choosing is what the sentence on the trades of the window would name: the winner, or all
-    that tie.
+    Worth choosing is what the sentence on the trades of the window would name, tested against 0:
+    the winner, or all that tie. `interval` is the longest at which a strategy of the walk is asked,
+    in ms; of `unknown` trials only the number counts.
     """
 
     def worth(trades: Mapping[str, Trades], span: tuple[int, int]) -> frozenset[str]:
         columns = {n: columns_of(of) for n, of in trades.items()}
-        unknown = max(trials - len(trades), 0)
-        family = family_test(columns, span, seed=seed, unknown=unknown)
+        family = family_test(columns, span, seed=seed, interval=interval, unknown=unknown)
         found = verdict(columns, family, span, seed=seed, metric=name, trials=trials)
         if found.kind == "tie":
             return frozenset(found.names)
@@ -214,11 +219,21 @@ def _joined(trades: Trades, windows: Sequence[Window]) -> Trades:
 def columns_of(trades: Trades) -> TradeColumns:
     """Return trades as the columns that a test takes."""
     return TradeColumns.of(
-        trades.r, trades.opened, trades.closed, symbol=trades.symbol, stop_loss=trades.stop
+        trades.r,
+        trades.opened,
+        trades.closed,
+        symbol=trades.symbol,
+        stop_loss=trades.stop,
+        worst_loss=trades.worst,
     )
 
 
 def _trades(columns: TradeColumns) -> Trades:
     return Trades(
-        columns.r, columns.opened_at, columns.closed_at, columns.symbol, columns.stop_loss
+        columns.r,
+        columns.opened_at,
+        columns.closed_at,
+        columns.symbol,
+        columns.stop_loss,
+        columns.worst_loss,
     )

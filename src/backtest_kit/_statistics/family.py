@@ -118,7 +118,8 @@ def family_test(
 
     `None` if no strategy can be judged: fewer than `MIN_TRADES` trades, identical ones, or no
     `LEAST_BINS` bins that are as long as its longest trade. Such a strategy does not count, since
-    nothing can be claimed of it; one of `others` whose trades are too long counts as unknown.
+    nothing can be claimed of it. Of `others` the trades within the span count; one that could be
+    judged, but not by these, or whose trades are too long, counts as unknown.
 
     Raises:
         ArgumentError: a benchmark of another length than the bins, or with a value that is not
@@ -130,8 +131,10 @@ def family_test(
     names = sorted(name for name, each in trades.items() if why_not_judged(each, span) is None)
     if not names:
         return None
-    known = [each for each in others if why_not_judged(each, span) is None]
-    unknown += sum(why_not_judged(each, span) == "too short" for each in others)
+    could = [each for each in others if why_not_judged(each, span) in (None, "too short")]
+    cut = [_within(each, span) for each in could]
+    known = [each for each in cut if why_not_judged(each, span) is None]
+    unknown += len(could) - len(known)
     if benchmark_bins is not None and benchmark != "hold":
         known, unknown = [], unknown + len(known)
     rows = [*(trades[name] for name in names), *known]
@@ -174,6 +177,21 @@ def family_test(
         edges=edges,
         p_values=dict(zip(names, burdened_p.tolist(), strict=False)),
         without_loss=dict(zip(names, plain_p.tolist(), strict=False)),
+    )
+
+
+def _within(trades: TradeColumns, span: Span) -> TradeColumns:
+    """Return the trades that opened and closed in a span."""
+    rows = (trades.opened_at >= span[0]) & (trades.closed_at <= span[1])
+    if rows.all():
+        return trades
+    return TradeColumns.of(
+        trades.r[rows],
+        trades.opened_at[rows],
+        trades.closed_at[rows],
+        symbol=trades.symbol[rows],
+        stop_loss=trades.stop_loss[rows],
+        worst_loss=trades.worst_loss[rows],
     )
 
 

@@ -196,14 +196,22 @@ def rank(
         interval=max((trial.interval for trial in good), default=0),
         others=others,
         unknown=max(count - len(trials) - len(others), 0),
-        benchmark=schema.benchmark,
+        benchmark=schema.benchmark if benchmark_bins is not None else 0,
         benchmark_bins=benchmark_bins,
     )
     rows = tuple(
-        _row(trial, place, schema.metric, values, family, span if place <= first_rows else None)
+        _row(
+            *(trial, place, schema.metric, values, family),
+            *(span if place <= first_rows else None, count),
+        )
         for place, trial in enumerate(order, 1)
     )
-    forward, crossed = _over_windows(schema, good, count, timeline)
+    found = verdict(trades, family, span, seed=SEED, metric=_of_trades(schema.metric), trials=count)
+    if family is not None and family.test.benchmark != schema.benchmark:
+        why = f"Tested against 0: no candles for the benchmark {schema.benchmark!r}."
+        found = msgspec.structs.replace(found, sentence=f"{found.sentence} {why}")
+    # trials of other walks have no trades of these windows here: they count by number
+    forward, crossed = _over_windows(schema, good, count, max(count - len(trials), 0), timeline)
     best = rows[0] if rows and rows[0].metric_value is not None else None
     return WalkerData(
         walker_name=schema.name,
@@ -220,9 +228,7 @@ def rank(
         best_metric=None if best is None else best.metric_value,
         ranking=rows,
         trials=count,
-        verdict=verdict(
-            trades, family, span, seed=SEED, metric=_of_trades(schema.metric), trials=count
-        ),
+        verdict=found,
         overfitting=_overfitting(trades.values(), span, _of_trades(schema.metric)),
         test=None if family is None else family.test,
         base_interval=base_interval,
@@ -259,13 +265,19 @@ def _interval(
 
 
 def _over_windows(
-    schema: WalkerSchema, trials: Sequence[TrialResult], count: int, timeline: range | None
+    schema: WalkerSchema,
+    trials: Sequence[TrialResult],
+    count: int,
+    unknown: int,
+    timeline: range | None,
 ) -> tuple[WalkForward | None, CrossValidation | None]:
     """Return what choosing in the walk's windows comes to, in whichever way they are laid out."""
     windows, name = schema.windows, schema.metric
     if windows is None or timeline is None:
         return None, None
-    worth, least = worth_choosing(name, count, SEED), windows.min_metric
+    interval = max((trial.interval for trial in trials), default=0)
+    worth = worth_choosing(_of_trades(name), count, SEED, interval=interval, unknown=unknown)
+    least = windows.min_metric
     groups = windows.groups(*extent(timeline), timeline.step)
     if groups is not None:
         crossed = cross_validate(
@@ -303,11 +315,14 @@ def _row(
     values: dict[str, float | None],
     family: Family | None,
     span: tuple[int, int] | None,
+    count: int,
 ) -> RankRow:
     """Return the row of a trial; without a `span` its intervals are left for later."""
     value = values[trial.strategy_name]
-    trials = 1.0 if family is None else family.test.effective_trials
-    worth = deflate(trial.trades.r, trials)
+    # what can't be tested has no known dependence either: each trial counts in full
+    worth = deflate(
+        trial.trades.r, float(count) if family is None else family.test.effective_trials
+    )
     row = RankRow(
         rank=None if value is None else place,
         strategy_name=trial.strategy_name,

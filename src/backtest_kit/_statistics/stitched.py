@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from backtest_kit._statistics.bins import rare_loss
 from backtest_kit._statistics.choosing import (
     Choice,
     Source,
@@ -113,7 +114,8 @@ def stitch(
     ]
     aside = len(windows) - len(traded)
     enough = len(trades.r) >= MIN_TRADES
-    outcome, p_value, sentence = conclude(trades, between, aside, len(windows), seed)
+    interval = max((choice.trial.interval for choice in choices if choice is not None), default=0)
+    outcome, p_value, sentence = conclude(trades, between, aside, len(windows), seed, interval)
     values = [choice.value for choice, _ in traded]
     inside = [float(choice.trades.r.sum()) / train.length for choice, train in traded]
     outside = float(trades.r.sum()) / sum(test.length for _, test in windows)
@@ -132,11 +134,17 @@ def stitch(
 
 
 def conclude(
-    trades: Trades, span: tuple[int, int], aside: int, windows: int, seed: int
+    trades: Trades,
+    span: tuple[int, int],
+    aside: int,
+    windows: int,
+    seed: int,
+    interval: int = 0,
 ) -> tuple[Outcome, float | None, str]:
     """Return what stitched trades amount to, with which p-value, and in a sentence.
 
-    They are one series that nobody has chosen, so they are judged as one trial.
+    They are one series that nobody has chosen, so they are judged as one trial, against 0.
+    `interval` is the longest at which one of the strategies is asked, in ms.
     """
     count = len(trades.r)
     tail = f" It stood aside in {aside} of {windows} test windows." if aside else ""
@@ -147,7 +155,8 @@ def conclude(
         text = f"Too few trades out of sample to say anything: {count}, and it takes {MIN_TRADES}."
         return "too few trades", None, text + tail
     one = {_ONE: columns_of(trades)}
-    found = verdict(one, family_test(one, span, seed=seed), span, seed=seed)
+    family = family_test(one, span, seed=seed, interval=interval)
+    found = verdict(one, family, span, seed=seed)
     mean = f"{float(trades.r.mean()):+.3f} % a trade over {count:,}"
     odds = "nothing can be tested" if found.p_value is None else f"p = {_rounded(found.p_value)}"
     if found.kind == "too short":
@@ -157,7 +166,13 @@ def conclude(
         text = f"Walking forward earned more than luck would explain: {mean} trades, {odds}."
         return "earned", found.p_value, text + tail
     text = f"Walking forward earned nothing that luck would not explain: {mean} trades, {odds}"
-    return "noise", found.p_value, f"{text}, and it takes {SIGNIFICANCE}.{tail}"
+    text = f"{text}, and it takes {SIGNIFICANCE}."
+    if found.rare_loss and family is not None:
+        text += (
+            f" It has hardly lost: that one more of its trades may lose {rare_loss(one[_ONE]):.3g} "
+            f"% decides; without it, p = {_rounded(family.without_loss[_ONE])}."
+        )
+    return "noise", found.p_value, text + tail
 
 
 def _rounded(probability: float) -> str:

@@ -26,7 +26,8 @@ SIGNIFICANCE: Final = 0.05
 BEATS: Final = 0.975
 #: How many names a sentence lists before it says "and 3 more".
 MOST_NAMES: Final = 5
-_BEYOND: Final[dict[Benchmark, str]] = {
+#: What a claim is beyond, by the benchmark of the test.
+BEYOND: Final[dict[Benchmark, str]] = {
     0: "",
     "hold": " beyond buying and holding",
     "random": " beyond random entries with the same exits",
@@ -92,7 +93,7 @@ def verdict(
     scores = {name: value for name, value in values.items() if value is not None}
     judged = [name for name in trades if name in family.p_values and name in scores]
     if not judged:
-        sentence = f"Nothing here that luck would not explain: no {metric} that varies."
+        sentence = f"{_nothing(family)}: no {metric} that varies."
         return Verdict(kind="noise", names=(), sentence=sentence, trials=count)
     members = [name for name in judged if family.p_values[name] <= SIGNIFICANCE]
     if not members:
@@ -153,6 +154,10 @@ def _nothing_judged(trades: Mapping[str, TradeColumns], span: Span, count: int) 
     return Verdict(kind="too few trades", names=(most,), sentence=sentence, trials=count)
 
 
+def _nothing(family: Family) -> str:
+    return f"Nothing here{BEYOND[family.test.benchmark]} that luck would not explain"
+
+
 def _noise(
     trades: Mapping[str, TradeColumns],
     family: Family,
@@ -166,7 +171,7 @@ def _noise(
     likeliest = bare if decided else min(judged, key=family.p_values.__getitem__)
     p = family.p_values[likeliest]
     sentence = (
-        f"Nothing here that luck would not explain: the likeliest to be more, {likeliest!r}, has "
+        f"{_nothing(family)}: the likeliest to be more, {likeliest!r}, has "
         f"{_p_value(p)}{_out_of(family, count)}, and it takes {SIGNIFICANCE}."
     )
     if decided:
@@ -197,7 +202,7 @@ def _found(
     """Return the verdict on strategies that luck does not explain, the leader and its rivals."""
     p = family.p_values[leader]
     same = f" ({_listed(copies)} made the same trades)" if copies else ""
-    beyond = _BEYOND[family.test.benchmark]
+    beyond = BEYOND[family.test.benchmark]
     luck = f"{_p_value(p)}{_out_of(family, count)}"
     near = [name for name, win in wins.items() if win is None or win < BEATS]
     # a comparison that can't be made counts as a tie, but is named only if there is no other
@@ -209,13 +214,13 @@ def _found(
     least = None if closest is None else wins[closest]
     odds = "an unknown probability" if least is None else f"probability {_rounded(least)}"
     if near:
-        equals = sorted(near, key=lambda name: -scores[name])
+        equals = sorted(wins, key=lambda name: -scores[name])
         sentence = (
             f"A tie between {_listed([leader, *equals])}: luck does not explain their profits"
             f"{beyond}, but {leader!r} beats {closest!r} with {odds} where it takes {BEATS}. "
             f"{leader!r}{same} has {luck}."
         )
-        names: tuple[str, ...] = (leader, *equals)
+        names: tuple[str, ...] = (leader, *equals, *copies)
     else:
         beaten = (
             "it is the only one"

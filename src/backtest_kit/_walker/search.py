@@ -14,7 +14,7 @@ from backtest_kit._reports.table import markdown_table, number, plain
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.ranking import WalkerData, rank
-from backtest_kit._statistics.trial_result import TrialResult
+from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
@@ -179,14 +179,17 @@ def search(
         finally:
             await runner.close()
         pruned, failed, infeasible, variants = study.counts()
+        others: Sequence[TradeColumns] = ()
         if walk_store is not None:
             line = setup.frame.timeline
             ledger = walk_store.variants_tried(setup.symbols, line[0], line[-1], study.hours)
             variants = max(variants, ledger)
+            own = study.variants(result.strategy_name for result in ranked)
+            others = walk_store.trades_of_others(line[0], line[-1], study.hours, own)
         return SearchResult(
             front=_front(study),
             metrics=metrics,
-            data=_ranked(setup, name, metrics[0], ranked, variants, benchmarks),
+            data=_ranked(setup, name, metrics[0], ranked, variants, benchmarks, others),
             finished=len(ranked) + infeasible,
             pruned=pruned,
             failed=failed,
@@ -204,6 +207,7 @@ def _ranked(
     results: Sequence[TrialResult],
     variants: int,
     benchmarks: tuple[BenchmarkRow, ...],
+    others: Sequence[TradeColumns],
 ) -> WalkerData:
     """Return the results of a search ranked as those of a walk, each strategy once."""
     distinct = [*{result.strategy_name: result for result in results}.values()]
@@ -216,7 +220,13 @@ def _ranked(
     )
     base = setup.base_interval()
     return rank(
-        walker, setup.symbols, distinct, variants, base_interval=base, benchmarks=benchmarks
+        walker,
+        setup.symbols,
+        distinct,
+        variants,
+        base_interval=base,
+        benchmarks=benchmarks,
+        others=others,
     )
 
 

@@ -77,11 +77,15 @@ class SearchResults:
         if key is not None and self._store is not None:
             self._store.put(key, None)
 
+    def variant(self, strategy_name: str) -> str:
+        """Return as what variant a strategy of the search is in the ledger."""
+        # of the factory as it was at the beginning, whatever its code has noted since
+        return fingerprint(settings_fingerprint(self._setup.engine), self.code, strategy_name)
+
     def _key(self, schema: StrategySchema) -> TrialKey | None:
         if self._store is None or self.code is None:
             return None
-        # of the factory as it was at the beginning, whatever its code has noted since
-        variant = fingerprint(settings_fingerprint(self._setup.engine), self.code, schema.name)
+        variant = self.variant(schema.name)
         return trial_key(self._setup, schema.name, variant, self.data, self.hours)
 
     async def _find(self, keys: Mapping[str, TrialKey]) -> None:

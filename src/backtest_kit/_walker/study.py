@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -159,6 +159,10 @@ class Study:
     def hours(self) -> bytes:
         """What candles the trials are over (`data_identity`)."""
         return self._results.hours
+
+    def variants(self, strategy_names: Iterable[str]) -> frozenset[str]:
+        """Return as what variants some strategies of the search are in the ledger."""
+        return frozenset(map(self._results.variant, strategy_names))
 
     async def finished(self) -> list[TrialResult]:
         """Return the results of Optuna's complete trials that keep the constraints, in order.

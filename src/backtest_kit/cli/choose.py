@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from backtest_kit import exchanges
 from backtest_kit._data.base import run_config
@@ -112,6 +114,24 @@ def choose_range(
     )
 
 
+#: The options of windows, as `window_options` names them.
+WINDOW_OPTIONS = (
+    *("train", "test", "groups", "test_groups", "purge"),
+    *("embargo", "anchored", "fresh", "min_metric"),
+)
+
+
+def given_options(names: Sequence[str]) -> list[str]:
+    """Return which of these options the command line gives, rather than their defaults."""
+    context = click.get_current_context()
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if context.get_parameter_source(name) not in (*default, None)
+    ]
+
+
 class WindowOptions(TypedDict):
     """What windows of either kind take; see `Windows`."""
 
@@ -135,6 +155,8 @@ def choose_windows(
         RegistrationError: they don't go together.
     """
     if train is None and test is None and groups is None:
+        if given := given_options(WINDOW_OPTIONS):
+            raise click.UsageError(f"{', '.join(given)}: only with --train and --test, or --groups")
         return None
     if groups is None and (train is None or test is None):
         raise click.UsageError("windows take both --train and --test, such as 90d and 30d")

@@ -43,13 +43,27 @@ from backtest_kit._reports.walker import (
 from backtest_kit._reports.windows import cross_validation_lines
 from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
 from backtest_kit._statistics.walk_forward import WalkForward
-from backtest_kit._values.schemas import METRICS, ExchangeSchema, FrameSchema, Metric, WalkerSchema
+from backtest_kit._values.schemas import (
+    BENCHMARKS,
+    METRICS,
+    Benchmark,
+    ExchangeSchema,
+    FrameSchema,
+    Metric,
+    WalkerSchema,
+)
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.walk import Walk
 from backtest_kit._walker.walker import prepare_walk
 from backtest_kit.cli.backtest import choose_frame, range_line
-from backtest_kit.cli.choose import choose_exchange, choose_settings, choose_windows
+from backtest_kit.cli.choose import (
+    WINDOW_OPTIONS,
+    choose_exchange,
+    choose_settings,
+    choose_windows,
+    given_options,
+)
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
     calendar_option,
@@ -85,6 +99,11 @@ _SHOWN = 15
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
 @click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
+@click.option(
+    "--benchmark",
+    type=click.Choice([str(name) for name in BENCHMARKS]),
+    help="What strategies are tested against: no profit (default), holding, random entries.",
+)
 @frame_options
 @window_options
 @click.option("--workers", type=click.IntRange(min=1), help="Run in this many processes.")
@@ -111,6 +130,7 @@ def walk(
     walker_name: str | None,
     strategy_names: tuple[str, ...],
     metric: Metric | None,
+    benchmark: str | None,
     frame_name: str | None,
     start: str | None,
     end: str | None,
@@ -160,16 +180,19 @@ def walk(
                 fresh=fresh,
                 min_metric=min_metric,
             )
-            schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows)
+            tested = next((each for each in BENCHMARKS if str(each) == benchmark), BENCHMARKS[0])
+            schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows, tested)
         elif any(
             (
                 *(source, calendar, exchange_name, strategy_names, metric, frame_name),
-                *(start, end, train, groups),
+                *(start, end, benchmark),
+                *given_options(WINDOW_OPTIONS),
             )
         ):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
-                "--exchange, --strategy, --metric, --frame, --from, --to, --train and --groups"
+                "--exchange, --strategy, --metric, --benchmark, --frame, --from, --to, and what "
+                "says in which windows (--train, --groups and the like)"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
         if not as_json:
@@ -212,6 +235,7 @@ def _add_walker(
     strategy_names: Sequence[str],
     metric: Metric | None,
     windows: Windows | None,
+    benchmark: Benchmark,
 ) -> WalkerSchema:
     """Register a walker over the chosen strategies, by default all of the file, and return it."""
     names = strategy_names or [strategy.name for strategy in engine.strategies.list()]
@@ -222,6 +246,7 @@ def _add_walker(
         strategies=[*dict.fromkeys(names)],
         metric=metric or "sharpe_ratio",
         windows=windows,
+        benchmark=benchmark,
     )
     return engine.walkers.get("walk")
 
