@@ -15,7 +15,12 @@ NAMES = {"strategy_name": "s", "exchange_name": "frame"}
 
 
 class Played:
-    """A live run on a virtual clock, flat at 100 but for some closes, and commands by minute."""
+    """A live run on a virtual clock, flat at 100 but for some closes, and commands by minute.
+
+    `others` names strategies that run at the same time.
+    """
+
+    others = ()
 
     def __init__(self, adapter=None, *, closes=None, answers=None, at_end=None, **config):
         self.adapter = MemoryAdapter() if adapter is None else adapter
@@ -67,9 +72,13 @@ class Played:
             )
             bk.listen_error(lambda event: self.errors.append(str(event.error)))
             first, last = (to_datetime(START + m * MINUTE) for m in (since, until))
-            clock = bk.VirtualClock(first, last)
-            async for _ in bk.Live.run("X", **NAMES, clock=clock):
-                pass
+
+            async def one(name):
+                names, clock = NAMES | {"strategy_name": name}, bk.VirtualClock(first, last)
+                async for _ in bk.Live.run("X", **names, clock=clock):
+                    pass
+
+            await asyncio.gather(*map(one, ("s", *self.others)))
 
     def transitions(self):
         return [t for t in self.told if t.action not in ("idle", "active", "waiting")]
@@ -327,3 +336,44 @@ def test_a_damaged_command_is_reported_and_holds_up_nothing():
     assert found.answer().outcome == "done"
     assert any("is damaged" in text for text in found.errors)
     assert [key for kind, key in found.adapter.documents if kind == "command.corrupt"]
+
+
+class FlakyOnce(MemoryAdapter):
+    """Fails to store the first close."""
+
+    failed = False
+
+    async def write(self, kind, key, content):
+        if kind == "run" and b'"closed"' in bytes(content) and not self.failed:
+            self.failed = True
+            raise OSError("disk")
+        await super().write(kind, key, content)
+
+
+@pytest.mark.parametrize("adapter", [MemoryAdapter, FlakyOnce])
+def test_what_is_opened_at_the_step_of_a_close_keeps_its_risk_slot(adapter, monkeypatch):
+    """Another run asks later: it counts the new position, and not the old one."""
+    seen = []
+
+    def counts(check):
+        if check.strategy_name == "other":
+            seen.append([p.opened_at for p in check.active_positions])
+
+    add = bk.add_strategy
+
+    def add_both(**fields):
+        bk.add_risk(risk_name="shared", validations=[counts])
+        add(**fields, risk_name="shared")
+
+        def get_signal(symbol, when):
+            return LONG if round(when.timestamp() * 1000) == START + 20 * MINUTE else None
+
+        add(strategy_name="other", interval="1m", get_signal=get_signal, risk_name="shared")
+
+    monkeypatch.setattr(bk, "add_strategy", add_both)
+    found = Played(adapter(), answers={10: LONG})
+    found.others = ("other",)
+    found.run(5, 30, {12: [close(), {"action": "open", "signal": LONG}]})
+    opened = [t.timestamp for t in found.transitions() if t.action == "opened"]
+    assert len(opened) == 2
+    assert seen == [[opened[1]]]

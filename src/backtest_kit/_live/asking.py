@@ -133,7 +133,8 @@ class Asking:
             run.error("risk", too_late(when))
             return False
         if allowed and (run.stopping or self._ticker.over(when)):
-            run.risk_gate.cancel_reservation()  # the checks took too long
+            if reserve:
+                run.risk_gate.cancel_reservation()  # the checks took too long
             if not run.stopping:
                 run.error("risk", too_late(when))
             return False

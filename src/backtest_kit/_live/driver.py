@@ -115,7 +115,7 @@ class MinuteDriver:
                 run.risk_gate.resume()
                 self._rest(when)
         except Stopped:
-            self._ledger.undo()
+            self._undo()
             return
         except DataError as error:
             if self._recorded:
@@ -125,13 +125,16 @@ class MinuteDriver:
             run.risk_gate.pause()  # cut off: the others don't wait for it
             run.error("feed", error)
         except StateError as error:
-            if self._ledger.filled is None:
-                run.risk_gate.cancel_reservation()  # what the step would have opened
-            self._ledger.undo()
+            self._undo()
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
             self._ledger.heartbeat(self.at)
+
+    def _undo(self) -> None:
+        """Take back what a step did that was not stored, and the slot for what it would open."""
+        self._run.risk_gate.cancel_reservation(held=self._ledger.filled is not None)
+        self._ledger.undo()
 
     def _end_of_replay(self, error: DataError) -> DataError:
         """Return what ends a run on a virtual clock: passing over steps would change its trades."""

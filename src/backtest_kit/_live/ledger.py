@@ -288,8 +288,7 @@ class Ledger:
         stop waits for as long as it takes.
         """
         run = self._run
-        if self.filled is None:
-            run.risk_gate.cancel_reservation()
+        run.risk_gate.cancel_reservation(held=self.filled is not None)
         run.risk_gate.leave()
         self.notify()
         try:

@@ -46,10 +46,13 @@ class Orders:
         self._looked = now
         self._owner.sent_to.discard(key)
         try:
-            return await self._owner.commands.waiting(key)
+            found = await self._owner.commands.waiting(key)
         except StateError as error:  # they wait for the next step
             self._run.error("command", error)
             return []
+        if found:
+            self._looked = None  # a step that can't be stored is done again, with them
+        return found
 
     async def obey(self, commands: Sequence[Command], turn: Turn) -> None:
         """Do commands in their order, each judged by what those before it have left."""
