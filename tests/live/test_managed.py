@@ -216,3 +216,22 @@ def test_a_state_that_can_not_be_written_leaves_a_command_for_the_next_step(acti
     assert failed
     assert (answer.outcome, answer.timestamp) == ("done", T0 + 3 * MINUTE)
     assert len([t for t in stage.transitions() if t.action == "closed"]) == (action == "close")
+
+
+def test_a_clock_set_back_while_manage_is_waited_for_does_not_end_the_run():
+    asked = []
+
+    async def manage(position, when):
+        asked.append(when)
+        if len(asked) == 2:
+            await asyncio.sleep(10)
+            stage.world.skew = -30_000
+            await asyncio.sleep(10_000)
+
+    answer = once(T0, minute_estimated_time=200)
+    stage = Stage(flat(), answer=answer, more=managing(manage), **WICK)
+    status = stage.play(T0 + 10 * MINUTE)
+    assert status == "running"
+    assert len(asked) > 2
+    (late,) = stage.error_texts("manage")
+    assert "nothing was done" in late
