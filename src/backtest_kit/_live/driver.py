@@ -107,7 +107,7 @@ class MinuteDriver:
                 if self._recorded:
                     raise late
                 run.error("feed", late)
-            await self._catch_up(bars, reached, when)
+            await self._catch_up(bars, reached, newest, when)
             run.watch_candles()
             if reached < newest:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
@@ -146,8 +146,11 @@ class MinuteDriver:
             "goes on from there"
         )
 
-    async def _catch_up(self, bars: Bars, reached: int, when: int) -> None:
-        """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
+    async def _catch_up(self, bars: Bars, reached: int, newest: int, when: int) -> None:
+        """Do or skip the steps up to `reached`; of them, only `when` can be on time.
+
+        `newest` is the newest step there should be: only that one is at a price of now.
+        """
         assert self.at is not None
         record, base = self._run.record, self._base
         known, first = record.missed, self.at + base
@@ -170,7 +173,7 @@ class MinuteDriver:
                 on_time = on_time and t == when
                 after = missed if on_time else range(first, t + base, base)
                 record.missed = known + bars.open_steps(after)  # stored with the step's outcome
-                await self._do(bars, t, on_time=on_time, newest=t == reached)
+                await self._do(bars, t, on_time=on_time, newest=t == reached == newest)
                 self.at, missed = t, after
                 if self._pacer.due:
                     await self._pacer.yield_now()
