@@ -123,6 +123,8 @@ class Ledger:
                 if tick.close_timestamp > oldest_step
             ],
         )
+        if self.holding is not None:
+            run.risk_gate.extend(self.holding.expires_at)
         run.record.signal, run.record.missed = state.signal, state.missed
         told, _ = state.places
         self._own.begin(state.own, state.own_sequence)
