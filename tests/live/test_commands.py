@@ -377,3 +377,24 @@ def test_what_is_opened_at_the_step_of_a_close_keeps_its_risk_slot(adapter, monk
     opened = [t.timestamp for t in found.transitions() if t.action == "opened"]
     assert len(opened) == 2
     assert seen == [[opened[1]]]
+
+
+def test_an_id_is_that_of_one_command():
+    found = Played(answers={10: LONG})
+    moves = {"action": "move-stop", "price": 95.0, "command_id": "x"}
+    half = close(share=50, command_id="x")
+
+    async def wait(sent):
+        with bk.Engine():
+            bk.use_persist_adapter(found.adapter)
+            return await bk.Live.answer(sent)
+
+    found.run(5, 20, {12: [half, moves, close(command_id="x"), half], 14: [moves]})
+    assert [t.action for t in found.transitions()] == ["opened", "partial", "command"]
+    first, *others, again, late = found.sent
+    assert [type(other) for other in others] == [bk.ArgumentError] * 2
+    assert "is that of another command, which waits: close" in str(others[0])
+    assert again.order == first.order
+    assert asyncio.run(wait(again)).outcome == "done"
+    with pytest.raises(bk.ArgumentError, match="was that of another command, close"):
+        asyncio.run(wait(late))
