@@ -312,8 +312,12 @@ BAD = {
     "close has no price": {"action": "close", "price": 1.0},
     "missing required field `price`": {"action": "move-stop"},
     "pause has no note: it takes nothing": {"action": "pause", "note": "x"},
-    "got `null`": {"action": "move-stop", "price": float("nan")},
-    "not finite": {"action": "open", "signal": LONG | {"price_take_profit": float("inf")}},
+    "nan} has a number that is not finite": {"action": "move-stop", "price": float("nan")},
+    "inf} has a number that is not finite": {"action": "close", "share": float("inf")},
+    "has a number that is not finite": {
+        "action": "open",
+        "signal": LONG | {"price_take_profit": float("inf")},
+    },
     "missing required field `position`": {"action": "open", "signal": {"price_open": 1.0}},
     "command_id=''": {"action": "pause", "command_id": ""},
 }
