@@ -138,8 +138,8 @@ class Live:
         Without `exchange_name` the only stored run with these names is meant.
 
         Raises:
-            ArgumentError: the action is unknown, lacks a field, has one too many, or is not finite; or
-                another command waits under this `command_id`.
+            ArgumentError: the action is unknown, lacks a field, has one too many, or is infinite,
+                or another command waits under this `command_id`.
             UnknownNameError: no such run is stored, or several are.
             NotRunningError: it does not run.
             StateError: the state can't be read or written.
