@@ -402,3 +402,14 @@ def test_an_id_is_that_of_one_command():
     assert asyncio.run(wait(again)).outcome == "done"
     with pytest.raises(bk.ArgumentError, match="was that of another command, close"):
         asyncio.run(wait(late))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_command_that_an_ended_run_never_read_is_done_later_only_if_it_was_to_be_kept(keep):
+    found = Played()
+    order = {"action": "open", "signal": LONG, "when_running": keep}
+    found.run(5, 12, {12: [order]}).run(300, 305)
+    outcome = "done" if keep else "refused"
+    assert found.facts()[-1] == (300, "command", "open", outcome)
+    assert keep or "had ended before it read this" in found.answer().reason
+    assert not [key for kind, key in found.adapter.documents if kind == "command"]

@@ -62,8 +62,12 @@ class MinuteDriver:
         self.at: int | None = None
         self.tried: int | None = None
 
-    async def begin_after(self, at: int | None) -> None:
-        """Go on from the step `at` (ms); `None`: from the first."""
+    async def begin_after(self, at: int | None, *, ended_before: int | None) -> None:
+        """Go on from the step `at` (ms); `None`: from the first.
+
+        `ended_before`: when this session began (ms), if the last one ended in order.
+        """
+        self._orders.ended_before = ended_before
         await self._orders.tidy()
         self.at = None if at is None else at // self._base * self._base
 

@@ -149,7 +149,7 @@ class Live:
         engine = current_engine()
         owner, now = engine.live, engine.clock.wall_ms()
         key = await find_run(owner.adapter, symbol, strategy_name, exchange_name)
-        command = new_command(key, order, command_id, now)
+        command = new_command(key, order, command_id, now, keep=when_running)
         runs_here = key in owner.running
         await send(owner.adapter, command, now, runs_here=runs_here, when_running=when_running)
         owner.sent_to.add(key)

@@ -35,6 +35,8 @@ class Orders:
         self._asking = asking
         self._recorded = recorded
         self._looked: float | None = None
+        #: Commands sent before (ms) were for a session that has ended in order; `None`: it did not.
+        self.ended_before: int | None = None
 
     async def waiting(self) -> list[Command]:
         """Return the commands that wait, in the order in which they were sent."""
@@ -104,7 +106,9 @@ class Orders:
         return answer
 
     async def _do(self, command: Command, turn: Turn) -> None:
-        order = command.order
+        order, since = command.order, self.ended_before
+        if since is not None and command.sent_at < since and not command.keep:
+            raise ActionError("the run had ended before it read this: send it again")
         match order:
             case Pause() | Resume():
                 turn.paused = turn.changes["paused"] = isinstance(order, Pause)

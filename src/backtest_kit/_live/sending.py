@@ -38,8 +38,10 @@ _TRIES: Final = 3
 _numbers: Final = count()
 
 
-def new_command(key: RunKey, order: Order, name: str | None, now: int) -> Command:
+def new_command(key: RunKey, order: Order, name: str | None, now: int, *, keep: bool) -> Command:
     """Return a command that is sent at `now` (ms); `name` is its id, by default a new one.
+
+    `keep`: it is for a later start too, if the run ends before it has read it.
 
     Raises:
         ArgumentError: the id is empty.
@@ -55,6 +57,7 @@ def new_command(key: RunKey, order: Order, name: str | None, now: int) -> Comman
         symbol=key.symbol,
         sent_at=now,
         order=order,
+        keep=keep,
     )
 
 
