@@ -15,7 +15,12 @@ NAMES = {"strategy_name": "s", "exchange_name": "frame"}
 
 
 class Played:
-    """A live run on a virtual clock, flat at 100 but for some closes, and commands by minute."""
+    """A live run on a virtual clock, flat at 100 but for some closes, and commands by minute.
+
+    `others` names strategies that run at the same time.
+    """
+
+    others = ()
 
     def __init__(self, adapter=None, *, closes=None, answers=None, at_end=None, **config):
         self.adapter = MemoryAdapter() if adapter is None else adapter
@@ -67,9 +72,13 @@ class Played:
             )
             bk.listen_error(lambda event: self.errors.append(str(event.error)))
             first, last = (to_datetime(START + m * MINUTE) for m in (since, until))
-            clock = bk.VirtualClock(first, last)
-            async for _ in bk.Live.run("X", **NAMES, clock=clock):
-                pass
+
+            async def one(name):
+                names, clock = NAMES | {"strategy_name": name}, bk.VirtualClock(first, last)
+                async for _ in bk.Live.run("X", **names, clock=clock):
+                    pass
+
+            await asyncio.gather(*map(one, ("s", *self.others)))
 
     def transitions(self):
         return [t for t in self.told if t.action not in ("idle", "active", "waiting")]
@@ -303,8 +312,12 @@ BAD = {
     "close has no price": {"action": "close", "price": 1.0},
     "missing required field `price`": {"action": "move-stop"},
     "pause has no note: it takes nothing": {"action": "pause", "note": "x"},
-    "got `null`": {"action": "move-stop", "price": float("nan")},
-    "not finite": {"action": "open", "signal": LONG | {"price_take_profit": float("inf")}},
+    "nan} has a number that is not finite": {"action": "move-stop", "price": float("nan")},
+    "inf} has a number that is not finite": {"action": "close", "share": float("inf")},
+    "has a number that is not finite": {
+        "action": "open",
+        "signal": LONG | {"price_take_profit": float("inf")},
+    },
     "missing required field `position`": {"action": "open", "signal": {"price_open": 1.0}},
     "command_id=''": {"action": "pause", "command_id": ""},
 }
@@ -327,3 +340,76 @@ def test_a_damaged_command_is_reported_and_holds_up_nothing():
     assert found.answer().outcome == "done"
     assert any("is damaged" in text for text in found.errors)
     assert [key for kind, key in found.adapter.documents if kind == "command.corrupt"]
+
+
+class FlakyOnce(MemoryAdapter):
+    """Fails to store the first close."""
+
+    failed = False
+
+    async def write(self, kind, key, content):
+        if kind == "run" and b'"closed"' in bytes(content) and not self.failed:
+            self.failed = True
+            raise OSError("disk")
+        await super().write(kind, key, content)
+
+
+@pytest.mark.parametrize("adapter", [MemoryAdapter, FlakyOnce])
+def test_what_is_opened_at_the_step_of_a_close_keeps_its_risk_slot(adapter, monkeypatch):
+    """Another run asks later: it counts the new position, and not the old one."""
+    seen = []
+
+    def counts(check):
+        if check.strategy_name == "other":
+            seen.append([p.opened_at for p in check.active_positions])
+
+    add = bk.add_strategy
+
+    def add_both(**fields):
+        bk.add_risk(risk_name="shared", validations=[counts])
+        add(**fields, risk_name="shared")
+
+        def get_signal(symbol, when):
+            return LONG if round(when.timestamp() * 1000) == START + 20 * MINUTE else None
+
+        add(strategy_name="other", interval="1m", get_signal=get_signal, risk_name="shared")
+
+    monkeypatch.setattr(bk, "add_strategy", add_both)
+    found = Played(adapter(), answers={10: LONG})
+    found.others = ("other",)
+    found.run(5, 30, {12: [close(), {"action": "open", "signal": LONG}]})
+    opened = [t.timestamp for t in found.transitions() if t.action == "opened"]
+    assert len(opened) == 2
+    assert seen == [[opened[1]]]
+
+
+def test_an_id_is_that_of_one_command():
+    found = Played(answers={10: LONG})
+    moves = {"action": "move-stop", "price": 95.0, "command_id": "x"}
+    half = close(share=50, command_id="x")
+
+    async def wait(sent):
+        with bk.Engine():
+            bk.use_persist_adapter(found.adapter)
+            return await bk.Live.answer(sent)
+
+    found.run(5, 20, {12: [half, moves, close(command_id="x"), half], 14: [moves]})
+    assert [t.action for t in found.transitions()] == ["opened", "partial", "command"]
+    first, *others, again, late = found.sent
+    assert [type(other) for other in others] == [bk.ArgumentError] * 2
+    assert "is that of another command, which waits: close" in str(others[0])
+    assert again.order == first.order
+    assert asyncio.run(wait(again)).outcome == "done"
+    with pytest.raises(bk.ArgumentError, match="was that of another command, close"):
+        asyncio.run(wait(late))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_command_that_an_ended_run_never_read_is_done_later_only_if_it_was_to_be_kept(keep):
+    found = Played()
+    order = {"action": "open", "signal": LONG, "when_running": keep}
+    found.run(5, 12, {12: [order]}).run(300, 305)
+    outcome = "done" if keep else "refused"
+    assert found.facts()[-1] == (300, "command", "open", outcome)
+    assert keep or "had ended before it read this" in found.answer().reason
+    assert not [key for kind, key in found.adapter.documents if kind == "command"]

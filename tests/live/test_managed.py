@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import backtest_kit as bk
-from live.world import BRACKET, T0, Stage, flat, once, running
-from markets import MINUTE
+from backtest_kit.testing import MemoryAdapter
+from live.world import BRACKET, T0, Stage, clock, flat, once, running
+from markets import MINUTE, START
 
 WICK = {"exit_trigger": "wick", "avg_price_candles_count": 1}
 LONG = BRACKET | {"minute_estimated_time": 200}
@@ -216,3 +217,67 @@ def test_a_state_that_can_not_be_written_leaves_a_command_for_the_next_step(acti
     assert failed
     assert (answer.outcome, answer.timestamp) == ("done", T0 + 3 * MINUTE)
     assert len([t for t in stage.transitions() if t.action == "closed"]) == (action == "close")
+
+
+def test_a_clock_set_back_while_manage_is_waited_for_does_not_end_the_run():
+    asked = []
+
+    async def manage(position, when):
+        asked.append(when)
+        if len(asked) == 2:
+            await asyncio.sleep(10)
+            stage.world.skew = -30_000
+            await asyncio.sleep(10_000)
+
+    answer = once(T0, minute_estimated_time=200)
+    stage = Stage(flat(), answer=answer, more=managing(manage), **WICK)
+    status = stage.play(T0 + 10 * MINUTE)
+    assert status == "running"
+    assert len(asked) > 2
+    (late,) = stage.error_texts("manage")
+    assert "nothing was done" in late
+
+
+def test_an_extended_position_keeps_its_risk_slot_after_a_restart():
+    """Its run ends with it open: others count it for as long as it may live."""
+    found = [asyncio.run(_counted(restart)) for restart in (False, True)]
+    assert found == [[1], [1]]
+
+
+async def _counted(restart):
+    seen = []
+
+    def counts(check):
+        if check.strategy_name == "other":
+            seen.append(check.active_count)
+
+    def at(minute, answer):
+        return lambda symbol, when: (
+            answer if round(when.timestamp() * 1000) == START + minute * MINUTE else None
+        )
+
+    with bk.Engine() as engine:
+        engine.set_config(**WICK)
+        bk.use_persist_adapter(MemoryAdapter())
+        bk.add_exchange(bk.exchanges.FrameExchange(flat()))
+        bk.add_risk(risk_name="shared", validations=[counts])
+        extends = at(12, bk.Extend(100))
+        signal = BRACKET | {"minute_estimated_time": 20}
+        shared = {"interval": "1m", "risk_name": "shared"}
+        bk.add_strategy(
+            strategy_name="one",
+            get_signal=at(10, signal),
+            manage=lambda position, when: extends("X", when),
+            **shared,
+        )
+        bk.add_strategy(strategy_name="other", get_signal=at(50, signal), **shared)
+
+        async def run(name, since, until):
+            names = {"strategy_name": name, "exchange_name": "frame"}
+            async for _ in bk.Live.run("X", **names, clock=clock(since, until)):
+                pass
+
+        if restart:
+            await run("one", 5, 15)
+        await asyncio.gather(run("one", 16 if restart else 5, 18), run("other", 5, 60))
+    return seen

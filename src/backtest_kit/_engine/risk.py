@@ -288,9 +288,12 @@ class RiskGate:
             self.history.close(when)
         self.advance_to(when)
 
-    def cancel_reservation(self) -> None:
-        """Give back the slot that the last check took: the signal could not be opened."""
-        if self.history.is_open:
+    def cancel_reservation(self, *, held: bool = False) -> None:
+        """Give back the slot that the last check took: the signal could not be opened.
+
+        `held`: the run holds a position, which keeps its own.
+        """
+        if self.history.open_count > held:
             self.history.cancel()
 
     def leave(self) -> None:

@@ -97,9 +97,7 @@ class Asking:
                 if not self._recorded:
                     await run.view.prefetch(when)
                 actions = await ask_manage(run, position, when)
-        except TimeoutError as error:
-            if not self._ticker.over(when):
-                raise error
+        except TimeoutError:  # also where the wall clock was set back meanwhile
             await manage_failed(run, too_late(when, "nothing was done"))
             return []
         if self._ticker.over(when):
@@ -133,7 +131,8 @@ class Asking:
             run.error("risk", too_late(when))
             return False
         if allowed and (run.stopping or self._ticker.over(when)):
-            run.risk_gate.cancel_reservation()  # the checks took too long
+            if reserve:
+                run.risk_gate.cancel_reservation()  # the checks took too long
             if not run.stopping:
                 run.error("risk", too_late(when))
             return False

@@ -62,8 +62,12 @@ class MinuteDriver:
         self.at: int | None = None
         self.tried: int | None = None
 
-    async def begin_after(self, at: int | None) -> None:
-        """Go on from the step `at` (ms); `None`: from the first."""
+    async def begin_after(self, at: int | None, *, ended_before: int | None) -> None:
+        """Go on from the step `at` (ms); `None`: from the first.
+
+        `ended_before`: when this session began (ms), if the last one ended in order.
+        """
+        self._orders.ended_before = ended_before
         await self._orders.tidy()
         self.at = None if at is None else at // self._base * self._base
 
@@ -107,7 +111,7 @@ class MinuteDriver:
                 if self._recorded:
                     raise late
                 run.error("feed", late)
-            await self._catch_up(bars, reached, when)
+            await self._catch_up(bars, reached, newest, when)
             run.watch_candles()
             if reached < newest:
                 run.risk_gate.pause()  # nobody waits for one that has no candles
@@ -115,7 +119,7 @@ class MinuteDriver:
                 run.risk_gate.resume()
                 self._rest(when)
         except Stopped:
-            self._ledger.undo()
+            self._undo()
             return
         except DataError as error:
             if self._recorded:
@@ -125,13 +129,16 @@ class MinuteDriver:
             run.risk_gate.pause()  # cut off: the others don't wait for it
             run.error("feed", error)
         except StateError as error:
-            if self._ledger.filled is None:
-                run.risk_gate.cancel_reservation()  # what the step would have opened
-            self._ledger.undo()
+            self._undo()
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
             self._ledger.heartbeat(self.at)
+
+    def _undo(self) -> None:
+        """Take back what a step did that was not stored, and the slot for what it would open."""
+        self._run.risk_gate.cancel_reservation(held=self._ledger.filled is not None)
+        self._ledger.undo()
 
     def _end_of_replay(self, error: DataError) -> DataError:
         """Return what ends a run on a virtual clock: passing over steps would change its trades."""
@@ -143,8 +150,11 @@ class MinuteDriver:
             "goes on from there"
         )
 
-    async def _catch_up(self, bars: Bars, reached: int, when: int) -> None:
-        """Do or skip the steps up to `reached`; of them, only `when` can be on time."""
+    async def _catch_up(self, bars: Bars, reached: int, newest: int, when: int) -> None:
+        """Do or skip the steps up to `reached`; of them, only `when` can be on time.
+
+        `newest` is the newest step there should be: only that one is at a price of now.
+        """
         assert self.at is not None
         record, base = self._run.record, self._base
         known, first = record.missed, self.at + base
@@ -167,7 +177,7 @@ class MinuteDriver:
                 on_time = on_time and t == when
                 after = missed if on_time else range(first, t + base, base)
                 record.missed = known + bars.open_steps(after)  # stored with the step's outcome
-                await self._do(bars, t, on_time=on_time, newest=t == reached)
+                await self._do(bars, t, on_time=on_time, newest=t == reached == newest)
                 self.at, missed = t, after
                 if self._pacer.due:
                     await self._pacer.yield_now()

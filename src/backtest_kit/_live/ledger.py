@@ -123,6 +123,8 @@ class Ledger:
                 if tick.close_timestamp > oldest_step
             ],
         )
+        if self.holding is not None:
+            run.risk_gate.extend(self.holding.expires_at)
         run.record.signal, run.record.missed = state.signal, state.missed
         told, _ = state.places
         self._own.begin(state.own, state.own_sequence)
@@ -288,8 +290,7 @@ class Ledger:
         stop waits for as long as it takes.
         """
         run = self._run
-        if self.filled is None:
-            run.risk_gate.cancel_reservation()
+        run.risk_gate.cancel_reservation(held=self.filled is not None)
         run.risk_gate.leave()
         self.notify()
         try:

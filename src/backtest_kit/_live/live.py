@@ -138,7 +138,8 @@ class Live:
         Without `exchange_name` the only stored run with these names is meant.
 
         Raises:
-            ArgumentError: the action is unknown, lacks a field, has one too many, or is not finite.
+            ArgumentError: the action is unknown, lacks a field, has one too many, or is infinite,
+                or another command waits under this `command_id`.
             UnknownNameError: no such run is stored, or several are.
             NotRunningError: it does not run.
             StateError: the state can't be read or written.
@@ -148,7 +149,7 @@ class Live:
         engine = current_engine()
         owner, now = engine.live, engine.clock.wall_ms()
         key = await find_run(owner.adapter, symbol, strategy_name, exchange_name)
-        command = new_command(key, order, command_id, now)
+        command = new_command(key, order, command_id, now, keep=when_running)
         runs_here = key in owner.running
         await send(owner.adapter, command, now, runs_here=runs_here, when_running=when_running)
         owner.sent_to.add(key)
@@ -161,6 +162,7 @@ class Live:
         Not for callbacks that are part of a step, which would wait for themselves.
 
         Raises:
+            ArgumentError: another command had this id; this one is not done.
             NotRunningError: the run does not run; the command is kept.
             StateError: the state can't be read.
         """

@@ -139,7 +139,9 @@ class LiveRun:
                 begin_telling(run.engine)
             run.engine.records.add(run.record)
             run.begin()
-            await self._driver.begin_after(await ledger.resume())
+            in_order = ledger.state.session is None
+            at = await ledger.resume()
+            await self._driver.begin_after(at, ended_before=self._began if in_order else None)
             await self._follow_clock()
         except asyncio.CancelledError:
             cancelled = not self._left

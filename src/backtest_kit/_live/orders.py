@@ -35,6 +35,8 @@ class Orders:
         self._asking = asking
         self._recorded = recorded
         self._looked: float | None = None
+        #: Commands sent before (ms) were for a session that has ended in order; `None`: it did not.
+        self.ended_before: int | None = None
 
     async def waiting(self) -> list[Command]:
         """Return the commands that wait, in the order in which they were sent."""
@@ -46,10 +48,13 @@ class Orders:
         self._looked = now
         self._owner.sent_to.discard(key)
         try:
-            return await self._owner.commands.waiting(key)
+            found = await self._owner.commands.waiting(key)
         except StateError as error:  # they wait for the next step
             self._run.error("command", error)
             return []
+        if found:
+            self._looked = None  # a step that can't be stored is done again, with them
+        return found
 
     async def obey(self, commands: Sequence[Command], turn: Turn) -> None:
         """Do commands in their order, each judged by what those before it have left."""
@@ -101,7 +106,9 @@ class Orders:
         return answer
 
     async def _do(self, command: Command, turn: Turn) -> None:
-        order = command.order
+        order, since = command.order, self.ended_before
+        if since is not None and command.sent_at < since and not command.keep:
+            raise ActionError("the run had ended before it read this: send it again")
         match order:
             case Pause() | Resume():
                 turn.paused = turn.changes["paused"] = isinstance(order, Pause)

@@ -21,7 +21,7 @@ from backtest_kit._state.envelope import DamagedError
 from backtest_kit._state.heartbeats import HEARTBEAT
 from backtest_kit._state.lock import Owner
 from backtest_kit._values.clock import Clock
-from backtest_kit._values.commands import Order
+from backtest_kit._values.commands import Order, name_of
 from backtest_kit._values.errors import (
     ArgumentError,
     CorruptStateError,
@@ -38,8 +38,10 @@ _TRIES: Final = 3
 _numbers: Final = count()
 
 
-def new_command(key: RunKey, order: Order, name: str | None, now: int) -> Command:
+def new_command(key: RunKey, order: Order, name: str | None, now: int, *, keep: bool) -> Command:
     """Return a command that is sent at `now` (ms); `name` is its id, by default a new one.
+
+    `keep`: it is for a later start too, if the run ends before it has read it.
 
     Raises:
         ArgumentError: the id is empty.
@@ -55,6 +57,7 @@ def new_command(key: RunKey, order: Order, name: str | None, now: int) -> Comman
         symbol=key.symbol,
         sent_at=now,
         order=order,
+        keep=keep,
     )
 
 
@@ -87,6 +90,7 @@ async def send(
     """Store a command for a run. `runs_here`: it runs in this process.
 
     Raises:
+        ArgumentError: another order waits under the same id.
         NotRunningError: it does not run, and the command is not to be kept (`when_running`).
         StateError: the state can't be read or written.
     """
@@ -98,6 +102,12 @@ async def send(
                 "(--when-running) a command is kept until it does"
             )
     key = command_key(command.run, command.id)
+    there = await _document(adapter, COMMAND, key, Command)
+    if there is not None and there.order != command.order:
+        raise ArgumentError(
+            f"command_id={command.id!r} is that of another command, which waits: "
+            f"{name_of(there.order)}; nothing was sent. Give each command an id of its own"
+        )
     content = encode(COMMAND, key, command)
     for left in reversed(range(_TRIES)):
         try:
@@ -114,6 +124,7 @@ async def answer(
     """Wait for what comes of a command.
 
     Raises:
+        ArgumentError: another command with this id was answered; this one is not done.
         NotRunningError: the run does not run; the command is kept.
         StateError: the state can't be read.
     """
@@ -122,6 +133,11 @@ async def answer(
         state, why = await look(adapter, command.run, clock.wall_ms())
         for event in reversed(() if state is None else state.done):
             if event.command == command.id:
+                if event.what != name_of(command.order):
+                    raise ArgumentError(
+                        f"command_id={command.id!r} was that of another command, {event.what}: "
+                        f"{name_of(command.order)} is not done. Send it again with a new id"
+                    )
                 return event
         if why and not here:
             raise NotRunningError(

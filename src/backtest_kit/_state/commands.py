@@ -23,7 +23,11 @@ COMMAND: Final = "command"
 
 
 class Command(Document, frozen=True, kw_only=True):
-    """What a live run is to do; `sent_at` in milliseconds by the sender's wall clock."""
+    """What a live run is to do; `sent_at` in milliseconds by the sender's wall clock.
+
+    `keep`: also if the run ends before it has read it, and starts again. A document of before
+    there was this field is kept.
+    """
 
     id: str
     exchange_name: str
@@ -31,6 +35,7 @@ class Command(Document, frozen=True, kw_only=True):
     symbol: str
     sent_at: Instant
     order: Order
+    keep: bool = True
 
     @property
     def run(self) -> RunKey:

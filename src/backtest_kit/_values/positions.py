@@ -49,8 +49,9 @@ RunNames = tuple[str, str, str]
 
 
 class PositionHistory:
-    """The positions of one run in order of opening, of which at most the newest is open.
+    """The positions of one run in order of opening.
 
+    At most two have no end: one that ends at this step, and one reserved for what opens at it.
     A position counts from `opened_at` up to, but not including, the instant at which it closed.
     """
 
@@ -72,9 +73,14 @@ class PositionHistory:
         self._positions.append(position)
         self._closed_at.append(until)
 
+    @property
+    def open_count(self) -> int:
+        """Number of positions that have no end yet."""
+        return self._closed_at[-2:].count(OPEN_END)
+
     def close(self, when: int) -> None:
-        """End the newest position."""
-        self._closed_at[-1] = when
+        """End the older of the open positions, or the newest of all."""
+        self._closed_at[-2 if self.open_count == 2 else -1] = when
 
     def cancel(self) -> None:
         """Remove the newest position as if it had never been."""

@@ -104,7 +104,7 @@ async def _send(
     try:
         key = await find_run(adapter, *names)
         now = clock.wall_ms()
-        command = new_command(key, order, name, now)
+        command = new_command(key, order, name, now, keep=when_running)
         await send_command(adapter, command, now, runs_here=False, when_running=when_running)
         if not waits:
             return command, None
