@@ -180,7 +180,8 @@ def walk(
                 fresh=fresh,
                 min_metric=min_metric,
             )
-            tested = next((each for each in BENCHMARKS if str(each) == benchmark), BENCHMARKS[0])
+            named: dict[str, Benchmark] = {str(each): each for each in BENCHMARKS}
+            tested = named[benchmark or str(BENCHMARKS[0])]
             schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows, tested)
         elif any(
             (
