@@ -68,7 +68,7 @@ def test_in_parts_or_whole(kind, small, tmp_path_factory):
         folder = tmp_path_factory.mktemp("parts")
         rows = [[*row] for row in market(seed, 200)]
         for name, i in changed:
-            CHANGES[name](rows, i)
+            CHANGES[name](rows, i % len(rows))  # a market may have a long gap
         path = folder / f"a.{kind}"
         if kind == "parquet":
             write_parts([Candles(*zip(*rows, strict=True))], path)
