@@ -14,6 +14,7 @@ from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
@@ -116,7 +117,7 @@ class AccountSession:
         self.engine = engine
         self.names = [RunName(strategy.name, symbol) for strategy, symbol in runs]
         self.exchange = exchange
-        self.account = SharedAccount(schema)
+        self.account = SharedAccount(schema, FillBook())
         self.markets: dict[str, Market | None] = {}
         self.trades: list[TickClosed] = []
         self.data: PortfolioData | None = None
@@ -127,11 +128,12 @@ class AccountSession:
         books, known = SharedBooks(), sizings or engine.sizings
         for strategy, symbol in runs:
             sized = strategy.sizing_name
-            gate = AccountGate(self.account, None if sized is None else known.get(sized))
+            gate = AccountGate(schema, None if sized is None else known.get(sized))
             self._gates.append(gate)
             self.drivers.append(
                 prepare(engine, symbol, strategy, exchange, frame, books, risks, account=gate)
             )
+            gate.join(self.account, self.account.turns.join())
         if not is_trial:
             for record in self.records:
                 engine.records.add(record)
@@ -212,6 +214,7 @@ class AccountSession:
     async def _conclude(self) -> None:
         """Put together what the runs have found, and let `bk.Portfolio` find it."""
         account = self.account
+        assert account.fills is not None
         fills = account.fills.columns()
         last = int(fills.timestamp[-1]) if len(fills) else 0
         marks = await marks_of(

@@ -1,20 +1,15 @@
-"""Steps of managed positions: what the candle does, then what `manage` decides.
-
-In an account, a step waits for its turn where it does anything. At one instant positions that close
-something come first, with all of their step, and free what the others may need.
-"""
+"""Steps of managed positions: what the candle does, then what `manage` decides."""
 
 from __future__ import annotations
 
 from backtest_kit._backtest.telling import tell_actions
 from backtest_kit._engine.asking import ask_manage, manage_failed
 from backtest_kit._engine.run import Run
-from backtest_kit._engine.turns import CLOSES, HOLDS
+from backtest_kit._engine.turns import CLOSES
 from backtest_kit._rules.actions import act_in_turn, position_of
 from backtest_kit._rules.asking import is_due, next_due_after
 from backtest_kit._rules.bars import Bar
 from backtest_kit._rules.managed import Holding, Managed, step_managed
-from backtest_kit._values import actions
 from backtest_kit._values.signal import NEVER
 from backtest_kit._values.time import INTERVALS
 
@@ -50,23 +45,10 @@ class Managing:
 
         `ends`: it closes at this step, whatever the candle does.
         """
-        account, config = self._run.account, self._run.config
-        stepped = step_managed(holding, bar, config)
-        if account is None or (
-            stepped.holding.has_acted == holding.has_acted and stepped.close is None and not ends
-        ):
-            return stepped
-        # whether it closes anything may hang on what is free: asked again at each turn
-        await account.wait(bar.when, CLOSES)
-        funded = account.funded(holding)
-        stepped = step_managed(funded, bar, config)
-        ends = ends or stepped.close is not None
-        if not ends and stepped.holding.exits_acted == holding.exits_acted:
-            await account.wait(bar.when, HOLDS)
-            funded = account.funded(holding)
-            stepped = step_managed(funded, bar, config)
-        account.book(funded, stepped.holding, bar.when)
-        return stepped
+        account = self._run.account
+        if account is None:
+            return step_managed(holding, bar, self._run.config)
+        return await account.step(holding, bar, ends=ends)
 
     async def ask(self, holding: Holding, bar: Bar, *, closes: bool) -> Managed:
         """Ask `manage` about a position, and do what it answers, in order.
@@ -80,9 +62,7 @@ class Managing:
         if not answer:
             return Managed(holding, None)
         if account is not None:
-            if not closes and not any(isinstance(each, actions.Close) for each in answer):
-                await account.wait(bar.when, HOLDS)
-            holding = account.funded(holding)
+            holding = await account.before_acting(holding, answer, bar.when, closes=closes)
         done, refused = act_in_turn(holding, answer, bar, run.config, "manage")
         managed = done[-1].managed if done else Managed(holding, None)
         if account is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions as step
 from backtest_kit._rules.actions import Done
@@ -37,13 +35,8 @@ async def tell_actions(run: Run, done: Iterable[Done], bar: Bar) -> None:
 
 async def _tell(run: Run, ticks: Iterable[TickAdded | TickPartial | TickMoved], first: int) -> None:
     """Tell of fills number `first` and later, with their money; of a move as it is."""
-    fill = first
-    for tick in ticks:
-        if run.account is None or isinstance(tick, TickMoved):
-            await run.publish(tick)
-            continue
-        await run.publish(msgspec.structs.replace(tick, money=run.account.money(fill)))
-        fill += 1
+    for tick in ticks if run.account is None else run.account.with_money(ticks, first):
+        await run.publish(tick)
 
 
 async def tell_milestones(

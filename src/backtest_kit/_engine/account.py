@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from backtest_kit._engine.account_size import AccountRun
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.record import KEPT_REJECTIONS
 from backtest_kit._engine.turns import Turns
@@ -20,7 +19,10 @@ from backtest_kit._values.events import RiskEvent
 class Member(Protocol):
     """A run of an account, as the account knows it."""
 
-    run: AccountRun
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def strategy_name(self) -> str: ...
 
     def mark(self, when: int) -> float:
         """Return the price of what it holds at an instant (ms)."""
@@ -30,18 +32,20 @@ class Member(Protocol):
 class SharedAccount:
     """The money that some runs share, from its beginning on.
 
-    `taken` is the equity of the instant that came last, by which its sizes are measured.
+    `taken` is the equity of `taken_at` (ms), the instant that came last, by which its sizes are
+    measured.
     """
 
-    def __init__(self, schema: AccountSchema) -> None:
+    def __init__(self, schema: AccountSchema, fills: FillBook | None = None) -> None:
         self.schema = schema
         self.books = Books(schema.balance, schema.leverage)
-        #: Its runs, in the order in which they are named.
-        self.members: list[Member] = []
-        self.fills = FillBook()
+        #: Its runs, by their place in the order in which they are named.
+        self.members: dict[int, Member] = {}
+        #: All fills, where they are kept.
+        self.fills = fills
         self.turns = Turns()
         self.taken = float(schema.balance)
-        self._taken_at = -1
+        self.taken_at = -1
         #: How often it refused a trade, and skipped an entry or a partial exit, by reason.
         self.refusals: Counter[str] = Counter()
         self.skips: Counter[str] = Counter()
@@ -60,8 +64,8 @@ class SharedAccount:
 
     def take(self, when: int) -> None:
         """Take the equity of an instant (ms), once."""
-        if self._taken_at != when:
-            self.taken, self._taken_at = self.equity(when), when
+        if self.taken_at != when:
+            self.taken, self.taken_at = self.equity(when), when
 
     def view(self, when: int) -> AccountView:
         """Return the account as a sizing function sees it."""
@@ -70,8 +74,8 @@ class SharedAccount:
             member = self.members[run]
             positions.append(
                 AccountPosition(
-                    symbol=member.run.symbol,
-                    strategy_name=member.run.strategy_name,
+                    symbol=member.symbol,
+                    strategy_name=member.strategy_name,
                     position="long" if held.side > 0 else "short",
                     quantity=held.quantity,
                     cost=held.basis,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -10,7 +11,7 @@ from backtest_kit._engine.account import SharedAccount
 from backtest_kit._engine.account_size import AccountRun, wanted_by
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.position_money import PositionMoney
-from backtest_kit._engine.turns import HOLDS
+from backtest_kit._engine.turns import CLOSES, HOLDS, Turn
 from backtest_kit._rules import holding as at
 from backtest_kit._rules.account import (
     HAIR,
@@ -21,15 +22,18 @@ from backtest_kit._rules.account import (
     needed,
     slipped,
 )
-from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.managed import Holding, Opening
+from backtest_kit._rules.bars import Bar, Bars
+from backtest_kit._rules.managed import Holding, Managed, Opening, step_managed
 from backtest_kit._rules.sizing import Entry, default_cost, fit, rules_of
+from backtest_kit._values import actions
 from backtest_kit._values.account import Market, Money
-from backtest_kit._values.account_schemas import SizingSchema
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.events import RiskEvent
-from backtest_kit._values.results import Refusal, TickClosed
+from backtest_kit._values.results import Refusal, TickAdded, TickClosed, TickMoved, TickPartial
 from backtest_kit._values.signal import SignalRow
 
+#: What is told of a position that lives on.
+Told = TickAdded | TickPartial | TickMoved
 #: What a state of `holding` counts, and the reason that it stands for.
 _SKIPS: Final[tuple[tuple[int, Refusal], ...]] = (
     (at.BEYOND_LIQUIDATION, "liquidation"),
@@ -45,13 +49,14 @@ class AccountGate:
     """
 
     run: AccountRun
+    account: SharedAccount
     bars: Bars
+    _turn: Turn
+    _money: PositionMoney
 
-    def __init__(self, account: SharedAccount, sizing: SizingSchema | None) -> None:
-        self.account = account
+    def __init__(self, schema: AccountSchema, sizing: SizingSchema | None) -> None:
+        self.schema = schema
         self._sizing = sizing
-        self._turn = account.turns.join()
-        account.members.append(self)
         self._market: Market | None = None
         self._rules = Rules()
         self._entry = Entry(0.0, 0.0, reduced=False)
@@ -59,14 +64,20 @@ class AccountGate:
     def begin(self, run: AccountRun) -> None:
         """Take the settings of the run that this is the gate of."""
         self.run = run
-        schema, config = self.account.schema, run.config
+        schema, config = self.schema, run.config
+        self.symbol, self.strategy_name = run.symbol, run.strategy_name
         self.terms = Terms(
             float(schema.leverage),
             schema.maintenance_percent / 100,
             config.percent_fee / 100,
             config.percent_slippage / 100,
         )
-        self._money = PositionMoney(self.account, self._turn.order, self.terms)
+
+    def join(self, account: SharedAccount, turn: Turn) -> None:
+        """Take the run's place in the account; it has begun."""
+        self.account, self._turn = account, turn
+        account.members[turn.order] = self
+        self._money = PositionMoney(account, turn.order, self.terms)
 
     def keep_to(self, market: Market | None) -> None:
         """Apply the rules of a market; before the run begins."""
@@ -105,7 +116,7 @@ class AccountGate:
             return self._refuse(row, when, "liquidation", text)
         if row.pending_at is None:
             return None
-        paid, free = slipped(row.price_open, row.side, terms.slippage), account.books.free
+        paid = slipped(row.price_open, row.side, terms.slippage)
         current_moment.set(Moment(self.run, when))
         percent = account.schema.default_percent
         wanted = await wanted_by(
@@ -121,7 +132,7 @@ class AccountGate:
             wanted,
             paid,
             account.taken,
-            free,
+            account.books.free,
             terms,
             self._rules,
             refuses=account.schema.on_cash_shortage == "refuse",
@@ -132,7 +143,7 @@ class AccountGate:
             account.reductions += found.reduced
             return None
         cost = wanted.quantity * paid if wanted.cost != wanted.cost else wanted.cost
-        return self._refuse(row, when, found, self._why(found, cost, free, paid))
+        return self._refuse(row, when, found, self._why(found, cost, account.books.free, paid))
 
     def _why(self, reason: Refusal, cost: float, free: float, paid: float) -> str:
         currency, market = self.account.schema.currency, self._market
@@ -158,6 +169,41 @@ class AccountGate:
         state = [*holding.state]
         state[at.FREE] = self.account.books.free
         return msgspec.structs.replace(holding, state=tuple(state))
+
+    async def step(self, holding: Holding, bar: Bar, *, ends: bool) -> Managed:
+        """Return a position after the candle of a later step, in its turn where that does anything.
+
+        `ends`: it closes at this step, whatever the candle does. At one instant positions that
+        close something come first, with all of their step, and free what the others may need.
+        """
+        config = self.run.config
+        stepped = step_managed(holding, bar, config)
+        acts = stepped.holding.has_acted != holding.has_acted or stepped.close is not None
+        if not acts and not ends:
+            return stepped
+        # whether it closes anything may hang on what is free: asked again at each turn
+        await self.wait(bar.when, CLOSES)
+        funded = self.funded(holding)
+        stepped = step_managed(funded, bar, config)
+        ends = ends or stepped.close is not None
+        if not ends and stepped.holding.exits_acted == holding.exits_acted:
+            await self.wait(bar.when, HOLDS)
+            funded = self.funded(holding)
+            stepped = step_managed(funded, bar, config)
+        self.book(funded, stepped.holding, bar.when)
+        return stepped
+
+    async def before_acting(
+        self, holding: Holding, answer: Sequence[object], when: int, *, closes: bool
+    ) -> Holding:
+        """Wait for the turn of what `manage` answered at `when` (ms); return what it is done to.
+
+        `closes`: the position closes something at this step already.
+        """
+        await self.wait(when, CLOSES)
+        if not closes and not any(isinstance(each, actions.Close) for each in answer):
+            await self.wait(when, HOLDS)
+        return self.funded(holding)
 
     def open_plain(self, row: SignalRow, when: int) -> None:
         """Take the only entry of a position that was admitted into the books."""
@@ -201,6 +247,16 @@ class AccountGate:
     def money(self, fill: int) -> Money:
         """Return the money of the position after its fill number `fill`, from 0."""
         return self._money.so_far[fill]
+
+    def with_money(self, ticks: Iterable[Told], first: int) -> Iterator[Told]:
+        """Yield what is told of fills number `first` and later with their money; moves as is."""
+        fill = first
+        for tick in ticks:
+            if isinstance(tick, TickMoved):
+                yield tick
+                continue
+            yield msgspec.structs.replace(tick, money=self.money(fill))
+            fill += 1
 
     def closed(self, tick: TickClosed, when: int) -> TickClosed:
         """Return a closed result with its money."""

@@ -33,7 +33,8 @@ class PositionMoney:
         fee, paid = terms.fee * cost, slipped(price, side, terms.slippage)
         slippage = amount * abs(paid - price)
         key = when, self._run, self._trade, side
-        account.fills.add(*key, amount, cost, -fee, fee, slippage, 0.0, cost, liquidated=False)
+        if account.fills is not None:
+            account.fills.add(*key, amount, cost, -fee, fee, slippage, 0.0, cost, liquidated=False)
         if not self.so_far:
             first = Money(
                 quantity=amount,
@@ -69,11 +70,12 @@ class PositionMoney:
             amount = account.books.held[self._run].quantity
         done = account.books.leave(self._run, amount, price, self._terms)
         key = when, self._run, self._trade, self._side
-        account.fills.add(
-            *(*key, -amount, -done.basis, done.balance, done.fee),
-            *(done.slippage, done.profit, done.value),
-            liquidated=done.liquidated,
-        )
+        if account.fills is not None:
+            account.fills.add(
+                *(*key, -amount, -done.basis, done.balance, done.fee),
+                *(done.slippage, done.profit, done.value),
+                liquidated=done.liquidated,
+            )
         account.not_charged += done.not_charged
         profit = before.profit + done.balance
         self.so_far.append(

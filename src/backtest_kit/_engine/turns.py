@@ -18,7 +18,7 @@ _Key = tuple[int, int, int]
 
 
 class Turns:
-    """Lets its runs act in the order of (instant, what they do, order of the runs).
+    """Lets its runs act in the order of (instant, what they do, order of the runs), one at a time.
 
     Each publishes the earliest that it may do next, and goes on when that is the first of all. A
     run that has not published anything more is still at what it did last, and the others wait.
@@ -27,9 +27,9 @@ class Turns:
     def __init__(self) -> None:
         self._turns: list[Turn] = []
 
-    def join(self) -> Turn:
-        """Return the place of one more run, behind those that there are."""
-        turn = Turn(self, len(self._turns))
+    def join(self, order: int | None = None) -> Turn:
+        """Return the place of one more run, by default behind those that there are."""
+        turn = Turn(self, len(self._turns) if order is None else order)
         self._turns.append(turn)
         return turn
 
@@ -39,38 +39,120 @@ class Turns:
             self._turns.remove(turn)
         self.pass_on()
 
-    def is_first(self, turn: Turn) -> bool:
-        """Say whether nothing of any other run comes before what this one does next."""
-        return all(turn.key <= other.key for other in self._turns)
+    def is_next(self, turn: Turn) -> bool:
+        """Say whether a run may act: nothing of any other comes before, and no other acts."""
+        return all(
+            other is turn or not (other.acts or (other.counts and other.key < turn.key))
+            for other in self._turns
+        )
+
+    def have_reached(self, when: int, but: Turn) -> bool:
+        """Say whether all other runs are done with what comes before an instant (ms)."""
+        return all(
+            other is but or not other.counts or other.key[0] >= when for other in self._turns
+        )
 
     def pass_on(self) -> None:
-        """Wake the run whose turn it is, if it waits for it."""
-        first = min(self._turns, key=lambda turn: turn.key, default=None)
-        if first is not None and first.waiter is not None and not first.waiter.done():
-            first.waiter.set_result(None)
+        """Wake the run whose turn it is, if it waits for it, and who waits for an instant."""
+        counted = [turn for turn in self._turns if turn.counts]
+        reached = min((turn.key[0] for turn in counted), default=0)
+        for turn in self._turns:
+            if turn.barrier is not None and turn.key[0] <= reached:
+                _wake(turn.barrier)
+        if any(turn.acts for turn in self._turns):
+            return
+        counted = [turn for turn in self._turns if turn.counts or turn.waiter is not None]
+        first = min(counted, key=lambda turn: turn.key, default=None)
+        if first is None or first.waiter is None:
+            # whom the first holds up for too long goes without it
+            hasty = [turn for turn in counted if turn.is_hasty and turn.waiter is not None]
+            first = min(hasty, key=lambda turn: turn.key, default=None)
+        if first is not None and first.waiter is not None and _wake(first.waiter):
+            first.acts = True
 
 
 class Turn:
-    """The place of one run: `key` is the earliest that it may do next."""
+    """The place of one run: `key` is the earliest that it may do next.
+
+    It `acts` from the end of `wait` until it publishes something later. `counts`: others wait for
+    it. `is_hasty`: it has waited for long enough, and waits only for whoever acts just now.
+    """
 
     def __init__(self, turns: Turns, order: int) -> None:
         self._turns = turns
         self.order = order
         self.key: _Key = (0, 0, order)
+        self.acts = self.is_hasty = False
+        self.counts = True
         self.waiter: asyncio.Future[None] | None = None
+        self.barrier: asyncio.Future[None] | None = None
 
-    async def wait(self, when: int, what: int) -> None:
-        """Wait until nothing of any other run comes before `what` this one does at `when` (ms)."""
-        self.key = max(self.key, (when, what, self.order))
-        if self._turns.is_first(self):
+    async def wait(self, when: int, what: int, patience: float | None = None) -> None:
+        """Wait until nothing of any other run comes before `what` this one does at `when` (ms).
+
+        After `patience` seconds (`None`: never) only until no other acts.
+        """
+        self._publish(when, what)
+        if self._turns.is_next(self):
+            self.acts = True
             return
         self._turns.pass_on()
         self.waiter = asyncio.get_running_loop().create_future()
+        hurry = None
+        if patience is not None:
+            hurry = asyncio.get_running_loop().call_later(patience, self._hurry)
         try:
             await self.waiter
+        except asyncio.CancelledError:
+            self.acts, self.waiter = False, None
+            self._turns.pass_on()
+            raise
         finally:
-            self.waiter = None
+            self.waiter, self.is_hasty = None, False
+            if hurry is not None:
+                hurry.cancel()
+
+    async def wait_for_others(self, when: int) -> None:
+        """Wait until all others are done with what comes before an instant (ms)."""
+        self.pass_to(when, 0)
+        while not self._turns.have_reached(when, self):
+            self.barrier = asyncio.get_running_loop().create_future()
+            try:
+                await self.barrier
+            finally:
+                self.barrier = None
+
+    def pass_to(self, when: int, what: int) -> None:
+        """Say that the run does nothing before `what` it may do at `when` (ms)."""
+        self._publish(when, what)
+        self._turns.pass_on()
+
+    def pause(self) -> None:
+        """Let others go on without this run: it is held up, for who knows how long."""
+        self.counts = self.acts = False
+        self._turns.pass_on()
+
+    def resume(self) -> None:
+        """Say that the run goes on after a pause."""
+        self.counts = True
 
     def leave(self) -> None:
         """End: the others no longer wait for this run."""
+        self.acts = False
         self._turns.leave(self)
+
+    def _publish(self, when: int, what: int) -> None:
+        self.key = max(self.key, (when, what, self.order))
+        self.acts = False
+
+    def _hurry(self) -> None:
+        self.is_hasty = True
+        self._turns.pass_on()
+
+
+def _wake(waiter: asyncio.Future[None]) -> bool:
+    """Wake who waits; say whether it did still wait."""
+    if waiter.done():
+        return False
+    waiter.set_result(None)
+    return True
