@@ -194,12 +194,8 @@ def columns_of(world, strategy, symbol):
     return get_signals
 
 
-def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False, alone=None):
-    """Play a world on a new engine.
-
-    `alone` is filled with the results of lone backtests of the runs, by name.
-    """
-    told, events, shown, wrong = [], [], [], []
+def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=False):
+    """Register a world's exchange, account, sizings and strategies, which note what happens."""
     scripts = {
         (name, symbol): script_of(world, name, symbol)
         for name, symbols in world.runs.items()
@@ -237,53 +233,67 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False, alon
         how = world.manages[name]
         return {} if how is None else {"manage": decide, "manage_interval": how["interval"]}
 
-    with bk.Engine() as engine:
-        engine.set_config(**world.config, candles_per_chunk=chunk, get_candles_retry_delay_ms=0)
-        bk.add_exchange(
-            exchange_name="e",
-            get_candles=get_candles,
-            get_market=get_market,
-            data_range=lambda _: (START, START + world.minutes * MINUTE),
-            intervals=["1m", "3m", "5m"],
-        )
-        end = START + world.minutes * 3 // 4 * MINUTE
-        bk.add_frame(
-            frame_name="f", interval="1m", start_date=to_datetime(START), end_date=to_datetime(end)
-        )
-        bk.add_account(account_name="main", currency="USDT", **world.account)
-        for name in world.runs:
-            sizing = world.sizings[name]
-            if sizing is not None:
-                bk.add_sizing(sizing_name=f"of-{name}", **sizing)
-            sized = None if sizing is None else f"of-{name}"
-            if arrays:
-                # one symbol each: columns know nothing of their symbol
-                (symbol,) = world.runs[name]
-                bk.add_strategy(
-                    strategy_name=name,
-                    interval=world.interval,
-                    get_signals=columns_of(world, name, symbol),
-                    warmup=1,
-                    sizing_name=sized,
-                )
-                continue
+    engine.set_config(**world.config, get_candles_retry_delay_ms=0)
+    bk.add_exchange(
+        exchange_name="e",
+        get_candles=get_candles,
+        get_market=get_market,
+        data_range=lambda _: (START, START + world.minutes * MINUTE),
+        intervals=["1m", "3m", "5m"],
+    )
+    start, end = to_datetime(START), to_datetime(end_of(world))
+    bk.add_frame(frame_name="f", interval="1m", start_date=start, end_date=end)
+    bk.add_account(account_name="main", currency="USDT", **world.account)
+    for name in world.runs:
+        sizing = world.sizings[name]
+        if sizing is not None:
+            bk.add_sizing(sizing_name=f"of-{name}", **sizing)
+        sized = None if sizing is None else f"of-{name}"
+        if arrays:
+            # one symbol each: columns know nothing of their symbol
+            (symbol,) = world.runs[name]
             bk.add_strategy(
                 strategy_name=name,
                 interval=world.interval,
-                get_signal=strategy(name),
+                get_signals=columns_of(world, name, symbol),
+                warmup=1,
                 sizing_name=sized,
-                **manage(name),
-                callbacks={
-                    "on_manage_error": wrong.append,
-                    "on_open": told.append,
-                    "on_close": told.append,
-                    "on_cancel": told.append,
-                    "on_add": told.append,
-                    "on_partial": told.append,
-                },
             )
-        if not arrays:
-            bk.listen_risk(events.append)
+            continue
+        bk.add_strategy(
+            strategy_name=name,
+            interval=world.interval,
+            get_signal=strategy(name),
+            sizing_name=sized,
+            **manage(name),
+            callbacks={
+                "on_manage_error": wrong.append,
+                "on_open": told.append,
+                "on_close": told.append,
+                "on_cancel": told.append,
+                "on_add": told.append,
+                "on_partial": told.append,
+            },
+        )
+    if not arrays:
+        bk.listen_risk(events.append)
+
+
+def end_of(world):
+    """The last instant of a world's frame (ms)."""
+    return START + world.minutes * 3 // 4 * MINUTE
+
+
+def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False, alone=None):
+    """Play a world on a new engine.
+
+    `alone` is filled with the results of lone backtests of the runs, by name.
+    """
+    told, events, shown, wrong = [], [], [], []
+    with bk.Engine() as engine:
+        engine.set_config(candles_per_chunk=chunk)
+        noted = {"told": told, "events": events, "shown": shown, "wrong": wrong}
+        register(engine, world, **noted, slow=slow, arrays=arrays)
         if listens:
             bk.listen_signal(lambda tick: None)
         session = session_of(engine, world.runs, "e", "f", "main")

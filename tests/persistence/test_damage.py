@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._rules.account import Rules, Terms
 from backtest_kit._rules.bars import Bars
-from backtest_kit._rules.managed import open_managed, step_managed
+from backtest_kit._rules.managed import Opening, open_managed, step_managed
+from backtest_kit._state.account_part import AccountPart
+from backtest_kit._state.accounts import AccountDocument, BalanceChange
 from backtest_kit._state.cursors import Cursor, cursor_key
 from backtest_kit._state.documents import (
     Heartbeat,
@@ -60,7 +63,8 @@ def held(key):
     candles = [np.array(column) for column in ([100, 101.5], [100, 101.5], [100, 100.5])]
     high, low = np.array([100.0, 101.6]), np.array([100.0, 100.5])
     bars, config = Bars(START, *candles, high, low), bk.Config(exit_trigger="wick")
-    opened = open_managed(row(key), bars.bar(START), config).holding
+    paid = Opening(2.0, 500.0, Terms(2.0, 0.005, 0.001, 0.001), Rules(step=25.0, scale=100.0))
+    opened = open_managed(row(key), bars.bar(START), config, paid).holding
     return step_managed(opened, bars.bar(START + MINUTE), config).holding
 
 
@@ -87,6 +91,52 @@ def answer(key):
     )
 
 
+def part():
+    """What the run of the position has done to its account."""
+    money = bk.Money(
+        quantity=2.0,
+        cost=200.2,
+        first_cost=200.2,
+        fees=0.3,
+        slippage=0.2,
+        profit=0.5,
+        profit_percent=0.25,
+        equity_before=1000.0,
+    )
+    return AccountPart(
+        name="main",
+        order=0,
+        profit=-3.5,
+        fees=1.25,
+        trades=2,
+        money=money,
+        mark=101.25,
+        booked=5,
+        left=997.0,
+        taken_at=START,
+        taken=1000.0,
+        refusals={"cash": 1},
+        skips={},
+        reductions=1,
+        not_charged=0.0,
+    )
+
+
+def account():
+    """What that account began with."""
+    return AccountDocument(
+        name="main",
+        exchange_name="venue",
+        currency="USDT",
+        balance=1000.0,
+        leverage=2.0,
+        maintenance_percent=0.5,
+        since=START,
+        changes=(BalanceChange(START, -10.0, "rent"),),
+        closes={"2024-01-01": 990.5},
+    )
+
+
 def documents(key):
     """Every kind of document, of a run that holds a position: by kind and key, with its type."""
     entry = transition(opened(key), 0)
@@ -100,6 +150,7 @@ def documents(key):
         price=100.0,
         signal=row(key),
         position=stored_position(held(key)),
+        account=part(),
         fired=0,
         followed=None,
         managed_at=START,
@@ -123,11 +174,13 @@ def documents(key):
         ("journal", f"{key}/000000"): Page((entry,), 7),
         ("heartbeat", "all"): beats,
         ("cursor", cursor_key("telegram", key)): Cursor(1),
+        ("account", "main"): account(),
     }
 
 
 STORED = {name: encode(*name, document) for name, document in documents(KEYS[0]).items()}
 TYPES = {"run": LiveState, "journal": Page, "heartbeat": Heartbeat, "cursor": Cursor}
+TYPES |= {"account": AccountDocument}
 
 
 def noticed(name, content):

@@ -168,8 +168,8 @@ def test_an_account_that_refuses_nothing_changes_no_percent(world):
         patch.setattr(portfolios, "script_of", lambda *names: plain_sizes(sized(*names)))
         session, *_ = played(calm(world), alone=alone)
     account = session.account
-    assert not account.refusals
-    assert not account.skips
+    assert not account.tally.refusals
+    assert not account.tally.skips
     for name, results in alone.items():
         mine = [t for t in session.trades if (t.strategy_name, t.symbol) == name]
         assert [(t.close_timestamp, t.close_reason, t.pnl) for t in mine] == [
@@ -195,8 +195,8 @@ def test_twice_the_balance_makes_twice_the_money(world):
     assert np.array_equal(fills.timestamp, doubled.timestamp)
     for name in ("quantity", "basis", "balance", "fee", "value"):
         assert np.allclose(2 * getattr(fills, name), getattr(doubled, name), rtol=1e-9)
-    assert one.account.refusals == two.account.refusals
-    assert one.account.skips == two.account.skips
+    assert one.account.tally.refusals == two.account.tally.refusals
+    assert one.account.tally.skips == two.account.tally.skips
 
 
 @few

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
+import msgspec
+
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.marks import marks_of
 from backtest_kit._backtest.prepare import prepare
@@ -226,12 +228,7 @@ class AccountSession:
             traded_days_only=account.schema.days_per_year < _ALL_DAYS,
         )
         schema = account.schema
-        counts = AccountCounts(
-            not_charged=account.not_charged,
-            refusals=dict(account.refusals),
-            skips=dict(account.skips),
-            reductions=account.reductions,
-        )
+        counts = AccountCounts(**msgspec.structs.asdict(account.tally))
         if self._is_trial:
             symbols = [name.symbol for name in self.names]
             terms = schema.balance, schema.leverage, schema.days_per_year

@@ -71,7 +71,7 @@ def prepare(
             (symbol, strategy.name, exchange.name),
             engine.logger,
             step_at=step_at(exchange, config),
-            in_turn=account is not None,
+            account=None if account is None else account.schema.account_name,
         ),
         account=account,
     )

@@ -6,6 +6,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.record import KEPT_REJECTIONS
 from backtest_kit._engine.turns import Turns
@@ -29,6 +31,18 @@ class Member(Protocol):
         ...
 
 
+class Tally(msgspec.Struct, frozen=True):
+    """What an account refused, skipped and reduced of a run, and lost beyond its collaterals.
+
+    `refusals` of trades and `skips` of further entries and parts of exits are counts by reason.
+    """
+
+    refusals: dict[str, int] = {}
+    skips: dict[str, int] = {}
+    reductions: int = 0
+    not_charged: float = 0.0
+
+
 class SharedAccount:
     """The money that some runs share, from its beginning on.
 
@@ -46,17 +60,25 @@ class SharedAccount:
         self.turns = Turns()
         self.taken = float(schema.balance)
         self.taken_at = -1
-        #: How often it refused a trade, and skipped an entry or a partial exit, by reason.
-        self.refusals: Counter[str] = Counter()
-        self.skips: Counter[str] = Counter()
-        self.reductions = 0
-        self.not_charged = 0.0
+        #: What was refused and the like, by run.
+        self.tallies: dict[int, Tally] = {}
         #: The newest of what it refused or skipped.
         self.events: deque[RiskEvent] = deque(maxlen=KEPT_REJECTIONS)
         #: How many positions were opened.
         self.trades = 0
         #: Profits in percent of the closed trades of each strategy, in order.
         self.profits: dict[str, list[float]] = {}
+
+    @property
+    def tally(self) -> Tally:
+        """What was refused and the like, of all runs."""
+        all_ = self.tallies.values()
+        refusals, skips = Counter[str](), Counter[str]()
+        for tally in all_:
+            refusals.update(tally.refusals)
+            skips.update(tally.skips)
+        lost = sum(tally.not_charged for tally in all_)
+        return Tally(dict(refusals), dict(skips), sum(x.reductions for x in all_), lost)
 
     def equity(self, when: int) -> float:
         """Return the balance with all open profit at the marks of an instant (ms)."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from backtest_kit._engine.account import SharedAccount
+from backtest_kit._engine.account import SharedAccount, Tally
 from backtest_kit._engine.account_size import AccountRun, wanted_by
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.position_money import PositionMoney
@@ -60,6 +60,8 @@ class AccountGate:
         self._market: Market | None = None
         self._rules = Rules()
         self._entry = Entry(0.0, 0.0, reduced=False)
+        #: Seconds for which it waits for its turn; `None`: for ever, as simulated time needs.
+        self._patience: float | None = None
 
     def begin(self, run: AccountRun) -> None:
         """Take the settings of the run that this is the gate of."""
@@ -77,6 +79,7 @@ class AccountGate:
         """Take the run's place in the account; it has begun."""
         self.account, self._turn = account, turn
         account.members[turn.order] = self
+        account.tallies.setdefault(turn.order, Tally())
         self._money = PositionMoney(account, turn.order, self.terms)
 
     def keep_to(self, market: Market | None) -> None:
@@ -85,7 +88,7 @@ class AccountGate:
 
     async def wait(self, when: int, what: int) -> None:
         """Wait for the turn of what the run does at an instant (ms); see `turns`."""
-        await self._turn.wait(when, what)
+        await self._turn.wait(when, what, self._patience)
         if what >= HOLDS:
             self.account.take(when)
 
@@ -140,7 +143,7 @@ class AccountGate:
         )
         if isinstance(found, Entry):
             self._entry = found
-            account.reductions += found.reduced
+            self._count(reductions=self.tally.reductions + found.reduced)
             return None
         cost = wanted.quantity * paid if wanted.cost != wanted.cost else wanted.cost
         return self._refuse(row, when, found, self._why(found, cost, account.books.free, paid))
@@ -229,7 +232,7 @@ class AccountGate:
         for place, reason in _SKIPS:
             skipped = int(after.state[place] - (0.0 if before is None else before.state[place]))
             if skipped:
-                self.account.skips[reason] += skipped
+                self._count(skips=_added(self.tally.skips, reason, skipped))
                 self._skipped(after.row, when, reason, skipped)
 
     def _skipped(self, row: SignalRow, when: int, reason: Refusal, count: int) -> None:
@@ -265,8 +268,17 @@ class AccountGate:
         money = msgspec.structs.replace(self._money.so_far[-1], equity_after=account.equity(when))
         return msgspec.structs.replace(tick, money=money)
 
+    @property
+    def tally(self) -> Tally:
+        """What the account refused and the like, of this run."""
+        return self.account.tallies[self._turn.order]
+
+    def _count(self, **changes: Any) -> None:
+        tally = msgspec.structs.replace(self.tally, **changes)
+        self.account.tallies[self._turn.order] = tally
+
     def _refuse(self, row: SignalRow, when: int, reason: Refusal, detail: str) -> Refusal:
-        self.account.refusals[reason] += 1
+        self._count(refusals=_added(self.tally.refusals, reason, 1))
         self._tell(row, when, reason, detail)
         return reason
 
@@ -287,3 +299,7 @@ class AccountGate:
         )
         self.account.events.append(event)
         run.rejected(event)
+
+
+def _added(counts: Mapping[str, int], reason: str, count: int) -> dict[str, int]:
+    return {**counts, reason: counts.get(reason, 0) + count}

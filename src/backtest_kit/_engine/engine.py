@@ -132,6 +132,8 @@ class Engine:
         self.portfolios: dict[str, Any] = {}
         self.books = SharedBooks()
         self.live_books = SharedBooks()
+        #: The accounts that live runs share, by name, while they run.
+        self.live_accounts: dict[str, object] = {}
         #: How many calls backtests of array strategies have come to.
         self.array_calls = 0
         #: State left behind in strategies that the log has already named.

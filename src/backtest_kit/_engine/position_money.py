@@ -26,6 +26,10 @@ class PositionMoney:
         self._account.trades += 1
         self.so_far = []
 
+    def go_on(self, side: int, so_far: list[Money]) -> None:
+        """Go on with a position of which this is known."""
+        self._side, self.so_far = side, so_far
+
     def enter(self, amount: float, price: float, when: int) -> None:
         """Enter, for the first time or once more."""
         account, side, terms = self._account, self._side, self._terms
@@ -76,7 +80,9 @@ class PositionMoney:
                 *(done.slippage, done.profit, done.value),
                 liquidated=done.liquidated,
             )
-        account.not_charged += done.not_charged
+        tally = account.tallies[self._run]
+        lost = tally.not_charged + done.not_charged
+        account.tallies[self._run] = msgspec.structs.replace(tally, not_charged=lost)
         profit = before.profit + done.balance
         self.so_far.append(
             msgspec.structs.replace(

@@ -161,8 +161,8 @@ class RiskGate:
 
     `names`: symbol, strategy and exchange of the run. `patience`: for how many seconds the run
     waits for another one that is behind; `None` is for ever, as simulated time needs. `step_at`
-    returns the run's first step at or after an instant (ms): there a lifetime ends. `in_turn`: its
-    runs wait for their turns before they ask, so that it need not wait for them.
+    returns the run's first step at or after an instant (ms): there a lifetime ends. `account`: runs
+    of one account wait for their turns before they ask, so that here they don't for each other.
     """
 
     def __init__(
@@ -174,9 +174,9 @@ class RiskGate:
         *,
         patience: float | None = None,
         step_at: Callable[[int], int] = lambda when: when,
-        in_turn: bool = False,
+        account: str | None = None,
     ) -> None:
-        self._in_turn = in_turn
+        self.account = account
         self._step_at = step_at
         self._shared = shared
         self.schemas = schemas
@@ -238,7 +238,7 @@ class RiskGate:
 
         Check and reserve are one step: the profile checks no other run in between.
         """
-        if not self._warned and not self._in_turn and self._is_behind(when):
+        if not self._warned and self.account is None and self._is_behind(when):
             self._warn()
         await self._wait_for_others(when)
         for book in self.books.values():
@@ -305,8 +305,6 @@ class RiskGate:
     async def _wait_for_others(self, when: int) -> None:
         """Wait until no other run can act before this one does; at most `patience` seconds."""
         self.advance_to(when)
-        if self._in_turn:
-            return
         try:
             async with asyncio.timeout(self._patience):
                 while (book := self._awaited(when)) is not None:
@@ -319,6 +317,8 @@ class RiskGate:
         mine = (self.group, when, self.order)
         for book in self.books.values():
             for other in book.members:
+                if self.account is not None and other.account == self.account:
+                    continue
                 if not other.paused and (other.group, other.clock, other.order) < mine:
                     return book
         return None

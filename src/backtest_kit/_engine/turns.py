@@ -127,6 +127,11 @@ class Turn:
         self._publish(when, what)
         self._turns.pass_on()
 
+    def stop_acting(self) -> None:
+        """Let others act before this one does anything else."""
+        self.acts = False
+        self._turns.pass_on()
+
     def pause(self) -> None:
         """Let others go on without this run: it is held up, for who knows how long."""
         self.counts = self.acts = False

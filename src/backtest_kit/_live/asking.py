@@ -18,6 +18,7 @@ from backtest_kit._engine.asking import (
 )
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.run import Run
+from backtest_kit._engine.turns import OPENS
 from backtest_kit._live.clocks import Ticker
 from backtest_kit._live.stoppable import Stoppable
 from backtest_kit._rules.asking import is_due
@@ -29,6 +30,7 @@ from backtest_kit._values.errors import (
     DataRangeError,
     MissedStepsError,
 )
+from backtest_kit._values.results import CancelReason
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS, iso, to_datetime
 
@@ -137,6 +139,33 @@ class Asking:
                 run.error("risk", too_late(when))
             return False
         return allowed
+
+    async def admitted(self, row: SignalRow, bar: Bar, what: int = OPENS) -> CancelReason | None:
+        """Ask risk profiles and account, in the run's turn; return why they refuse.
+
+        What they do not say in time is not waited for. A row that is filled has reserved its slot.
+
+        Raises:
+            DataError: the rules of the market can't be had.
+        """
+        run, when, account = self._run, bar.when, self._run.account
+        if account is not None:
+            await account.wait(when, what)
+        if not await self.allowed(row, bar):
+            return "risk"
+        if account is None:
+            return None
+        try:
+            refused: CancelReason | None = await account.admit(row, when)
+            if refused is None and self._ticker.over(when):
+                run.error("sizing", too_late(when))
+                refused = "size"
+        except BaseException:
+            run.risk_gate.cancel_reservation()
+            raise
+        if refused is not None and row.pending_at is not None:
+            run.risk_gate.cancel_reservation()
+        return refused
 
     async def exits(self, side: int, when: int) -> bool:
         """Say whether the row of the candle that closed at `when` says "nothing on `side`".

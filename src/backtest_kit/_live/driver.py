@@ -7,6 +7,7 @@ from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.asking import never_asked
 from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
+from backtest_kit._live.account_gate import live_gate
 from backtest_kit._live.asking import Asking
 from backtest_kit._live.clocks import Ticker
 from backtest_kit._live.ledger import Ledger
@@ -53,6 +54,7 @@ class MinuteDriver:
         self._interval = INTERVALS[run.strategy.interval]
         self._base = INTERVALS[run.config.base_interval]
         self._ledger = ledger
+        self._account = live_gate(run)
         self._pacer = pacer
         self._waits = Stoppable(run)
         asking = Asking(run, ticker, self._waits, recorded=recorded)
@@ -93,6 +95,8 @@ class MinuteDriver:
         follows = self._ledger.signal is not None or run.exchange.calendar is not None
         try:
             await self._ledger.confirm()
+            if self._account is not None:
+                await self._account.reach(when)
             await load_calendar(run.exchange.calendar, self.at, when)
             newest = self._newest_open(when)
             if newest <= self.at:
@@ -114,9 +118,9 @@ class MinuteDriver:
             await self._catch_up(bars, reached, newest, when)
             run.watch_candles()
             if reached < newest:
-                run.risk_gate.pause()  # nobody waits for one that has no candles
+                self._pause()  # nobody waits for one that has no candles
             else:
-                run.risk_gate.resume()
+                self._resume()
                 self._rest(when)
         except Stopped:
             self._undo()
@@ -126,7 +130,9 @@ class MinuteDriver:
                 raise self._end_of_replay(error) from error
             if isinstance(error, ExchangeRefusedError) and self._ledger.signal is None:
                 raise  # what is open outlives one
-            run.risk_gate.pause()  # cut off: the others don't wait for it
+            if self._account is not None:
+                self._account.undo()
+            self._pause()  # cut off: the others don't wait for it
             run.error("feed", error)
         except StateError as error:
             self._undo()
@@ -139,6 +145,16 @@ class MinuteDriver:
         """Take back what a step did that was not stored, and the slot for what it would open."""
         self._run.risk_gate.cancel_reservation(held=self._ledger.filled is not None)
         self._ledger.undo()
+
+    def _pause(self) -> None:
+        self._run.risk_gate.pause()
+        if self._account is not None:
+            self._account.pause()
+
+    def _resume(self) -> None:
+        self._run.risk_gate.resume()
+        if self._account is not None:
+            self._account.resume()
 
     def _end_of_replay(self, error: DataError) -> DataError:
         """Return what ends a run on a virtual clock: passing over steps would change its trades."""
@@ -156,6 +172,8 @@ class MinuteDriver:
         `newest` is the newest step there should be: only that one is at a price of now.
         """
         assert self.at is not None
+        if self._account is not None:
+            self._account.look_at(bars)
         record, base = self._run.record, self._base
         known, first = record.missed, self.at + base
         missed = range(first, first, base)
@@ -226,6 +244,8 @@ class MinuteDriver:
     def _pass_to(self, when: int) -> None:
         """Say that the step `when` is done: the run does nothing before the next one."""
         self._run.risk_gate.advance_to(when + self._base - 1)
+        if self._account is not None:
+            self._account.pass_to(when + self._base, 0)
 
     async def drop(self, row: SignalRow) -> bool:
         """Cancel a waiting signal because the user stops the run; say whether that was stored."""

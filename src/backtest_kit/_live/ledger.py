@@ -23,6 +23,7 @@ import msgspec
 
 from backtest_kit._engine.ambient import Moment, current_moment
 from backtest_kit._engine.run import Run
+from backtest_kit._live.account_gate import enter_account, live_gate
 from backtest_kit._live.callbacks import Callbacks
 from backtest_kit._live.own_state import OwnState
 from backtest_kit._live.transitions import STATES, LiveTick, Transitions, first_of, stored_after
@@ -68,6 +69,7 @@ class Ledger:
         #: Where the state was given back: what the consumer had not received by then.
         self._kept: list[Transition] | None = None
         self._own = OwnState(run)
+        self._account = live_gate(run)
         self._recorded = recorded
         self._writing = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
@@ -126,6 +128,7 @@ class Ledger:
         if self.holding is not None:
             run.risk_gate.extend(self.holding.expires_at)
         run.record.signal, run.record.missed = state.signal, state.missed
+        part = await enter_account(run, self._owner, state, self.holding)
         told, _ = state.places
         self._own.begin(state.own, state.own_sequence)
         if self.callbacks is not None:
@@ -136,6 +139,7 @@ class Ledger:
             risk_names=run.strategy.risk_names,
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
+            account=part,
             own=self._own.value,
             session=self._owner.session(run.config, recorded=self._recorded),
             **self._places(),
@@ -180,8 +184,10 @@ class Ledger:
             lasting = [event for event in events if not isinstance(event, STATES)]
             new = [transition(event, number + i) for i, event in enumerate(lasting)]
             own = self._own.saved()
+            part = None if self._account is None else self._account.part()
             await self._write(
                 at=when,
+                account=part,
                 price=price,
                 missed=self._run.record.missed,
                 sequence=number + len(new),
@@ -192,6 +198,8 @@ class Ledger:
             )
             self._own.keep(own, number)
             self.holding = holding
+            if self._account is not None and part is not None:
+                self._account.stored(part)
         for event in events:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
@@ -219,7 +227,9 @@ class Ledger:
             await self._owner.runs.confirm(self.key)
 
     def undo(self) -> None:
-        """Let the strategy forget what it did in a step that could not be written."""
+        """Take back what a step did that could not be written, and let the strategy forget it."""
+        if self._account is not None:
+            self._account.undo()
         self._own.load()
 
     async def note(self, at: int | None, **changes: Any) -> None:

@@ -14,6 +14,7 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.task import RunTask, exhaust
+from backtest_kit._live.account_gate import LiveGate
 from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
 from backtest_kit._live.ledger import PATIENCE as LISTENERS_PATIENCE
 from backtest_kit._live.live_run import LiveRun
@@ -44,12 +45,18 @@ class Live:
 
     @staticmethod
     def run(
-        symbol: str, *, strategy_name: str, exchange_name: str, clock: VirtualClock | None = None
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str,
+        account_name: str | None = None,
+        clock: VirtualClock | None = None,
     ) -> AsyncGenerator[LiveTick, None]:
         """Return an async generator of opened, closed and cancelled results.
 
         It ends only where `clock` does. Results that may not have been delivered before a crash
-        come first, with the same `transition_id` as then.
+        come first, with the same `transition_id` as then. `account_name`: it trades on paper with
+        the money of this account, which its runs share, and which is kept with the state.
 
         Raises:
             UnknownNameError: nothing is registered under one of the names.
@@ -57,11 +64,16 @@ class Live:
             ExchangeRefusedError: (while iterating) the exchange refuses the symbol or the key.
             DataError: (while iterating, with `clock`) the recorded candles can't be read.
         """
-        return _prepare(symbol, strategy_name, exchange_name, clock).results()
+        return _prepare(symbol, strategy_name, exchange_name, account_name, clock).results()
 
     @staticmethod
     def background(
-        symbol: str, *, strategy_name: str, exchange_name: str, clock: VirtualClock | None = None
+        symbol: str,
+        *,
+        strategy_name: str,
+        exchange_name: str,
+        account_name: str | None = None,
+        clock: VirtualClock | None = None,
     ) -> RunTask[None]:
         """Start a live run as a task; an error that ends it is emitted on the exit channel.
 
@@ -73,7 +85,7 @@ class Live:
             UnknownNameError: nothing is registered under one of the names.
             RuntimeError: no event loop is running.
         """
-        live = _prepare(symbol, strategy_name, exchange_name, clock)
+        live = _prepare(symbol, strategy_name, exchange_name, account_name, clock)
 
         async def work() -> None:
             try:
@@ -221,7 +233,11 @@ def use_persist_adapter(adapter: PersistAdapter) -> None:
 
 
 def _prepare(
-    symbol: str, strategy_name: str, exchange_name: str, clock: VirtualClock | None
+    symbol: str,
+    strategy_name: str,
+    exchange_name: str,
+    account_name: str | None,
+    clock: VirtualClock | None,
 ) -> LiveRun:
     engine = current_engine()
     if not isinstance(symbol, str) or not symbol:
@@ -230,6 +246,9 @@ def _prepare(
         raise TypeError(f"clock={clock!r} must be a VirtualClock, or None for the wall clock")
     strategy = engine.strategies.get(strategy_name)
     exchange = engine.exchanges.get(exchange_name)
+    account = None if account_name is None else engine.accounts.get(account_name)
+    sized = strategy.sizing_name
+    sizing = None if sized is None else engine.sizings.get(sized)
     risks = [engine.risks.get(name) for name in strategy.risk_names]
     config = run_config(engine.config, exchange, symbol)
     check_interval(strategy, config)
@@ -265,9 +284,12 @@ def _prepare(
             risks,
             (symbol, strategy_name, exchange_name),
             engine.logger,
-            patience=None if recorded else PATIENCE,
+            # beside an account, whose runs wait for each other, nobody is waited for for ever
+            patience=None if recorded and account is None else PATIENCE,
             step_at=step_at(exchange, config),
+            account=account_name,
         ),
+        account=None if account is None else LiveGate(account, sizing, recorded=recorded),
         waits=recorded,
     )
     if clock is not None:

@@ -9,6 +9,7 @@ from typing import Final
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.pacer import Pacer
 from backtest_kit._engine.run import Run
+from backtest_kit._live.account_gate import live_gate
 from backtest_kit._live.clocks import WOKEN, Ticker
 from backtest_kit._live.driver import MinuteDriver
 from backtest_kit._live.health import begin_telling, end_telling, run_health
@@ -129,7 +130,10 @@ class LiveRun:
         run, ledger = self.run, self.ledger
         entered = cancelled = False
         run.risk_gate.join(None)
+        account = live_gate(run)
         try:
+            if account is not None:
+                account.arrive()
             await yield_to_others()  # runs started together all enter before any goes on
             await ledger.enter(self.stop)
             entered = True
@@ -156,6 +160,8 @@ class LiveRun:
                 await ledger.leave(self._driver.at, cancelled=cancelled)
             else:
                 run.risk_gate.leave()
+            if account is not None:
+                account.leave()
             late = not cancelled and await self._settle(_LAST_PATIENCE)
             run.done()
             if not cancelled:
@@ -190,15 +196,19 @@ class LiveRun:
             current_moment.reset(outside)
 
     async def _wait_for_consumer(self) -> None:
-        gate = self.run.risk_gate
+        gate, account = self.run.risk_gate, live_gate(self.run)
         for _ in range(_PROMPT_TURNS):
             if await self.ledger.caught_up(0):
                 return
             await yield_to_others()
         gate.pause()  # the consumer holds it: others don't wait
+        if account is not None:
+            account.pause()
         while not self.run.stopping and not await self.ledger.caught_up(_LOOK):
             pass
         gate.resume()
+        if account is not None:
+            account.resume()
 
     async def _settle(self, patience: float) -> list[ListenerHealth]:
         """Wait for listeners, but not for ever; return who has something left."""

@@ -9,7 +9,6 @@ from backtest_kit._engine.run import Run
 from backtest_kit._live.asking import Asking
 from backtest_kit._live.ledger import Ledger
 from backtest_kit._live.turn import Turn
-from backtest_kit._rules.actions import act_in_turn
 from backtest_kit._state.commands import Command
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import stopwatch
@@ -122,17 +121,17 @@ class Orders:
                 turn.cancel("user")
                 turn.ended_by_hand = True
             case _:
-                self._act(order, turn)
+                await self._act(order, turn)
 
-    def _act(self, order: object, turn: Turn) -> None:
+    async def _act(self, order: object, turn: Turn) -> None:
         if turn.signal is None:
             raise ActionError("nothing is open")
         if turn.holding is None:
             raise ActionError("the signal still waits for its entry price; cancel it")
-        done, refused = act_in_turn(turn.holding, [order], turn.bar, self._run.config, "user")
+        done, refused = await turn.do([order], "user")
         if refused:
             raise refused[0]
-        _, close = turn.act(done[0])
+        close = done[0].managed.close
         if close is not None:
             turn.close(close)
             turn.ended_by_hand = True
@@ -149,8 +148,14 @@ class Orders:
             raise ActionError("a signal was opened at this step; send it again")
         refusals = run.record.refused.total()
         row = run.accept(order.signal, bar.quote, bar.when)
-        if not await self._asking.allowed(row, bar):
+        refused = await self._asking.admitted(row, bar)
+        if refused is not None:
             news = run.record.refused.total() - refusals
-            why = [f"{x.risk_name}: {x.reason}" for x in [*run.record.rejections][-news:] if news]
-            raise ActionError(f"refused by a risk profile ({'; '.join(why) or 'too late'})")
+            why = [
+                f"{x.risk_name}: {x.reason}{x.detail and f', {x.detail}'}"
+                for x in [*run.record.rejections][-news:]
+                if news
+            ]
+            by = "a risk profile" if refused == "risk" else "the account"
+            raise ActionError(f"refused by {by} ({'; '.join(why) or 'too late'})")
         turn.begin(row)

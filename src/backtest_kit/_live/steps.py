@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from backtest_kit._engine.asking import manage_failed
 from backtest_kit._engine.run import Run
+from backtest_kit._engine.turns import ACTIVATES, CLOSES, OPENS
+from backtest_kit._live.account_gate import live_gate
 from backtest_kit._live.asking import Asking
 from backtest_kit._live.ledger import Ledger
 from backtest_kit._live.orders import Orders
@@ -11,13 +13,13 @@ from backtest_kit._live.stoppable import Stoppable, Stopped
 from backtest_kit._live.turn import Turn
 from backtest_kit._rules import holding as at
 from backtest_kit._rules import transitions as told
-from backtest_kit._rules.actions import act_in_turn, position_of
+from backtest_kit._rules.actions import position_of
 from backtest_kit._rules.bars import Bar
 from backtest_kit._rules.managed import Holding, step_managed
 from backtest_kit._rules.profit import crossed, revenue_percent
 from backtest_kit._rules.steps import Cancel, Close, scheduled_step
 from backtest_kit._values.errors import BeforeDataError
-from backtest_kit._values.results import TickIdle
+from backtest_kit._values.results import CancelReason, TickIdle
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import INTERVALS
 
@@ -33,6 +35,7 @@ class Steps:
         self._asking = asking
         self._orders = orders
         self._waits = waits
+        self._account = live_gate(run)
         self._base = INTERVALS[run.config.base_interval]
 
     async def step(self, bar: Bar, *, on_time: bool, newest: bool) -> None:
@@ -70,7 +73,9 @@ class Steps:
             await turn.store(when - self._base if asks else when)
         else:
             ledger.holding = turn.holding
-            await turn.tell()
+            await turn.tell_now()
+        if self._account is not None:
+            self._account.pass_to(when, OPENS)
         await self._orders.forget(commands)
         if asks and not run.stopping:
             run.risk_gate.advance_to(when)
@@ -93,7 +98,7 @@ class Steps:
         except Exception as error:  # noqa: BLE001 - an error of one step never ends a run
             run.error("get_signal", error)
         run.record.calls += 1
-        if row is not None and await self._asking.allowed(row, bar):
+        if row is not None and await self._asking.admitted(row, bar) is None:
             turn.begin(row)
         await turn.store(bar.when, asked_at=bar.when)
         if answer is None and run.wants("on_tick", "on_idle"):
@@ -110,26 +115,32 @@ class Steps:
         if isinstance(outcome, Cancel):
             turn.cancel(outcome.reason)
             return
-        filled = outcome.row
-        allowed = await self._waits.unless_stopped(
-            run.risk_allows(filled, filled.price_open, bar.when, reserve=True)
-        )
-        if not allowed or run.stopping:
+        refused = await self._waits.unless_stopped(self._refused(outcome.row, bar.when))
+        if refused is not None or run.stopping:
             run.risk_gate.cancel_reservation()
-            turn.cancel("user" if allowed else "risk")
+            turn.cancel(refused or "user")
             return
-        close = turn.open(filled)
+        close = turn.open(outcome.row)
         if close is None and exits:
             close = Close("closed", bar.fill)
         if close is not None:
             turn.close(close)
 
+    async def _refused(self, row: SignalRow, when: int) -> CancelReason | None:
+        """Return why risk profiles or account don't let a waiting signal be filled."""
+        run, account = self._run, self._account
+        if account is not None:
+            await account.wait(when, ACTIVATES)
+        if not await run.risk_allows(row, row.price_open, when, reserve=True):
+            return "risk"
+        return None if account is None else await account.admit(row, when)
+
     async def _pending(self, turn: Turn, row: SignalRow, *, exits: bool, on_time: bool) -> bool:
         """Follow a filled signal through a step; say whether `manage` closed the whole."""
         run, bar, state = self._run, turn.bar, self._ledger.state
-        close = None
+        close, closes, before = None, False, turn.holding
         if state.followed != bar.when:  # else the process died when `manage` was to be asked
-            close = self._follow(turn, row, tells=not exits)
+            close = await self._follow(turn, row, exits=exits)
         if close is None and exits:
             close = Close("closed", bar.fill)
         if close is not None:
@@ -137,36 +148,45 @@ class Steps:
             return False
         if not (on_time and self._asking.manage_is_due(bar.when, state.managed_at)):
             return False
+        if before is not None and turn.holding is not None:
+            closes = turn.holding.exits_acted != before.exits_acted
         # what the candle brought is told before: methods of the strategy's object are part of it
         if turn.is_lasting:
             await turn.store(bar.when - self._base, followed=bar.when)
         else:
-            await turn.tell()
+            await turn.tell_now()
+        if self._account is not None:
+            self._account.pass_to(bar.when, CLOSES)
         assert turn.holding is not None
         actions = await self._asking.manage(position_of(turn.holding, bar), bar.when)
-        done, refused = act_in_turn(turn.holding, actions, bar, run.config, "manage")
         turn.changes["managed_at"] = bar.when
+        done, refused = await turn.do(actions, "manage", closes=closes)
         for error in refused:
             await manage_failed(run, error)
-        for each in done:
-            _, close = turn.act(each)
+        close = done[-1].managed.close if done else None
         if close is not None:
             turn.close(close)
         return close is not None
 
-    def _follow(self, turn: Turn, row: SignalRow, *, tells: bool) -> Close | None:
-        """Let the candle of a step act on a position; return how it closes that, if it does."""
-        run, bar, before = self._run, turn.bar, turn.holding
+    async def _follow(self, turn: Turn, row: SignalRow, *, exits: bool) -> Close | None:
+        """Let the candle of a step act on a position; return how it closes that, if it does.
+
+        `exits`: it is to end at this step.
+        """
+        run, bar, before, account = self._run, turn.bar, turn.holding, self._account
         when, price = bar.when, bar.price
         assert before is not None
-        turn.holding, close = step_managed(before, bar, run.config)
+        if account is None:
+            turn.holding, close = step_managed(before, bar, run.config)
+        else:
+            turn.holding, close = await account.step(before, bar, ends=exits)
         after = turn.holding
-        turn.events += told.happened(before, after, when, price, closes=close is not None)
+        turn.tell(told.happened(before, after, when, price, closes=close is not None), before)
         if close is not None:
             return close
         revenue = revenue_percent(row.position, after.effective_entry, price)
         levels, turn.fired = crossed(revenue, turn.fired)
-        if run.wants("on_tick", "on_active") and tells:
+        if run.wants("on_tick", "on_active") and not exits:
             turn.events.append(told.active(row, when, price, revenue))
         turn.events += [told.milestone(row, run.mode, when, price, x, revenue) for x in levels]
         moved = told.moved(before, after, when, price)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
+
+from backtest_kit._engine.account_gate import Told
 from backtest_kit._engine.run import Run
 from backtest_kit._live.ledger import Ledger
 from backtest_kit._rules import transitions as told
-from backtest_kit._rules.actions import Done
+from backtest_kit._rules.actions import By, Done, act_in_turn
 from backtest_kit._rules.bars import Bar
-from backtest_kit._rules.managed import Holding, Managed, close_managed, open_managed
+from backtest_kit._rules.managed import Holding, close_managed, open_managed
 from backtest_kit._rules.steps import Close
+from backtest_kit._values.errors import ActionError
 from backtest_kit._values.events import RunEvent
 from backtest_kit._values.results import CancelReason, TickActive, TickWaiting
 from backtest_kit._values.signal import SignalRow
@@ -34,6 +39,7 @@ class Turn:
         self.ended_by_hand = self.began = False
         self._run = run
         self._ledger = ledger
+        self._account = run.account
 
     @property
     def is_lasting(self) -> bool:
@@ -53,10 +59,15 @@ class Turn:
 
     def open(self, row: SignalRow) -> Close | None:
         """Let a signal be filled; return how the candle of that step closes it, if it does."""
-        opened, when, price = open_managed(row, self.bar, self._run.config), *self._place
-        holding, close = opened
-        self.events.append(told.opened(row, when, price))
-        self.events += told.happened(None, holding, when, price, closes=close is not None)
+        account, (when, price) = self._account, self._place
+        opening = None if account is None else account.opening
+        holding, close = open_managed(row, self.bar, self._run.config, opening)
+        opened = told.opened(row, when, price)
+        if account is not None:
+            account.book(None, holding, when)
+            opened = msgspec.structs.replace(opened, money=account.money(0))
+        self.events.append(opened)
+        self.tell(told.happened(None, holding, when, price, closes=close is not None), None)
         moved = None if close is not None else told.moved(None, holding, when, price)
         if moved is not None:
             self.events.append(moved)
@@ -64,24 +75,38 @@ class Turn:
         self.changes |= _NOTHING
         return close
 
-    def act(self, done: Done) -> Managed:
-        """Take in what an action has done; return what is left, and how it closed the whole."""
-        self.events += told.acted(done, *self._place)
-        before, self.holding = self.holding, done.managed.holding
-        if before is not None and before.minutes != self.holding.minutes:
-            self._run.risk_gate.extend(self.holding.expires_at)
-        return done.managed
+    async def do(
+        self, actions: Sequence[object], by: By, *, closes: bool = False
+    ) -> tuple[list[Done], list[ActionError]]:
+        """Do what somebody wants done with the position; return what was, and what was refused.
+
+        `closes`: the position closes something at this step already.
+        """
+        assert self.holding is not None
+        holding, bar, account = self.holding, self.bar, self._account
+        if account is not None and actions:
+            holding = await account.before_acting(holding, actions, bar.when, closes=closes)
+        done, refused = act_in_turn(holding, actions, bar, self._run.config, by)
+        if account is not None and done:
+            account.book(holding, done[-1].managed.holding, bar.when)
+        for each in done:
+            self.tell(told.acted(each, *self._place), each.before)
+            before, self.holding = self.holding, each.managed.holding
+            if before.minutes != self.holding.minutes:
+                self._run.risk_gate.extend(self.holding.expires_at)
+        return done, refused
 
     def close(self, close: Close) -> None:
         """End the position; what it still holds is closed at that price."""
         holding, (when, price) = self.holding, self._place
         assert holding is not None
+        account, config = self._account, self._run.config
         if holding.is_held:
-            holding = close_managed(holding, when, close.reason, close.price)
-        config = self._run.config
-        self.events.append(
-            told.closed_managed(holding, when, price, close.reason, config, close.note)
-        )
+            known, holding = holding, close_managed(holding, when, close.reason, close.price)
+            if account is not None:
+                account.book(known, holding, when)
+        tick = told.closed_managed(holding, when, price, close.reason, config, close.note)
+        self.events.append(tick if account is None else account.closed(tick, when))
         self._end()
 
     def cancel(self, reason: CancelReason) -> None:
@@ -110,7 +135,12 @@ class Turn:
         await self._ledger.commit(when, self.bar.price, self.events, **lives, **changes)
         self.events, self.changes = [], {}
 
-    async def tell(self) -> None:
+    def tell(self, ticks: Iterable[Told], before: Holding | None) -> None:
+        """Note what is to be told of fills after those of `before`, and of moves."""
+        first = 1 if before is None else len(before.times)
+        self.events += ticks if self._account is None else self._account.with_money(ticks, first)
+
+    async def tell_now(self) -> None:
         """Tell what need not be stored."""
         events, self.events = self.events, []
         for event in events:

@@ -91,6 +91,11 @@ class Holding(msgspec.Struct, frozen=True):
         return self.state[at.HELD] > 0
 
     @property
+    def is_paid(self) -> bool:
+        """Whether it is one of an account."""
+        return self.state[at.UNIT] > 0
+
+    @property
     def cost(self) -> float:
         """The cost of all entries, relative to the first."""
         return self.state[at.COST]

@@ -7,6 +7,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from backtest_kit._state.account_part import AccountPart
 from backtest_kit._state.envelope import VERSION, DamagedError, seal, unseal
 from backtest_kit._state.lock import Owner
 from backtest_kit._state.positions import StoredPosition, restored
@@ -118,7 +119,7 @@ class LiveState(Document, frozen=True, kw_only=True):
     this was written. `position` is what a filled signal holds, with its levels as they have moved
     (`None` in documents before version 3: as it was opened). `followed` is a step whose candle has
     been taken in while the rest of it is still to do, `managed_at` that of the last call of
-    `manage` for this position.
+    `manage` for this position. `account` is its part in an account, `None` where it is in none.
     `paused`: a person wants no new signals. `done` are the newest commands that were done or
     refused, oldest first; `session` says which process runs it, `None` once it has ended.
     `outbox` holds the transitions that are not in the journal yet; callbacks have been told of
@@ -138,6 +139,7 @@ class LiveState(Document, frozen=True, kw_only=True):
     price: float | None
     signal: SignalRow | None
     position: StoredPosition | None
+    account: AccountPart | None
     fired: int
     followed: Instant | None
     managed_at: Instant | None
@@ -183,7 +185,9 @@ class LiveState(Document, frozen=True, kw_only=True):
         if self.position is not None:
             if row is None or not is_filled:
                 raise DamagedError("it has a position, and no signal that is filled")
-            restored(self.position, row)
+            held = restored(self.position, row)
+            if held.is_paid != (self.account is not None and self.account.money is not None):
+                raise DamagedError("its position and its part in an account do not fit")
         elif row is not None and is_filled and row.is_managed:
             raise DamagedError("the position of its signal is missing")
 
@@ -201,6 +205,7 @@ def nothing_stored(key: RunKey) -> LiveState:
         price=None,
         signal=None,
         position=None,
+        account=None,
         fired=0,
         followed=None,
         managed_at=None,

@@ -10,7 +10,7 @@ import msgspec
 from backtest_kit._values.errors import StateError
 
 #: The version of the documents that this release writes.
-VERSION: Final = 3
+VERSION: Final = 4
 #: The first version that has a digest.
 _FIRST_SEALED: Final = 2
 #: Bytes of the digest: no change goes unnoticed, by chance or by damage.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from backtest_kit._state.accounts import Accounts
 from backtest_kit._state.adapter import PersistAdapter, finish
 from backtest_kit._state.commands import Commands
 from backtest_kit._state.cursors import Cursors
@@ -46,6 +47,7 @@ class StateOwner:
         self.runs = RunDocuments(self._store, report, self.journal, self.heartbeats)
         self.cursors = Cursors(self._store, report)
         self.commands = Commands(self._store, report)
+        self.accounts = Accounts(self._store)
         #: Runs that somebody of this process has sent a command to.
         self.sent_to: set[RunKey] = set()
         #: This process as whoever looks at the state sees it.

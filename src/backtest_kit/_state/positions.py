@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import msgspec
 
 from backtest_kit._rules import holding as at
+from backtest_kit._rules.account import Terms, exit_of, slipped
 from backtest_kit._rules.managed import Holding, PriceLevels, levels_of
 from backtest_kit._rules.management import limits_of, management_of
 from backtest_kit._state.envelope import DamagedError
@@ -18,12 +19,17 @@ from backtest_kit._values.results import CANCELLED, LEG_REASONS, LegReason
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import Instant
 
-#: Of the names in `holding`: those of a position's numbers, in their order, as they are stored. The
-#: others are of an account, and all 0: live runs have none.
+#: Of the names in `holding`: those of a position's numbers, in their order, as they are stored.
 NUMBERS: Final = (
     *("side", "first", "target", "stop", "kind", "held", "entered", "average", "cost"),
     *("proceeds", "best", "worst", "next_entry", "next_profit", "next_loss", "moves", "fills"),
     *("trailing", "activation", "breakeven_at", "slippage", "fee"),
+)
+#: The others, which are of an account, and all 0 without one.
+OF_ACCOUNT: Final = (
+    *("unit", "first_cost", "owned", "basis", "free", "leverage", "maintenance", "step"),
+    *("step_scale", "min_quantity", "min_notional"),
+    *("short_of_cash", "beyond_liquidation", "too_small"),
 )
 #: Those that the row says; where they are not used they are stored as `null`.
 _OF_ROW: Final = (at.SIDE, at.FIRST, at.TRAILING, at.ACTIVATION, at.BREAKEVEN_AT)
@@ -49,6 +55,7 @@ class StoredPosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Its levels follow from the row of the signal. `minutes` is its lifetime, as in the row or
     extended; `best_at` and `worst_at` are when its best and its worst price were reached (ms).
+    `account` are its numbers of an account, where it is one of one.
     """
 
     numbers: dict[str, float | None]
@@ -56,6 +63,7 @@ class StoredPosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     minutes: int | None
     best_at: Instant
     worst_at: Instant
+    account: dict[str, float] | None
 
 
 def stored_position(holding: Holding) -> StoredPosition:
@@ -66,7 +74,8 @@ def stored_position(holding: Holding) -> StoredPosition:
     }
     fills = [Fill(when, *leg) for leg, when in zip(holding.rows, holding.times, strict=True)]
     times = holding.minutes, holding.best_at, holding.worst_at
-    return StoredPosition(numbers, tuple(fills), *times)
+    paid = dict(zip(OF_ACCOUNT, holding.state[len(NUMBERS) :], strict=True))
+    return StoredPosition(numbers, tuple(fills), *times, paid if holding.is_paid else None)
 
 
 def restored(stored: StoredPosition, row: SignalRow) -> Holding:
@@ -83,7 +92,7 @@ def restored(stored: StoredPosition, row: SignalRow) -> Holding:
         absent.get(i, math.nan) if number is None else number
         for i, number in enumerate(stored.numbers.values())
     ]
-    state += [0.0] * (at.SIZE - len(NUMBERS))
+    state += _of_account(stored.account)
     said = (float(row.side), row.price_open, how.trailing, how.activation, how.breakeven)
     wrong = [
         NUMBERS[i] for i, number in zip(_OF_ROW, said, strict=True) if not _same(state[i], number)
@@ -95,6 +104,8 @@ def restored(stored: StoredPosition, row: SignalRow) -> Holding:
         wrong.append("minutes")
     if min(stored.best_at, stored.worst_at) < (row.pending_at or 0):
         wrong.append("best_at, worst_at")
+    if state[at.UNIT] > 0:
+        wrong += [OF_ACCOUNT[i - len(NUMBERS)] for i in _unpaid(state, stored.fills)]
     if wrong:
         raise DamagedError(f"its position does not fit its signal or its fills: {', '.join(wrong)}")
     legs = [
@@ -147,6 +158,35 @@ def _as_opened(row: SignalRow, config: Config) -> Holding:
         when,
         when,
     )
+
+
+def _of_account(stored: dict[str, float] | None) -> list[float]:
+    """Return a position's numbers of an account."""
+    if stored is None:
+        return [0.0] * len(OF_ACCOUNT)
+    if tuple(stored) != OF_ACCOUNT or not all(map(math.isfinite, stored.values())):
+        raise DamagedError("its position has other numbers of its account than it should have")
+    if not stored["unit"] > 0:
+        raise DamagedError("its position is one of an account, and has no size there")
+    return [*stored.values()]
+
+
+def _unpaid(state: Sequence[float], fills: Sequence[Fill]) -> list[int]:
+    """Return which numbers of an account are not what the fills add up to, to the last bit."""
+    owned = basis = 0.0
+    terms = Terms(state[at.LEVERAGE], state[at.MAINTENANCE], state[at.FEE], state[at.SLIPPAGE])
+    if not terms.leverage >= 1 or not state[at.STEP_SCALE] > 0:
+        return [at.LEVERAGE, at.STEP_SCALE]
+    for fill in fills:
+        amount = at.amount_of(state, abs(fill.quantity))
+        if fill.quantity > 0:
+            owned += amount
+            basis += amount * slipped(fill.price, state[at.SIDE], terms.slippage)
+        else:
+            basis -= exit_of(state[at.SIDE], amount, fill.price, owned, basis, terms).basis
+            owned -= amount
+    found = [at.OWNED] if state[at.OWNED] != owned else []
+    return found + [at.BASIS] * (state[at.BASIS] != basis)
 
 
 def _absent(row: SignalRow) -> dict[int, float]:

@@ -136,6 +136,14 @@ class RunDocuments:
                     held.setdefault(name, []).append((position_of(row), _until(state, row)))
         return held
 
+    def of_account(self, name: str) -> list[LiveState]:
+        """Return the newest documents of the runs that have a part in an account."""
+        return [
+            state
+            for state in self._states.values()
+            if state.account is not None and state.account.name == name
+        ]
+
     def oldest_step(self) -> int:
         """Return the earliest of the runs' newest steps (ms): no run acts before it any more."""
         return min((state.at or 0 for state in self._states.values()), default=0)

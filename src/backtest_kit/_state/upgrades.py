@@ -51,6 +51,12 @@ def _transition_2(entry: dict[str, Any]) -> dict[str, Any]:
     return {"command": None} | entry
 
 
+def _run_3(data: dict[str, Any]) -> dict[str, Any]:
+    position = data["position"]
+    paid = None if position is None else position | {"account": None}
+    return data | {"account": None, "position": paid}
+
+
 def _same(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
@@ -68,4 +74,9 @@ UPGRADES: Final[Mapping[tuple[str, int], Upgrade]] = {
     ("journal", 2): _page_2,
     ("heartbeat", 2): _same,
     ("cursor", 2): _same,
+    ("run", 3): _run_3,
+    ("journal", 3): _same,
+    ("heartbeat", 3): _same,
+    ("cursor", 3): _same,
+    ("command", 3): _same,
 }

@@ -1,0 +1,148 @@
+"""Accounts of live runs on paper, as the runs of a process share them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from backtest_kit._engine.account import SharedAccount, Tally
+from backtest_kit._rules import holding as at
+from backtest_kit._rules.account import Held
+from backtest_kit._state.account_part import AccountPart
+from backtest_kit._state.accounts import AccountDocument, lost, same_values
+from backtest_kit._state.documents import LiveState
+from backtest_kit._state.owner import StateOwner
+from backtest_kit._state.positions import restored
+from backtest_kit._values.account_schemas import AccountSchema
+from backtest_kit._values.errors import (
+    StateError,
+)
+from backtest_kit._values.results import TickClosed
+
+#: What an account keeps for as long as it is stored.
+_FIXED: Final = ("exchange_name", "currency", "balance", "leverage", "maintenance_percent")
+#: The place of a run whose own is not known yet.
+LAST: Final = 10**9
+#: Of a balance: how far the sum of the parts may be off what was stored, by rounding.
+_ROUNDING: Final = 1e-9
+
+
+class Absent(NamedTuple):
+    """A run that does not run now; what it holds is worth the last price that it saw."""
+
+    symbol: str
+    strategy_name: str
+    price: float
+
+    def mark(self, when: int) -> float:
+        """Return the price of what it holds."""
+        return self.price
+
+
+class Seated(Protocol):
+    """A run of this process, as the account knows it."""
+
+    is_seated: asyncio.Event
+
+
+class LiveAccount:
+    """One account, as the live runs of this process share it while there are any."""
+
+    def __init__(self, schema: AccountSchema, exchange_name: str) -> None:
+        self.schema = schema
+        self.exchange_name = exchange_name
+        self.shared = SharedAccount(schema)
+        self.loop = asyncio.get_running_loop()
+        #: Its runs that are in this process, in the order in which they arrived.
+        self.gates: list[Seated] = []
+        #: The places that runs have, also of those that do not run now.
+        self.orders: set[int] = set()
+        self.booked = 0
+        self._loading = asyncio.Lock()
+        self._document: AccountDocument | None = None
+
+    async def load(self, owner: StateOwner, now: int) -> None:
+        """Read what is stored, once; a new account begins at `now` (ms).
+
+        Raises:
+            CorruptStateError: the account's document is damaged or gone.
+            StateError: it was begun with other values, or can't be read or written.
+        """
+        async with self._loading:
+            if self._document is not None:
+                return
+            name, states = self.schema.account_name, owner.runs.of_account(self.schema.account_name)
+            document = await owner.accounts.read(name)
+            if document is None and states:
+                raise lost(name, owner.accounts.where(name))
+            if document is None:
+                document = self._begun(now)
+                await owner.accounts.write(document)
+            begun = msgspec.structs.asdict(self._begun(document.since))
+            wrong = same_values(document, {name: begun[name] for name in _FIXED})
+            if wrong is not None:
+                raise StateError(
+                    f"account {name!r} was begun with {wrong}: register it as it was, or take "
+                    f"another name (it is kept in {owner.accounts.where(name)})"
+                )
+            await self._read(owner, states, document.paid_in)
+            self._document = document
+
+    async def _read(self, owner: StateOwner, states: Sequence[LiveState], paid_in: float) -> None:
+        """Take in what the runs have done so far."""
+        shared, closed = self.shared, list[tuple[tuple[int, bool, int], TickClosed]]()
+        parts = list[AccountPart]()
+        for state in states:
+            part = state.account
+            assert part is not None
+            parts.append(part)
+            self.orders.add(part.order)
+            price = float("nan") if part.mark is None else part.mark
+            shared.members[part.order] = Absent(state.symbol, state.strategy_name, price)
+            shared.tallies[part.order] = Tally(
+                dict(part.refusals), dict(part.skips), part.reductions, part.not_charged
+            )
+            shared.trades += part.trades
+            if state.position is not None and state.signal is not None:
+                numbers = restored(state.position, state.signal).state
+                held = Held(numbers[at.SIDE], numbers[at.OWNED], numbers[at.BASIS])
+                shared.books.held[part.order] = held
+            for entry in await owner.journal.history(state):
+                tick = entry.tick
+                if isinstance(tick, TickClosed) and tick.money is not None:
+                    at_once = tick.signal.pending_at == tick.close_timestamp
+                    closed.append(((tick.close_timestamp, at_once, part.order), tick))
+        for _, tick in sorted(closed, key=lambda pair: pair[0]):
+            profits = shared.profits.setdefault(tick.strategy_name, [])
+            profits.append(tick.pnl.pnl_percentage)
+        shared.books.balance = total = paid_in + sum(part.gain for part in parts)
+        if parts:
+            newest = max(parts, key=lambda part: part.booked)
+            self.booked = newest.booked
+            if abs(newest.left - total) <= _ROUNDING * max(paid_in, abs(total)):
+                shared.books.balance = newest.left  # in the order of events, to the last bit
+            last = max(parts, key=lambda part: part.taken_at)
+            shared.taken, shared.taken_at = last.taken, last.taken_at
+
+    def place(self) -> int:
+        """Return the place of a run that has never been here."""
+        order = max(self.orders, default=-1) + 1
+        self.orders.add(order)
+        return order
+
+    def _begun(self, now: int) -> AccountDocument:
+        schema = self.schema
+        return AccountDocument(
+            name=schema.account_name,
+            exchange_name=self.exchange_name,
+            currency=schema.currency,
+            balance=float(schema.balance),
+            leverage=float(schema.leverage),
+            maintenance_percent=float(schema.maintenance_percent),
+            since=now,
+            changes=(),
+            closes={},
+        )

@@ -1,0 +1,317 @@
+"""What one live run has to do with its account.
+
+It acts in its turn, alone: it checks, pays and stores as one step. What it has done since it was
+stored last is taken back where it can't be stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, NamedTuple
+
+import msgspec
+
+from backtest_kit._engine.account import Tally, check_quotes
+from backtest_kit._engine.account_gate import AccountGate
+from backtest_kit._engine.engine import describe
+from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.run import Run
+from backtest_kit._engine.turns import Turn
+from backtest_kit._live.account import LAST, Absent, LiveAccount
+from backtest_kit._rules.account import Held
+from backtest_kit._rules.bars import Bars
+from backtest_kit._rules.managed import Holding
+from backtest_kit._state.account_part import AccountPart
+from backtest_kit._state.documents import LiveState
+from backtest_kit._state.owner import StateOwner
+from backtest_kit._values.account import Market, Money
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
+from backtest_kit._values.errors import ArgumentError, DataError, FetchError, StateError
+from backtest_kit._values.results import Refusal, TickClosed
+from backtest_kit._values.signal import SignalRow
+
+#: Seconds for which a run waits for its turn behind another one that is late, by the wall clock.
+PATIENCE: Final = 10.0
+
+
+class _Saved(NamedTuple):
+    """What a run can take back to."""
+
+    balance: float
+    held: Held | None
+    money: list[Money]
+    profit: float
+    fees: float
+    trades: int
+    tally: Tally
+    closed: int
+
+
+class LiveGate(AccountGate):
+    """What one live run has to do with its account. `recorded`: its candles exist already."""
+
+    run: Run
+
+    def __init__(
+        self, schema: AccountSchema, sizing: SizingSchema | None, *, recorded: bool
+    ) -> None:
+        super().__init__(schema, sizing)
+        self._recorded = recorded
+        self._patience = None if recorded else PATIENCE
+        self._live: LiveAccount | None = None
+        self._arrived: Turn | None = None
+        #: Set once its place is known, or it has left.
+        self.is_seated = asyncio.Event()
+        self._seen: tuple[Bars, ...] = ()
+        self._price = float("nan")
+        self._knows_market = False
+        self._profit = self._fees = 0.0
+        self._trades = 0
+        self._part: AccountPart | None = None
+        self._saved: _Saved | None = None
+
+    def arrive(self) -> None:
+        """Let the other runs of the account wait for this one, from now on.
+
+        Raises:
+            StateError: the account is in use with other values, or on another event loop.
+        """
+        name, exchange = self.schema.account_name, self.run.exchange_name
+        accounts = self.run.engine.live_accounts
+        live = accounts.get(name)
+        if live is None:
+            live = accounts[name] = LiveAccount(self.schema, exchange)
+        assert isinstance(live, LiveAccount)
+        if live.schema != self.schema or live.exchange_name != exchange:
+            raise StateError(
+                f"account {name!r} is in use with other values, or on exchange "
+                f"{live.exchange_name!r}: an account has one exchange, and its values for as long "
+                "as one of its runs goes on"
+            )
+        if live.loop is not asyncio.get_running_loop():
+            raise StateError(f"the runs of account {name!r} must share one event loop")
+        self._live, self._arrived = live, live.shared.turns.join(LAST + len(live.gates))
+        live.gates.append(self)
+
+    async def enter(self, owner: StateOwner, state: LiveState, holding: Holding | None) -> None:
+        """Go on from what is stored of the run.
+
+        Raises:
+            ArgumentError: the symbol is quoted in another currency than the account's.
+            StateError: what is stored is of another account; or as `LiveAccount.load`.
+        """
+        live, turn, part = self._live, self._arrived, state.account
+        assert live is not None
+        assert turn is not None
+        await live.load(owner, self.run.engine.clock.wall_ms())
+        if part is not None:
+            turn.order = part.order
+        elif holding is not None:
+            raise StateError(
+                f"{state.strategy_name} on {state.symbol} holds a position that was opened without "
+                f"an account: let it close before it joins account {self.schema.account_name!r}"
+            )
+        else:
+            before = live.gates[: live.gates.index(self)]
+            for other in before:
+                await other.is_seated.wait()
+            turn.order = live.place()
+        self.join(live.shared, turn)
+        if part is not None:
+            self._profit, self._fees, self._trades = part.profit, part.fees, part.trades
+        if part is not None and holding is not None and part.money is not None:
+            self._money.go_on(holding.row.side, [part.money] * len(holding.times))
+        if part is not None and part.mark is not None:
+            self._price = part.mark
+        self._part = part
+        self.is_seated.set()
+        try:
+            await self._ask_market()
+        except DataError as error:
+            if self._recorded:
+                raise
+            self.run.error("market", error)
+
+    async def _ask_market(self) -> None:
+        """Ask once for the rules of the symbol's market."""
+        run, ask = self.run, self.run.exchange.get_market
+        try:
+            found = None if ask is None else await call_user_code(ask, run.symbol)
+        except DataError:
+            raise
+        except Exception as error:
+            raise FetchError(f"get_market for {run.symbol} raised {describe(error)}") from error
+        if found is not None and not isinstance(found, Market):
+            raise ArgumentError(
+                f"get_market of exchange {run.exchange_name!r} returned {found!r} for "
+                f"{run.symbol}; return a Market, or None"
+            )
+        check_quotes(self.schema, run.exchange_name, [(run.symbol, found)])
+        self.keep_to(found)
+        self._knows_market = True
+
+    async def wait(self, when: int, what: int) -> None:
+        """See `AccountGate`; from then on what is done may be taken back."""
+        await super().wait(when, what)
+        if self._saved is None:
+            books, order = self.account.books, self._turn.order
+            held = books.held.get(order)
+            self._saved = _Saved(
+                books.balance,
+                None if held is None else msgspec.structs.replace(held),
+                [*self._money.so_far],
+                self._profit,
+                self._fees,
+                self._trades,
+                self.tally,
+                len(self.account.profits.get(self.strategy_name, ())),
+            )
+
+    async def admit(self, row: SignalRow, when: int) -> Refusal | None:
+        """See `AccountGate`.
+
+        Raises:
+            DataError: the rules of the market can't be had.
+        """
+        if not self._knows_market:
+            await self._ask_market()
+        return await super().admit(row, when)
+
+    def book(self, before: Holding | None, after: Holding, when: int) -> None:
+        """See `AccountGate`."""
+        self._trades += before is None
+        super().book(before, after, when)
+
+    def closed(self, tick: TickClosed, when: int) -> TickClosed:
+        """See `AccountGate`."""
+        tick = super().closed(tick, when)
+        assert tick.money is not None
+        self._profit += tick.money.profit
+        self._fees += tick.money.fees
+        return tick
+
+    def part(self) -> AccountPart:
+        """Return what is to be stored of it."""
+        live, part = self._live, self._part
+        assert live is not None
+        if part is not None and self._saved is None:
+            return part
+        live.booked += 1
+        account, tally = self.account, self.tally
+        holds = self._turn.order in account.books.held
+        return AccountPart(
+            name=self.schema.account_name,
+            order=self._turn.order,
+            profit=self._profit,
+            fees=self._fees,
+            trades=self._trades,
+            money=self._money.so_far[-1] if holds else None,
+            mark=self.mark(self._turn.key[0]) if holds else None,
+            booked=live.booked,
+            left=account.books.balance,
+            taken_at=max(account.taken_at, 0),
+            taken=account.taken,
+            refusals=tally.refusals,
+            skips=tally.skips,
+            reductions=tally.reductions,
+            not_charged=tally.not_charged,
+        )
+
+    def stored(self, part: AccountPart) -> None:
+        """Note that its part is stored: what it has done stands."""
+        self._part, self._saved = part, None
+
+    def undo(self) -> None:
+        """Take back what it has done since it was stored, and let the others go on."""
+        saved, order = self._saved, self._turn.order
+        if saved is None:
+            return
+        books = self.account.books
+        books.balance = saved.balance
+        books.held.pop(order, None)
+        if saved.held is not None:
+            books.held[order] = saved.held
+        self._money.so_far = saved.money
+        self._profit, self._fees, self._trades = saved.profit, saved.fees, saved.trades
+        self.account.tallies[order] = saved.tally
+        del self.account.profits.setdefault(self.strategy_name, [])[saved.closed :]
+        self._saved = None
+        self._turn.stop_acting()
+
+    def look_at(self, bars: Bars) -> None:
+        """Mark what it holds by these bars, and for earlier instants by those before them."""
+        if not self._seen or bars is not self._seen[0]:
+            self._seen = (bars, *self._seen[:1])
+        self.bars = bars
+
+    def mark(self, when: int) -> float:
+        """See `AccountGate`; the last price that it saw where no bars reach back that far."""
+        for bars in self._seen:
+            if when >= bars.first:
+                close = bars.fill if bars.close is None else bars.close
+                self._price = float(close[min(bars.row(when), len(close) - 1)])
+                return self._price
+        return self._price
+
+    async def reach(self, when: int) -> None:
+        """Begin the step `when` (ms): over recorded candles once all others have come that far.
+
+        So what this one holds is marked by the candles of that step for as long as others need it.
+        """
+        if self._recorded:
+            await self._turn.wait_for_others(when)
+
+    def pass_to(self, when: int, what: int) -> None:
+        """Say that it does nothing before `what` it may do at `when` (ms)."""
+        self._turn.pass_to(when, what)
+
+    def pause(self) -> None:
+        """Let the others go on without it."""
+        if self.is_seated.is_set():
+            self._turn.pause()
+
+    def resume(self) -> None:
+        """Say that it goes on after a pause."""
+        self._turn.resume()
+
+    def leave(self) -> None:
+        """End; what it holds keeps its collateral, and is worth the last price that it saw."""
+        live, turn = self._live, self._arrived
+        if live is None or turn is None or self not in live.gates:
+            return
+        self.is_seated.set()
+        live.gates.remove(self)
+        if self._part is not None:
+            price = self.mark(self._seen[0].last) if self._seen else self._price
+            live.shared.members[turn.order] = Absent(self.symbol, self.strategy_name, price)
+        turn.leave()
+        if not live.gates:
+            self.run.engine.live_accounts.pop(self.schema.account_name, None)
+
+
+def live_gate(run: Run) -> LiveGate | None:
+    """Return what a live run has to do with its account; `None`: it is in none."""
+    gate = run.account
+    assert gate is None or isinstance(gate, LiveGate)
+    return gate
+
+
+async def enter_account(
+    run: Run, owner: StateOwner, state: LiveState, holding: Holding | None
+) -> AccountPart | None:
+    """Let a run go on in its account; return its part, to be stored.
+
+    Raises:
+        ArgumentError, StateError: as `LiveGate.enter`; or the run is stored in another account.
+    """
+    gate, part = live_gate(run), state.account
+    name = None if gate is None else gate.schema.account_name
+    if part is not None and part.name != name:
+        raise StateError(
+            f"{state.strategy_name} on {state.symbol} belongs to account {part.name!r}: start it "
+            f"with account_name={part.name!r}, or keep it in another state_dir"
+        )
+    if gate is None:
+        return None
+    await gate.enter(owner, state, holding)
+    return gate.part()

@@ -1,0 +1,58 @@
+"""Portfolios played live on paper, over recorded candles."""
+
+import asyncio
+from typing import NamedTuple
+
+import backtest_kit as bk
+from backtest_kit._values.time import to_datetime
+from backtest_kit.testing import MemoryAdapter
+from markets import MINUTE, START
+from portfolios import EXPECTED, end_of, register
+
+
+class Paper(NamedTuple):
+    """What live runs have told, in order, and what their account had at the end."""
+
+    told: list
+    balance: float
+    held: dict
+    tally: object
+    wrong: list
+    shown: list
+
+
+def names_of(world):
+    return [(name, symbol) for name, symbols in world.runs.items() for symbol in symbols]
+
+
+def paper(world, adapter=None, *, slow=None):
+    """Play a world live, on a clock over its candles, with one account."""
+    told, events, shown, wrong, kept = [], [], [], [], []
+    with bk.Engine() as engine:
+        register(engine, world, told=told, events=events, shown=shown, wrong=wrong, slow=slow)
+        bk.use_persist_adapter(adapter or MemoryAdapter())
+        # a backtest opens nothing at its last instant, and closes what is open there
+        clock = bk.VirtualClock(to_datetime(START), to_datetime(end_of(world)))
+
+        async def one(name, symbol):
+            async for _ in bk.Live.run(
+                symbol, strategy_name=name, exchange_name="e", account_name="main", clock=clock
+            ):
+                account = engine.live_accounts["main"].shared
+                kept[:] = [account.books.balance, dict(account.books.held), account.tally]
+
+        async def main():
+            await asyncio.gather(*(one(*run) for run in names_of(world)))
+
+        asyncio.run(main())
+        for record in engine.records.all():
+            unexpected = [
+                kind
+                for kind in record.error_kinds
+                if not any(known in str(kind) for known in EXPECTED)
+            ]
+            assert not unexpected, unexpected
+    return Paper(told, *(kept or (None, {}, None)), wrong, shown)
+
+
+__all__ = ["MINUTE", "Paper", "paper"]
