@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from live.paper import paper
 from portfolios import busy, end_of, played, worlds
+from properties.test_live_equals_backtest import Mortal
 
 few = settings(max_examples=20)
 
@@ -26,6 +27,14 @@ def facts(ticks, end):
     )
 
 
+def once_each(ticks):
+    """What was told, each once; what is told again must say the same."""
+    found = {}
+    for tick in ticks:
+        assert found.setdefault(tick.transition_id, tick) == tick
+    return found.values()
+
+
 @few
 @given(st.one_of(busy, worlds))
 def test_paper_is_the_backtest(world):
@@ -33,3 +42,17 @@ def test_paper_is_the_backtest(world):
     live = paper(world)
     _, told, *_ = played(world)
     assert facts(live.told, end) == facts(told, end)
+
+
+@few
+@given(st.one_of(busy, worlds), st.lists(st.integers(0, 120), min_size=1, max_size=4))
+def test_kills_at_any_write_change_no_money(world, deaths):
+    end, documents, told = end_of(world), {}, []
+    for lives in [*deaths, None]:
+        live = paper(world, Mortal(documents, lives))
+        told += live.told
+        if live.balance is not None:
+            break
+    calm = paper(world)
+    assert (live.balance, live.held, live.tally) == (calm.balance, calm.held, calm.tally)
+    assert facts(once_each(told), end) == facts(calm.told, end)

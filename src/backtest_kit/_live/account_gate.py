@@ -62,6 +62,7 @@ class LiveGate(AccountGate):
         self._arrived: Turn | None = None
         #: Set once its place is known, or it has left.
         self.is_seated = asyncio.Event()
+        self.has_entered = False
         self._seen: tuple[Bars, ...] = ()
         self._price = float("nan")
         self._knows_market = False
@@ -124,6 +125,7 @@ class LiveGate(AccountGate):
         if part is not None and part.mark is not None:
             self._price = part.mark
         self._part = part
+        self.has_entered = True
         self.is_seated.set()
         try:
             await self._ask_market()
@@ -194,11 +196,12 @@ class LiveGate(AccountGate):
         """Return what is to be stored of it."""
         live, part = self._live, self._part
         assert live is not None
+        holds = self._turn.order in self.account.books.held
+        mark = self.mark(self._turn.key[0]) if holds else None
         if part is not None and self._saved is None:
-            return part
+            return msgspec.structs.replace(part, mark=mark)
         live.booked += 1
         account, tally = self.account, self.tally
-        holds = self._turn.order in account.books.held
         return AccountPart(
             name=self.schema.account_name,
             order=self._turn.order,
@@ -206,7 +209,7 @@ class LiveGate(AccountGate):
             fees=self._fees,
             trades=self._trades,
             money=self._money.so_far[-1] if holds else None,
-            mark=self.mark(self._turn.key[0]) if holds else None,
+            mark=mark,
             booked=live.booked,
             left=account.books.balance,
             taken_at=max(account.taken_at, 0),
@@ -218,15 +221,16 @@ class LiveGate(AccountGate):
         )
 
     def stored(self, part: AccountPart) -> None:
-        """Note that its part is stored: what it has done stands."""
-        self._part, self._saved = part, None
+        """Note that its part is stored: what it has done stands, if that is its newest part."""
+        if part is not self._part:
+            self._part, self._saved = part, None
 
     def undo(self) -> None:
         """Take back what it has done since it was stored, and let the others go on."""
-        saved, order = self._saved, self._turn.order
+        saved = self._saved
         if saved is None:
             return
-        books = self.account.books
+        books, order = self.account.books, self._turn.order
         books.balance = saved.balance
         books.held.pop(order, None)
         if saved.held is not None:
@@ -267,12 +271,13 @@ class LiveGate(AccountGate):
 
     def pause(self) -> None:
         """Let the others go on without it."""
-        if self.is_seated.is_set():
+        if self.has_entered:
             self._turn.pause()
 
     def resume(self) -> None:
         """Say that it goes on after a pause."""
-        self._turn.resume()
+        if self.has_entered:
+            self._turn.resume()
 
     def leave(self) -> None:
         """End; what it holds keeps its collateral, and is worth the last price that it saw."""
@@ -281,7 +286,7 @@ class LiveGate(AccountGate):
             return
         self.is_seated.set()
         live.gates.remove(self)
-        if self._part is not None:
+        if self.has_entered:
             price = self.mark(self._seen[0].last) if self._seen else self._price
             live.shared.members[turn.order] = Absent(self.symbol, self.strategy_name, price)
         turn.leave()
@@ -298,8 +303,8 @@ def live_gate(run: Run) -> LiveGate | None:
 
 async def enter_account(
     run: Run, owner: StateOwner, state: LiveState, holding: Holding | None
-) -> AccountPart | None:
-    """Let a run go on in its account; return its part, to be stored.
+) -> None:
+    """Let a run go on in its account, if it has one.
 
     Raises:
         ArgumentError, StateError: as `LiveGate.enter`; or the run is stored in another account.
@@ -311,7 +316,5 @@ async def enter_account(
             f"{state.strategy_name} on {state.symbol} belongs to account {part.name!r}: start it "
             f"with account_name={part.name!r}, or keep it in another state_dir"
         )
-    if gate is None:
-        return None
-    await gate.enter(owner, state, holding)
-    return gate.part()
+    if gate is not None:
+        await gate.enter(owner, state, holding)

@@ -30,6 +30,7 @@ from backtest_kit._live.transitions import STATES, LiveTick, Transitions, first_
 from backtest_kit._rules.managed import Holding
 from backtest_kit._state.adapter import finish
 from backtest_kit._state.documents import (
+    LiveState,
     RunKey,
     Transition,
     nothing_stored,
@@ -128,7 +129,7 @@ class Ledger:
         if self.holding is not None:
             run.risk_gate.extend(self.holding.expires_at)
         run.record.signal, run.record.missed = state.signal, state.missed
-        part = await enter_account(run, self._owner, state, self.holding)
+        await enter_account(run, self._owner, state, self.holding)
         told, _ = state.places
         self._own.begin(state.own, state.own_sequence)
         if self.callbacks is not None:
@@ -139,7 +140,7 @@ class Ledger:
             risk_names=run.strategy.risk_names,
             percent_fee=run.config.percent_fee,
             percent_slippage=run.config.percent_slippage,
-            account=part,
+            at=state.at,
             own=self._own.value,
             session=self._owner.session(run.config, recorded=self._recorded),
             **self._places(),
@@ -184,10 +185,8 @@ class Ledger:
             lasting = [event for event in events if not isinstance(event, STATES)]
             new = [transition(event, number + i) for i, event in enumerate(lasting)]
             own = self._own.saved()
-            part = None if self._account is None else self._account.part()
             await self._write(
                 at=when,
-                account=part,
                 price=price,
                 missed=self._run.record.missed,
                 sequence=number + len(new),
@@ -198,8 +197,6 @@ class Ledger:
             )
             self._own.keep(own, number)
             self.holding = holding
-            if self._account is not None and part is not None:
-                self._account.stored(part)
         for event in events:
             if isinstance(event, TickClosed):
                 self._run.risk_gate.close_position(event.close_timestamp)
@@ -302,6 +299,8 @@ class Ledger:
         run = self._run
         run.risk_gate.cancel_reservation(held=self.filled is not None)
         run.risk_gate.leave()
+        if self._account is not None:
+            self._account.undo()
         self.notify()
         try:
             if not cancelled:
@@ -371,20 +370,27 @@ class Ledger:
         self.changed = asyncio.Event()
 
     async def _write(self, **changes: Any) -> None:
-        revision = self.state.revision + 1
+        revision, account = self.state.revision + 1, self._account
+        if account is not None and account.has_entered and "at" in changes:
+            changes["account"] = account.part()
         state = msgspec.structs.replace(self.state, revision=revision, **changes)
         try:
             await self._owner.runs.write(state)
         except asyncio.CancelledError:
             if self._owner.runs.stored(self.key) is state:  # it was written all the same
-                self.state = state
+                self._is_written(state)
             raise
-        self.state = state
+        self._is_written(state)
         self.notify()
         self._run.record.signal = state.signal
         callback = self._run.strategy.callback("on_write")
         if callback is not None:
             await self._run.call_back("callback on_write", callback, state)
+
+    def _is_written(self, state: LiveState) -> None:
+        self.state = state
+        if self._account is not None and state.account is not None:
+            self._account.stored(state.account)
 
     async def _tell(self, entry: Transition, *, own: bool = True, others: bool = True) -> None:
         """Tell of a transition: `own` methods of the strategy, which are part of it, and `others`.
