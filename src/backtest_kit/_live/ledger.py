@@ -21,11 +21,12 @@ from typing import Any, Final
 
 import msgspec
 
-from backtest_kit._engine.ambient import Moment, current_moment
+from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.run import Run
 from backtest_kit._live.account_gate import enter_account, live_gate
 from backtest_kit._live.callbacks import Callbacks
 from backtest_kit._live.own_state import OwnState
+from backtest_kit._live.telling import tell
 from backtest_kit._live.transitions import STATES, LiveTick, Transitions, first_of, stored_after
 from backtest_kit._rules.managed import Holding
 from backtest_kit._state.adapter import finish
@@ -393,24 +394,5 @@ class Ledger:
             self._account.stored(state.account)
 
     async def _tell(self, entry: Transition, *, own: bool = True, others: bool = True) -> None:
-        """Tell of a transition: `own` methods of the strategy, which are part of it, and `others`.
-
-        The strategy's own methods are called here, in order, before anything else is done. Others
-        are called here only where the run waits for them.
-        """
-        run, event = self._run, entry.event
-        if others:
-            run.announce(event)
-        else:
-            current_moment.set(Moment(run, event.timestamp))
-        for name, function in run.callbacks_for(event):
-            mine = run.is_own(function)
-            if own if mine else others and self.callbacks is None:
-                await run.guarded(f"callback {name}", function, event)
+        await tell(self._run, entry, self.callbacks, self._untold, own=own, others=others)
         self.notify()
-        for listener in [*run.engine.named_listeners.values()]:
-            listener.wake()
-        if self.callbacks is not None:
-            self.callbacks.wake()
-        elif others:
-            self._untold.done(entry)
