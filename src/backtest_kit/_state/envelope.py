@@ -12,7 +12,7 @@ from backtest_kit._values.errors import StateError
 #: The version of the documents that this release writes.
 VERSION: Final = 4
 #: The first version that has a digest.
-_FIRST_SEALED: Final = 2
+FIRST_SEALED: Final = 2
 #: Bytes of the digest: no change goes unnoticed, by chance or by damage.
 _DIGEST_SIZE: Final = 16
 
@@ -92,7 +92,7 @@ def _refuse_newer(version: int, content: bytes) -> None:
         envelope = None  # a newer release may have another envelope
     if envelope is not None and envelope.digest in (
         _digest(known, envelope.kind, envelope.key, bytes(envelope.data))
-        for known in range(_FIRST_SEALED, VERSION + 1)
+        for known in range(FIRST_SEALED, VERSION + 1)
     ):
         raise DamagedError(f"its version, {version}, does not fit its digest")
     raise StateError(
