@@ -20,18 +20,19 @@ class Paper(NamedTuple):
     tally: object
     wrong: list
     shown: list
+    data: object = None
 
 
 def names_of(world):
     return [(name, symbol) for name, symbols in world.runs.items() for symbol in symbols]
 
 
-def paper(world, adapter=None, *, slow=None):
+def paper(world, adapter=None, *, slow=None, reports=False):
     """Play a world live, on a clock over its candles, with one account.
 
     The balance is `None` where the process was killed by `adapter`.
     """
-    told, events, shown, wrong, kept = [], [], [], [], []
+    told, events, shown, wrong = [], [], [], []
     with bk.Engine() as engine:
         register(engine, world, told=told, events=events, shown=shown, wrong=wrong, slow=slow)
         bk.use_persist_adapter(MemoryAdapter() if adapter is None else adapter)
@@ -39,17 +40,22 @@ def paper(world, adapter=None, *, slow=None):
         clock = bk.VirtualClock(to_datetime(START), to_datetime(end_of(world)))
 
         async def one(name, symbol):
-            async for _ in bk.Live.run(
+            live = bk.Live.run(
                 symbol, strategy_name=name, exchange_name="e", account_name="main", clock=clock
-            ):
-                account = engine.live_accounts["main"].shared
-                kept[:] = [account.books.balance, dict(account.books.held), account.tally]
+            )
+            async for _ in live:
+                pass
 
         async def main():
-            await asyncio.gather(*(one(*run) for run in names_of(world)))
+            runs = asyncio.gather(*(one(*run) for run in names_of(world)))
+            while "main" not in engine.live_accounts:
+                await asyncio.sleep(0)
+            account = engine.live_accounts["main"].shared
+            await runs
+            return account, await bk.Live.get_account("main") if reports else None
 
         try:
-            asyncio.run(main())
+            account, data = asyncio.run(main())
         except Killed:
             return Paper(told, None, {}, None, wrong, shown)
         for record in engine.records.all():
@@ -59,7 +65,7 @@ def paper(world, adapter=None, *, slow=None):
                 if not any(known in str(kind) for known in EXPECTED)
             ]
             assert not unexpected, unexpected
-    return Paper(told, *(kept or (None, {}, None)), wrong, shown)
+    return Paper(told, account.books.balance, account.books.held, account.tally, wrong, shown, data)
 
 
 __all__ = ["MINUTE", "Paper", "paper"]

@@ -1,5 +1,6 @@
 """Live on paper over recorded candles is the portfolio of a backtest, to the last bit."""
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,22 @@ def test_paper_is_the_backtest(world):
     live = paper(world)
     _, told, *_ = played(world)
     assert facts(live.told, end) == facts(told, end)
+
+
+@few
+@given(worlds)
+def test_what_an_account_of_live_runs_has_come_to_is_that_of_the_portfolio(world):
+    end = end_of(world)
+    data, (session, *_) = paper(world, reports=True).data, played(world)
+    assert data.names == session.data.names
+    for name in ("equity", "balance", "held"):
+        found, wanted = (
+            getattr(curve, name)[curve.timestamp < end]
+            for curve in (data.curve, session.data.curve)
+        )
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-6)
+    closed = [tick for tick in session.trades if tick.close_timestamp < end]
+    assert [t.signal for t in data.trades if t.close_timestamp < end] == [t.signal for t in closed]
 
 
 @few

@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._backtest.marks import marks_of
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.guard import call_user_code
+from backtest_kit._engine.marks import marks_of
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
 from backtest_kit._engine.risk import SharedBooks
@@ -222,7 +222,7 @@ class AccountSession:
         marks = await marks_of(
             self.engine.store,
             self.exchange,
-            [driver.run for driver in self.drivers],
+            {driver.run.symbol: driver.run.config for driver in self.drivers},
             min(driver.timeline[0] for driver in self.drivers),
             max(last, *(driver.timeline[-1] for driver in self.drivers)),
             traded_days_only=account.schema.days_per_year < _ALL_DAYS,

@@ -14,13 +14,14 @@ from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.risk import RiskGate
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.task import RunTask, exhaust
+from backtest_kit._live.account_data import account_data
 from backtest_kit._live.account_gate import LiveGate
 from backtest_kit._live.clocks import VirtualClock, VirtualTicker, WallTicker
 from backtest_kit._live.ledger import PATIENCE as LISTENERS_PATIENCE
 from backtest_kit._live.live_run import LiveRun
 from backtest_kit._live.sending import answer, find_run, new_command, send
 from backtest_kit._live.transitions import LiveTick
-from backtest_kit._pages.results import LiveResult, live_result
+from backtest_kit._pages.results import LiveResult, PortfolioResult, live_result, portfolio_result
 from backtest_kit._reports.live import live_data, live_report
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._state.adapter import PersistAdapter, check_adapter_shape
@@ -199,6 +200,19 @@ class Live:
     def get_report(symbol: str, *, strategy_name: str, exchange_name: str | None = None) -> str:
         """Return `get_data` as Markdown; raises as `get_data`."""
         return live_report(live_data(_record(symbol, strategy_name, exchange_name)))
+
+    @staticmethod
+    async def get_account(account_name: str) -> PortfolioResult:
+        """Return what all runs on an account have come to since it began, also those that ended.
+
+        Its curve is made of what is stored and of candles, which the exchange is asked for.
+
+        Raises:
+            UnknownNameError: no live run on this account is stored.
+            StateError: the state can't be read, or is damaged.
+            DataError: the candles can't be had.
+        """
+        return portfolio_result(await account_data(current_engine(), account_name))
 
     @staticmethod
     def dump(

@@ -59,7 +59,7 @@ def what_text(data: PortfolioData) -> str:
     """Return what was run, as a Markdown list."""
     account = data.account
     runs = ", ".join(f"{strategy} on {symbol}" for strategy, symbol in data.names)
-    frame = f"frame {plain(str(data.frame_name))}"
+    frame = "live" if data.frame_name is None else f"frame {plain(data.frame_name)}"
     return "\n".join(
         [
             f"- Exchange {plain(data.exchange_name)}, {frame}: {span(data.since, data.until)}",

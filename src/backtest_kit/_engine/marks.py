@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from backtest_kit._data.market import MarketView
 from backtest_kit._data.series import Segment
 from backtest_kit._data.store import Store
-from backtest_kit._engine.run import Run
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.config import Config
 from backtest_kit._values.equity_curve import Marks
 from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.schemas import ExchangeSchema
@@ -22,20 +22,19 @@ _DAY = INTERVALS["1d"]
 async def marks_of(
     store: Store,
     exchange: ExchangeSchema,
-    runs: Sequence[Run],
+    configs: Mapping[str, Config],
     since: int,
     until: int,
     *,
     traded_days_only: bool,
 ) -> Marks:
-    """Return the marks of the symbols of some runs from `since` to `until` (ms).
+    """Return the marks of symbols from `since` to `until` (ms); `configs` are those of their runs.
 
     By the finest base interval among them. `traded_days_only`: say on which days anything traded.
 
     Raises:
         DataError: the candles can't be had any more.
     """
-    configs = {run.symbol: run.config for run in runs}
     step = min(INTERVALS[config.base_interval] for config in configs.values())
     timestamp: Ints = np.arange(since, until + 1, step, dtype=np.int64)
     prices: dict[str, Floats] = {}

@@ -1,0 +1,220 @@
+"""What an account of live runs has come to, made again from what is stored and from candles."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
+
+from backtest_kit._data.base import run_config
+from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.fill_book import FillBook
+from backtest_kit._engine.marks import marks_of
+from backtest_kit._live.stored import StoredRun, read_stored, stored_record
+from backtest_kit._reports.backtest import backtest_data
+from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
+from backtest_kit._state.account_part import AccountPart
+from backtest_kit._state.accounts import ACCOUNT, AccountDocument, account_key
+from backtest_kit._state.documents import Transition, decode
+from backtest_kit._statistics.equity import AccountCounts
+from backtest_kit._statistics.equity_outcome import CALENDAR_DAYS
+from backtest_kit._values.account import Money
+from backtest_kit._values.account_schemas import AccountSchema
+from backtest_kit._values.errors import StateError, UnknownNameError
+from backtest_kit._values.fills import Fills
+from backtest_kit._values.results import TickAdded, TickClosed, TickOpened, TickPartial
+from backtest_kit._values.time import INTERVALS
+
+_NOTHING: Final = Money(
+    quantity=0.0,
+    cost=0.0,
+    first_cost=0.0,
+    fees=0.0,
+    slippage=0.0,
+    profit=0.0,
+    profit_percent=0.0,
+    equity_before=0.0,
+)
+
+
+async def account_data(engine: Engine, account_name: str) -> PortfolioData:
+    """Return what the live runs on an account have found, also in earlier processes.
+
+    Raises:
+        UnknownNameError: no live run on this account is stored.
+        StateError: the state can't be read, or a document of the account or its runs is damaged.
+        DataError: the candles since it began can't be had.
+    """
+    adapter = _blocking(engine.live.adapter)
+    document, runs = await asyncio.to_thread(_read, adapter, account_name)
+    exchange = engine.exchanges.get(document.exchange_name)
+    schema = _schema(engine, document)
+    fills = fills_of([run.transitions for run in runs])
+    configs = {run.key.symbol: run_config(engine.config, exchange, run.key.symbol) for run in runs}
+    since = min(run.state.began_at or 0 for run in runs if run.state is not None)
+    until = max((run.at or 0 for run in runs), default=since)
+    last = int(fills.timestamp[-1]) if len(fills) else since
+    marks = await marks_of(
+        engine.store,
+        exchange,
+        configs,
+        since,
+        max(until, last, since + min(INTERVALS[c.base_interval] for c in configs.values())),
+        traded_days_only=schema.days_per_year < CALENDAR_DAYS,
+    )
+    records = [stored_record(run, configs[run.key.symbol]) for run in runs]
+    for record in records:
+        record.complete = True  # it has no end that it could miss
+    trades = sorted(
+        (tick for record in records for tick in record.closed), key=lambda x: x.close_timestamp
+    )
+    return portfolio_data(
+        schema,
+        [backtest_data(record) for record in records],
+        trades,
+        fills,
+        marks,
+        _counts([_part(run) for run in runs]),
+    )
+
+
+def fills_of(runs: Sequence[Iterable[Transition]]) -> Fills:
+    """Return the fills that the transitions of runs tell of, in order; `run` counts `runs`.
+
+    What is told of a position whose opening the journal has lost is left out.
+    """
+    found = [fill for i, transitions in enumerate(runs) for fill in _fills(i, transitions)]
+    found.sort(key=lambda fill: (fill.timestamp, fill.run))  # a run's own stay in order
+    book, trades, newest = FillBook(), -1, dict[int, int]()
+    for fill in found:
+        if fill.opens:
+            trades += 1
+            newest[fill.run] = trades
+        key = fill.timestamp, fill.run, newest[fill.run], fill.side
+        book.add(*key, *fill.amounts, liquidated=fill.liquidated)
+    return book.columns()
+
+
+class _Fill(NamedTuple):
+    """A fill as `FillBook` takes it, but for the number of its trade; `opens`: a position."""
+
+    timestamp: int
+    run: int
+    side: int
+    opens: bool
+    amounts: tuple[float, float, float, float, float, float, float]
+    liquidated: bool
+
+
+def _fills(run: int, transitions: Iterable[Transition]) -> Iterator[_Fill]:
+    """Yield the fills of one run, by how the money of its positions has changed."""
+    before, held, basis = _NOTHING, 0.0, 0.0
+    for entry in transitions:
+        tick = entry.tick
+        if not isinstance(tick, TickOpened | TickAdded | TickPartial | TickClosed):
+            continue
+        money, opens = tick.money, isinstance(tick, TickOpened)
+        if money is None or (held == 0 and not opens):
+            continue
+        if opens:
+            before, held, basis = _NOTHING, 0.0, 0.0
+        gain, fee = money.profit - before.profit, money.fees - before.fees
+        quantity, cost = money.quantity - before.quantity, money.cost - before.cost
+        gross, value = 0.0, cost
+        if isinstance(tick, TickPartial | TickClosed):
+            sold = held if isinstance(tick, TickClosed) else tick.share / 100 * money.quantity
+            taken = basis * sold / held
+            quantity, cost, gross = -sold, -taken, gain + fee
+            value = max(0.0, taken + tick.signal.side * gross)
+        held, basis = held + quantity, basis + cost
+        slippage = money.slippage - before.slippage
+        amounts = (quantity, cost, gain, fee, slippage, gross, value)
+        lost = money.liquidated and not before.liquidated
+        yield _Fill(tick.timestamp, run, tick.signal.side, opens, amounts, lost)
+        before = money
+
+
+def _read(adapter: Any, name: str) -> tuple[AccountDocument, list[StoredRun]]:
+    """Return what is stored of an account, and its runs in order; raises as `account_data`."""
+    key = account_key(name)
+    content = adapter.read(ACCOUNT, key)
+    if content is None:
+        known = ", ".join(unquote(key) for key in adapter.list(ACCOUNT)) or "none"
+        raise UnknownNameError(f"no live run on account {name!r} is stored (there are: {known})")
+    try:
+        document = decode(ACCOUNT, key, bytes(content), AccountDocument)
+    except ValueError as error:
+        raise StateError(f"account {name!r} can't be read: {error}") from error
+    runs = [
+        run
+        for run in read_stored(adapter).runs
+        if run.state is not None and run.state.account and run.state.account.name == name
+    ]
+    if not runs:
+        raise UnknownNameError(f"account {name!r} has no runs yet")
+    return document, sorted(runs, key=lambda run: _part(run).order)
+
+
+def _part(run: StoredRun) -> AccountPart:
+    assert run.state is not None
+    assert run.state.account is not None
+    return run.state.account
+
+
+def _schema(engine: Engine, document: AccountDocument) -> AccountSchema:
+    """Return an account as it is registered, with what it was begun with."""
+    begun: dict[str, Any] = {
+        "account_name": document.name,
+        "currency": document.currency,
+        "balance": document.balance,
+        "leverage": document.leverage,
+        "maintenance_percent": document.maintenance_percent,
+    }
+    known = {schema.name: schema for schema in engine.accounts.list()}
+    if document.name in known:
+        return msgspec.structs.replace(known[document.name], **begun)
+    return AccountSchema(**begun)
+
+
+def _counts(parts: Sequence[AccountPart]) -> AccountCounts:
+    refusals, skips = Counter[str](), Counter[str]()
+    for part in parts:
+        refusals.update(part.refusals)
+        skips.update(part.skips)
+    return AccountCounts(
+        not_charged=sum(part.not_charged for part in parts),
+        refusals=dict(refusals),
+        skips=dict(skips),
+        reductions=sum(part.reductions for part in parts),
+    )
+
+
+def _blocking(adapter: Any) -> Any:
+    """Return an adapter with sync methods, for a thread beside this event loop."""
+    if not inspect.iscoroutinefunction(adapter.read):
+        return adapter
+    return _Blocking(adapter, asyncio.get_running_loop())
+
+
+class _Blocking:
+    """An async adapter, called from another thread than that of its event loop."""
+
+    def __init__(self, adapter: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._adapter = adapter
+        self._loop = loop
+
+    def read(self, kind: str, key: str) -> Any:
+        """See `PersistAdapter`."""
+        return self._wait(self._adapter.read(kind, key))
+
+    def list(self, kind: str) -> Any:
+        """See `PersistAdapter`."""
+        return self._wait(self._adapter.list(kind))
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
