@@ -90,6 +90,24 @@ def session_of(
     )
 
 
+async def markets_of(exchange: ExchangeSchema, symbols: Sequence[str]) -> dict[str, Market | None]:
+    """Ask an exchange once for the rules of each symbol's market; `None`: it says nothing.
+
+    Raises:
+        ArgumentError: it answers with something else; and whatever `get_market` raises.
+    """
+    ask, found = exchange.get_market, dict[str, Market | None]()
+    for symbol in dict.fromkeys(symbols):
+        market = None if ask is None else await call_user_code(ask, symbol)
+        if market is not None and not isinstance(market, Market):
+            raise ArgumentError(
+                f"get_market of exchange {exchange.name!r} returned {market!r} for {symbol}; "
+                "return a Market, or None"
+            )
+        found[symbol] = market
+    return found
+
+
 class AccountSession:
     """The runs on an account, from its balance to the last close; `play` may be awaited once."""
 
@@ -132,6 +150,8 @@ class AccountSession:
             self.drivers.append(
                 prepare(engine, symbol, strategy, exchange, frame, books, risks, account=gate)
             )
+        for driver in self.drivers:
+            driver.run.is_trial = is_trial
         if not is_trial:
             for record in self.records:
                 engine.records.add(record)
@@ -259,15 +279,7 @@ class AccountSession:
 
     async def _ask_markets(self) -> None:
         """Ask once for the rules of each symbol's market."""
-        ask = self.exchange.get_market
-        for symbol in dict.fromkeys(name.symbol for name in self.names):
-            found = None if ask is None else await call_user_code(ask, symbol)
-            if found is not None and not isinstance(found, Market):
-                raise ArgumentError(
-                    f"get_market of exchange {self.exchange.name!r} returned {found!r} for "
-                    f"{symbol}; return a Market, or None"
-                )
-            self.markets[symbol] = found
+        self.markets = await markets_of(self.exchange, [name.symbol for name in self.names])
         check_quotes(self.account.schema, self.exchange.name, [*self.markets.items()])
         for gate, name in zip(self._gates, self.names, strict=True):
             gate.keep_to(self.markets[name.symbol])
