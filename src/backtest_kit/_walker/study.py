@@ -32,7 +32,7 @@ from backtest_kit._walker.trial import PARTS, TrialSetup
 from backtest_kit._walker.trial_keys import (
     market_fingerprint,
     settings_fingerprint,
-    terms_of_account,
+    terms_of_all,
 )
 from backtest_kit._walker.unseen import warn_of_unseen
 
@@ -135,14 +135,8 @@ class Study:
             self._results.data = await market_fingerprint(self._setup)
             if self._store is not None:
                 self._results.hours = await data_identity(self._setup)
-            risks = {
-                risk.name: [*risk.validations]
-                for risk in (self._setup.risks or self._engine.risks).list()
-            }
-            terms = terms_of_account(
-                self._setup, (self._setup.sizings or self._engine.sizings).list()
-            )
-            self._results.code, unseen = examine(self._factory, risks, *terms)
+            terms = terms_of_all(self._setup)
+            self._results.code, unseen = examine(self._factory, *terms)
             whole = self._fingerprint()
         except Exception as error:
             if self._is_stored:

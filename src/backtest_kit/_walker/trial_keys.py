@@ -70,6 +70,15 @@ def terms_of_account(setup: TrialSetup, sizings: Sequence[SizingSchema]) -> tupl
     return tuple(msgspec.structs.asdict(schema) | unnamed for schema in (setup.account, *sizings))
 
 
+def terms_of_all(setup: TrialSetup) -> tuple[object, ...]:
+    """Return what strategies that are not known yet may hang on: all that they may name."""
+    engine = setup.engine
+    risks = {risk.name: [*risk.validations] for risk in (setup.risks or engine.risks).list()}
+    sizings = (setup.sizings or engine.sizings).list()
+    named = [sizing.name for sizing in sizings] if setup.account is not None else []
+    return risks, named, *terms_of_account(setup, sizings)
+
+
 def trial_key(
     setup: TrialSetup, strategy_name: str, variant: str, data: str, hours: bytes = b""
 ) -> TrialKey:
