@@ -21,7 +21,7 @@ from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
 from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
-from backtest_kit._statistics.equity_outcome import played_account
+from backtest_kit._statistics.equity_outcome import account_figures
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import ArgumentError, DataError
@@ -252,7 +252,7 @@ class AccountSession:
         if self._is_trial:
             symbols = [name.symbol for name in self.names]
             terms = schema.balance, schema.leverage, schema.days_per_year
-            self.statistics = played_account(symbols, fills, marks, counts, *terms).statistics
+            self.statistics = account_figures(symbols, fills, marks, counts, *terms)
             return
         self.data = portfolio_data(
             schema,
