@@ -24,7 +24,7 @@ from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
 from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
-from backtest_kit._statistics.equity_outcome import played_account
+from backtest_kit._statistics.equity_outcome import account_figures
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import ArgumentError, DataError
@@ -93,6 +93,24 @@ def session_of(
     )
 
 
+async def markets_of(exchange: ExchangeSchema, symbols: Sequence[str]) -> dict[str, Market | None]:
+    """Ask an exchange once for the rules of each symbol's market; `None`: it says nothing.
+
+    Raises:
+        ArgumentError: it answers with something else; and whatever `get_market` raises.
+    """
+    ask, found = exchange.get_market, dict[str, Market | None]()
+    for symbol in dict.fromkeys(symbols):
+        market = None if ask is None else await call_user_code(ask, symbol)
+        if market is not None and not isinstance(market, Market):
+            raise ArgumentError(
+                f"get_market of exchange {exchange.name!r} returned {market!r} for {symbol}; "
+                "return a Market, or None"
+            )
+        found[symbol] = market
+    return found
+
+
 class AccountSession:
     """The runs on an account, from its balance to the last close; `play` may be awaited once."""
 
@@ -136,6 +154,8 @@ class AccountSession:
                 prepare(engine, symbol, strategy, exchange, frame, books, risks, account=gate)
             )
             gate.join(self.account, self.account.turns.join())
+        for driver in self.drivers:
+            driver.run.is_trial = is_trial
         if not is_trial:
             for record in self.records:
                 engine.records.add(record)
@@ -232,7 +252,7 @@ class AccountSession:
         if self._is_trial:
             symbols = [name.symbol for name in self.names]
             terms = schema.balance, schema.leverage, schema.days_per_year
-            self.statistics = played_account(symbols, fills, marks, counts, *terms).statistics
+            self.statistics = account_figures(symbols, fills, marks, counts, *terms)
             return
         self.data = portfolio_data(
             schema,
@@ -259,15 +279,7 @@ class AccountSession:
 
     async def _ask_markets(self) -> None:
         """Ask once for the rules of each symbol's market."""
-        ask = self.exchange.get_market
-        for symbol in dict.fromkeys(name.symbol for name in self.names):
-            found = None if ask is None else await call_user_code(ask, symbol)
-            if found is not None and not isinstance(found, Market):
-                raise ArgumentError(
-                    f"get_market of exchange {self.exchange.name!r} returned {found!r} for "
-                    f"{symbol}; return a Market, or None"
-                )
-            self.markets[symbol] = found
+        self.markets = await markets_of(self.exchange, [name.symbol for name in self.names])
         check_quotes(self.account.schema, self.exchange.name, [*self.markets.items()])
         for gate, name in zip(self._gates, self.names, strict=True):
             gate.keep_to(self.markets[name.symbol])

@@ -125,6 +125,7 @@ async def _alone(setup: TrialSetup, strategy: StrategySchema, frame: FrameSchema
         is_trial=True,
     )
     await session.play()
+    _check_alone(session.records)
     result = result_of(session.records)
     return msgspec.structs.replace(result, account=session.statistics)
 
