@@ -58,12 +58,12 @@ class Managing:
             return stepped
         # whether it closes anything may hang on what is free: asked again at each turn
         await account.wait(bar.when, CLOSES)
-        funded = account.funded(holding)
+        funded = account.funded(holding, bar.when)
         stepped = step_managed(funded, bar, config)
         ends = ends or stepped.close is not None
         if not ends and stepped.holding.exits_acted == holding.exits_acted:
             await account.wait(bar.when, HOLDS)
-            funded = account.funded(holding)
+            funded = account.funded(holding, bar.when)
             stepped = step_managed(funded, bar, config)
         account.book(funded, stepped.holding, bar.when)
         return stepped
@@ -82,7 +82,7 @@ class Managing:
         if account is not None:
             if not closes and not any(isinstance(each, actions.Close) for each in answer):
                 await account.wait(bar.when, HOLDS)
-            holding = account.funded(holding)
+            holding = account.funded(holding, bar.when)
         done, refused = act_in_turn(holding, answer, bar, run.config, "manage")
         managed = done[-1].managed if done else Managed(holding, None)
         if account is not None:

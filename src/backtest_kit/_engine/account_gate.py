@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
@@ -41,11 +42,13 @@ _SKIPS: Final[tuple[tuple[int, Refusal], ...]] = (
 class AccountGate:
     """One run of an account: it waits for its turn, pays, and is refused.
 
-    `bars` is the market by which what it holds is marked.
+    `bars` is the market by which what it holds is marked. What its newest position does before
+    `paid_until` (ms) is in the books already, where it is followed again from its fill on.
     """
 
     run: AccountRun
     bars: Bars
+    paid_until = 0
 
     def __init__(self, account: SharedAccount, sizing: SizingSchema | None) -> None:
         self.account = account
@@ -148,28 +151,35 @@ class AccountGate:
         needs = needed(cost, self.terms.leverage, self.terms.fee)
         return f"a cost of {cost:.8g} {currency} needs {needs:.8g}, {free:.8g} are free"
 
-    @property
-    def opening(self) -> Opening:
-        """What a position begins with that the account has admitted."""
-        return Opening(self._entry.quantity, self.account.books.free, self.terms, self._rules)
+    def opening(self, when: int) -> Opening:
+        """Return what a position begins with at `when` (ms) that the account has admitted."""
+        return Opening(self._entry.quantity, self._free(when), self.terms, self._rules)
 
-    def funded(self, holding: Holding) -> Holding:
-        """Return a position that knows what is free now."""
+    def funded(self, holding: Holding, when: int) -> Holding:
+        """Return a position that knows what is free at `when` (ms)."""
         state = [*holding.state]
-        state[at.FREE] = self.account.books.free
+        state[at.FREE] = self._free(when)
         return msgspec.structs.replace(holding, state=tuple(state))
 
-    def open_plain(self, row: SignalRow, when: int) -> None:
-        """Take the only entry of a position that was admitted into the books."""
+    def _free(self, when: int) -> float:
+        return self.account.books.free if when >= self.paid_until else math.inf  # it was enough
+
+    def enter_first(self, row: SignalRow, when: int) -> None:
+        """Take the first entry of a position that was admitted into the books."""
         self._money.begin(row.side, reduced=self._entry.reduced)
         self._money.enter(self._entry.quantity, row.price_open, when)
 
-    def close_plain(self, price: float, when: int) -> None:
-        """Take its only exit into the books."""
-        self._money.leave(None, price, when)
+    def fill(self, amount: float | None, price: float, when: int, *, enters: bool) -> None:
+        """Take a further entry into the books, or an exit (`None`: of all that is held)."""
+        if enters and amount is not None:
+            self._money.enter(amount, price, when)
+        else:
+            self._money.leave(amount, price, when)
 
     def book(self, before: Holding | None, after: Holding, when: int) -> None:
         """Take the fills of a step into the books, and tell what was skipped."""
+        if when < self.paid_until:
+            return
         if before is None:
             self._money.begin(after.row.side, reduced=self._entry.reduced)
         news = after.rows[0 if before is None else len(before.times) :]
