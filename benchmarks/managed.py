@@ -24,11 +24,11 @@ RULES = {"plain": {}, **MANAGED, "rows that say exit": None, "no levels, rows th
 WAYS = {"kernel": 7, "arrays": 3, "fast-forward": 3, "steps": 1}
 
 
-def crossing(candles):
+def crossing(candles, fast=FAST, slow=SLOW):
     """1 where the fast mean comes to lie above the slow one, -1 where below."""
-    above = bk.trailing_mean(candles.close, FAST) > bk.trailing_mean(candles.close, SLOW)
+    above = bk.trailing_mean(candles.close, fast) > bk.trailing_mean(candles.close, slow)
     turned = np.zeros(len(above), dtype=np.int8)
-    turned[SLOW:] = above[SLOW:].astype(np.int8) - above[SLOW - 1 : -1]
+    turned[slow:] = above[slow:].astype(np.int8) - above[slow - 1 : -1]
     return turned
 
 

@@ -170,11 +170,24 @@ def manage_of(world, strategy, symbol):
 
 
 def columns_of(world, strategy, symbol):
-    """The array strategy of one run: plain trades that depend on the time alone."""
+    """The array strategy of one run: trades that depend on the time alone, some managed."""
+    seed = world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r")
+    choices = np.random.default_rng([seed, 4])
+
+    def pick(*ways):
+        return ways[choices.integers(len(ways))]
+
+    how = {
+        "trailing_stop": pick(None, None, 0.4, bk.TrailingStop(0.7, 0.2)),
+        "breakeven_percent": pick(None, None, 0.5, 0.9),
+        "take_profits": pick((), (), ((0.2, 30.0),), ((0.1, 25.0), (0.25, 75.0))),
+        "stop_losses": pick((), (), ((0.15, 60.0),), ((0.1, 50.0), (0.25, 30.0))),
+        "entries": pick((), (), ((0.2, 1.0),), ((0.1, 0.5), (0.2, 6.0))),
+    }
+    bare, endless = pick(0.0, 0.0, 0.3), pick(0.0, 0.1)
 
     def get_signals(candles):
         place = candles.timestamp // INTERVALS[world.interval]
-        seed = world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r")
         draws = np.random.default_rng(seed).random((7, 997))[:, place % 997]
         side = np.where(draws[0] < 0.5, 1, -1) * (draws[1] < world.ask_rate)
         close, down = candles.close, 0.3 + 2 * draws[3]
@@ -182,13 +195,14 @@ def columns_of(world, strategy, symbol):
         base = np.where(np.isnan(limit), close, limit)
         return bk.Signals(
             side,
-            base * (1 + side * (0.3 + 2 * draws[4]) / 100),
-            base * (1 - side * down / 100),
-            np.floor(1 + 100 * draws[5] ** 3),
+            np.where(draws[3] < bare, np.nan, base * (1 + side * (0.3 + 2 * draws[4]) / 100)),
+            np.where(draws[5] < bare, np.nan, base * (1 - side * down / 100)),
+            np.where(draws[6] < endless, np.nan, np.floor(1 + 100 * draws[5] ** 3)),
             limit,
             exit_long=draws[6] < 0.1,
             exit_short=draws[6] > 0.9,
             cost=np.where(draws[4] < 0.3, world.account["balance"] * draws[3], np.nan),
+            **how,
         )
 
     return get_signals

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.trade_results import results_of
 from backtest_kit._backtest.array_session import (
@@ -16,7 +14,6 @@ from backtest_kit._backtest.array_session import (
     load_kernel,
 )
 from backtest_kit._backtest.array_table import milestones_of
-from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.run import Run
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import Stride, free_from
@@ -130,9 +127,6 @@ class ArrayResults:
             self._stepped_until = frame + 1 if unpriced else len(self._timeline)
             return None
         table = span.table
-        if run.account is not None and not _is_plain(span, run.account):
-            self._stepped_until = len(self._timeline)
-            return None
         if span.late is not None or table.invalid or table.unanswered:
             # what has no answer yet lies at the beginning: what follows is played anew from there
             first = frames_before(self._timeline, span.chunk.answers_from)
@@ -197,17 +191,6 @@ class _SpanResults:
             for event in self._milestones.pop(row.id, ()):
                 run.record.add(event)
         run.record.add(tick)
-
-
-def _is_plain(span: Span, account: AccountGate) -> bool:
-    """Say whether an account changes nothing of how the trades of a span live, only if they do.
-
-    They enter once, leave once, and have stops of their own where they may be liquidated.
-    """
-    if span.chunk.signals.is_managed:
-        return False
-    bare = np.isnan(span.table.price_stop_loss)
-    return not (bare & ((span.table.side < 0) | (account.terms.leverage > 1))).any()
 
 
 def _in_order(events: list[PartialEvent]) -> dict[str, list[PartialEvent]]:

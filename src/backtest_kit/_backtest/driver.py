@@ -9,7 +9,7 @@ from typing import Any, Final
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, can_be_simulated, load_kernel
 from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
-from backtest_kit._backtest.lives import Lives
+from backtest_kit._backtest.lives import Ended, Lives
 from backtest_kit._backtest.paid_trades import on_account
 from backtest_kit._backtest.strategy_caller import StrategyCaller
 from backtest_kit._engine.ambient import current_moment
@@ -176,6 +176,13 @@ class FrameDriver:
                 self._go_to(max(called + 1, free))
                 self._results.drop(self._index)
                 return None
+            if outcome.follows:
+                ended = await self._lives.resume(tick.signal)
+                self._after(ended, frames_before(self._timeline, tick.signal.scheduled_at) + 1)
+                if self._index != min(frame, len(self._timeline)):
+                    self._results.drop(self._index)
+                self._run.timed("backtest_signal", stopwatch() - began)
+                return ended.closed
             tick = outcome.tick
         self._go_to(frame)
         if tick is None:
@@ -277,11 +284,15 @@ class FrameDriver:
             run.risk_gate.cancel_reservation()
             return None
         ended = await self._lives.follow(row, when)
+        self._after(ended, self._index)
+        return ended.closed
+
+    def _after(self, ended: Ended, index: int) -> None:
+        """Go on after a life, with frame `index` at the earliest."""
         self._bars = None
         self._ended_at = ended.when
-        free = free_from(ended.when, ended.reason, run.config, reverses=ended.reverses)
-        self._go_to(max(self._index, frames_before(self._timeline, free)))
-        return ended.closed
+        free = free_from(ended.when, ended.reason, self._run.config, reverses=ended.reverses)
+        self._go_to(max(index, frames_before(self._timeline, free)))
 
     def _go_to(self, index: int) -> None:
         self._index = min(index, len(self._timeline))

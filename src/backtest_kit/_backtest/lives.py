@@ -83,6 +83,15 @@ class Lives:
         bars = await self._ahead(expires_at(row), when)
         return await self._hold(row, bars, exits=False)
 
+    async def resume(self, row: SignalRow) -> Ended:
+        """Follow a signal that has been filled, from its fill on."""
+        when = row.pending_at
+        assert when is not None
+        bars = await self._ahead(expires_at(row), when)
+        waited = row.scheduled_at != when
+        exits = waited and await self._exit(row, when - self._step, bars, when) is not None
+        return await self._hold(row, bars, exits=exits)
+
     async def _ahead(self, expiry: int, when: int, since: int | None = None) -> Bars:
         """Return bars up to the end of a filled signal's life, or a part where it has none.
 
@@ -158,7 +167,7 @@ class Lives:
         holding: Holding | None = None
         opened = step.opened(row, when, _price(bars, when))
         if row.is_managed or self._managing.is_used or account is not None:
-            opening = None if account is None else account.opening
+            opening = None if account is None else account.opening(when)
             holding, close = open_managed(row, bars.bar(when), run.config, opening)
             if account is not None:
                 account.book(None, holding, when)

@@ -6,26 +6,33 @@ from typing import NamedTuple
 
 import msgspec
 
+from backtest_kit._backtest.paid_legs import PaidLegs
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.run import Run
-from backtest_kit._engine.turns import ACTIVATES, CLOSES, OPENS
+from backtest_kit._engine.turns import ACTIVATES, CLOSES, HOLDS, OPENS
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import free_from
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.results import TickCancelled, TickClosed
+from backtest_kit._values.signal import SignalRow
 
 
 class Paid(NamedTuple):
-    """What became of a trade: its result, or from when on its strategy may be asked again (ms)."""
+    """What became of a trade: its result, or from when on its strategy may be asked again (ms).
+
+    `follows`: it is filled, and is to be followed from then on, since the account may change how it
+    lives.
+    """
 
     tick: TickClosed | TickCancelled | None
     refused_at: int | None = None
+    follows: bool = False
 
 
 async def on_account(
     run: Run, account: AccountGate, tick: TickClosed | TickCancelled, bars: Bars
 ) -> Paid:
-    """Let an account pay a trade that enters once and leaves once, or refuse it."""
+    """Let an account pay a trade, fill by fill, or refuse it."""
     row = tick.signal
     waits = row.pending_at != row.scheduled_at
     proposed = row
@@ -49,8 +56,38 @@ async def on_account(
             run.record.until = max(run.record.until, when)
             return Paid(None, free_from(when, refused, run.config))
     account.bars = bars
-    account.open_plain(row, when)
+    account.paid_until = when
+    if tick.signal.price_stop_loss is None and _may_be_liquidated(row, account):
+        return Paid(None, follows=True)
+    if tick.fills:
+        return await _fill_by_fill(run, account, tick, when)
+    account.enter_first(row, when)
     if tick.close_timestamp != when:
         await account.wait(tick.close_timestamp, CLOSES)
-    account.close_plain(tick.pnl.price_close, tick.close_timestamp)
+    account.fill(None, tick.pnl.price_close, tick.close_timestamp, enters=False)
     return Paid(account.closed(tick, tick.close_timestamp))
+
+
+def _may_be_liquidated(row: SignalRow, account: AccountGate) -> bool:
+    """Say whether a position without a stop has one at its liquidation price."""
+    return row.side < 0 or account.terms.leverage > 1
+
+
+async def _fill_by_fill(run: Run, account: AccountGate, tick: TickClosed, opened: int) -> Paid:
+    """Let an account pay a trade of several fills, as far as each of them comes about."""
+    legs = PaidLegs(tick, account.opening(opened), run.config)
+    for when, fills in legs.steps:
+        if when != opened:
+            closes = any(leg.kind == "exit" for leg in fills)
+            await account.wait(when, CLOSES if closes else HOLDS)
+            paid = legs.fill(fills, account.account.books.free)
+        else:  # at the step of the first entry, which is not in the books yet
+            paid = legs.fill(fills, legs.free)
+        if paid is None:
+            account.paid_until = when
+            return Paid(None, follows=True)
+        if when == opened:
+            account.enter_first(tick.signal, when)
+        for fill in paid:
+            account.fill(fill.amount, fill.price, when, enters=fill.enters)
+    return Paid(account.closed(legs.closed(), tick.close_timestamp))

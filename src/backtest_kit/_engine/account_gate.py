@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -45,7 +46,8 @@ _SKIPS: Final[tuple[tuple[int, Refusal], ...]] = (
 class AccountGate:
     """One run of an account: it waits for its turn, pays, and is refused.
 
-    `bars` is the market by which what it holds is marked.
+    `bars` is the market by which what it holds is marked. What its newest position does before
+    `paid_until` (ms) is in the books already, where it is followed again from its fill on.
     """
 
     run: AccountRun
@@ -53,6 +55,7 @@ class AccountGate:
     bars: Bars
     _turn: Turn
     _money: PositionMoney
+    paid_until = 0
 
     def __init__(self, schema: AccountSchema, sizing: SizingSchema | None) -> None:
         self.schema = schema
@@ -162,15 +165,14 @@ class AccountGate:
         needs = needed(cost, self.terms.leverage, self.terms.fee)
         return f"a cost of {cost:.8g} {currency} needs {needs:.8g}, {free:.8g} are free"
 
-    @property
-    def opening(self) -> Opening:
-        """What a position begins with that the account has admitted."""
-        return Opening(self._entry.quantity, self.account.books.free, self.terms, self._rules)
+    def opening(self, when: int) -> Opening:
+        """Return what a position begins with at `when` (ms) that the account has admitted."""
+        return Opening(self._entry.quantity, self._free(when), self.terms, self._rules)
 
-    def funded(self, holding: Holding) -> Holding:
-        """Return a position that knows what is free now."""
+    def funded(self, holding: Holding, when: int) -> Holding:
+        """Return a position that knows what is free at `when` (ms)."""
         state = [*holding.state]
-        state[at.FREE] = self.account.books.free
+        state[at.FREE] = self._free(when)
         return msgspec.structs.replace(holding, state=tuple(state))
 
     async def step(self, holding: Holding, bar: Bar, *, ends: bool) -> Managed:
@@ -186,12 +188,12 @@ class AccountGate:
             return stepped
         # whether it closes anything may hang on what is free: asked again at each turn
         await self.wait(bar.when, CLOSES)
-        funded = self.funded(holding)
+        funded = self.funded(holding, bar.when)
         stepped = step_managed(funded, bar, config)
         ends = ends or stepped.close is not None
         if not ends and stepped.holding.exits_acted == holding.exits_acted:
             await self.wait(bar.when, HOLDS)
-            funded = self.funded(holding)
+            funded = self.funded(holding, bar.when)
             stepped = step_managed(funded, bar, config)
         self.book(funded, stepped.holding, bar.when)
         return stepped
@@ -206,19 +208,27 @@ class AccountGate:
         await self.wait(when, CLOSES)
         if not closes and not any(isinstance(each, actions.Close) for each in answer):
             await self.wait(when, HOLDS)
-        return self.funded(holding)
+        return self.funded(holding, when)
 
-    def open_plain(self, row: SignalRow, when: int) -> None:
-        """Take the only entry of a position that was admitted into the books."""
+    def _free(self, when: int) -> float:
+        return self.account.books.free if when >= self.paid_until else math.inf  # it was enough
+
+    def enter_first(self, row: SignalRow, when: int) -> None:
+        """Take the first entry of a position that was admitted into the books."""
         self._money.begin(row.side, reduced=self._entry.reduced)
         self._money.enter(self._entry.quantity, row.price_open, when)
 
-    def close_plain(self, price: float, when: int) -> None:
-        """Take its only exit into the books."""
-        self._money.leave(None, price, when)
+    def fill(self, amount: float | None, price: float, when: int, *, enters: bool) -> None:
+        """Take a further entry into the books, or an exit (`None`: of all that is held)."""
+        if enters and amount is not None:
+            self._money.enter(amount, price, when)
+        else:
+            self._money.leave(amount, price, when)
 
     def book(self, before: Holding | None, after: Holding, when: int) -> None:
         """Take the fills of a step into the books, and tell what was skipped."""
+        if when < self.paid_until:
+            return
         if before is None:
             self._money.begin(after.row.side, reduced=self._entry.reduced)
         news = after.rows[0 if before is None else len(before.times) :]

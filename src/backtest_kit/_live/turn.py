@@ -60,7 +60,7 @@ class Turn:
     def open(self, row: SignalRow) -> Close | None:
         """Let a signal be filled; return how the candle of that step closes it, if it does."""
         account, (when, price) = self._account, self._place
-        opening = None if account is None else account.opening
+        opening = None if account is None else account.opening(when)
         holding, close = open_managed(row, self.bar, self._run.config, opening)
         opened = told.opened(row, when, price)
         if account is not None:

@@ -1,0 +1,105 @@
+"""A walk over parameters with the money of an account, beside the same walk without one.
+
+`python -m benchmarks.account_walk [CANDLES]`: a file of minutes, else a synthetic year. Each rule
+of managed positions is walked over the means of the crossover of `benchmarks.arrays`, once as it is
+and once on an account that pays each trade; the ratio is of processor times in one process.
+"""
+
+import sys
+import time
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+import backtest_kit as bk
+from backtest_kit._arrays import simulation
+from benchmarks.arrays import GOAL, LIFE, MANAGED, STOP, market
+from benchmarks.managed import crossing
+
+RULES = {"plain": {}, **MANAGED}
+MEANS = [(fast, slow) for fast in (10, 20, 40) for slow in (100, 160, 240, 320)]
+REPEATS = 3
+
+
+def strategy(rule, fast, slow):
+    def get_signals(candles):
+        turned = crossing(candles, fast, slow)
+        return bk.Signals.bracket(turned > 0, GOAL, STOP, LIFE, **RULES[rule])
+
+    return get_signals
+
+
+def walk(candles, rule, account, step=None):
+    """Return the shortest processor time of some walks in seconds, and how many trades they had."""
+    begin, end = (
+        datetime.fromtimestamp(int(at) / 1000, UTC)
+        for at in (candles.timestamp[640], candles.timestamp[-2 * LIFE])
+    )
+    times, trades = [], 0
+
+    def get_market(symbol):
+        return None if step is None else bk.Market(base=symbol, quote="USDT", quantity_step=step)
+
+    for _ in range(REPEATS):
+        with bk.Engine() as engine:
+            engine.set_config(
+                exit_trigger="wick",
+                min_take_profit_distance_percent=0.0,
+                min_stop_loss_distance_percent=0.0,
+                max_signal_lifetime_minutes=LIFE,
+            )
+            exchange = bk.exchanges.FrameExchange(candles)
+            bk.add_exchange(
+                exchange_name="frame",
+                get_candles=exchange.get_candles,
+                data_range=exchange.data_range,
+                get_market=get_market,
+                intervals=["1m"],
+            )
+            bk.add_frame(frame_name="year", interval="1m", start_date=begin, end_date=end)
+            bk.add_account(
+                account_name="a", currency="USDT", balance=1e6, default_percent=10.0, leverage=3.0
+            )
+            names = [f"{fast}-{slow}" for fast, slow in MEANS]
+            for name, means in zip(names, MEANS, strict=True):
+                bk.add_strategy(
+                    strategy_name=name,
+                    interval="1m",
+                    get_signals=strategy(rule, *means),
+                    warmup=400,
+                )
+            bk.add_walker(
+                walker_name="w",
+                exchange_name="frame",
+                frame_name="year",
+                strategies=names,
+                account_name="a" if account else None,
+            )
+            began = time.process_time()
+            rows = bk.Walker.run_sync("X", walker_name="w")
+            times.append(time.process_time() - began)
+            trades = sum(row.statistics.total_signals for row in rows)
+    return min(times), trades
+
+
+def main():
+    candles = bk.read_candles(sys.argv[1], interval="1m") if sys.argv[1:] else market()
+    simulation.compile_kernel()
+    title = f"{len(MEANS)} strategies over {len(candles):,} minutes, with an account and without"
+    table = Table(title=title, title_justify="left")
+    for column in ("Rule", "Trades", "Without", "With", "Ratio", "In whole steps"):
+        table.add_column(column, justify="left" if column == "Rule" else "right")
+    for rule in RULES:
+        alone, trades = walk(candles, rule, account=False)
+        paid, same = walk(candles, rule, account=True)
+        assert same == trades, f"{rule}: {same} trades with an account"
+        stepped, _ = walk(candles, rule, account=True, step=0.001)
+        cells = f"{trades:,}", f"{alone:.2f} s", f"{paid:.2f} s", f"{paid / alone:.2f}"
+        table.add_row(rule, *cells, f"{stepped / alone:.2f}")
+        print(rule, *cells, f"{stepped / alone:.2f}", file=sys.stderr, flush=True)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
