@@ -12,11 +12,10 @@ import msgspec
 
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.prepare import prepare
-from backtest_kit._engine.account import SharedAccount, check_quotes
+from backtest_kit._engine.account import SharedAccount, check_quotes, markets_of
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fill_book import FillBook
-from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.marks import marks_of
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.registry import Registry
@@ -91,24 +90,6 @@ def session_of(
         engine.frames.get(frame_name),
         engine.accounts.get(account_name),
     )
-
-
-async def markets_of(exchange: ExchangeSchema, symbols: Sequence[str]) -> dict[str, Market | None]:
-    """Ask an exchange once for the rules of each symbol's market; `None`: it says nothing.
-
-    Raises:
-        ArgumentError: it answers with something else; and whatever `get_market` raises.
-    """
-    ask, found = exchange.get_market, dict[str, Market | None]()
-    for symbol in dict.fromkeys(symbols):
-        market = None if ask is None else await call_user_code(ask, symbol)
-        if market is not None and not isinstance(market, Market):
-            raise ArgumentError(
-                f"get_market of exchange {exchange.name!r} returned {market!r} for {symbol}; "
-                "return a Market, or None"
-            )
-        found[symbol] = market
-    return found
 
 
 class AccountSession:

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from backtest_kit._engine.fill_book import FillBook
+from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import KEPT_REJECTIONS
 from backtest_kit._engine.turns import Turns
 from backtest_kit._rules.account import Books
@@ -16,6 +17,7 @@ from backtest_kit._values.account import AccountPosition, AccountView, Market
 from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.events import RiskEvent
+from backtest_kit._values.schemas import ExchangeSchema
 
 
 class Member(Protocol):
@@ -110,6 +112,24 @@ class SharedAccount:
             balance=self.books.balance,
             positions=tuple(positions),
         )
+
+
+async def markets_of(exchange: ExchangeSchema, symbols: Sequence[str]) -> dict[str, Market | None]:
+    """Ask an exchange once for the rules of each symbol's market; `None`: it says nothing.
+
+    Raises:
+        ArgumentError: it answers with something else; and whatever `get_market` raises.
+    """
+    ask, found = exchange.get_market, dict[str, Market | None]()
+    for symbol in dict.fromkeys(symbols):
+        market = None if ask is None else await call_user_code(ask, symbol)
+        if market is not None and not isinstance(market, Market):
+            raise ArgumentError(
+                f"get_market of exchange {exchange.name!r} returned {market!r} for {symbol}; "
+                "return a Market, or None"
+            )
+        found[symbol] = market
+    return found
 
 
 def check_quotes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ from backtest_kit._values.errors import (
     StateError,
 )
 from backtest_kit._values.results import TickClosed
+from backtest_kit._values.time import INTERVALS, to_datetime
 
 #: What an account keeps for as long as it is stored.
 _FIXED: Final = ("exchange_name", "currency", "balance", "leverage", "maintenance_percent")
@@ -61,8 +63,10 @@ class LiveAccount:
         #: The places that runs have, also of those that do not run now.
         self.orders: set[int] = set()
         self.booked = 0
+        self._day = -1
         self._loading = asyncio.Lock()
         self._document: AccountDocument | None = None
+        self._owner: StateOwner
 
     async def load(self, owner: StateOwner, now: int) -> None:
         """Read what is stored, once; a new account begins at `now` (ms).
@@ -78,7 +82,7 @@ class LiveAccount:
             document = await owner.accounts.read(name)
             if document is None and states:
                 raise lost(name, owner.accounts.where(name))
-            if document is None:
+            if document is None or not (states or document.changes):  # nobody's money is in it
                 document = self._begun(now)
                 await owner.accounts.write(document)
             begun = msgspec.structs.asdict(self._begun(document.since))
@@ -89,7 +93,7 @@ class LiveAccount:
                     f"another name (it is kept in {owner.accounts.where(name)})"
                 )
             await self._read(owner, states, document.paid_in)
-            self._document = document
+            self._document, self._owner = document, owner
 
     async def _read(self, owner: StateOwner, states: Sequence[LiveState], paid_in: float) -> None:
         """Take in what the runs have done so far."""
@@ -126,6 +130,31 @@ class LiveAccount:
                 shared.books.balance = newest.left  # in the order of events, to the last bit
             last = max(parts, key=lambda part: part.taken_at)
             shared.taken, shared.taken_at = last.taken, last.taken_at
+
+    async def note_days(self, when: int) -> None:
+        """Keep the equity of the day that ended before the step `when` (ms), if one has.
+
+        Midnight belongs to the day that ends.
+
+        Raises:
+            StateError: it can't be stored.
+        """
+        known, document = self._day, self._document
+        begins = known < 0 and self.booked == 0  # its first minute is of the day that begins
+        day = (when - (not begins)) // INTERVALS["1d"]
+        self._day = max(day, known)
+        if document is None or not 0 <= known < day:
+            return
+        equity = self.shared.equity((known + 1) * INTERVALS["1d"])
+        if math.isfinite(equity):
+            date = to_datetime(known * INTERVALS["1d"]).date().isoformat()
+            closes = document.closes | {date: equity}
+            self._document = msgspec.structs.replace(document, closes=closes)
+            await self._owner.accounts.write(self._document)
+
+    def equity(self, now: int) -> float:
+        """Return its equity by the newest marks (at `now`, ms); NaN where one is not known yet."""
+        return self.shared.equity(now)
 
     def place(self) -> int:
         """Return the place of a run that has never been here."""

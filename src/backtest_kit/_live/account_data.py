@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from backtest_kit._data.base import run_config
+from backtest_kit._engine.account import markets_of
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.marks import marks_of
@@ -80,6 +81,8 @@ async def account_data(engine: Engine, account_name: str) -> PortfolioData:
         fills,
         marks,
         _counts([_part(run) for run in runs]),
+        markets=await markets_of(exchange, [*configs]),
+        added=document.paid_in - document.balance,
     )
 
 

@@ -11,10 +11,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from backtest_kit._engine.account import Tally, check_quotes
+from backtest_kit._engine.account import Tally, check_quotes, markets_of
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.engine import describe
-from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.turns import Turn
 from backtest_kit._live.account import LAST, Absent, LiveAccount
@@ -24,7 +23,7 @@ from backtest_kit._rules.managed import Holding
 from backtest_kit._state.account_part import AccountPart
 from backtest_kit._state.documents import LiveState
 from backtest_kit._state.owner import StateOwner
-from backtest_kit._values.account import Market, Money
+from backtest_kit._values.account import Money
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import ArgumentError, DataError, FetchError, StateError
 from backtest_kit._values.results import Refusal, TickClosed
@@ -136,20 +135,15 @@ class LiveGate(AccountGate):
 
     async def _ask_market(self) -> None:
         """Ask once for the rules of the symbol's market."""
-        run, ask = self.run, self.run.exchange.get_market
+        run = self.run
         try:
-            found = None if ask is None else await call_user_code(ask, run.symbol)
-        except DataError:
+            found = await markets_of(run.exchange, [run.symbol])
+        except (DataError, ArgumentError):
             raise
         except Exception as error:
             raise FetchError(f"get_market for {run.symbol} raised {describe(error)}") from error
-        if found is not None and not isinstance(found, Market):
-            raise ArgumentError(
-                f"get_market of exchange {run.exchange_name!r} returned {found!r} for "
-                f"{run.symbol}; return a Market, or None"
-            )
-        check_quotes(self.schema, run.exchange_name, [(run.symbol, found)])
-        self.keep_to(found)
+        check_quotes(self.schema, run.exchange_name, [*found.items()])
+        self.keep_to(found[run.symbol])
         self._knows_market = True
 
     async def wait(self, when: int, what: int) -> None:
@@ -264,6 +258,11 @@ class LiveGate(AccountGate):
         """
         if self._recorded:
             await self._turn.wait_for_others(when)
+        assert self._live is not None
+        try:
+            await self._live.note_days(when)
+        except StateError as error:  # the next day's end is noted again
+            self.run.error("account", error)
 
     def pass_to(self, when: int, what: int) -> None:
         """Say that it does nothing before `what` it may do at `when` (ms)."""

@@ -81,6 +81,12 @@ def account_text(data: PortfolioData) -> str:
             f"- Losses beyond the collateral, {money(s.not_charged)} "
             f"{plain(data.account.currency)}, were not charged: a venue's insurance bears them."
         )
+    if data.added:
+        what = "added" if data.added > 0 else "taken out"
+        lines.append(
+            f"- {money(abs(data.added))} {plain(data.account.currency)} were {what} by hand since "
+            "it began; they are in none of these figures."
+        )
     if s.reductions:
         lines.append(f"- Entries that were reduced for want of cash: {s.reductions:,}.")
     lines.append("- Open positions are marked at the last close, before the costs of closing them.")

@@ -44,7 +44,8 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     come to by buying and holding the same symbols, at the rows of `curve`. `correlations` are those
     of the runs' daily profits. `refusals` are the newest of what the account refused or skipped;
     `statistics` counts all. `markets` is what the exchange said of each symbol, `None` where
-    nothing. `daily` and `sums` are what `returns` and `table` are made of.
+    nothing. `daily` and `sums` are what `returns` and `table` are made of. `added` is
+    what a person has added to an account of live runs since it began, which is in no other figure.
     """
 
     account: AccountSchema
@@ -64,6 +65,7 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     markets: Mapping[str, Market | None] = {}
     daily: DailyReturns
     sums: TradeSums
+    added: float = 0.0
 
     @property
     def names(self) -> tuple[tuple[str, str], ...]:
@@ -217,7 +219,7 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
 
 _PLAIN: Final = (
     *("account", "exchange_name", "frame_name", "since", "until", "profits", "trades"),
-    *("statistics", "parts", "correlations", "refusals", "markets"),
+    *("statistics", "parts", "correlations", "refusals", "markets", "added"),
 )
 
 
@@ -231,6 +233,7 @@ def portfolio_data(
     *,
     refusals: Sequence[RiskEvent] = (),
     markets: Mapping[str, Market | None] | None = None,
+    added: float = 0.0,
 ) -> PortfolioData:
     """Return what runs on one account have found; `fills.run` counts `runs`, of which there is one.
 
@@ -262,6 +265,7 @@ def portfolio_data(
         correlations=outcome.correlations,
         refusals=tuple(refusals),
         markets=dict(markets or {}),
+        added=added,
         daily=outcome.daily,
         sums=outcome.trades,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from backtest_kit._backtest.account_session import markets_of
+from backtest_kit._engine.account import markets_of
 from backtest_kit._engine.engine import Engine
 from backtest_kit._values.account_schemas import SizingSchema
 from backtest_kit._values.errors import FingerprintError

@@ -13,6 +13,7 @@ from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_frame
 from backtest_kit._reports.portfolio import portfolio_report
+from backtest_kit._reports.portfolio_data import PortfolioData
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.errors import RegistrationError
@@ -88,6 +89,20 @@ def chosen_account(engine: Engine, money: Money) -> AccountSchema | None:
     return account
 
 
+def add_chosen_account(engine: Engine, money: Money) -> str | None:
+    """Register the account that the command line describes, and let all strategies be sized by it.
+
+    Return its name; `None` without a balance. Raises as `chosen_account`.
+    """
+    account = chosen_account(engine, money)
+    if account is None:
+        return None
+    engine.accounts.add(account)
+    for strategy in engine.strategies.list():
+        engine.strategies.add(sized(strategy, money), replace=True)
+    return account.name
+
+
 def _of_options(text: str, leverage: float) -> str:
     """Return what is wrong with an account in terms of the options that it comes from."""
     text = text.partition(": ")[2]
@@ -138,12 +153,13 @@ def account_session(
 _ENDS = ((min, "start_date"), (max, "end_date"))
 
 
-def print_account(session: AccountSession, output: Path, console: Console) -> None:
+def print_account(
+    data: PortfolioData | None, engine: Engine, output: Path, console: Console
+) -> None:
     """Print what an account came to, and keep its report in the folder `output`."""
-    data = session.data
     if data is None:
         return
     show_account(data, console)
-    name = file_name(_NAME, data.exchange_name, str(session.engine.clock.wall_ms()))
+    name = file_name(data.account.name, data.exchange_name, str(engine.clock.wall_ms()))
     path = write(portfolio_report(data), output / "portfolio", name)
     console.print(f"account: {path}", soft_wrap=True, highlight=False)

@@ -188,7 +188,7 @@ def run_jobs(
         by_strategy = [[r for r in records if r.strategy_name == name] for name in strategies]
         show_together([heat_data(own) for own in by_strategy if len(own) > 1], console)
         if session is not None:
-            print_account(session, output, console)
+            print_account(session.data, engine, output, console)
         lines = [f"report: {run.folder / name}" for run in kept for name in (REPORT, *run.files)]
         lines += page_lines(run.folder for run in kept) or [without_page][: bool(without_page)]
         for line in lines:

@@ -15,6 +15,7 @@ from backtest_kit._live.stored import forget, stored_runs
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, iso
+from backtest_kit.cli.account_run import Money, account_options, add_chosen_account
 from backtest_kit.cli.background_output import background_output
 from backtest_kit.cli.choose import add_cached, choose_exchange, choose_range, choose_settings
 from backtest_kit.cli.health_server import parse_address
@@ -53,6 +54,7 @@ _KEYS = {"apiKey": "API_KEY", "secret": "SECRET", "password": "PASSWORD", "uid":
     type=click.Path(path_type=Path),
     help="Run over recorded candles (a catalog, Parquet, CSV); the state is kept apart.",
 )
+@account_options("Trade on paper with this much money: all runs on one account, kept in the state.")
 @calendar_option
 @reading_options
 @click.option(
@@ -86,6 +88,10 @@ def live(
     state_dir: Path | None,
     paper: bool,
     source: Path | None,
+    balance: float | None,
+    currency: str,
+    leverage: float,
+    sizing: str | None,
     calendar: str | None,
     given: Layout,
     catalog: str | None,
@@ -112,6 +118,7 @@ def live(
     \b
         backtest-kit live my_strategy.py --symbol BTC/USDT --symbol ETH/USDT --exchange binance
         backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --paper
+        backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --balance 10000
         backtest-kit live my_strategy.py --symbol BTC/USDT --exchange binance --catalog data
         backtest-kit live my_strategy.py --symbol BTCUSDT --replay BTCUSDT-1m-2023.parquet
     """
@@ -142,15 +149,18 @@ def live(
         if catalog is not None:
             exchange = add_cached(engine, exchange, catalog, record=record)
         strategies = [engine.strategies.get(name) for name in dict.fromkeys(strategy_names)]
+        account = add_chosen_account(engine, Money(balance, currency, leverage, sizing))
+        names = [s.name for s in strategies or engine.strategies.list()]
         jobs = []
         for symbol in dict.fromkeys(symbols):
             clock = None if source is None else _clock(engine, exchange, symbol, start, end, factor)
-            names = [s.name for s in strategies or engine.strategies.list()]
             if clock is not None:
                 base = run_config(engine.config, exchange, symbol).base_interval
                 keys = {(exchange.name, name, symbol) for name in names}
                 _begin_anew(state, keys, clock, INTERVALS[base])
-            jobs += [Job(symbol, name, clock) for name in names]
+            jobs += [Job(symbol, name, clock, account) for name in names]
+        if account is not None:  # in the order of strategies, as in a backtest
+            jobs.sort(key=lambda job: names.index(job.strategy_name))
         return run_session(engine, exchange, jobs, output, as_json=as_json, address=address)
 
 

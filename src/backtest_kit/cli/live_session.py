@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +19,13 @@ from backtest_kit._data.base import run_config
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.record import RunRecord
 from backtest_kit._engine.task import close_exchange, exhaust
+from backtest_kit._live.account import LiveAccount
+from backtest_kit._live.account_data import account_data
 from backtest_kit._live.clocks import VirtualClock
 from backtest_kit._live.health import health
 from backtest_kit._live.live import Live
 from backtest_kit._reports.live import live_data, live_report
+from backtest_kit._reports.portfolio_data import PortfolioData, money
 from backtest_kit._reports.table import file_name, write, write_bytes
 from backtest_kit._values.clock import wall_ms
 from backtest_kit._values.errors import BacktestKitError
@@ -29,6 +33,7 @@ from backtest_kit._values.events import PartialEvent
 from backtest_kit._values.results import Tick, TickActive, TickIdle, TickWaiting
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, MINUTE
+from backtest_kit.cli.account_run import print_account
 from backtest_kit.cli.background_output import BackgroundStream
 from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.health_server import serve_health
@@ -43,11 +48,12 @@ _ROOM: Final = 0.02
 
 
 class Job(NamedTuple):
-    """A run to start; without a clock by the wall clock."""
+    """A run to start; without a clock by the wall clock, without an account in percent alone."""
 
     symbol: str
     strategy_name: str
     clock: VirtualClock | None
+    account_name: str | None = None
 
 
 def run_session(
@@ -76,6 +82,8 @@ def run_session(
         path = write(live_report(data), output / "live", name)
         if not as_json:
             click.echo(f"report: {path}")
+    if not as_json:
+        print_account(session.account, engine, output, Console())
     return code
 
 
@@ -93,6 +101,8 @@ class _Session:
         self._told_of: set[asyncio.Task[None]] = set()
         self._signals: list[signal.Signals] = []
         self._unread = False
+        #: What the account of the runs has come to, once they have ended.
+        self.account: PortfolioData | None = None
         self._shown = not as_json and sys.stdout.isatty()
         #: What is printed; `None` where nobody else writes it.
         self._output = sys.stdout if isinstance(sys.stdout, BackgroundStream) else None
@@ -119,11 +129,23 @@ class _Session:
             with _handlers(self._on_signal), self._display() as refresh:
                 notify("READY=1")
                 outcome = await self._wait(refresh)
+            code = self._end(outcome)
+            await self._account()
         finally:
             notify("STOPPING=1")
             watchdog.cancel()
             await close_exchange(self._exchange)
-        return self._end(outcome)
+        return code
+
+    async def _account(self) -> None:
+        """Make what the account of the runs has come to, unless it is to stop at once."""
+        name = self._jobs[0].account_name
+        if name is None or len(self._signals) > 1:
+            return
+        try:
+            self.account = await account_data(self._engine, name)
+        except BacktestKitError as error:
+            _say(f"account: {error}")
 
     def _base(self, symbol: str) -> int:
         try:
@@ -146,6 +168,7 @@ class _Session:
             job.symbol,
             strategy_name=job.strategy_name,
             exchange_name=self._exchange.name,
+            account_name=job.account_name,
             clock=job.clock,
         )
         await exhaust(results)
@@ -286,6 +309,11 @@ class _Session:
 
     def _health(self) -> None:
         self._table.done = replayed(self._jobs, self.records())
+        account = self._engine.live_accounts.get(self._jobs[0].account_name or "")
+        if isinstance(account, LiveAccount) and math.isfinite(
+            equity := account.equity(self._now())
+        ):
+            self._table.account = f"{money(equity)} {account.schema.currency}"
         for record in self.records():
             kinds = [*record.error_kinds.values()]
             self._table.feed(

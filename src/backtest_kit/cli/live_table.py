@@ -88,6 +88,8 @@ class LiveTable:
         self._error: str | None = None
         #: How much of a replay is done, 0 to 1; `None` where there is no end.
         self.done: float | None = None
+        #: What the account of the runs has, as a text; "" where there is none.
+        self.account = ""
 
     def add(self, symbol: str, strategy_name: str, exchange_name: str, base: int = MINUTE) -> None:
         """Declare a run before its first result, with its base interval in ms."""
@@ -189,6 +191,8 @@ class LiveTable:
             pnl = sum(row.pnl for row in rows)
             text.append(f"; {trades} closed, ")
             text.append(percent(pnl, " %"), style=colour_of(pnl))
+        if self.account:
+            text.append(f"; account {self.account}")
         return text
 
     def _log_lines(self, now: int) -> list[Text]:
