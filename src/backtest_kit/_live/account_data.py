@@ -7,7 +7,6 @@ import inspect
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
 
 import msgspec
 
@@ -16,17 +15,18 @@ from backtest_kit._engine.account import markets_of
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.marks import marks_of
-from backtest_kit._live.stored import StoredRun, read_stored, stored_record
+from backtest_kit._live.stored import stored_record
+from backtest_kit._live.stored_accounts import stored_account
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
 from backtest_kit._state.account_part import AccountPart
-from backtest_kit._state.accounts import ACCOUNT, AccountDocument, account_key
-from backtest_kit._state.documents import Transition, decode
+from backtest_kit._state.accounts import AccountDocument
+from backtest_kit._state.documents import Transition
 from backtest_kit._statistics.equity import AccountCounts
 from backtest_kit._statistics.equity_outcome import CALENDAR_DAYS
 from backtest_kit._values.account import Money
 from backtest_kit._values.account_schemas import AccountSchema
-from backtest_kit._values.errors import StateError, UnknownNameError
+from backtest_kit._values.errors import UnknownNameError
 from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import TickAdded, TickClosed, TickOpened, TickPartial
 from backtest_kit._values.time import INTERVALS
@@ -52,7 +52,10 @@ async def account_data(engine: Engine, account_name: str) -> PortfolioData:
         DataError: the candles since it began can't be had.
     """
     adapter = _blocking(engine.live.adapter)
-    document, runs = await asyncio.to_thread(_read, adapter, account_name)
+    stored = await asyncio.to_thread(stored_account, adapter, account_name)
+    document, runs = stored.document, stored.runs
+    if not runs:
+        raise UnknownNameError(f"account {account_name!r} has no runs yet")
     exchange = engine.exchanges.get(document.exchange_name)
     schema = _schema(engine, document)
     fills = fills_of([run.transitions for run in runs])
@@ -80,7 +83,7 @@ async def account_data(engine: Engine, account_name: str) -> PortfolioData:
         trades,
         fills,
         marks,
-        _counts([_part(run) for run in runs]),
+        _counts(stored.parts),
         markets=await markets_of(exchange, [*configs]),
         added=document.paid_in - document.balance,
     )
@@ -140,33 +143,6 @@ def _fills(run: int, transitions: Iterable[Transition]) -> Iterator[_Fill]:
         lost = money.liquidated and not before.liquidated
         yield _Fill(tick.timestamp, run, tick.signal.side, opens, amounts, lost)
         before = money
-
-
-def _read(adapter: Any, name: str) -> tuple[AccountDocument, list[StoredRun]]:
-    """Return what is stored of an account, and its runs in order; raises as `account_data`."""
-    key = account_key(name)
-    content = adapter.read(ACCOUNT, key)
-    if content is None:
-        known = ", ".join(unquote(key) for key in adapter.list(ACCOUNT)) or "none"
-        raise UnknownNameError(f"no live run on account {name!r} is stored (there are: {known})")
-    try:
-        document = decode(ACCOUNT, key, bytes(content), AccountDocument)
-    except ValueError as error:
-        raise StateError(f"account {name!r} can't be read: {error}") from error
-    runs = [
-        run
-        for run in read_stored(adapter).runs
-        if run.state is not None and run.state.account and run.state.account.name == name
-    ]
-    if not runs:
-        raise UnknownNameError(f"account {name!r} has no runs yet")
-    return document, sorted(runs, key=lambda run: _part(run).order)
-
-
-def _part(run: StoredRun) -> AccountPart:
-    assert run.state is not None
-    assert run.state.account is not None
-    return run.state.account
 
 
 def _schema(engine: Engine, document: AccountDocument) -> AccountSchema:

@@ -10,6 +10,7 @@ import click
 
 from backtest_kit._values.errors import BacktestKitError, DataError, StateError
 from backtest_kit._values.text import for_terminal
+from backtest_kit.cli.account import account
 from backtest_kit.cli.backtest import backtest
 from backtest_kit.cli.check import check
 from backtest_kit.cli.data import data
@@ -39,7 +40,9 @@ def cli() -> None:
     """
 
 
-for command in (backtest, check, data, demo, init, live, report, runs, send, state, walk):
+for command in (
+    *(account, backtest, check, data, demo, init, live, report, runs, send, state, walk),
+):
     cli.add_command(command)
 
 

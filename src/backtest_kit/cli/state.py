@@ -106,7 +106,7 @@ def read_state(
     """Return the runs in a state that match; `None` matches anything."""
     adapter, place = choose_adapter(folder, file)
     with asyncio.Runner() as runner:
-        blocking = _Blocking(adapter, runner)
+        blocking = Blocking(adapter, runner)
         stored = read_stored(blocking)
         owner = _owner(blocking)
     found = [
@@ -138,7 +138,7 @@ def choose_adapter(folder: Path | None, file: Path | None) -> tuple[Any, str]:
     return FileAdapter(folder), str(folder)
 
 
-class _Blocking:
+class Blocking:
     """An adapter whose methods may be async, as one whose methods are sync."""
 
     def __init__(self, adapter: Any, runner: asyncio.Runner) -> None:
