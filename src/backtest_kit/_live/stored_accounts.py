@@ -76,7 +76,8 @@ def add_to_account(adapter: Any, name: str, amount: float, note: str, now: int) 
     """
     if not math.isfinite(amount) or amount == 0:
         raise ArgumentError(f"{amount!r} must be an amount, above 0 to add, below to take out")
-    adapter.acquire()
+    acquire, release = (getattr(adapter, name, _nothing) for name in ("acquire", "release"))
+    acquire()
     try:
         stored = stored_account(adapter, name)
         free = stored.balance - stored.collateral
@@ -89,7 +90,11 @@ def add_to_account(adapter: Any, name: str, amount: float, note: str, now: int) 
         key = account_key(name)
         adapter.write(ACCOUNT, key, encode(ACCOUNT, key, changed))
     finally:
-        adapter.release()
+        release()
+
+
+def _nothing() -> None:
+    """Take or give back what needs neither."""
 
 
 def _document(adapter: Any, name: str) -> AccountDocument:
