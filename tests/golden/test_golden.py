@@ -72,13 +72,14 @@ def test_the_first_release_is_among_them():
     assert "0.1.0" in VERSIONS
 
 
-@pytest.mark.parametrize("name", ["live", "outbox", "live.db", "managed"])
+@pytest.mark.parametrize("name", ["live", "outbox", "live.db", "managed", "paper"])
 def test_live_runs_go_on_where_they_were(golden, expected, name):
     """Restarted twice: what lives is unchanged at first, and ends as the release that wrote it."""
-    if name == "managed" and name not in expected["follow"]:
-        return  # written before there were managed positions in live runs
+    if name in ("managed", "paper") and name not in expected["follow"]:
+        return  # written before there were managed positions in live runs, or accounts
     adapter, runs = write.stores(golden)[name]
-    found = write.follow(adapter, golden / "candles.csv", runs, expected["settings"])
+    account = write.account_of(name)
+    found = write.follow(adapter, golden / "candles.csv", runs, expected["settings"], account)
     assert_holds(expected["follow"][name], json.loads(json.dumps(found)))
 
 

@@ -131,8 +131,10 @@ class Told:
         return "it asked for it" if check.signal.note == "refuse" else None
 
 
-def live(adapter, candles, runs, until, settings, plan=None):
+def live(adapter, candles, runs, until, settings, plan=None, *, account=None):
     """Run (strategy, symbol) pairs from where they stand to a minute; return what they did.
+
+    `account`: the name of the account that they share, which releases with version 4 have.
 
     Without a plan the strategies propose nothing: only what was stored is followed. Returns a
     `Told`, and the data of each run by symbol.
@@ -154,10 +156,14 @@ def live(adapter, candles, runs, until, settings, plan=None):
         bk.listen_partial_profit(told.milestones.append)
         bk.listen_partial_loss(told.milestones.append)
         bk.listen_error(told.errors.append)
+        more = {}
+        if account is not None:
+            bk.add_account(account_name=account, currency="USDT", balance=1000.0, leverage=2.0)
+            more = {"account_name": account}
         clock = bk.VirtualClock(START + timedelta(minutes=FIRST), START + timedelta(minutes=until))
 
         async def main():
-            names = {"exchange_name": "csv", "clock": clock}
+            names = {"exchange_name": "csv", "clock": clock} | more
             await asyncio.gather(
                 *(bk.Live.background(s, strategy_name=name, **names) for name, s in runs)
             )
@@ -184,6 +190,8 @@ def outcome(tick):
         }
         if tick.signal.is_managed:
             found["legs"] = msgspec.to_builtins(tick.legs)
+        if tick.money is not None:
+            found["money"] = msgspec.to_builtins(tick.money)
     if tick.action == "cancelled":
         found |= {"reason": tick.reason, "close_timestamp": tick.close_timestamp}
     if tick.action in ("partial", "added", "moved"):
@@ -214,10 +222,10 @@ def facts(data):
     }
 
 
-def follow(adapter, candles, runs, settings):
+def follow(adapter, candles, runs, settings, account=None):
     """Restart stored runs for one minute, then again to the end; nothing new is proposed."""
-    begun, soon = live(adapter, candles, runs, STOPPED + 1, settings)
-    told, end = live(adapter, candles, runs, END, settings)
+    begun, soon = live(adapter, candles, runs, STOPPED + 1, settings, account=account)
+    told, end = live(adapter, candles, runs, END, settings, account=account)
     assert not begun.errors + told.errors, begun.errors + told.errors
     return {
         "soon": {symbol: msgspec.to_builtins(data.signal) for symbol, data in soon.items()},
@@ -284,7 +292,16 @@ def stores(folder):
             bk.FileAdapter(folder / "managed"),
             [("planned", symbol) for symbol in MANAGED],
         ),
+        "paper": (
+            bk.FileAdapter(folder / "paper"),
+            [("planned", symbol) for symbol in ("TRAILS", "LADDER", "ADDS", "LONG", "SHORT")],
+        ),
     }
+
+
+def account_of(name):
+    """Return the account of the runs of a store."""
+    return "main" if name == "paper" else None
 
 
 def send(adapter, symbol, action):
@@ -317,7 +334,7 @@ def write(folder):
         if name == "managed":
             send(adapter, "PAUSED", "pause")
         place = NoJournal(folder / "outbox") if name == "outbox" else adapter
-        told, _ = live(place, candles, runs, STOPPED, SETTINGS, plan)
+        told, _ = live(place, candles, runs, STOPPED, SETTINGS, plan, account=account_of(name))
         assert all("killed" in str(event.error) for event in told.errors), told.errors
         if name == "outbox":
             ids = [each["transition_id"] for each in transitions(told, "LONG")]
@@ -331,7 +348,7 @@ def write(folder):
     with tempfile.TemporaryDirectory() as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True)
         for name, (adapter, runs) in stores(Path(copy)).items():
-            expected["follow"][name] = follow(adapter, candles, runs, SETTINGS)
+            expected["follow"][name] = follow(adapter, candles, runs, SETTINGS, account_of(name))
 
     ticks = {name: first[name] for name in sorted(first)}
     write_json(folder / "ticks.json", {name: tick.to_json() for name, tick in ticks.items()})
