@@ -13,6 +13,7 @@ import backtest_kit as bk
 from backtest_kit._state.documents import LiveState, decode, encode
 from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import MemoryAdapter
+from effort import DEEP
 from markets import MINUTE, START, market
 
 PROGRAM = Path(__file__).with_name("kill_own_state.py")
@@ -20,7 +21,7 @@ PROGRAM = Path(__file__).with_name("kill_own_state.py")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize(("seed", "every"), [(3, 11), (6, 13)])
+@pytest.mark.parametrize(("seed", "every"), [(3, 5), (6, 7)] if DEEP else [(3, 41), (6, 43)])
 def test_a_run_killed_anywhere_has_the_state_of_one_never_killed(seed, every):
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(seed), str(every)],
@@ -30,7 +31,7 @@ def test_a_run_killed_anywhere_has_the_state_of_one_never_killed(seed, every):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
-    assert result["points"] >= result["calls"] // every > 60
+    assert result["points"] >= result["calls"] // every > 15
     assert {"opened", "closed"} <= {*result["kinds"]}
 
 
