@@ -5,7 +5,7 @@ import os
 from hypothesis import settings
 
 #: Examples of a property that asks for nothing else, by profile.
-EXAMPLES = {"ci": 60, "quick": 15, "deep": 2000}
+EXAMPLES = {"ci": 40, "quick": 15, "deep": 2000}
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 DEEP = PROFILE == "deep"
 

@@ -40,9 +40,6 @@ KEPT = (
     *("sequence",),
 )
 
-#: Computed once, and inherited by the processes that are forked.
-market = functools.cache(market)
-
 
 def play(seed, folder, doom):
     """Be one process: go on from the state in `folder` to the end of the market."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -25,6 +25,7 @@ from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._walker.data_identity import data_identity, share
 from backtest_kit._walker.store import TrialKey, WalkStore
 from backtest_kit._walker.trial import TrialSetup
+from effort import examples
 from markets import START, market
 
 HOUR = INTERVALS["1h"]
@@ -299,7 +300,7 @@ def test_trials_of_an_earlier_release_count_by_symbol_and_time(tmp_path):
     cuts=st.lists(st.integers(0, 47), min_size=2, max_size=2, unique=True).map(sorted),
     others=st.lists(st.integers(0, 47), min_size=2, max_size=2, unique=True).map(sorted),
 )
-@settings(max_examples=12)
+@examples(8)
 def test_two_ranges_of_a_market_share_hours_exactly_where_they_overlap(cuts, others):
     markets = {seed: market(seed, 48 * 60, gaps=False) for seed in (5, 6)}
 

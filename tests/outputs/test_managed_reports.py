@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -17,6 +17,7 @@ from backtest_kit._reports.backtest import backtest_report, statistics_of
 from backtest_kit._reports.managed import cost_warning
 from backtest_kit._reports.run_folder import read_run, read_sensitivity
 from command import run_here
+from effort import examples
 
 START = datetime(2024, 1, 2, tzinfo=UTC)
 
@@ -176,7 +177,7 @@ def test_one_total_that_is_a_profit_and_one_that_is_not_is_warned_of():
         assert cost_warning(both) == ""
 
 
-@settings(max_examples=25)
+@examples(15)
 @given(
     seed=st.integers(0, 1000),
     trigger=st.sampled_from(["wick", "vwap"]),
