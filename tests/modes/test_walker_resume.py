@@ -25,6 +25,7 @@ from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit._walker.data_identity import data_identity, share
 from backtest_kit._walker.store import TrialKey, WalkStore
 from backtest_kit._walker.trial import TrialSetup
+from command import NO_PAGES
 from effort import examples
 from markets import START, market
 
@@ -453,16 +454,16 @@ def hold(minutes, percent):
         return bk.Signal(position="long", price_take_profit=price * (1 + percent / 100),
                          price_stop_loss=price * (1 - percent / 100),
                          minute_estimated_time=minutes)
-    return {"interval": "1m", "get_signal": get_signal}
+    return {"interval": "3m", "get_signal": get_signal}
 
-bk.grid(hold, minutes=[2, 3, 5, 8, 13], percent=[0.5, 1])
+bk.grid(hold, minutes=[2, 3, 5, 8, 13], percent=[1, 2])
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX process groups")
-@pytest.mark.parametrize("workers", [None, 2])
-def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "most"), [(None, 3), (2, 2)])
+def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, workers, most):
     (tmp_path / "many.py").write_text(STRATEGIES)
     rows = market(5, 6_000, gaps=False)
     (tmp_path / "x.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
@@ -473,6 +474,7 @@ def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, wo
         return subprocess.Popen(
             [*command, "--store", store],
             cwd=tmp_path,
+            env=os.environ | NO_PAGES,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -497,7 +499,7 @@ def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, wo
         wanted = finished() + rng.choice([1, 1, 2])
         while process.poll() is None and time.monotonic() < deadline and finished() < wanted:
             time.sleep(rng.uniform(0.001, 0.02))
-        if kills < 4 and process.poll() is None:
+        if kills < most and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             kills += 1
@@ -507,7 +509,7 @@ def test_killed_at_any_moment_and_started_again_it_reports_the_same(tmp_path, wo
         break
     assert out == unbroken, told.decode()
     print(f"walk: {kills} kills, after {sorted(seen)} of 10 strategies")
-    assert kills >= 3
+    assert kills >= most - 1
     assert b"were known from" in told
 
 
