@@ -18,7 +18,14 @@ from positions import as_answer, as_mapping, facts_of, seen_of
 from properties.test_live_equals_backtest import Killed, Mortal, end_of
 from properties.test_manage_equals_reference import how
 from properties.test_manage_equals_reference import settings as manage_settings
-from properties.test_managed_backtests import LEVELS, TOLD, play, rows_of_signals, settings
+from properties.test_managed_backtests import (
+    LEVELS,
+    TOLD,
+    brackets,
+    play,
+    rows_of_signals,
+    settings,
+)
 
 EVERY = (*TOLD, "on_move")
 #: Where in the rest of the time a process ends, and how many minutes are missed then.
@@ -180,13 +187,7 @@ def array_strategy(case, levels, trails, exits):
     columns = rows_of_signals(case, interval)
 
     def get_signals(candles):
-        said = columns(candles.timestamp + interval)
-        how = dict(levels)
-        if trails:
-            how |= {"trailing_stop": said["trailing"], "trailing_activate_percent": 0.2}
-        if exits:
-            how |= {"exit_long": said["exit_long"], "exit_short": said["exit_short"]}
-        return bk.Signals.bracket(said["side"], said["up"], said["down"], said["minutes"], **how)
+        return brackets(columns(candles.timestamp + interval), levels, trails, exits)
 
     return lambda: {"get_signals": get_signals, "warmup": 2}
 
