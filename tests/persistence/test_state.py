@@ -81,9 +81,10 @@ def middle(told):
     raise AssertionError("no position lives for five minutes in this market")
 
 
-@pytest.fixture
-def calm(tmp_path):
-    return play(FileAdapter(tmp_path / "calm"), END)
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """What a run that nothing happens to tells; it is only read."""
+    return play(FileAdapter(tmp_path_factory.mktemp("calm")), END)
 
 
 @pytest.fixture
