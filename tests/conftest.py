@@ -9,21 +9,29 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import engine as search_for_examples
 
 import backtest_kit as bk
+from effort import DEEP, EXAMPLES, PROFILE
 
 # A write to a real disk is waited for, by thousands of steps; that it survives is not seen here.
 _MEMORY = Path("/dev/shm")
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4e9:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+# Without it each of the processes that tests start would compile the whole package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_check=_CALM)
-settings.register_profile("quick", deadline=None, max_examples=15, suppress_health_check=_CALM)
-settings.register_profile("deep", deadline=None, max_examples=2000, suppress_health_check=_CALM)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-if os.environ.get("HYPOTHESIS_PROFILE") == "deep":  # thirty times as many examples
+for _name, _number in EXAMPLES.items():
+    settings.register_profile(
+        _name, deadline=None, max_examples=_number, suppress_health_check=_CALM
+    )
+settings.load_profile(PROFILE)
+if DEEP:  # fifty times as many examples
     os.environ.setdefault("PYTEST_TIMEOUT", "3600")
+elif hasattr(search_for_examples, "MAX_SHRINKING_SECONDS"):
+    # five minutes for each example that fails would double what the suite takes
+    search_for_examples.MAX_SHRINKING_SECONDS = 30
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Random markets and random scripts for them, as Hypothesis strategies."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,11 @@ def market(seed, minutes=400, gaps=True, quiet=True, coarse=False):
 
     A coarse one has no volume and prices in steps of a half, so that levels are met exactly.
     """
+    return [*_market(seed, minutes, gaps, quiet, coarse)]
+
+
+@functools.lru_cache(128)  # most properties play one market several times
+def _market(seed, minutes, gaps, quiet, coarse):
     rng = np.random.default_rng(seed)
     scale = rng.choice([0.0005, 0.002, 0.01])
     rows, close = [], 100.0

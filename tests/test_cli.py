@@ -43,7 +43,7 @@ def test_json_is_for_machines_and_report_reads_it(tmp_path):
     assert [r["symbol"] for r in runs] == ["A", "B"]
     assert runs[0]["statistics"]["total_signals"] == len(runs[0]["signals"]) > 10
     (folder,) = (tmp_path / "dump" / "runs").glob("*_A_*")
-    shown = run("report", folder / "data.json", cwd=tmp_path)
+    shown = run_here("report", folder / "data.json", cwd=tmp_path)
     assert shown.stdout == (folder / "report.md").read_text()
 
 

@@ -107,12 +107,12 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(place, start):
         process.stdout.readline()
     process.kill()
     process.wait(PATIENCE)
-    told = run("state", "--state", "state/replay", "--json", cwd=place)
+    told = run_here("state", "--state", "state/replay", "--json", cwd=place)
     (run_,) = json.loads(told.stdout)
     assert run_["state"]["signal"] or run_["transitions"]
     rest = run(*replay("--speed", "max"), cwd=place)
     assert "often on X goes on from 2024-01-01T" in rest.stderr
-    report = run("report", "live", "--state", "state/replay", "--json", cwd=place)
+    report = run_here("report", "live", "--state", "state/replay", "--json", cwd=place)
     (data,) = json.loads(report.stdout)
     closed = [json.loads(line) for line in whole.stdout.splitlines()]
     closed = [line["pnl"] for line in closed if line["action"] == "closed"]
@@ -149,7 +149,7 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
     seen = run("state", "--state", "state/paper", cwd=place)
     assert f"in use by process {process.pid}" in seen.stdout
     assert "active, long at" in seen.stdout
-    assert "there is more in state/paper" in run("state", cwd=place).stdout
+    assert "there is more in state/paper" in run_here("state", cwd=place).stdout
     process.send_signal(signal.SIGINT)
     waiting_for(process.stderr, "waiting for often X to close; once more stops at once")
     assert process.poll() is None
@@ -158,7 +158,7 @@ def test_now_the_first_signal_winds_down_and_the_second_stops_at_once(place, sta
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped at once; the state is safe, 1 signal will be followed" in errors
     assert "Traceback" not in errors
-    assert "no process runs on it" in run("state", "--state", "state/paper", cwd=place).stdout
+    assert "no process runs on it" in run_here("state", "--state", "state/paper", cwd=place).stdout
 
     other = start("live", "now.py", "--symbol", "X", "--symbol", "Y", "--paper")
     shown = waiting_for(other.stdout, "opened long")
@@ -260,7 +260,7 @@ def test_what_a_terminal_shows(place):
 def test_looking_changes_nothing_even_where_something_is_damaged(place):
     run(*replay("--speed", "max", "--to", "2024-01-01T05:00"), cwd=place)
     folder = place / "state" / "replay"
-    seen = run("state", "--state", folder, "--symbol", "X", cwd=place)
+    seen = run_here("state", "--state", folder, "--symbol", "X", cwd=place)
     assert seen.returncode == 0, seen.stderr
     assert "active, long at" in seen.stdout
     assert "take-profit" in seen.stdout
@@ -269,7 +269,7 @@ def test_looking_changes_nothing_even_where_something_is_damaged(place):
     path.write_bytes(path.read_bytes()[:-20])
     before = files(folder)
     for arguments in (("state",), ("state", "--json"), ("report", "live")):
-        done = run(*arguments, "--state", folder, cwd=place)
+        done = run_here(*arguments, "--state", folder, cwd=place)
         assert done.returncode == 1, arguments
         assert "can't be read" in done.stderr
         assert str(path) in done.stderr
@@ -284,7 +284,7 @@ def test_a_pipe_that_nobody_reads_does_not_stop_the_runs(place, start):
     assert process.wait(30) == 0
     assert "the output is closed; the runs go on without it" in errors
     page = ("--html", "pages/live.html") if importlib.util.find_spec("bokeh") else ()
-    report = run("report", "live", "--state", "state/replay", *page, cwd=place)
+    report = run_here("report", "live", "--state", "state/replay", *page, cwd=place)
     if page:
         assert "<h1>often on X</h1>" in (place / page[1]).read_text()
     assert "## Trades" in report.stdout

@@ -53,15 +53,15 @@ def place(tmp_path):
 
 
 def walk(*arguments, cwd):
-    return run("walk", *arguments, cwd=cwd)
+    return run_here("walk", *arguments, cwd=cwd)
 
 
 def test_workers_change_nothing_that_is_reported(place):
     arguments = ("many.py", "--symbol", "X", "--data", "x.csv", "--metric", "avg_pnl")
-    alone = walk(*arguments, "--json", cwd=place)
+    alone = run("walk", *arguments, "--json", cwd=place)
     assert alone.returncode == 0, alone.stderr
     report = kept(place)[-1].read_text()
-    parallel = walk(*arguments, "--json", "--workers", "2", "--store", "other", cwd=place)
+    parallel = run("walk", *arguments, "--json", "--workers", "2", "--store", "other", cwd=place)
     assert parallel.returncode == 0, parallel.stderr
     assert parallel.stdout == alone.stdout
     assert kept(place)[-1].read_text() == report
@@ -69,7 +69,7 @@ def test_workers_change_nothing_that_is_reported(place):
     assert [row["rank"] for row in data["ranking"]] == [1, 2, 3, None]
     assert "ValueError: not today" in data["ranking"][3]["error"]
     assert data["verdict"]["sentence"] in report
-    shown = run("report", "last", cwd=place)
+    shown = run_here("report", "last", cwd=place)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout == report
     assert alone.stderr.count("walker of broken") == 1
@@ -144,7 +144,7 @@ def test_a_walker_of_the_file_says_what_is_compared(place):
 
 def test_mistakes_are_one_clear_line(place):
     def mistake(*more, run=run_here):
-        done = run("walk", "many.py", "--symbol", "X", *more, cwd=place)
+        done = walk("many.py", "--symbol", "X", *more, cwd=place)
         assert done.returncode == 2, done.stderr
         (line,) = done.stderr.strip().splitlines()
         return line
@@ -169,7 +169,7 @@ def test_mistakes_are_one_clear_line(place):
         "import threading\nimport backtest_kit as bk\nlock = threading.Lock()\n"
         '@bk.strategy("locked", interval="5m")\ndef locked(symbol, when):\n    lock.acquire()\n'
     )
-    done = walk("many.py", "--symbol", "X", "--data", "x.csv", "--workers", "2", cwd=place)
+    done = run("walk", "many.py", "--symbol", "X", "--data", "x.csv", "--workers", "2", cwd=place)
     assert done.returncode == 2
     warning, line = done.stderr.strip().splitlines()
     assert "strategy 'locked' is not kept, and runs each time" in warning

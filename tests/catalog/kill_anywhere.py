@@ -2,15 +2,13 @@
 
 Run as a program of its own (it forks, and must have no threads):
     python tests/catalog/kill_anywhere.py MOMENTS
-A kill is SIGKILL, before or after a call, or with half of the bytes written. What each leaves is
-read, then the download goes on to the end. Prints one line of JSON.
+The moments are drawn, always the same. What each leaves is read, then the download goes on to the
+end. Prints one line of JSON.
 """
 
-import contextlib
 import gc
 import json
-import os
-import signal
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -23,12 +21,12 @@ import backtest_kit as bk
 from backtest_kit._catalog.catalog import Catalog
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.time import to_datetime
+from doom import process
 
 HOUR = 3_600_000
 #: 2024-01-20T00:00Z, and three months later: four files, of which one is rewritten several times.
 BEGIN = 1_705_708_800_000
 END = BEGIN + 75 * 24 * HOUR
-CALLS = ("write", "fsync", "replace")
 
 
 class Still(Clock):
@@ -50,42 +48,10 @@ class Venue:
         return [[h * HOUR, 1 + h % 7, 9, 1, 1 + h % 8, h % 5] for h in hours if h % 500]
 
 
-class Doom:
-    """Counts the calls, and kills the process at one of them."""
-
-    def __init__(self, point):
-        self.point, self.count = point, 0
-        self.real = {name: getattr(os, name) for name in CALLS}
-
-    def step(self):
-        self.count += 1
-        if self.count == self.point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def arm(self):
-        real = self.real
-
-        def write(handle, data):
-            self.step()
-            if self.count + 1 == self.point:
-                real["write"](handle, bytes(data)[: len(data) // 2])
-            self.step()
-            done = real["write"](handle, data)
-            self.step()
-            return done
-
-        def fsync(handle):
-            self.step()  # what a disk's own cache loses is not simulated
-
-        def replace(source, target):
-            self.step()
-            real["replace"](source, target)
-            self.step()
-
-        os.write, os.fsync, os.replace = write, fsync, replace
-
-
-def download(folder):
+def download(folder, doom=None):
+    """Download whole; in a process that is doomed, count the calls."""
+    if doom:
+        doom.arm()
     with bk.Engine() as engine:
         engine.clock = Still()
         begin, end = to_datetime(BEGIN), to_datetime(END)
@@ -93,18 +59,6 @@ def download(folder):
             Venue(), "BTC/USDT", start=begin, end=end, interval="1h", catalog=folder
         )
     assert found.whole, found
-
-
-def killed(folder, point):
-    """Download in a process of its own that is killed at a moment; say if it was."""
-    child = os.fork()
-    if child == 0:
-        gc.disable()
-        with contextlib.suppress(BaseException):
-            Doom(point).arm()
-            download(folder)
-        os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 def whole(folder):
@@ -125,14 +79,13 @@ def files(folder):
 def main(moments):
     gc.freeze()  # nothing of it is copied by those that are forked
     with tempfile.TemporaryDirectory() as top:
-        folders = [Path(top) / str(point) for point in range(1, moments + 1)]
-        kills = sum(killed(folder, point) for point, folder in enumerate(folders, 1))
-        # only now: what is forked must have no threads
         unbroken = Path(top) / "0"
-        doom = Doom(0)
-        doom.arm()
-        download(unbroken)
-        calls, expected, began = doom.count, files(unbroken), set()
+        _, calls = process(download, unbroken, 0)
+        points = sorted(random.Random(1).sample(range(1, calls + 1), moments))
+        folders = {Path(top) / str(point): point for point in points}
+        kills = sum(process(download, folder, point)[0] for folder, point in folders.items())
+        # only now: what is forked must have no threads
+        expected, began = files(unbroken), set()
         for folder in folders:
             whole(folder)
             began.add(len(files(folder)))

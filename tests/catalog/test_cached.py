@@ -5,7 +5,7 @@ import errno
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -14,6 +14,7 @@ from backtest_kit._catalog.writing import alone
 from backtest_kit._values.time import to_datetime
 from backtest_kit.exchanges import _cached
 from command import run_here
+from effort import examples
 from markets import MINUTE, START, market, script
 
 ROWS = market(3, 400)
@@ -57,7 +58,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.lists(requests, min_size=1, max_size=8))
 def test_whatever_is_asked_the_answers_are_the_exchange_s(tmp_path_factory, asked):
     folder = tmp_path_factory.mktemp("cached")

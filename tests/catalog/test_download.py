@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("ccxt", reason="needs ccxt")
@@ -18,6 +18,7 @@ from backtest_kit._catalog.layout import SeriesKey
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.time import to_datetime
 from catalog.archive_server import ArchiveServer
+from effort import examples
 from exchanges import ccxt_server as binance
 from exchanges.ccxt_server import BinanceServer, status
 
@@ -132,7 +133,7 @@ faults = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@examples(5)
 @given(faults, st.integers(600, 1000))
 def test_faults_that_pass_leave_no_trace(tmp_path_factory, struck, most):
     folder = tmp_path_factory.mktemp("catalog")

@@ -18,6 +18,7 @@ import backtest_kit as bk
 from backtest_kit._values.signal import expires_at
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit.testing import LeapingEventLoop
+from effort import examples
 from markets import MINUTE, START, market, script
 
 MINUTES = 240
@@ -175,6 +176,7 @@ class Runs:
 
 
 @pytest.mark.slow
+@examples(15)
 @given(st.lists(plans, min_size=2, max_size=4), limits, seeds)
 def test_runs_begun_together_have_one_outcome_at_any_speed(plans, limits, delays):
     expected = Runs(plans, limits).together()

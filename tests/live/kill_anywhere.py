@@ -4,18 +4,17 @@ Run as a program of its own (it forks, and must have no threads):
     python tests/live/kill_anywhere.py SEED EVERY [managed]
 Each process plays the same recorded market with two symbols that share a risk profile, state in
 files. With `managed` the signals have managed positions, the strategy decides while it holds, and
-somebody sends commands. A kill is SIGKILL, before or after a call, or with half of the bytes
-written. What the run that was killed leaves in its journal, and what its listeners were told, must
-be what a run that was never killed leaves. Prints one line of JSON.
+somebody sends commands. What the run that was killed leaves in its journal, and what its listeners
+were told, must be what a run that was never killed leaves. Prints one line of JSON.
 """
 
 import asyncio
 import functools
 import json
+import logging
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -28,68 +27,18 @@ import backtest_kit as bk
 from backtest_kit._live.orders import Orders
 from backtest_kit._live.steps import Steps
 from backtest_kit._values.time import to_datetime
+from doom import process
 from markets import MINUTE, START, deciding, managed, market, script
 from positions import as_answer, as_mapping, seen_of
 
 MINUTES = 60
 SYMBOLS = ("BTC/USDT:USDT", "../x")
-CALLS = ("open", "write", "fsync", "replace")
 MANAGED = "managed" in sys.argv
 #: What of a run's document must be as if nobody had killed anything.
 KEPT = (
     *("signal", "at", "asked_at", "fired", "position", "managed_at", "paused", "done"),
     *("sequence",),
 )
-
-#: Computed once, and inherited by the processes that are forked.
-market = functools.cache(market)
-
-
-class Doom:
-    """Counts the calls, and kills the process at one of them."""
-
-    def __init__(self, point, folder):
-        self.point, self.count, self.folder = point, 0, str(folder)
-        self.real = {name: getattr(os, name) for name in CALLS}
-        self.handles = set()
-
-    def step(self):
-        self.count += 1
-        if self.count == self.point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def arm(self):
-        real = self.real
-
-        def open_(path, *rest, **named):
-            if not str(path).startswith(self.folder):
-                return real["open"](path, *rest, **named)
-            self.step()
-            handle = real["open"](path, *rest, **named)
-            self.handles.add(handle)
-            return handle
-
-        def write(handle, data):
-            if handle not in self.handles:
-                return real["write"](handle, data)
-            self.step()
-            if self.count + 1 == self.point:
-                real["write"](handle, bytes(data)[: len(data) // 2])
-            self.step()
-            done = real["write"](handle, data)
-            self.step()
-            return done
-
-        def fsync(handle):
-            self.step()
-            real["fsync"](handle)
-
-        def replace(source, target):
-            self.step()
-            real["replace"](source, target)
-            self.step()
-
-        os.open, os.write, os.fsync, os.replace = open_, write, fsync, replace
 
 
 def play(seed, folder, doom):
@@ -210,31 +159,6 @@ def content(event):
     return json.loads(event.to_json())
 
 
-def process(seed, folder, point):
-    """Fork a process; return how it ended and, from one that ended well, how many calls it made."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(reader)
-            doom = Doom(point, folder)
-            play(seed, folder, doom)
-            doom.real["write"](writer, str(doom.count).encode())
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        count = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return os.WTERMSIG(status), 0
-    if os.WEXITSTATUS(status):
-        raise SystemExit(f"seed {seed}, point {point}: the process failed")
-    return 0, int(count)
-
-
 def outcome(folder):
     """Return the journal by id, and what was told, in order."""
     journal, living = {}, {}
@@ -257,12 +181,14 @@ def outcome(folder):
 
 
 def main(seed, every):
+    logging.getLogger("backtest_kit").setLevel(logging.CRITICAL)
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=base) as scratch:
         calm = Path(scratch) / "calm"
         calm.mkdir()
         market(seed, MINUTES + 30)
-        _, calls = process(seed, calm, 0)
+        going = functools.partial(play, seed)
+        _, calls = process(going, calm, 0)
         wanted, living, told = outcome(calm)
         assert len({entry[0] for entry in told}) == len(told) > 0
         kinds = {name.rpartition(":")[2].split()[0] for name in wanted if ":command:" not in name}
@@ -273,7 +199,7 @@ def main(seed, every):
             folder = Path(scratch) / str(point)
             folder.mkdir()
             next_point = point
-            while process(seed, folder, next_point)[0] == signal.SIGKILL:
+            while process(going, folder, next_point)[0]:
                 tried += 1
                 # now and then a second and third kill, soon after the restart
                 next_point = choose.choice([0, 0, 0, choose.randrange(1, 60)])

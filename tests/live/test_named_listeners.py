@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit.testing import MemoryAdapter
+from effort import examples
 from live.world import BRACKET, T0, Stage, clock, flat, running
 from markets import MINUTE
 
@@ -84,7 +85,7 @@ def calm():
     return told
 
 
-@settings(max_examples=30)
+@examples(20)
 @given(st.lists(st.integers(0, 150), min_size=1, max_size=8))
 def test_killed_anywhere_each_transition_is_heard_in_order(calm, deaths):
     documents, told = {}, []

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,8 @@ import backtest_kit as bk
 from backtest_kit._state.documents import LiveState, decode, encode
 from backtest_kit._values.time import to_datetime
 from backtest_kit.testing import MemoryAdapter
+from effort import DEEP
+from live.test_kill_anywhere import kill
 from markets import MINUTE, START, market
 
 PROGRAM = Path(__file__).with_name("kill_own_state.py")
@@ -20,17 +20,9 @@ PROGRAM = Path(__file__).with_name("kill_own_state.py")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize(("seed", "every"), [(3, 11), (6, 13)])
-def test_a_run_killed_anywhere_has_the_state_of_one_never_killed(seed, every):
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(seed), str(every)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout)
-    assert result["points"] >= result["calls"] // every > 60
+@pytest.mark.parametrize(("seed", "every"), [(3, 5), (6, 7)] if DEEP else [(3, 41), (6, 43)])
+def test_a_run_killed_anywhere_has_the_state_of_one_never_killed(seed, every, record_property):
+    result = kill(PROGRAM, seed, every, record_property)
     assert {"opened", "closed"} <= {*result["kinds"]}
 
 

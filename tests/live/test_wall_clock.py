@@ -3,17 +3,18 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
 import reference
 from backtest_kit._values.time import INTERVALS
+from effort import examples
 from live.world import T0, Stage, always, flat, once, running
 from markets import MINUTE, START, cases, market, script
 
 
-@settings(max_examples=25)
+@examples(15)
 @given(cases)
 def test_a_calm_live_run_equals_the_reference(case):
     rows = market(case.seed, case.minutes, gaps=False, coarse=case.coarse)
@@ -341,7 +342,7 @@ def test_minutes_missed_over_a_restart_are_counted_once():
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@examples(8)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 200), max_size=3), st.booleans())
 def test_every_minute_is_on_time_or_counted_as_missed(seed, outages, restart):
     rows = market(seed, 400, gaps=False)

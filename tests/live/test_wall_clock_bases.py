@@ -4,7 +4,7 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -12,6 +12,7 @@ import reference
 from backtest_kit._data import calendar as calendars
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS, to_datetime, to_ms
+from effort import examples
 from live.world import Stage, always, flat
 from markets import MINUTE, START, configs, market, script
 
@@ -30,7 +31,7 @@ def resampled(rows):
     return [*zip(*(column.tolist() for column in columns), strict=True)]
 
 
-@settings(max_examples=10)
+@examples(6)
 @given(st.integers(0, 2**32), st.sampled_from(["1h", "2h", "4h"]), configs)
 def test_a_calm_run_on_hours_equals_the_reference(seed, interval, config):
     rows = market(seed, 60 * 40, gaps=False)

@@ -22,9 +22,15 @@ def flat(prices):
     return np.column_stack((time, open_, high, low, close, np.ones(len(close))))
 
 
-def register(prices, proposals, minutes=None, market=None, account=(), **config):
+def minute_of(when):
+    return (int(when.timestamp() * 1000) - START) // MINUTE
+
+
+def register(
+    prices, proposals, minutes=None, market=None, account=(), strategy=(), candles=flat, **config
+):
     """An exchange of these closes by symbol, and a strategy "s" that proposes at these minutes."""
-    rows = {symbol: flat(closes) for symbol, closes in prices.items()}
+    rows = {symbol: candles(closes) for symbol, closes in prices.items()}
     minutes = minutes or max(map(len, rows.values())) - 1
 
     def get_candles(symbol, interval, since, limit):
@@ -33,10 +39,9 @@ def register(prices, proposals, minutes=None, market=None, account=(), **config)
 
     bk.set_config(
         avg_price_candles_count=1,
-        percent_fee=0.1,
         percent_slippage=0.0,
         min_take_profit_distance_percent=0.0,
-        **{"exit_trigger": "wick"} | config,
+        **{"exit_trigger": "wick", "percent_fee": 0.1} | config,
     )
     bk.add_exchange(
         exchange_name="e",
@@ -51,11 +56,12 @@ def register(prices, proposals, minutes=None, market=None, account=(), **config)
         **{"account_name": "main", "currency": "USDT", "balance": 1_000.0} | dict(account)
     )
 
-    def get_signal(symbol, when):
-        minute = (int(when.timestamp() * 1000) - START) // MINUTE
-        return proposals.get((symbol, minute))
-
-    bk.add_strategy(strategy_name="s", interval="1m", get_signal=get_signal)
+    bk.add_strategy(
+        strategy_name="s",
+        interval="1m",
+        get_signal=lambda symbol, when: proposals.get((symbol, minute_of(when))),
+        **dict(strategy),
+    )
 
 
 def long(goal, stop, minutes=600, **more):

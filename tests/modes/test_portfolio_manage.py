@@ -3,60 +3,41 @@
 Any mixture of it is compared with the reference in tests/properties.
 """
 
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
 import pytest
 
 import backtest_kit as bk
 from markets import MINUTE, START
-
-BEGIN = datetime.fromtimestamp(START / 1000, UTC)
-PLACE = {"exchange_name": "e", "frame_name": "f", "account_name": "main"}
+from modes.test_portfolio import PLACE, minute_of, register
 
 
-def minute_of(when):
-    return (int(when.timestamp() * 1000) - START) // MINUTE
+def points(prices):
+    """Candles of a single price each: the market jumps between them."""
+    close = np.array(prices)
+    time = START + MINUTE * np.arange(len(close))
+    return np.column_stack((time, close, close, close, close, np.ones(len(close))))
 
 
 def play(runs, proposals, decisions, *, market=None, account=(), prices=(100.0,) * 12, **config):
-    """A portfolio of flat candles at these closes; return it, and what callbacks were told.
+    """A portfolio of such candles; return it, and what callbacks were told.
 
     Proposals and decisions are by symbol and minute.
     """
-    told, close = [], np.array(prices)
-    rows = np.column_stack(
-        (START + MINUTE * np.arange(len(close)), close, close, close, close, np.ones(len(close)))
-    )
-
-    def get_candles(symbol, interval, since, limit):
-        return rows[(rows[:, 0] >= since) & (rows[:, 0] < since + limit * MINUTE)]
-
-    bk.set_config(
-        avg_price_candles_count=1,
-        percent_fee=0.0,
-        percent_slippage=0.0,
-        **{"exit_trigger": "wick"} | config,
-    )
-    bk.add_exchange(
-        exchange_name="e",
-        get_candles=get_candles,
-        get_market=lambda symbol: bk.Market(base=symbol, quote="USDT", **(market or {})),
-        intervals=["1m"],
-        data_range=lambda symbol: (START, START + MINUTE * len(close)),
-    )
-    end = BEGIN + timedelta(minutes=len(close) - 1)
-    bk.add_frame(frame_name="f", interval="1m", start_date=BEGIN, end_date=end)
-    terms = {"account_name": "main", "currency": "USDT", "balance": 1_000.0}
-    bk.add_account(**terms | {"on_cash_shortage": "refuse"} | dict(account))
-    bk.add_strategy(
-        strategy_name="s",
-        interval="1m",
-        get_signal=lambda symbol, when: proposals.get((symbol, minute_of(when))),
-        manage=lambda position, when: decisions.get((position.signal.symbol, minute_of(when))),
-        callbacks=dict.fromkeys(
-            ("on_open", "on_close", "on_add", "on_partial", "on_manage_error"), told.append
-        ),
+    told = []
+    names = ("on_open", "on_close", "on_add", "on_partial", "on_manage_error")
+    register(
+        dict.fromkeys(runs, prices),
+        proposals,
+        market=lambda symbol: bk.Market(base=symbol, quote="USDT", **(market or {})),
+        account={"on_cash_shortage": "refuse"} | dict(account),
+        strategy={
+            "manage": lambda position, when: decisions.get(
+                (position.signal.symbol, minute_of(when))
+            ),
+            "callbacks": dict.fromkeys(names, told.append),
+        },
+        candles=points,
+        **{"percent_fee": 0.0} | config,
     )
     return bk.Portfolio.run_sync({"s": runs}, **PLACE), told
 

@@ -7,9 +7,8 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 import backtest_kit as bk
 from backtest_kit._pages.market import load_market, stop_paths_of
@@ -17,22 +16,10 @@ from backtest_kit._reports.backtest import backtest_report, statistics_of
 from backtest_kit._reports.managed import cost_warning
 from backtest_kit._reports.run_folder import read_run, read_sensitivity
 from command import run_here
+from effort import examples
+from markdown_tables import tables
 
 START = datetime(2024, 1, 2, tzinfo=UTC)
-
-
-def tables(text):
-    """The tables of a Markdown text as a real parser sees them: lists of rows of cells."""
-    found, row = [], None
-    for token in MarkdownIt().enable("table").parse(text):
-        if token.type == "table_open":
-            found.append([])
-        elif token.type == "tr_open":
-            row = []
-            found[-1].append(row)
-        elif token.type == "inline" and row is not None and token.level > 2:
-            row.append(token.content)
-    return found
 
 
 def play(seed=3, *, trigger="wick", days=2, listen=None, goal=0.8, stop=None, limit=80, **how):
@@ -176,7 +163,7 @@ def test_one_total_that_is_a_profit_and_one_that_is_not_is_warned_of():
         assert cost_warning(both) == ""
 
 
-@settings(max_examples=25)
+@examples(15)
 @given(
     seed=st.integers(0, 1000),
     trigger=st.sampled_from(["wick", "vwap"]),

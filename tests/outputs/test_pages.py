@@ -10,7 +10,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("bokeh", reason="needs the extra report")
@@ -39,6 +39,7 @@ from backtest_kit._values.results import ProfitLoss, TickClosed
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.signal import SignalRow
 from command import one_line, run_here
+from effort import examples
 
 START, HOUR = 1_704_067_200_000, 3_600_000
 PIECES = [
@@ -170,7 +171,7 @@ def harmless():
         yield [Elements(page).found for page in pages_of("X", "s", "note")]
 
 
-@settings(max_examples=20, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
+@examples(10)
 @given(symbol=names, strategy=names, note=nasty)
 def test_text_of_users_is_only_text(harmless, symbol, strategy, note):
     for plain, page in zip(harmless, pages_of(symbol, strategy, note), strict=True):

@@ -11,7 +11,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -21,6 +21,7 @@ from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._values.events import RiskEvent
 from backtest_kit.cli.account_summary import show_account
 from backtest_kit.cli.terminal import Console
+from effort import examples
 from equity_world import START, World, portfolio_of, tick_of
 
 MONTHS = 70 * 1440
@@ -249,7 +250,7 @@ nasty = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=8, phases=[Phase.explicit, Phase.generate], deadline=None)
+@examples(5)
 @given(nasty)
 def test_text_of_users_is_only_text(note):
     pytest.importorskip("bokeh", reason="needs the extra report")

@@ -5,27 +5,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import numpy as np
 import pytest
-from markdown_it import MarkdownIt
 
 import backtest_kit as bk
 from backtest_kit._reports.table import markdown_table, write
+from markdown_tables import tables
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAMES = {"exchange_name": "synthetic", "frame_name": "f"}
-
-
-def tables(text):
-    """The tables of a Markdown text as a real parser sees them: lists of rows of cells."""
-    found, row = [], None
-    for token in MarkdownIt().enable("table").parse(text):
-        if token.type == "table_open":
-            found.append([])
-        elif token.type == "tr_open":
-            row = []
-            found[-1].append(row)
-        elif token.type == "inline" and row is not None and token.level > 2:
-            row.append(token.content)
-    return found
 
 
 @pytest.fixture

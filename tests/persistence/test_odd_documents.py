@@ -12,6 +12,7 @@ import pytest
 
 import backtest_kit as bk
 from backtest_kit._live.stored import read_stored
+from command import run, run_here
 from persistence.test_damage import KEYS, documents, encode, enter, fill
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
@@ -33,17 +34,6 @@ ODD = {
 
 def path_line(path):
     return json.dumps({"kind": "run", "key": str(KEYS[0])}, separators=(",", ":")).encode() + b"\n"
-
-
-def command(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "backtest_kit", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
 
 
 @posix
@@ -101,14 +91,14 @@ def test_the_commands_say_what_is_wrong_and_show_the_others(tmp_path):
     path.unlink()
     path.mkdir()
     for arguments in (("state",), ("state", "--json"), ("report", "live")):
-        done = command(*arguments, cwd=tmp_path)
+        done = run_here(*arguments, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert "it is a folder" in done.stderr
         assert "Traceback" not in done.stderr
         assert "Y" in done.stdout
     (tmp_path / "state" / "journal").rename(tmp_path / "journal")
     (tmp_path / "state" / "journal").write_text("mine")
-    done = command("state", cwd=tmp_path)
+    done = run_here("state", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "it is no folder" in done.stderr
 
@@ -149,11 +139,13 @@ def test_state_and_report_read_every_kind_of_store(kind, tmp_path):
         for (of, key), document in documents(KEYS[0]).items():
             content = encode(of, key, document)
             (tmp_path / "mine" / f"{of} {key}".encode().hex()).write_bytes(content)
+    # what a user's adapter does in the event loop would be taken for this package's
+    command = run if kind == "a user's own" else run_here
     (shown,) = json.loads(command("state", *place, "--json", cwd=tmp_path).stdout)
     assert shown["state"]["signal"]["price_open"] == 100.0
     (report,) = json.loads(command("report", "live", *place, "--json", cwd=tmp_path).stdout)
     assert report["signal"] == shown["state"]["signal"]
-    both = command("state", "--state", ".", "--state-of", "x.py", cwd=tmp_path)
+    both = run_here("state", "--state", ".", "--state-of", "x.py", cwd=tmp_path)
     assert (both.returncode, both.stderr.count("\n")) == (2, 1)
 
 

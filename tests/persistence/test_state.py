@@ -81,9 +81,10 @@ def middle(told):
     raise AssertionError("no position lives for five minutes in this market")
 
 
-@pytest.fixture
-def calm(tmp_path):
-    return play(FileAdapter(tmp_path / "calm"), END)
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """What a run that nothing happens to tells; it is only read."""
+    return play(FileAdapter(tmp_path_factory.mktemp("calm")), END)
 
 
 @pytest.fixture
@@ -219,8 +220,10 @@ def test_sqlite_keeps_what_files_keep(tmp_path, calm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [(HOSTILE_KEYS, ("s",)), (("X",), HOSTILE_KEYS)])
-def test_hostile_names_stay_in_the_folder_and_apart(columns, tmp_path, calm):
+def test_hostile_names_stay_in_the_folder_and_apart(columns, tmp_path):
     symbols, names = columns
+    end = START + 300 * MINUTE
+    calm = play(FileAdapter(tmp_path / "calm"), end)
     folder = tmp_path / "deep" / "state"
     first = play(FileAdapter(folder), middle(calm.told), symbols=symbols, names=names)
     outside = {path for path in tmp_path.rglob("*") if not path.is_relative_to(folder)}
@@ -229,7 +232,7 @@ def test_hostile_names_stay_in_the_folder_and_apart(columns, tmp_path, calm):
     }
     runs = stored_runs(FileAdapter(folder))
     assert {run.key for run in runs} == {RunKey("frame", n, s) for s in symbols for n in names}
-    second = play(FileAdapter(folder), END, symbols=symbols, names=names)
+    second = play(FileAdapter(folder), end, symbols=symbols, names=names)
     assert not first.failures
     assert not second.failures
     assert not [e for e in second.errors if not isinstance(e.error, bk.SignalError)]

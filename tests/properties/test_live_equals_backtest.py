@@ -10,6 +10,7 @@ import backtest_kit as bk
 import reference
 from backtest_kit._values.time import INTERVALS, to_datetime
 from backtest_kit.testing import MemoryAdapter
+from effort import examples
 from markets import MINUTE, START, cases, market, script
 
 TRANSITIONS = (
@@ -241,6 +242,7 @@ def facts_by_symbol(told, until):
 
 
 @pytest.mark.slow
+@examples(20)
 @given(cases, st.lists(st.integers(0, 60), max_size=4))
 def test_runs_that_share_a_risk_profile_equal_backtests_that_do(case, deaths):
     if INTERVALS[case.interval] > 60 * MINUTE:  # or the frame may not meet a single close

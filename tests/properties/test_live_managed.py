@@ -12,12 +12,20 @@ from hypothesis import strategies as st
 import backtest_kit as bk
 import reference
 from backtest_kit._values.time import INTERVALS, to_datetime
+from effort import DEEP, examples
 from markets import MINUTE, START, Case, cases, deciding, managed, market, script
 from positions import as_answer, as_mapping, facts_of, seen_of
 from properties.test_live_equals_backtest import Killed, Mortal, end_of
 from properties.test_manage_equals_reference import how
 from properties.test_manage_equals_reference import settings as manage_settings
-from properties.test_managed_backtests import LEVELS, TOLD, play, rows_of_signals, settings
+from properties.test_managed_backtests import (
+    LEVELS,
+    TOLD,
+    brackets,
+    play,
+    rows_of_signals,
+    settings,
+)
 
 EVERY = (*TOLD, "on_move")
 #: Where in the rest of the time a process ends, and how many minutes are missed then.
@@ -179,13 +187,7 @@ def array_strategy(case, levels, trails, exits):
     columns = rows_of_signals(case, interval)
 
     def get_signals(candles):
-        said = columns(candles.timestamp + interval)
-        how = dict(levels)
-        if trails:
-            how |= {"trailing_stop": said["trailing"], "trailing_activate_percent": 0.2}
-        if exits:
-            how |= {"exit_long": said["exit_long"], "exit_short": said["exit_short"]}
-        return bk.Signals.bracket(said["side"], said["up"], said["down"], said["minutes"], **how)
+        return brackets(columns(candles.timestamp + interval), levels, trails, exits)
 
     return lambda: {"get_signals": get_signals, "warmup": 2}
 
@@ -203,12 +205,14 @@ def compare_with_backtest(case, more, levels, trails, deaths=()):
     assert told == wanted
 
 
+@examples(20)
 @given(cases, settings, LEVELS, st.booleans())
 def test_array_strategies_with_exits_live_equal_their_backtests(case, more, levels, trails):
     compare_with_backtest(case, more, levels, trails)
 
 
 @pytest.mark.slow
+@examples(20)
 @given(cases, settings, LEVELS, st.booleans(), st.lists(st.integers(0, 60), max_size=6))
 def test_array_strategies_with_exits_killed_equal_their_backtests(
     case, more, levels, trails, deaths
@@ -255,6 +259,7 @@ def test_manage_live_equals_the_reference(case, how, more, outages):
 
 
 @pytest.mark.slow
+@examples(25)
 @given(cases, how, manage_settings, st.lists(st.integers(0, 60), min_size=1, max_size=6))
 def test_manage_killed_equals_the_reference(case, how, more, deaths):
     compare_manage(case, how, more, deaths, [])
@@ -305,7 +310,7 @@ def test_killed_at_writes_of_a_busy_half_hour(record_property):
     }
     calm = once_each(killed_and_restarted(BUSY, rows, lambda: strategy, []), manages=True)
     assert {fact[0] for fact in calm} == {"opened", "moved", "added", "part", "closed"}
-    points = 0
+    points, every = 0, 3 if DEEP else 7
     while True:
         process = Process(BUSY, rows, documents := {}, lambda: strategy, points)
         survived = process.run(START, end_of(BUSY))
@@ -315,6 +320,6 @@ def test_killed_at_writes_of_a_busy_half_hour(record_property):
         process = Process(BUSY, rows, documents, lambda: strategy)
         assert process.run(START, end_of(BUSY))
         assert once_each(told + process.told, manages=True) == calm, points
-        points += 3
+        points += every
     assert points > 100
-    record_property("measured", f"{points // 3} kills of a busy managed position, none noticed")
+    record_property("measured", f"{points // every} kills of a busy managed position, none noticed")

@@ -133,6 +133,16 @@ def rows_of_signals(case, interval):
     return columns
 
 
+def brackets(said, levels, trails, exits):
+    """The signals of an array strategy that says this."""
+    how = dict(levels)
+    if trails:
+        how |= {"trailing_stop": said["trailing"], "trailing_activate_percent": 0.2}
+    if exits:
+        how |= {"exit_long": said["exit_long"], "exit_short": said["exit_short"]}
+    return bk.Signals.bracket(said["side"], said["up"], said["down"], said["minutes"], **how)
+
+
 LEVELS = st.fixed_dictionaries(
     {
         "take_profits": st.sampled_from([(), (), ((0.5, 25.0), (0.8, 75.0))]),
@@ -194,13 +204,7 @@ def compare_arrays(
     def get_signals(candles):
         if one_by_one and len(candles) > warmup:
             raise RuntimeError("only a window at a time")
-        said = columns(candles.timestamp + interval)
-        how = dict(levels)
-        if trails:
-            how |= {"trailing_stop": said["trailing"], "trailing_activate_percent": 0.2}
-        if exits:
-            how |= {"exit_long": said["exit_long"], "exit_short": said["exit_short"]}
-        return bk.Signals.bracket(said["side"], said["up"], said["down"], said["minutes"], **how)
+        return brackets(columns(candles.timestamp + interval), levels, trails, exits)
 
     def proposals(t, price):
         there = columns(np.array([t // interval * interval]))

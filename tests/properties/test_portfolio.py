@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import portfolios
@@ -12,6 +12,7 @@ import reference_portfolio
 from backtest_kit._arrays import simulation
 from backtest_kit._values.config import Config
 from backtest_kit._values.time import INTERVALS
+from effort import examples
 from markets import MINUTE, START
 from portfolios import SYMBOLS, busy, manage_of, played, worlds
 
@@ -55,6 +56,7 @@ def close_to(found, wanted):
         assert found[name] == same, name
 
 
+@examples(30)
 @given(st.one_of(busy, worlds), st.booleans())
 def test_a_portfolio_equals_the_reference(world, listens):
     session, told, events, shown, wrong = played(world, listens=listens)
@@ -112,6 +114,7 @@ def test_the_order_of_computation_does_not_matter(world, seed, chunk, listens):
 ARRAY_RUNS = st.sampled_from([{"s": ["A"]}, {"s": ["B"], "r": ["A"]}, {"r": ["C"], "s": ["C"]}])
 
 
+@examples(30)
 @given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 600))
 def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, chunk, minutes):
     if compiled:
@@ -139,7 +142,7 @@ def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, ch
 
 
 #: These play each world twice, and no rule hangs on them alone.
-few = settings(max_examples=max(settings.default.max_examples // 3, 5))
+few = examples(12)
 
 
 def calm(world, **account):
