@@ -1,11 +1,12 @@
 """Kill a live run at every system call that touches its state, restart it, compare.
 
 Run as a program of its own (it forks, and must have no threads):
-    python tests/live/kill_anywhere.py SEED EVERY [managed]
+    python tests/live/kill_anywhere.py SEED EVERY [managed] [paper]
 Each process plays the same recorded market with two symbols that share a risk profile, state in
 files. With `managed` the signals have managed positions, the strategy decides while it holds, and
-somebody sends commands. What the run that was killed leaves in its journal, and what its listeners
-were told, must be what a run that was never killed leaves. Prints one line of JSON.
+somebody sends commands. With `paper` they share an account in place of the profile. What the run
+that was killed leaves in its journal, and what its listeners were told, must be what a run that was
+never killed leaves. Prints one line of JSON.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from positions import as_answer, as_mapping, seen_of
 
 MINUTES = 60
 SYMBOLS = ("BTC/USDT:USDT", "../x")
-MANAGED = "managed" in sys.argv
+MANAGED, PAPER = "managed" in sys.argv, "paper" in sys.argv
 #: What of a run's document must be as if nobody had killed anything.
 KEPT = (
     *("signal", "at", "asked_at", "fired", "position", "managed_at", "paused", "done"),
@@ -63,7 +64,7 @@ def play(seed, folder, doom):
         return as_answer(deciding(seed, 0.3)(t, seen_of(position)))
 
     def at_most_one(check):
-        return "taken" if check.active_count else None
+        return "taken" if check.active_count and not PAPER else None
 
     doom.arm()
     bk.set_config(
@@ -75,6 +76,7 @@ def play(seed, folder, doom):
     )
     bk.add_exchange(bk.exchanges.FrameExchange([list(row) for row in market(seed, MINUTES + 30)]))
     bk.add_risk(risk_name="one", validations=[at_most_one])
+    bk.add_account(account_name="main", currency="USDT", balance=1000.0, leverage=3.0)
     transitions = ("on_open", "on_schedule", "on_cancel", "on_close")
     more = {}
     if MANAGED:
@@ -94,9 +96,9 @@ def play(seed, folder, doom):
     clock = bk.VirtualClock(to_datetime(start), to_datetime(start + MINUTES * MINUTE))
 
     async def one(symbol):
-        async for _ in bk.Live.run(
-            symbol, strategy_name="s" * 300, exchange_name="frame", clock=clock
-        ):
+        names = {"strategy_name": "s" * 300, "exchange_name": "frame"}
+        account = "main" if PAPER else None
+        async for _ in bk.Live.run(symbol, **names, account_name=account, clock=clock):
             doom.step()
 
     async def both():
@@ -159,6 +161,11 @@ def content(event):
     return json.loads(event.to_json())
 
 
+def part(state):
+    """What a run has done to its account; how often that was written is no matter."""
+    return state["account"] and {**state["account"], "booked": None, "left": None}
+
+
 def outcome(folder):
     """Return the journal by id, and what was told, in order."""
     journal, living = {}, {}
@@ -170,7 +177,7 @@ def outcome(folder):
     for path in (folder / "state" / "run").glob("*.json"):
         state = json.loads(path.read_bytes().partition(b"\n")[2])["data"]
         assert not state["outbox"]
-        living[state["symbol"]] = {k: state[k] for k in KEPT}
+        living[state["symbol"]] = {k: state[k] for k in KEPT} | {"account": part(state)}
         assert state["session"] is None
     left = [*(folder / "state" / "command").glob("*.json")]
     assert not left, "commands that were done are still there"

@@ -15,10 +15,11 @@ PROGRAM = Path(__file__).with_name("kill_anywhere.py")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize("seed", [3, 4, 5])
-def test_kill_anywhere(seed, record_property):
+@pytest.mark.parametrize("how", [(3,), (4,), (5, "paper")])
+def test_kill_anywhere(how, record_property):
     """At every 29th call, from another one on with each seed; at every third where it is deep."""
-    result = kill(PROGRAM, seed, 3 if DEEP else 29, record_property)
+    seed, *more = how
+    result = kill(PROGRAM, seed, 3 if DEEP else 29, record_property, *more)
     assert {"opened", "scheduled", "closed", "cancelled"} <= {*result["kinds"]}
 
 
@@ -26,7 +27,7 @@ def test_kill_anywhere(seed, record_property):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_kill_anywhere_with_managed_positions_and_commands(record_property):
     """At every 197th of more calls; in the deep profile at every eleventh."""
-    result = kill(PROGRAM, 5, 11 if DEEP else 197, record_property, "managed")
+    result = kill(PROGRAM, 5, 11 if DEEP else 197, record_property, "managed", "paper")
     assert {"opened", "added", "partial", "moved", "closed"} <= {*result["kinds"]}
     assert result["commands"] == ["done", "refused"]
 
