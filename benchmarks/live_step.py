@@ -55,6 +55,9 @@ class Ticks:
     def over(self, when):
         return False
 
+    def left(self, when):
+        return None
+
 
 def exchange(latency):
     async def get_candles(symbol, interval, since, limit):
@@ -66,11 +69,11 @@ def exchange(latency):
     return get_candles
 
 
-async def steps(latency, adapter, opens):
+async def steps(latency, adapter, opens, paid=False):
     """Return the seconds of idle steps, and of steps at which all strategies are asked."""
     minute = SimpleNamespace(now=BEGIN, changed=asyncio.Event())
     clock = SettableClock()
-    done, all_done = [], asyncio.Event()
+    done, errors, all_done = [], [], asyncio.Event()
 
     def finished(event):
         done.append(event)
@@ -98,7 +101,11 @@ async def steps(latency, adapter, opens):
         bk.add_exchange(exchange_name="e", get_candles=exchange(latency))
         bk.add_strategy(strategy_name="s", interval="5m", get_signal=get_signal)
         bk.listen_performance(finished)
-        tasks = [bk.Live.background(x, strategy_name="s", exchange_name="e") for x in SYMBOLS]
+        bk.listen_error(lambda event: errors.append(event.error))
+        bk.add_account(account_name="main", currency="USDT", balance=1e6)
+        names = {"strategy_name": "s", "exchange_name": "e"}
+        names |= {"account_name": "main"} if paid else {}
+        tasks = [bk.Live.background(symbol, **names) for symbol in SYMBOLS]
         idle, asking = [], []
         for i in range(MINUTES):
             began = time.perf_counter()
@@ -115,14 +122,15 @@ async def steps(latency, adapter, opens):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    assert not errors, errors[0]
     return statistics.median(idle), statistics.median(asking)
 
 
-def measure(latency, stored, opens):
+def measure(latency, stored, opens, paid):
     """Return what `steps` does, with the state in files or in memory."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         adapter = bk.FileAdapter(folder) if stored else MemoryAdapter()
-        return asyncio.run(steps(latency, adapter, opens))
+        return asyncio.run(steps(latency, adapter, opens, paid))
 
 
 def main():
@@ -132,15 +140,18 @@ def main():
     for name in ("Step", "Whole", "of the minute", "Exchange", "State", "Engine, strategies"):
         table.add_column(name, justify="left" if name == "Step" else "right")
     rows = {}
-    for opens in (False, True):
-        whole, memory, engine = (
-            measure(latency, stored, opens)
-            for latency, stored in ((LATENCY, True), (LATENCY, False), (0, False))
-        )
-        for i, name in enumerate(("nothing to do", "all asked")):
-            title = f"{name}, {'all open a position' if opens else 'none opens'}"
-            rows[title] = whole[i], memory[i], engine[i]
-    rows.pop("nothing to do, all open a position")
+    for paid in (False, True):
+        for opens in (False, True):
+            whole, memory, engine = (
+                measure(latency, stored, opens, paid)
+                for latency, stored in ((LATENCY, True), (LATENCY, False), (0, False))
+            )
+            for i, name in enumerate(("nothing to do", "all asked")):
+                title = f"{name}, {'all open a position' if opens else 'none opens'}"
+                title += ", on one account" if paid else ""
+                rows[title] = whole[i], memory[i], engine[i]
+                if opens and not i:
+                    rows.pop(title)
     for title, (whole, memory, engine) in rows.items():
         parts = memory - engine, max(whole - memory, 0), engine
         table.add_row(
