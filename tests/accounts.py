@@ -108,9 +108,15 @@ class Reference:
 
 
 def steps_in(quantity, step):
-    """Return the quantity rounded down to whole steps, in decimals."""
+    """Return the quantity rounded down to whole steps, in decimals.
+
+    What is short of the nearest one by a hair is one.
+    """
     if step is None:
         return quantity
     unit = Decimal(repr(step))
-    whole = math.floor(Fraction(quantity) / Fraction(unit) * (1 + HAIR))
+    steps = Fraction(quantity) / Fraction(unit)
+    whole, nearest = math.floor(steps), math.floor(steps + Fraction(1, 2))
+    if nearest - steps <= HAIR * nearest:
+        whole = nearest
     return float(whole * unit)

@@ -5,6 +5,7 @@ do is found by doing it on a copy.
 """
 
 import copy
+import math
 from fractions import Fraction
 
 import reference
@@ -186,6 +187,13 @@ class Paid(Position):
             self.account.skipped.append((t, self.run, "minimum"))
             return 0.0
         return rounded / self.unit
+
+    def do_stop(self, t, p, market, price):
+        if self.stop_by == "liquidation" and self.stop is not None and math.isfinite(price):
+            level = self.account.liquidation(self.account.open[self.run])
+            if abs(Fraction(price) - level) <= HAIR * level:
+                return True  # where it is
+        return super().do_stop(t, p, market, price)
 
     def is_barred(self, t, price):
         held = self.account.open[self.run]

@@ -10,14 +10,16 @@ import re
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._rules import holding as at
 from backtest_kit._rules import transitions
+from backtest_kit._rules.account import Rules, Terms
 from backtest_kit._rules.actions import act, act_in_turn, position_of
 from backtest_kit._rules.bars import Bar, Bars
-from backtest_kit._rules.managed import open_managed, search, step_managed
+from backtest_kit._rules.managed import Opening, open_managed, search, step_managed
 from backtest_kit._rules.steps import pending_step
 from backtest_kit._values.config import Config
 from backtest_kit._values.signal import SignalRow
@@ -188,6 +190,42 @@ def test_each_action_is_judged_by_what_those_before_it_have_left(position):
     assert [leg.reason for leg in end.holding.legs] == ["signal", "user", "user", "user", "closed"]
     whys = ["at most 3 together", "may only become tighter", "closed already", "None is no action"]
     assert all(why in str(error) for why, error in zip(whys, refused, strict=True))
+
+
+@given(
+    st.sampled_from(["long", "short"]),
+    st.floats(1, 1000),
+    st.floats(0.01, 100),
+    st.lists(st.floats(0.01, 10), min_size=1, max_size=3),
+)
+@example("short", 68.2419, 0.4967474559860051, [0.3])
+def test_a_stop_at_the_liquidation_price_stays_whatever_it_is_rounded_to(
+    position, price, quantity, sizes
+):
+    config = msgspec.structs.replace(CONFIG, require_stop_loss=False, max_entries=8)
+    row = msgspec.structs.replace(
+        held("long").row,
+        position=position,
+        price_open=price,
+        price_take_profit=None,
+        price_stop_loss=None,
+    )
+    now = Bar(MINUTE, price, price, price, price, price, price)
+    opening = Opening(quantity, 1e9, Terms(40.0, 0.02, 0.001, 0.0), Rules())
+    opened = open_managed(row, now, config, opening).holding
+    side = row.side
+    # entries at the price of the first one leave the liquidation price where it was
+    for factor, skipped, reason in (
+        (1.0, 0, "liquidation"),
+        (1 - side * 1e-9, 1, "liquidation"),
+        (1 + side * 1e-9, 0, "stop_loss"),
+    ):
+        answer = [*map(bk.Add, sizes), bk.MoveStop(opened.stop * factor)]
+        done, refused = act_in_turn(opened, answer, now, config, "manage")
+        left = done[-1].managed.holding
+        assert not refused
+        assert left.state[at.BEYOND_LIQUIDATION] == skipped
+        assert left.stopped_by == reason
 
 
 def test_what_was_moved_and_by_whom_is_told():

@@ -172,6 +172,40 @@ def test_a_position_without_a_stop_is_liquidated():
     assert result.statistics.not_charged == pytest.approx(102.0)
 
 
+@pytest.mark.parametrize("listens", [False, True])
+def test_who_reverses_is_asked_again_where_what_waited_is_refused(listens):
+    def get_signals(candles):
+        minute = (candles.timestamp - START) // MINUTE + 1
+        buys, sells = minute == 2, minute == 3
+        return bk.Signals(
+            np.where(buys, 1, np.where(sells, -1, 0)),
+            np.where(buys, 105.0, 85.0),
+            np.where(buys, 85.0, 105.0),
+            30.0,
+            np.where(buys, 95.0, np.nan),
+            exit_long=sells,
+            cost=np.where(buys, 2_000.0, 100.0),
+        )
+
+    register(
+        {"A": [100.0, 100.0, 94.0, 94.0, 94.0, 94.0]},
+        {},
+        account={"on_cash_shortage": "refuse"},
+        ask_at="elapsed",
+    )
+    bk.add_strategy(
+        strategy_name="s", interval="1m", get_signals=get_signals, warmup=1, replace=True
+    )
+    if listens:  # it is stepped through
+        bk.listen_signal(lambda tick: None)
+    (trade,) = bk.Portfolio.run_sync({"s": ["A"]}, **PLACE).trades
+    opened = trade.signal.position, trade.signal.pending_at
+    # what waits at 95 is filled on the candle whose row says that nothing should be long
+    assert opened == ("short", START + 3 * MINUTE)
+    assert bk.Portfolio.get_data(account_name="main").statistics.refusals == {"cash": 1}
+    assert bk.Backtest.get_data("A", strategy_name="s").calls == 3
+
+
 def test_what_the_data_end_closes_before_equity_is_taken():
     """Its averaging entry at that step as well, though alone it would close nothing."""
     register(

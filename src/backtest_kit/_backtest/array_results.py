@@ -101,6 +101,11 @@ class ArrayResults:
         assert self._span is not None
         return self._span.bars
 
+    def says_exit(self, side: int, when: int) -> bool:
+        """Say whether a row at `when` (ms) says "nothing on `side`", in what was taken last."""
+        assert self._span is not None
+        return self._span.says_exit(side, when)
+
     def note(self, tick: TickClosed | TickCancelled) -> None:
         """Put into the record of the run what was taken last, and came so."""
         assert self._span is not None
@@ -175,10 +180,14 @@ class _SpanResults:
         row, ended = tick.signal, tick.close_timestamp
         called = frames_before(timeline, row.scheduled_at)
         reason = tick.close_reason if isinstance(tick, TickClosed) else tick.reason
-        reverses = span.chunk.says_exit(row.side, ended)
+        reverses = self.says_exit(row.side, ended)
         free = free_from(ended, reason, run.config, reverses=reverses)
         frame = max(frames_before(timeline, free), called + 1)
         return NextResult(calls, tick, frame, called + stride.hop)
+
+    def says_exit(self, side: int, when: int) -> bool:
+        """See `ArrayResults.says_exit`."""
+        return self._span.chunk.says_exit(side, when)
 
     def note(self, run: Run, tick: TickClosed | TickCancelled) -> None:
         """See `ArrayResults.note`."""

@@ -169,7 +169,7 @@ class FrameDriver:
         if calls:
             self._run.warm(self._timeline[due])
         if tick is not None and self._run.account is not None:
-            outcome = await on_account(self._run, self._run.account, tick, self._results.bars)
+            outcome = await on_account(self._run, self._run.account, tick, self._results)
             if outcome.refused_at is not None:
                 called = frames_before(self._timeline, tick.signal.scheduled_at)
                 free = frames_before(self._timeline, outcome.refused_at)

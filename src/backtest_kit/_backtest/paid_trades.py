@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from backtest_kit._backtest.array_results import ArrayResults
 from backtest_kit._backtest.paid_legs import PaidLegs
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.turns import ACTIVATES, CLOSES, HOLDS, OPENS
 from backtest_kit._rules import transitions
 from backtest_kit._rules.asking import free_from
-from backtest_kit._rules.bars import Bars
 from backtest_kit._values.results import TickCancelled, TickClosed
 from backtest_kit._values.signal import SignalRow
 
@@ -30,10 +30,10 @@ class Paid(NamedTuple):
 
 
 async def on_account(
-    run: Run, account: AccountGate, tick: TickClosed | TickCancelled, bars: Bars
+    run: Run, account: AccountGate, tick: TickClosed | TickCancelled, found: ArrayResults
 ) -> Paid:
-    """Let an account pay a trade, fill by fill, or refuse it."""
-    row = tick.signal
+    """Let an account pay the trade that was `found` last, fill by fill, or refuse it."""
+    row, bars = tick.signal, found.bars
     waits = row.pending_at != row.scheduled_at
     proposed = row
     if waits:
@@ -54,7 +54,8 @@ async def on_account(
             price = float(bars.price[bars.row(when)])
             run.record.add(transitions.cancelled(proposed, when, price, refused))
             run.record.until = max(run.record.until, when)
-            return Paid(None, free_from(when, refused, run.config))
+            reverses = found.says_exit(row.side, when)
+            return Paid(None, free_from(when, refused, run.config, reverses=reverses))
     account.bars = bars
     account.paid_until = when
     if tick.signal.price_stop_loss is None and _may_be_liquidated(row, account):

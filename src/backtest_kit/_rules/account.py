@@ -117,10 +117,18 @@ def is_too_small(quantity: float, price: float, min_quantity: float, min_notiona
 
 
 def rounded_down(quantity: float, step: float, scale: float) -> float:
-    """Return the whole steps in a quantity; what is short of one by a hair is one."""
+    """Return the whole steps in a quantity; what is short of one by a hair is one.
+
+    Where a hair is more than a step, the nearest one: whole steps stay as they are.
+    """
     if step == 0:
         return quantity
-    return math.floor(quantity * scale / step * (1 + HAIR)) * step / scale
+    steps = quantity * scale / step
+    whole = math.floor(steps)
+    missing = whole + 1 - steps
+    if missing <= 0.5 and missing <= HAIR * steps:
+        whole += 1
+    return whole * step / scale
 
 
 class Held(msgspec.Struct):

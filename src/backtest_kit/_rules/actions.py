@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from backtest_kit._rules import holding as at
-from backtest_kit._rules.account import is_beyond
+from backtest_kit._rules.account import HAIR, is_beyond
 from backtest_kit._rules.bars import Bar
 from backtest_kit._rules.holding import (
     at_most_held,
@@ -23,7 +23,7 @@ from backtest_kit._rules.holding import (
     liquidation_of,
     payable,
 )
-from backtest_kit._rules.life import UNCHANGED
+from backtest_kit._rules.life import LIQUIDATION, UNCHANGED
 from backtest_kit._rules.managed import Holding, Managed, after, room
 from backtest_kit._rules.management import ROUNDING, limits_of
 from backtest_kit._rules.profit import revenue_percent
@@ -133,7 +133,7 @@ def act(holding: Holding, action: object, bar: Bar, config: Config, by: By = "ma
 
 def _move_stop(holding: Holding, action: MoveStop, bar: Bar, config: Config) -> Managed:
     price, side, stop = _price(action), holding.state[at.SIDE], holding.stop
-    if price == stop:
+    if _is_stop_at(holding, price):
         return Managed(holding, None)
     for name, market in _markets(bar, config):
         if not side * price < side * market:
@@ -167,6 +167,15 @@ def _move_stop(holding: Holding, action: MoveStop, bar: Bar, config: Config) -> 
     state[at.STOP], state[at.KIND] = price, at.BY_STOP
     state[at.MOVES] += 1
     return Managed(msgspec.structs.replace(holding, state=tuple(state)), None)
+
+
+def _is_stop_at(holding: Holding, price: float) -> bool:
+    """Say whether the stop is at a price; at the liquidation price up to a hair.
+
+    Each entry computes that anew, and rounds it otherwise.
+    """
+    liquidates = holding.state[at.KIND] == LIQUIDATION
+    return price == holding.stop or (liquidates and abs(price - holding.stop) <= HAIR * price)
 
 
 def _move_target(holding: Holding, action: MoveTarget, bar: Bar, config: Config) -> Managed:
