@@ -43,7 +43,6 @@ class _Saved(NamedTuple):
     fees: float
     trades: int
     tally: Tally
-    closed: int
 
 
 class LiveGate(AccountGate):
@@ -69,6 +68,8 @@ class LiveGate(AccountGate):
         self._trades = 0
         self._part: AccountPart | None = None
         self._saved: _Saved | None = None
+        #: Profits in percent of what it has closed since.
+        self._closed: list[float] = []
 
     def arrive(self) -> None:
         """Let the other runs of the account wait for this one, from now on.
@@ -148,9 +149,14 @@ class LiveGate(AccountGate):
 
     async def wait(self, when: int, what: int) -> None:
         """See `AccountGate`; from then on what is done may be taken back."""
-        await super().wait(when, what)
-        if self._saved is None:
-            books, order = self.account.books, self._turn.order
+        books, order, saved = self.account.books, self._turn.order, self._saved
+        own = 0.0 if saved is None else books.balance - saved.balance
+        try:
+            await super().wait(when, what)
+        finally:
+            if saved is not None:  # others may have acted meanwhile, and that stands
+                self._saved = saved._replace(balance=books.balance - own)
+        if saved is None:
             held = books.held.get(order)
             self._saved = _Saved(
                 books.balance,
@@ -160,7 +166,6 @@ class LiveGate(AccountGate):
                 self._fees,
                 self._trades,
                 self.tally,
-                len(self.account.profits.get(self.strategy_name, ())),
             )
 
     async def admit(self, row: SignalRow, when: int) -> Refusal | None:
@@ -182,6 +187,7 @@ class LiveGate(AccountGate):
         """See `AccountGate`."""
         tick = super().closed(tick, when)
         assert tick.money is not None
+        self._closed.append(tick.pnl.pnl_percentage)
         self._profit += tick.money.profit
         self._fees += tick.money.fees
         return tick
@@ -217,7 +223,12 @@ class LiveGate(AccountGate):
     def stored(self, part: AccountPart) -> None:
         """Note that its part is stored: what it has done stands, if that is its newest part."""
         if part is not self._part:
-            self._part, self._saved = part, None
+            self._part = part
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let what it has done stand."""
+        self._saved, self._closed = None, []
 
     def undo(self) -> None:
         """Take back what it has done since it was stored, and let the others go on."""
@@ -232,8 +243,9 @@ class LiveGate(AccountGate):
         self._money.so_far = saved.money
         self._profit, self._fees, self._trades = saved.profit, saved.fees, saved.trades
         self.account.tallies[order] = saved.tally
-        del self.account.profits.setdefault(self.strategy_name, [])[saved.closed :]
-        self._saved = None
+        for percent in self._closed:
+            self.account.profits[self.strategy_name].remove(percent)
+        self._forget()
         self._turn.stop_acting()
 
     def look_at(self, bars: Bars) -> None:
@@ -266,6 +278,7 @@ class LiveGate(AccountGate):
 
     def pass_to(self, when: int, what: int) -> None:
         """Say that it does nothing before `what` it may do at `when` (ms)."""
+        self._forget()
         self._turn.pass_to(when, what)
 
     def pause(self) -> None:

@@ -211,6 +211,8 @@ def _differs(known: Holding | None, holding: Holding | None, manages: bool) -> b
     """
     if known is None or holding is None:
         return False
+    if known.has_acted != holding.has_acted:  # a level that the account has skipped
+        return True
     row, better = holding.row, known.state[at.BEST] != holding.state[at.BEST]
     if manages:
         return better or known.state[at.WORST] != holding.state[at.WORST]
