@@ -25,7 +25,13 @@ from backtest_kit._state.documents import LiveState
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.account import Money
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
-from backtest_kit._values.errors import ArgumentError, DataError, FetchError, StateError
+from backtest_kit._values.errors import (
+    ArgumentError,
+    DataError,
+    FetchError,
+    MissedStepsError,
+    StateError,
+)
 from backtest_kit._values.results import Refusal, TickClosed
 from backtest_kit._values.signal import SignalRow
 
@@ -174,9 +180,19 @@ class LiveGate(AccountGate):
         Raises:
             DataError: the rules of the market can't be had.
         """
-        if not self._knows_market:
-            await self._ask_market()
-        return await super().admit(row, when)
+        try:
+            async with self.in_time():
+                if not self._knows_market:
+                    await self._ask_market()
+                return await super().admit(row, when)
+        except TimeoutError:
+            why = f"no size was there after {PATIENCE:g} s, and the others wait"
+            self.run.error("sizing", MissedStepsError(f"{why}: nothing was opened"))
+            return self._refuse(row, when, "size", why)
+
+    def in_time(self) -> asyncio.Timeout:
+        """Limit what is asked while the others wait; over recorded candles nothing is."""
+        return asyncio.timeout(self._patience)
 
     def book(self, before: Holding | None, after: Holding, when: int) -> None:
         """See `AccountGate`."""

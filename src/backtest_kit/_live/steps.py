@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from backtest_kit._engine.asking import manage_failed
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.turns import ACTIVATES, CLOSES, OPENS
 from backtest_kit._live.account_gate import live_gate
-from backtest_kit._live.asking import Asking
+from backtest_kit._live.asking import Asking, too_late
 from backtest_kit._live.ledger import Ledger
 from backtest_kit._live.orders import Orders
 from backtest_kit._live.stoppable import Stoppable, Stopped
@@ -131,7 +133,13 @@ class Steps:
         run, account = self._run, self._account
         if account is not None:
             await account.wait(when, ACTIVATES)
-        if not await run.risk_allows(row, row.price_open, when, reserve=True):
+        try:
+            async with nullcontext() if account is None else account.in_time():
+                allowed = await run.risk_allows(row, row.price_open, when, reserve=True)
+        except TimeoutError:  # runs of the same account wait for the answer
+            run.error("risk", too_late(when))
+            return "risk"
+        if not allowed:
             return "risk"
         return None if account is None else await account.admit(row, when)
 
