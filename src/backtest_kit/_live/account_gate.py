@@ -157,9 +157,12 @@ class LiveGate(AccountGate):
         """See `AccountGate`; from then on what is done may be taken back."""
         books, order, saved = self.account.books, self._turn.order, self._saved
         own = 0.0 if saved is None else books.balance - saved.balance
+        gate, was = self.run.risk_gate, self.run.risk_gate.paused
+        gate.pause()  # who waits for this one there may be whom it waits for here
         try:
             await super().wait(when, what)
         finally:
+            gate.paused = was
             if saved is not None:  # others may have acted meanwhile, and that stands
                 self._saved = saved._replace(balance=books.balance - own)
         if saved is None:
