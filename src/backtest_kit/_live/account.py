@@ -14,7 +14,7 @@ from backtest_kit._rules import holding as at
 from backtest_kit._rules.account import Held
 from backtest_kit._state.account_part import AccountPart
 from backtest_kit._state.accounts import AccountDocument, lost, same_values
-from backtest_kit._state.documents import LiveState
+from backtest_kit._state.documents import LiveState, RunKey
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.positions import restored
 from backtest_kit._values.account_schemas import AccountSchema
@@ -60,8 +60,8 @@ class LiveAccount:
         self.loop = asyncio.get_running_loop()
         #: Its runs that are in this process, in the order in which they arrived.
         self.gates: list[Seated] = []
-        #: The places that runs have, also of those that do not run now.
-        self.orders: set[int] = set()
+        #: The places of runs, also of those that do not run now.
+        self.places: dict[RunKey, int] = {}
         self.booked = 0
         self._day = -1
         self._loading = asyncio.Lock()
@@ -99,26 +99,27 @@ class LiveAccount:
         """Take in what the runs have done so far."""
         shared, closed = self.shared, list[tuple[tuple[int, bool, int], TickClosed]]()
         parts = list[AccountPart]()
-        for state in states:
+        for state in sorted(states, key=lambda state: state.began_at or 0):
             part = state.account
             assert part is not None
             parts.append(part)
-            self.orders.add(part.order)
+            # two have the same where one was damaged when the other joined, and is back
+            order = self.place(state.key, part.order)
             price = float("nan") if part.mark is None else part.mark
-            shared.members[part.order] = Absent(state.symbol, state.strategy_name, price)
-            shared.tallies[part.order] = Tally(
+            shared.members[order] = Absent(state.symbol, state.strategy_name, price)
+            shared.tallies[order] = Tally(
                 dict(part.refusals), dict(part.skips), part.reductions, part.not_charged
             )
             shared.trades += part.trades
             if state.position is not None and state.signal is not None:
                 numbers = restored(state.position, state.signal).state
                 held = Held(numbers[at.SIDE], numbers[at.OWNED], numbers[at.BASIS])
-                shared.books.held[part.order] = held
+                shared.books.held[order] = held
             for entry in await owner.journal.history(state):
                 tick = entry.tick
                 if isinstance(tick, TickClosed) and tick.money is not None:
                     at_once = tick.signal.pending_at == tick.close_timestamp
-                    closed.append(((tick.close_timestamp, at_once, part.order), tick))
+                    closed.append(((tick.close_timestamp, at_once, order), tick))
         for _, tick in sorted(closed, key=lambda pair: pair[0]):
             profits = shared.profits.setdefault(tick.strategy_name, [])
             profits.append(tick.pnl.pnl_percentage)
@@ -156,10 +157,12 @@ class LiveAccount:
         """Return its equity by the newest marks (at `now`, ms); NaN where one is not known yet."""
         return self.shared.equity(now)
 
-    def place(self) -> int:
-        """Return the place of a run that has never been here."""
-        order = max(self.orders, default=-1) + 1
-        self.orders.add(order)
+    def place(self, key: RunKey, order: int | None = None) -> int:
+        """Return the place of a run: `order`, or one behind all others where that is taken."""
+        taken = self.places.values()
+        if order is None or order in taken:
+            order = max(taken, default=-1) + 1
+        self.places[key] = order
         return order
 
     def _begun(self, now: int) -> AccountDocument:

@@ -111,8 +111,14 @@ class LiveGate(AccountGate):
         assert live is not None
         assert turn is not None
         await live.load(owner, self.run.engine.clock.wall_ms())
+        if part is not None and state.key not in live.places:
+            raise StateError(
+                f"what {state.strategy_name} on {state.symbol} holds was not known when account "
+                f"{self.schema.account_name!r} began: end all of its runs, and start them again"
+            )
         if part is not None:
-            turn.order = part.order
+            turn.order = live.places[state.key]
+            part = msgspec.structs.replace(part, order=turn.order)
         elif holding is not None:
             raise StateError(
                 f"{state.strategy_name} on {state.symbol} holds a position that was opened without "
@@ -122,7 +128,7 @@ class LiveGate(AccountGate):
             before = live.gates[: live.gates.index(self)]
             for other in before:
                 await other.is_seated.wait()
-            turn.order = live.place()
+            turn.order = live.place(state.key)
         self.join(live.shared, turn)
         if part is not None:
             self._profit, self._fees, self._trades = part.profit, part.fees, part.trades
