@@ -136,6 +136,8 @@ class MinuteDriver:
             run.error("feed", error)
         except StateError as error:
             self._undo()
+            if not self._recorded:
+                self._pause()  # nobody waits for one that can't store what it does
             run.error("state", error)
         run.timed("live_tick", stopwatch() - began)
         if not self._recorded:
