@@ -191,6 +191,8 @@ class AccountSession:
         await self._ask_markets()
         for driver in self.drivers:
             driver.load_kernel()
+            if tell is None and not self.engine.bus.wanted("backtest_progress"):
+                driver.on_paid = self.trades.append
         tasks = [asyncio.create_task(self._follow(driver, tell)) for driver in self.drivers]
         try:
             await asyncio.gather(*tasks)
