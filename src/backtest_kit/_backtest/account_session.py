@@ -200,19 +200,25 @@ class AccountSession:
             await self._end(tasks)
             # what closed until then is kept, if its candles can be had
             with contextlib.suppress(DataError):
-                await self._conclude()
+                await self.conclude()
             raise
         finally:
             await self._end(tasks)
-        await self._conclude()
+        await self.conclude()
 
     async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
 
-    async def _conclude(self) -> None:
-        """Put together what the runs have found, and let `bk.Portfolio` find it."""
+    async def conclude(self) -> None:
+        """Put together what the runs have found, and let `bk.Portfolio` find it.
+
+        What was interrupted goes as far as its runs have come.
+
+        Raises:
+            DataError: the candles can't be had any more.
+        """
         account = self.account
         fills = account.fills.columns()
         last = int(fills.timestamp[-1]) if len(fills) else 0
@@ -221,7 +227,7 @@ class AccountSession:
             self.exchange,
             [driver.run for driver in self.drivers],
             min(driver.timeline[0] for driver in self.drivers),
-            max(last, *(driver.timeline[-1] for driver in self.drivers)),
+            max(last, *(self._seen(driver) for driver in self.drivers)),
             traded_days_only=account.schema.days_per_year < _ALL_DAYS,
         )
         schema = account.schema
@@ -249,6 +255,12 @@ class AccountSession:
         self.statistics = self.data.statistics
         self.engine.portfolios.pop(schema.name, None)
         self.engine.portfolios[schema.name] = self.data
+
+    def _seen(self, driver: FrameDriver) -> int:
+        """Return how far a run has come, in ms: to its end where it was not cut short."""
+        record, end = driver.run.record, driver.timeline[-1]
+        whole = record.complete or record.ended_by is not None or driver.run.stopping
+        return end if whole or record.data_ended_at is not None else record.until
 
     async def _follow(
         self, driver: FrameDriver, tell: Callable[[TickClosed], Awaitable[None]] | None

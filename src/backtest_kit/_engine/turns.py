@@ -125,6 +125,9 @@ class _Script:
 
     def go_on(self) -> None:
         """Go on to the next turn, or to the end."""
+        if self.done.done():  # who awaited it has been cancelled
+            self._turn.script = None
+            return
         try:
             self._context.run(self._script.send, None)
         except StopIteration:
