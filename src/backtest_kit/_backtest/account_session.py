@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.marks import marks_of
@@ -21,15 +21,12 @@ from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
 from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
-from backtest_kit._statistics.equity_outcome import played_account
+from backtest_kit._statistics.equity_outcome import CALENDAR_DAYS, played_account
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import ArgumentError, DataError
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
-
-#: With fewer days a year, those on which nothing is traded are left out.
-_ALL_DAYS: Final = 365
 
 
 class RunName(NamedTuple):
@@ -228,7 +225,7 @@ class AccountSession:
             [driver.run for driver in self.drivers],
             min(driver.timeline[0] for driver in self.drivers),
             max(last, *(self._seen(driver) for driver in self.drivers)),
-            traded_days_only=account.schema.days_per_year < _ALL_DAYS,
+            traded_days_only=account.schema.days_per_year < CALENDAR_DAYS,
         )
         schema = account.schema
         counts = AccountCounts(
