@@ -134,8 +134,8 @@ def keep_portfolio(
     if source:
         write_bytes(source.encode(), folder, "strategy", ".py")
     data.table().to_parquet(folder / "trades.parquet")
-    names = "timestamp", "equity", "balance", "held"
-    curve = dict(zip(names, data.curve.columns(), strict=True))
+    timestamp, equity, balance, held = data.curve.columns()
+    curve = {"timestamp": timestamp, "equity": equity, "balance": balance, "held": held}
     Table(curve, times=("timestamp",)).to_parquet(folder / "equity.parquet")
     return _finish(info, folder, data.runs[0].settings, more)
 
