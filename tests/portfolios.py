@@ -208,8 +208,8 @@ def columns_of(world, strategy, symbol):
     return get_signals
 
 
-def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False, alone=None):
-    """Play a world on a new engine.
+def played(world, *, listens=False, chunk=131_072, slow=None, arrays=(), alone=None):
+    """Play a world on a new engine; `arrays` names the strategies that are columns.
 
     `alone` is filled with the results of lone backtests of the runs, by name.
     """
@@ -270,7 +270,7 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False, alon
             if sizing is not None:
                 bk.add_sizing(sizing_name=f"of-{name}", **sizing)
             sized = None if sizing is None else f"of-{name}"
-            if arrays:
+            if name in arrays:
                 # one symbol each: columns know nothing of their symbol
                 (symbol,) = world.runs[name]
                 bk.add_strategy(

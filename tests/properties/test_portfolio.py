@@ -115,8 +115,18 @@ def test_the_order_of_computation_does_not_matter(world, seed, chunk, listens):
 ARRAY_RUNS = st.sampled_from([{"s": ["A"]}, {"s": ["B"], "r": ["A"]}, {"r": ["C"], "s": ["C"]}])
 
 
-@given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 600))
-def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, chunk, minutes):
+@given(
+    worlds,
+    ARRAY_RUNS,
+    st.sampled_from(["sr", "sr", "s"]),
+    st.booleans(),
+    st.sampled_from([1000, 131_072]),
+    st.integers(100, 600),
+)
+def test_trades_found_over_arrays_are_paid_as_in_steps(
+    world, runs, arrays, compiled, chunk, minutes
+):
+    """Of all runs, or of some beside one that is asked step by step."""
     if compiled:
         pytest.importorskip("numba", reason="the kernel needs Numba")
         simulation.compile_kernel()
@@ -125,8 +135,8 @@ def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, ch
     if world.seed % 5:  # few are invalid, which arrays leave to the steps
         no_limits = {name: 0.0 for name in world.config if "distance" in name}
         world = world._replace(config=world.config | no_limits | {"require_stop_loss": False})
-    fast, *_ = played(world, arrays=True, chunk=chunk)
-    slow, *_ = played(world, arrays=True, listens=True)
+    fast, *_ = played(world, arrays=arrays, chunk=chunk)
+    slow, *_ = played(world, arrays=arrays, listens=True)
     assert fast.trades == slow.trades
     for name in (one := fast.account.fills.columns()).__struct_fields__:
         assert np.array_equal(getattr(one, name), getattr(slow.account.fills.columns(), name))
