@@ -53,6 +53,8 @@ bench: $(VENV)/.stamp-test ## measure speed and memory, as ratios within one run
 	@$(BIN)/python -m benchmarks.walk
 	@$(BIN)/python -m benchmarks.pages
 	@$(BIN)/python -m benchmarks.account
+	@$(BIN)/python -m benchmarks.account_walk
+	@$(BIN)/python -m benchmarks.portfolio
 
 calibration: $(VENV)/.stamp-test ## count what walks claim of nothing, and write docs/calibration.md: half an hour
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.calibration $(if $(MINUTES),--minutes $(MINUTES))

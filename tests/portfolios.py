@@ -208,8 +208,11 @@ def columns_of(world, strategy, symbol):
     return get_signals
 
 
-def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=False):
-    """Register a world's exchange, account, sizings and strategies, which note what happens."""
+def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=()):
+    """Register a world's exchange, account, sizings and strategies, which note what happens.
+
+    `arrays` names the strategies that are columns.
+    """
     scripts = {
         (name, symbol): script_of(world, name, symbol)
         for name, symbols in world.runs.items()
@@ -263,7 +266,7 @@ def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=Fal
         if sizing is not None:
             bk.add_sizing(sizing_name=f"of-{name}", **sizing)
         sized = None if sizing is None else f"of-{name}"
-        if arrays:
+        if name in arrays:
             # one symbol each: columns know nothing of their symbol
             (symbol,) = world.runs[name]
             bk.add_strategy(
@@ -298,8 +301,8 @@ def end_of(world):
     return START + world.minutes * 3 // 4 * MINUTE
 
 
-def played(world, *, listens=False, chunk=131_072, slow=None, arrays=False, alone=None):
-    """Play a world on a new engine.
+def played(world, *, listens=False, chunk=131_072, slow=None, arrays=(), alone=None):
+    """Play a world on a new engine; `arrays` names the strategies that are columns.
 
     `alone` is filled with the results of lone backtests of the runs, by name.
     """

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from command import one_line, run_here
+from backtest_kit.cli.exit_codes import INTERRUPTED
+from command import one_line, run, run_here
 
 STRATEGY = """
 from datetime import UTC, datetime
@@ -60,13 +61,67 @@ def test_one_account_for_all_in_the_order_of_the_file_and_the_options(file, tmp_
     assert account["trades"][0]["money"]["cost"] == pytest.approx(1_000, rel=1e-9)
 
 
-def test_it_ends_with_what_the_account_came_to_and_a_report(file, tmp_path):
-    done = run_here("backtest", file, "--symbol", "A", "--balance", "500", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for text in ("Final equity", "from 500.00", "Max drawdown", "account: dump/portfolio/"):
-        assert text in done.stdout
-    (report,) = (tmp_path / "dump" / "portfolio").iterdir()
-    assert "500" in report.read_text()
+def test_it_ends_with_what_the_account_came_to_and_is_kept(file, tmp_path):
+    for balance in ("500", "900"):
+        done = run_here(
+            "backtest", file, "--symbol", "A", "--balance", balance, "--no-html", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        for text in ("Final equity", f"from {balance}.00", "Max drawdown", "account: dump/runs/"):
+            assert text in done.stdout
+    listed = json.loads(run_here("runs", "--json", cwd=tmp_path).stdout)
+    newest, *_ = accounts = [run for run in listed if run["kind"] == "portfolio"]
+    assert listed[0] == newest  # behind its runs
+    assert len(accounts) == 2
+    folder = tmp_path / newest["folder"]
+    names = {path.name for path in folder.iterdir()}
+    assert {"report.md", "data.json", "settings.json", "strategy.py", "trades.parquet"} <= names
+    account = json.loads((folder / "data.json").read_text())
+    assert newest["trades"] == len(account["trades"])
+    assert newest["total_pnl"] == account["statistics"]["growth_percent"]
+    shown = run_here("report", "last", cwd=tmp_path)
+    assert shown.stdout == (folder / "report.md").read_text()
+    assert json.loads(run_here("report", "last", "--json", cwd=tmp_path).stdout) == account
+    assert "account: s97+s53" in run_here("runs", cwd=tmp_path).stdout
+    beside = run_here("runs", "compare", "previous", "last", "--account", cwd=tmp_path).stdout
+    (line,) = (row for row in beside.splitlines() if "final_equity" in row)
+    grown = 1 + newest["total_pnl"] / 100
+    assert f"{900 * grown:.4f}" in line.replace(",", "")
+    assert f"{500 * grown:.4f}" in line.replace(",", "")
+    assert "| balance | 500 | 900 |" in beside
+
+
+def test_what_an_interrupted_account_came_to_is_shown(file, tmp_path):
+    """As after Ctrl-C: the task is cancelled while candles are asked for."""
+    interrupted = """
+import os, signal
+from backtest_kit.exchanges import SyntheticExchange
+plain, sent = SyntheticExchange.get_candles, []
+
+
+async def get_candles(self, symbol, interval, since, limit):
+    if since > 1_704_240_000_000 and not sent:  # 2024-01-03, behind some trades
+        sent.append(since)
+        os.kill(os.getpid(), signal.SIGINT)
+    return await plain(self, symbol, interval, since, limit)
+
+
+SyntheticExchange.get_candles = get_candles
+"""
+    file.write_text(interrupted + STRATEGY)
+    done = run(
+        *("backtest", file, "--symbol", "A", "--symbol", "B", "--balance", "500", "--no-html"),
+        *("--set", "candles_per_chunk=1000"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == INTERRUPTED, done.stderr
+    assert "Final equity" in done.stdout
+    (newest, *_) = json.loads(run_here("runs", "--json", cwd=tmp_path).stdout)
+    assert (newest["kind"], newest["complete"]) == ("portfolio", False)
+    account = json.loads((tmp_path / newest["folder"] / "data.json").read_text())
+    assert account["trades"]
+    last = account["curve"]["timestamp"][-1]
+    assert max(tick["close_timestamp"] for tick in account["trades"]) <= last < 1_704_326_400_000
 
 
 def test_a_walk_lets_each_strategy_play_with_the_balance(file, tmp_path):

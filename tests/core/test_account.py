@@ -127,18 +127,25 @@ def test_profit_is_the_percent_of_the_cost(account, side, entries, parts, last):
     assert books.balance - start == pytest.approx(percent / 100 * cost, rel=1e-9, abs=1e-6)
 
 
-@given(st.lists(st.tuples(prices, prices, sides), min_size=1, max_size=20), percents, percents)
-def test_all_of_an_account_grows_by_the_product_of_the_percents(trades, fee, slippage):
+@given(
+    st.lists(st.tuples(prices, prices, sides), min_size=1, max_size=20),
+    percents,
+    percents,
+    st.sampled_from([None, 100.0]),
+)
+def test_all_of_an_account_grows_by_the_product_of_the_percents(trades, fee, slippage, share):
+    """With the default size, or with all of equity, which is reduced by its own fee."""
     terms = Terms(1.0, 0.005, fee / 100, slippage / 100)
     books, grown = Books(1_000.0, 1.0), 1_000.0
     for entry, exit_, side in trades:
         percent = profit("long" if side > 0 else "short", entry, exit_, fee, slippage)
         assume(percent > -99)
-        wanted = Wanted(cost=default_cost(books.balance, None, 1, terms))
+        wanted = Wanted(cost=default_cost(books.balance, share, 1, terms))
         at = entry * (1 + side * terms.slippage)
-        got = fit(wanted, at, books.balance, books.free, terms, rules_of(None), refuses=True)
+        money = books.balance, books.free
+        got = fit(wanted, at, *money, terms, rules_of(None), refuses=share is None)
         assert isinstance(got, Entry)
-        assert not got.reduced
+        assert got.reduced == (share is not None and fee > 0)
         books.enter(0, side, got.quantity, entry, terms)
         done = books.leave(0, got.quantity, exit_, terms)
         assume(not done.liquidated)

@@ -1,6 +1,7 @@
 """Portfolios on one account: the engine against the reference, and what must not matter."""
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import strategies as st
 
 import portfolios
 import reference_portfolio
+from accounts import Reference
 from backtest_kit._arrays import simulation
 from backtest_kit._values.config import Config
 from backtest_kit._values.time import INTERVALS
 from effort import examples
 from markets import MINUTE, START
 from portfolios import SYMBOLS, busy, manage_of, played, worlds
+from reference import fill_gaps
 
 
 def expected(world):
@@ -115,8 +118,18 @@ ARRAY_RUNS = st.sampled_from([{"s": ["A"]}, {"s": ["B"], "r": ["A"]}, {"r": ["C"
 
 
 @examples(30)
-@given(worlds, ARRAY_RUNS, st.booleans(), st.sampled_from([1000, 131_072]), st.integers(100, 600))
-def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, chunk, minutes):
+@given(
+    worlds,
+    ARRAY_RUNS,
+    st.sampled_from(["sr", "sr", "s"]),
+    st.booleans(),
+    st.sampled_from([1000, 131_072]),
+    st.integers(100, 600),
+)
+def test_trades_found_over_arrays_are_paid_as_in_steps(
+    world, runs, arrays, compiled, chunk, minutes
+):
+    """Of all runs, or of some beside one that is asked step by step."""
     if compiled:
         pytest.importorskip("numba", reason="the kernel needs Numba")
         simulation.compile_kernel()
@@ -125,8 +138,8 @@ def test_trades_found_over_arrays_are_paid_as_in_steps(world, runs, compiled, ch
     if world.seed % 5:  # few are invalid, which arrays leave to the steps
         no_limits = {name: 0.0 for name in world.config if "distance" in name}
         world = world._replace(config=world.config | no_limits | {"require_stop_loss": False})
-    fast, *_ = played(world, arrays=True, chunk=chunk)
-    slow, *_ = played(world, arrays=True, listens=True)
+    fast, *_ = played(world, arrays=arrays, chunk=chunk)
+    slow, *_ = played(world, arrays=arrays, listens=True)
     assert fast.trades == slow.trades
     for name in (one := fast.account.fills.columns()).__struct_fields__:
         assert np.array_equal(getattr(one, name), getattr(slow.account.fills.columns(), name))
@@ -165,6 +178,42 @@ def plain_sizes(answer):
     return more
 
 
+def laid(world, alone):
+    """The exact books after all trades of lone runs, event by event in the order of the account."""
+    events, first = [], {}
+    for order, (run, ticks) in enumerate(alone.items()):
+        for tick in ticks:
+            legs, signal = tick.legs, tick.signal
+            for when, fills in itertools.groupby(legs, lambda leg: leg.timestamp):
+                fills = [*fills]
+                place = 1 if any(leg.kind == "exit" for leg in fills) else 3
+                if when == signal.pending_at:
+                    place = 5 if when == signal.scheduled_at else 4
+                events.append((when, place, order, run, signal.side, fills, legs[-1]))
+    config, account = world.config, world.account
+    costs = config["percent_fee"], config["percent_slippage"]
+    books = Reference(account["balance"], account["leverage"], 0, *costs)
+    closes = {
+        symbol: {row[0] + MINUTE: row[4] for row in fill_gaps(portfolios.rows_of(world, symbol))}
+        for symbol in SYMBOLS
+    }
+    taken, equity = None, None
+    for when, place, _, run, side, fills, last in sorted(events, key=lambda event: event[:3]):
+        if place >= 3 and taken != when:
+            taken = when
+            equity = books.equity({name: closes[name[1]][when] for name in books.open})
+        for leg in fills:
+            if leg.kind == "exit":
+                books.close(run, first[run] * leg.quantity, leg.price, everything=leg is last)
+                continue
+            if run not in books.open:
+                cost = float(equity) * account["default_percent"] / 100
+                first[run] = cost / float(books.slip(leg.price, side > 0))
+            books.enter(run, side, first[run] * leg.quantity, leg.price)
+    assert not books.open
+    return books
+
+
 @few
 @given(worlds)
 def test_an_account_that_refuses_nothing_changes_no_percent(world):
@@ -182,6 +231,8 @@ def test_an_account_that_refuses_nothing_changes_no_percent(world):
             (t.close_timestamp, t.close_reason, t.pnl) for t in results
         ]
         assert [t.legs for t in mine] == [t.legs for t in results]
+    books = laid(calm(world), alone)
+    assert account.books.balance == pytest.approx(float(books.B), abs=1e-9 * books.balance)
     # an identity: what each has made is its percent of what it has cost
     for tick in session.trades:
         assert not tick.money.liquidated

@@ -68,7 +68,8 @@ def proposals(answer, seed, config):
     levels = config["fill_price"] == "average"
 
     def more(t, price):
-        proposal = answer(t, price)
+        # a mean of three prices on the grid, without what rounding did to it
+        proposal = answer(t, round(price * 3 * GRID) / (3 * GRID))
         if proposal is None:
             return None
         for name in ("price_open", "price_take_profit", "price_stop_loss"):

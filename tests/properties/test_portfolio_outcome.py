@@ -59,3 +59,22 @@ def test_the_curve_and_the_trades_are_those_of_the_books(world):
         ):
             row = np.searchsorted(curve.timestamp, tick.close_timestamp)
             assert money.equity_after == pytest.approx(curve.equity[row], **near)
+
+
+@given(worlds)
+def test_money_is_conserved_and_no_position_loses_more_than_it_binds(world):
+    session, *_ = played(world)
+    schema, curve = session.account.schema, session.data.curve
+    fills = session.account.fills.columns()
+    hair = 1e-9 * schema.balance
+    wallet = np.cumsum([schema.balance, *(fills.profit - fills.fee)])
+    free = wallet - np.cumsum([0.0, *fills.basis]) / schema.leverage
+    entered = np.flatnonzero(fills.quantity > 0) + 1
+    assert (free[entered] >= -hair).all()
+    at = np.searchsorted(fills.timestamp, curve.timestamp, side="right")
+    assert curve.balance == pytest.approx(wallet[at], rel=0, abs=hair)
+    assert (curve.equity >= free[at] - hair).all()
+    fee = world.config["percent_fee"] / 100
+    for tick in session.trades:
+        most = tick.money.cost * (1 / schema.leverage + fee)
+        assert tick.money.profit >= -most - hair

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, overload
 
 from backtest_kit._arrays.trade_table import ManagedTrades, TradeTable
@@ -37,8 +38,10 @@ def results_of(
 ) -> Iterator[TickClosed | TickCancelled]:
     """Yield the results of a table from row `first` up to row `stop` (excluded), in order."""
     columns = (getattr(table, name)[first:stop].tolist() for name in _COLUMNS)
-    for i, row in enumerate(zip(*columns, strict=True)):
-        managed = None if table.managed is None else _managed(table.managed, first + i)
+    how: Iterable[_Managed | None] = repeat(None)
+    if table.managed is not None:
+        how = _all_managed(table.managed, first, stop)
+    for row, managed in zip(zip(*columns, strict=True), how, strict=False):
         yield _result(row, names, managed)
 
 
@@ -50,23 +53,25 @@ class _Managed(NamedTuple):
     of_close: dict[str, Any]
 
 
-def _managed(table: ManagedTrades, i: int) -> _Managed:
-    trailing, breakeven, cost = table.trailing[i], table.breakeven[i], float(table.cost[i])
-    profits, losses, entries = table.levels[i]
-    of_signal: dict[str, Any] = {
-        "take_profits": profits,
-        "stop_losses": losses,
-        "entries": entries,
-        "breakeven_percent": _or_none(float(breakeven)),
-    }
-    if trailing == trailing:
-        of_signal["trailing_stop"] = TrailingStop(float(trailing), float(table.activation[i]))
-    of_close: dict[str, Any] = {}
-    if cost != 1.0:
-        of_close["cost"] = cost
-    if table.legs[i]:
-        of_close["fills"] = legs_of(*table.legs_of(i))
-    return _Managed(of_signal, float(table.price_paid[i]), of_close)
+def _all_managed(table: ManagedTrades, first: int, stop: int | None) -> Iterator[_Managed]:
+    names = "trailing", "activation", "breakeven", "levels", "cost", "price_paid"
+    columns = (getattr(table, name)[first:stop].tolist() for name in names)
+    for row, legs in zip(zip(*columns, strict=True), table.all_legs(first, stop), strict=True):
+        trailing, activation, breakeven, (profits, losses, entries), cost, paid = row
+        of_signal: dict[str, Any] = {
+            "take_profits": profits,
+            "stop_losses": losses,
+            "entries": entries,
+            "breakeven_percent": _or_none(breakeven),
+        }
+        if trailing == trailing:
+            of_signal["trailing_stop"] = TrailingStop(trailing, activation)
+        of_close: dict[str, Any] = {}
+        if cost != 1.0:
+            of_close["cost"] = cost
+        if legs.times:
+            of_close["fills"] = legs_of(legs.rows, legs.times)
+        yield _Managed(of_signal, paid, of_close)
 
 
 def _or_none(value: float) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +18,18 @@ from backtest_kit._values.results import CANCELLED, REASONS, CloseReason
 #: No take profits, stop losses and entries.
 NO_LEVELS: Final = ((), (), ())
 _LEGS: Final = ("leg_at", "leg")
+
+
+class TradeLegs(NamedTuple):
+    """Legs of one trade, as `holding` lays them out, and their instants (ms)."""
+
+    numbers: list[list[float]]
+    times: list[int]
+
+    @property
+    def rows(self) -> list[LegRow]:
+        """The legs by name."""
+        return leg_rows([*chain.from_iterable(self.numbers)])
 
 
 class ManagedTrades(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -38,11 +51,16 @@ class ManagedTrades(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     leg_at: Ints
     leg: Floats
 
-    def legs_of(self, i: int) -> tuple[list[LegRow], list[int]]:
-        """Return the legs of trade i that are not one entry and one exit, and their instants."""
-        stop = int(self.legs[: i + 1].sum())
-        which = slice(stop - int(self.legs[i]), stop)
-        return leg_rows(self.leg[which].ravel().tolist()), self.leg_at[which].tolist()
+    def legs_of(self, i: int) -> TradeLegs:
+        """Return the legs of trade i; none where they are one entry and one exit."""
+        return next(self.all_legs(i, i + 1))
+
+    def all_legs(self, first: int = 0, stop: int | None = None) -> Iterator[TradeLegs]:
+        """Yield the legs of the trades from `first` up to `stop` (excluded), in order."""
+        at = int(self.legs[:first].sum())
+        for count in self.legs[first:stop].tolist():
+            which = slice(at, at := at + count)
+            yield TradeLegs(self.leg[which].tolist(), self.leg_at[which].tolist())
 
 
 def unmanaged(price_open: Floats) -> ManagedTrades:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,15 +23,12 @@ from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
 from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
-from backtest_kit._statistics.equity_outcome import account_figures
+from backtest_kit._statistics.equity_outcome import CALENDAR_DAYS, account_figures
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import ArgumentError, DataError
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
-
-#: With fewer days a year, those on which nothing is traded are left out.
-_ALL_DAYS: Final = 365
 
 
 class RunName(NamedTuple):
@@ -196,6 +193,8 @@ class AccountSession:
         await self._ask_markets()
         for driver in self.drivers:
             driver.load_kernel()
+            if tell is None and not self.engine.bus.wanted("backtest_progress"):
+                driver.on_paid = self.trades.append
         tasks = [asyncio.create_task(self._follow(driver, tell)) for driver in self.drivers]
         try:
             await asyncio.gather(*tasks)
@@ -203,19 +202,25 @@ class AccountSession:
             await self._end(tasks)
             # what closed until then is kept, if its candles can be had
             with contextlib.suppress(DataError):
-                await self._conclude()
+                await self.conclude()
             raise
         finally:
             await self._end(tasks)
-        await self._conclude()
+        await self.conclude()
 
     async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
 
-    async def _conclude(self) -> None:
-        """Put together what the runs have found, and let `bk.Portfolio` find it."""
+    async def conclude(self) -> None:
+        """Put together what the runs have found, and let `bk.Portfolio` find it.
+
+        What was interrupted goes as far as its runs have come.
+
+        Raises:
+            DataError: the candles can't be had any more.
+        """
         account = self.account
         assert account.fills is not None
         fills = account.fills.columns()
@@ -225,8 +230,8 @@ class AccountSession:
             self.exchange,
             {driver.run.symbol: driver.run.config for driver in self.drivers},
             min(driver.timeline[0] for driver in self.drivers),
-            max(last, *(driver.timeline[-1] for driver in self.drivers)),
-            traded_days_only=account.schema.days_per_year < _ALL_DAYS,
+            max(last, *(self._seen(driver) for driver in self.drivers)),
+            traded_days_only=account.schema.days_per_year < CALENDAR_DAYS,
         )
         schema = account.schema
         counts = AccountCounts(**msgspec.structs.asdict(account.tally))
@@ -248,6 +253,12 @@ class AccountSession:
         self.statistics = self.data.statistics
         self.engine.portfolios.pop(schema.name, None)
         self.engine.portfolios[schema.name] = self.data
+
+    def _seen(self, driver: FrameDriver) -> int:
+        """Return how far a run has come, in ms: to its end where it was not cut short."""
+        record, end = driver.run.record, driver.timeline[-1]
+        whole = record.complete or record.ended_by is not None or driver.run.stopping
+        return end if whole or record.data_ended_at is not None else record.until
 
     async def _follow(
         self, driver: FrameDriver, tell: Callable[[TickClosed], Awaitable[None]] | None

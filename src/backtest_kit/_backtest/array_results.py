@@ -30,7 +30,7 @@ _WORTHWHILE: Final = 6_000_000
 
 
 #: Frames that a driver goes by itself after something came otherwise than was found.
-_LEAST_STEPS: Final = 256
+_LEAST_STEPS: Final = 32
 _MOST_STEPS: Final = 65_536
 
 
@@ -114,11 +114,13 @@ class ArrayResults:
     def drop(self, frame: int) -> None:
         """Forget what lies ahead: it came otherwise, and the driver goes on at `frame` by itself.
 
-        For some frames, for more each time: what often comes otherwise is not worth finding.
+        For some frames, for more each time it soon comes otherwise again: what often does is not
+        worth finding.
         """
         self._span = None
+        soon = frame - self._stepped_until < 16 * self._steps_next
+        self._steps_next = min(2 * self._steps_next, _MOST_STEPS) if soon else _LEAST_STEPS
         self._stepped_until = frame + self._steps_next
-        self._steps_next = min(2 * self._steps_next, _MOST_STEPS)
 
     async def _play(self, frame: int, asks_from: int) -> _SpanResults | None:
         """Play as far as is loaded."""

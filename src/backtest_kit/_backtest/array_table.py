@@ -120,9 +120,9 @@ def _added(table: TradeTable, i: int) -> list[tuple[int, float]]:
     """Return when trade i entered further, and the effective entry after each."""
     if table.managed is None:
         return []
-    rows, times = table.managed.legs_of(i)
-    further = [(t, row) for t, row in zip(times, rows, strict=True) if row.quantity > 0][1:]
-    return [(when, row.effective_entry) for when, row in further]
+    legs = table.managed.legs_of(i)
+    further = [(t, row) for t, row in zip(legs.times, legs.rows, strict=True) if row.quantity > 0]
+    return [(when, row.effective_entry) for when, row in further[1:]]
 
 
 def costs_of(record: RunRecord) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, can_be_simulated, load_kernel
@@ -22,9 +22,22 @@ from backtest_kit._rules.asking import Stride, free_from
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.clock import stopwatch, yield_to_others
 from backtest_kit._values.results import TickClosed, TickIdle
+from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import frames_before
 
 _MOST_FRAMES: Final = 4096
+
+
+class _Next(NamedTuple):
+    """What was taken of what arrays have found: a closed result, and if `more` follow it.
+
+    `follows`: a filled signal has to be followed, which arrays thought would end before `frame`.
+    """
+
+    closed: TickClosed | None = None
+    follows: SignalRow | None = None
+    frame: int = 0
+    more: bool = False
 
 
 class FrameDriver:
@@ -49,6 +62,9 @@ class FrameDriver:
         self._bars: Bars | None = None
         self._block = 16
         self._pacer = Pacer(run.engine.bus)
+        self._next = _Next()
+        #: Is told what closes on an account, where results need not come one at a time.
+        self.on_paid: Callable[[TickClosed], None] | None = None
         self._lives = Lives(run, timeline, self._caller, self._pace)
 
     def stop(self) -> None:
@@ -162,7 +178,34 @@ class FrameDriver:
 
     async def _from_arrays(self) -> TickClosed | None:
         """Do what `_block_of_frames` does, with the results found over arrays."""
-        record, began = self._run.record, stopwatch()
+        began, account, tell = stopwatch(), self._run.account, self.on_paid
+        if account is not None and tell is not None and account.pays_at_once:
+            await account.play(self._pay(tell))
+        else:
+            self._next = await self._take_next()
+        found = self._next
+        if found.follows is not None:
+            row = found.follows
+            ended = await self._lives.resume(row)
+            self._after(ended, frames_before(self._timeline, row.scheduled_at) + 1)
+            if self._index != min(found.frame, len(self._timeline)):
+                self._results.drop(self._index)
+            found = _Next(ended.closed)
+        if found.closed is not None:
+            self._run.timed("backtest_signal", stopwatch() - began)
+        return found.closed
+
+    async def _pay(self, tell: Callable[[TickClosed], None]) -> None:
+        """Take one result after another, and `tell` those that are closed, as long as they come."""
+        while True:
+            self._next = await self._take_next()
+            if not self._next.more or self._run.stopping:
+                return
+            if self._next.closed is not None:
+                tell(self._next.closed)
+
+    async def _take_next(self) -> _Next:
+        record = self._run.record
         due = self._results.first_call(self._index, self._asks_from)
         calls, tick, frame, self._asks_from = self._results.take()
         record.calls += calls
@@ -175,23 +218,17 @@ class FrameDriver:
                 free = frames_before(self._timeline, outcome.refused_at)
                 self._go_to(max(called + 1, free))
                 self._results.drop(self._index)
-                return None
+                return _Next()
             if outcome.follows:
-                ended = await self._lives.resume(tick.signal)
-                self._after(ended, frames_before(self._timeline, tick.signal.scheduled_at) + 1)
-                if self._index != min(frame, len(self._timeline)):
-                    self._results.drop(self._index)
-                self._run.timed("backtest_signal", stopwatch() - began)
-                return ended.closed
+                return _Next(follows=tick.signal, frame=frame)
             tick = outcome.tick
         self._go_to(frame)
         if tick is None:
-            return None
+            return _Next()
         self._results.note(tick)
         self._ended_at = tick.close_timestamp
         record.until = max(record.until, tick.close_timestamp)
-        self._run.timed("backtest_signal", stopwatch() - began)
-        return tick if isinstance(tick, TickClosed) else None
+        return _Next(tick if isinstance(tick, TickClosed) else None, more=True)
 
     def load_kernel(self) -> None:
         """Load the compiled kernel, where it pays."""

@@ -76,6 +76,8 @@ class PaidLegs:
         state, legs, price = self._state, self._legs, leg.price
         reason, ambiguous = _CODES[leg.reason], float(leg.ambiguous)
         if leg is self._tick.fills[-1]:
+            if not self._takes_all(leg):
+                return False
             at.close_rest(state, legs, reason, price, ambiguous)
             return True
         if leg.kind == "entry":
@@ -98,6 +100,18 @@ class PaidLegs:
         if quantity > 0:
             at.leave(state, legs, reason, price, quantity, ambiguous)
         return quantity > 0
+
+    def _takes_all(self, leg: Leg) -> bool:
+        """Say whether the last exit surely closes all, also if more was left by rounding.
+
+        It may have been a level of a ladder that closed what was left.
+        """
+        state, gains = self._state, leg.reason == "take_profit"
+        if not state[at.STEP] or not (gains or leg.reason == "stop_loss"):
+            return True
+        levels, place = self._levels[not gains], at.NEXT_PROFIT if gains else at.NEXT_LOSS
+        i = 2 * int(state[place])
+        return i >= len(levels) or at.share_of(state, levels, i) >= state[at.HELD]
 
     def closed(self) -> TickClosed:
         """Return the result: as it was found, but for what was rounded to the market's steps."""

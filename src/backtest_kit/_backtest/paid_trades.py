@@ -76,6 +76,8 @@ def _may_be_liquidated(row: SignalRow, account: AccountGate) -> bool:
 
 async def _fill_by_fill(run: Run, account: AccountGate, tick: TickClosed, opened: int) -> Paid:
     """Let an account pay a trade of several fills, as far as each of them comes about."""
+    if not account.rounds and all(leg.kind == "exit" for leg in tick.fills[1:]):
+        return await _parts(account, tick, opened)
     legs = PaidLegs(tick, account.opening(opened), run.config)
     for when, fills in legs.steps:
         if when != opened:
@@ -92,3 +94,15 @@ async def _fill_by_fill(run: Run, account: AccountGate, tick: TickClosed, opened
         for fill in paid:
             account.fill(fill.amount, fill.price, when, enters=fill.enters)
     return Paid(account.closed(legs.closed(), tick.close_timestamp))
+
+
+async def _parts(account: AccountGate, tick: TickClosed, opened: int) -> Paid:
+    """Let an account pay a trade that enters once, and leaves in parts: nothing hangs on cash."""
+    account.enter_first(tick.signal, opened)
+    entered, last = account.money(0).quantity, tick.fills[-1]
+    for leg in tick.fills[1:]:
+        if leg.timestamp != opened:
+            await account.wait(leg.timestamp, CLOSES)
+        amount = None if leg is last else leg.quantity * entered
+        account.fill(amount, leg.price, leg.timestamp, enters=False)
+    return Paid(account.closed(tick, tick.close_timestamp))

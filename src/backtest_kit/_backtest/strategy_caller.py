@@ -69,7 +69,11 @@ class SignalChunk(msgspec.Struct, frozen=True, eq=False):
 
     def says_exit(self, side: int, when: int) -> bool:
         """Say whether the row of the candle that closes at `when` says "nothing on `side`"."""
-        return not when % self.step and next(self.exits(side, when, when), None) is not None
+        rows, row = self.signals.exits(side), self.row(when)
+        if when % self.step or row < self.first_row or not len(rows):
+            return False
+        at = int(np.searchsorted(rows, row))
+        return at < len(rows) and int(rows[at]) == row
 
     def first(self, when: int, stop: int, hop: int) -> tuple[int, int]:
         """Return the first call time with a signal and its row; `(last call time, -1)` if none.

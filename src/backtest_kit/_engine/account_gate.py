@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +35,8 @@ from backtest_kit._values.signal import SignalRow
 
 #: What is told of a position that lives on.
 Told = TickAdded | TickPartial | TickMoved
+#: Methods of sizings that need nothing but numbers of the account and the signal.
+_BY_NUMBERS: Final = ("fixed-cost", "equity-percentage", "fixed-percentage", "kelly-criterion")
 #: What a state of `holding` counts, and the reason that it stands for.
 _SKIPS: Final[tuple[tuple[int, Refusal], ...]] = (
     (at.BEYOND_LIQUIDATION, "liquidation"),
@@ -94,6 +96,23 @@ class AccountGate:
         await self._turn.wait(when, what, self._patience)
         if what >= HOLDS:
             self.account.take(when)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the market takes whole steps only."""
+        return self._rules.step != 0
+
+    @property
+    def pays_at_once(self) -> bool:
+        """Whether its sizes need no candles and no code of the user, so that `play` can be used."""
+        sizing = self._sizing
+        if sizing is None:
+            return True
+        return sizing.method in _BY_NUMBERS and sizing.callback("on_calculate") is None
+
+    async def play(self, script: Coroutine[Any, Any, None]) -> None:
+        """Do what a script does that awaits nothing but turns of this run; see `turns`."""
+        await self._turn.play(script)
 
     def leave(self) -> None:
         """End: the other runs no longer wait for this one."""

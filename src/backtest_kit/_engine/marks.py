@@ -9,14 +9,13 @@ import numpy as np
 from backtest_kit._data.market import MarketView
 from backtest_kit._data.series import Segment
 from backtest_kit._data.store import Store
+from backtest_kit._statistics.equity_days import days_of_candles
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
 from backtest_kit._values.equity_curve import Marks
 from backtest_kit._values.errors import DataRangeError
 from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS
-
-_DAY = INTERVALS["1d"]
 
 
 async def marks_of(
@@ -50,7 +49,7 @@ async def marks_of(
         assert segment is not None
         prices[symbol] = _closes(segment, timestamp)
         if traded_days_only:
-            days.append(np.unique(segment.columns[0][~segment.filled] // _DAY))
+            days.append(days_of_candles(segment.columns[0][~segment.filled] + segment.step))
     traded = np.unique(np.concatenate(days)) if days else None
     return Marks(timestamp=timestamp, prices=prices, traded_days=traded)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Coroutine, Generator
+from contextvars import copy_context
+from typing import Any, Final
 
 #: At one instant: positions that close anything, ...
 CLOSES: Final = 1
@@ -15,6 +17,8 @@ ACTIVATES: Final = 4
 OPENS: Final = 5
 #: An instant, one of these, and the run's place among the runs.
 _Key = tuple[int, int, int]
+#: Steps of scripts before other tasks of the event loop get to run.
+_MOST_AT_ONCE: Final = 500
 
 
 class Turns:
@@ -26,6 +30,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._turns: list[Turn] = []
+        self._passes_on = False
 
     def join(self, order: int | None = None) -> Turn:
         """Return the place of one more run, by default behind those that there are."""
@@ -53,22 +58,42 @@ class Turns:
         )
 
     def pass_on(self) -> None:
-        """Wake the run whose turn it is, if it waits for it, and who waits for an instant."""
-        counted = [turn for turn in self._turns if turn.counts]
-        reached = min((turn.key[0] for turn in counted), default=0)
+        """Wake the run whose turn it is, or go on with its script, and who waits for an instant."""
+        if self._passes_on:  # a script says what it does, and the loop below goes on from there
+            return
+        self._passes_on = True
+        try:
+            for _ in range(_MOST_AT_ONCE):
+                first = self._first()
+                if first is None or first.script is None:
+                    break
+                first.acts = True
+                first.script.go_on()
+            else:
+                asyncio.get_running_loop().call_soon(self.pass_on)
+                return
+        finally:
+            self._passes_on = False
+        if first is not None and first.waiter is not None and _wake(first.waiter):
+            first.acts = True
+        reached = min((turn.key[0] for turn in self._turns if turn.counts), default=0)
         for turn in self._turns:
             if turn.barrier is not None and turn.key[0] <= reached:
                 _wake(turn.barrier)
-        if any(turn.acts for turn in self._turns):
-            return
-        counted = [turn for turn in self._turns if turn.counts or turn.waiter is not None]
-        first = min(counted, key=lambda turn: turn.key, default=None)
-        if first is None or first.waiter is None:
-            # whom the first holds up for too long goes without it
-            hasty = [turn for turn in counted if turn.is_hasty and turn.waiter is not None]
-            first = min(hasty, key=lambda turn: turn.key, default=None)
-        if first is not None and first.waiter is not None and _wake(first.waiter):
-            first.acts = True
+
+    def _first(self) -> Turn | None:
+        """Find the run whose turn it is, if no other acts and it waits for its turn."""
+        first: Turn | None = None
+        hasty: Turn | None = None
+        for turn in self._turns:
+            if turn.acts:
+                return None
+            if (turn.counts or turn.waits) and (first is None or turn.key < first.key):
+                first = turn
+            if turn.is_hasty and (hasty is None or turn.key < hasty.key):
+                hasty = turn
+        # whom the first holds up for too long goes without it
+        return first if first is not None and first.waits else hasty
 
 
 class Turn:
@@ -86,6 +111,12 @@ class Turn:
         self.counts = True
         self.waiter: asyncio.Future[None] | None = None
         self.barrier: asyncio.Future[None] | None = None
+        self.script: _Script | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run waits for its turn."""
+        return self.waiter is not None or self.script is not None
 
     async def wait(self, when: int, what: int, patience: float | None = None) -> None:
         """Wait until nothing of any other run comes before `what` this one does at `when` (ms).
@@ -96,11 +127,14 @@ class Turn:
         if self._turns.is_next(self):
             self.acts = True
             return
-        self._turns.pass_on()
+        if self.script is not None:
+            await _Pause()
+            return
         self.waiter = asyncio.get_running_loop().create_future()
         hurry = None
         if patience is not None:
             hurry = asyncio.get_running_loop().call_later(patience, self._hurry)
+        self._turns.pass_on()  # scripts may go on until this one is the first
         try:
             await self.waiter
         except asyncio.CancelledError:
@@ -141,6 +175,21 @@ class Turn:
         """Say that the run goes on after a pause."""
         self.counts = True
 
+    async def play(self, script: Coroutine[Any, Any, None]) -> None:
+        """Do what a script does, which awaits nothing but turns of this run.
+
+        Scripts of several runs take their turns without the event loop, which costs more than what
+        a trade does.
+        """
+        self.script = played = _Script(self, script)
+        self.acts = False
+        self._turns.pass_on()
+        try:
+            await played.done
+        finally:
+            self.script = None
+            script.close()
+
     def leave(self) -> None:
         """End: the others no longer wait for this run."""
         self.acts = False
@@ -161,3 +210,34 @@ def _wake(waiter: asyncio.Future[None]) -> bool:
         return False
     waiter.set_result(None)
     return True
+
+
+class _Pause:
+    """Hands over to who goes on with a script."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class _Script:
+    """A script of a run, which goes on as far as its next turn; `done` once it has ended."""
+
+    def __init__(self, turn: Turn, script: Coroutine[Any, Any, None]) -> None:
+        self._turn = turn
+        self._script = script
+        self._context = copy_context()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def go_on(self) -> None:
+        """Go on to the next turn, or to the end."""
+        if self.done.done():  # who awaited it has been cancelled
+            self._turn.script = None
+            return
+        try:
+            self._context.run(self._script.send, None)
+        except StopIteration:
+            self._turn.script = None
+            self.done.set_result(None)
+        except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+            self._turn.script = None
+            self.done.set_exception(error)

@@ -10,7 +10,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from backtest_kit._reports.backtest import BacktestData
+from backtest_kit._reports.run_folder import KeptPortfolio
 from backtest_kit._reports.table import markdown_table, number, plain, price, span
+from backtest_kit._values.config import Config
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.time import iso
@@ -266,3 +268,28 @@ def _values(before: BacktestData, after: BacktestData) -> list[ChangedValue]:
 
 def _title(run: BacktestData) -> str:
     return f"{run.strategy_name} on {run.symbol}"
+
+
+def portfolios_report(runs: Sequence[tuple[str, KeptPortfolio, Config | None]]) -> str:
+    """Return the figures of accounts side by side, as Markdown, under their names.
+
+    Below them the terms and settings that differ.
+    """
+    names = [plain(name) for name, _, _ in runs]
+    figures = [run.statistics.table() for _, run, _ in runs]
+    rows = [
+        (statistic, *(number(float(figure["value"][i]), 4) for figure in figures))
+        for i, statistic in enumerate(figures[0]["statistic"].tolist())
+    ]
+    terms = [run.account | (msgspec.to_builtins(settings) or {}) for _, run, settings in runs]
+    spans = [{"range": span(run.since, run.until)} for _, run, _ in runs]
+    differ = [
+        (plain(key), *(_text(key, each.get(key)) for each in found))
+        for found in (terms, spans)
+        for key in dict.fromkeys(key for each in found for key in each)
+        if any(each.get(key) != found[0].get(key) for each in found)
+    ]
+    text = f"# Accounts side by side\n\n{markdown_table(('Figure', *names), rows)}\n"
+    if not differ:
+        return f"{text}\nTerms, settings and range are the same.\n"
+    return f"{text}\n## Run with\n\n{markdown_table(('', *names), differ)}\n"

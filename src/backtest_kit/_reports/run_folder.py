@@ -1,4 +1,4 @@
-"""A folder for each backtest and walk: report, figures, trades, settings and versions."""
+"""A folder for each backtest, walk and portfolio: report, figures, trades, settings, versions."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ from typing import Any, Final, Literal
 import msgspec
 
 from backtest_kit._reports.backtest import BacktestData, backtest_report
+from backtest_kit._reports.portfolio import portfolio_report
+from backtest_kit._reports.portfolio_data import PortfolioData
 from backtest_kit._reports.table import safe_name, write_bytes
 from backtest_kit._reports.walker import walker_report
+from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._statistics.sensitivity import Sensitivity
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.config import Config
 from backtest_kit._values.errors import BacktestKitError
+from backtest_kit._values.table import Table
 from backtest_kit._values.time import iso
 
 #: Of a run's folder: what is in the run, and the run itself.
 INFO: Final = "run.json"
 DATA: Final = "data.json"
 REPORT: Final = "report.md"
+SETTINGS: Final = "settings.json"
 SENSITIVITY: Final = "sensitivity.json"
 #: Of a walk: the trades of its strategies.
 TRIALS: Final = "trials.json"
 _VERSIONED: Final = ("backtest-kit", "numpy", "numba", "pyarrow")
 
 
-Kind = Literal["backtest", "walk"]
+Kind = Literal["backtest", "walk", "portfolio"]
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What `run.json` says of a run; times in milliseconds UTC, profits in percent.
 
-    Of a walk, `strategy_name` is its own name, and the figures are those of `best`. `digest` is of
+    Of a walk, `strategy_name` is its own name, and the figures are those of `best`. Of a portfolio
+    they are those of its account: `total_pnl` is its growth. `digest` is of
     strategy, source, settings, symbol and range: two runs with the same one differ in their data,
     or in code that the strategy calls.
     """
@@ -114,6 +120,26 @@ def keep_walk(
     return _finish(info, folder, settings, more)
 
 
+def keep_portfolio(
+    data: PortfolioData,
+    root: Path,
+    started_at: int,
+    source: str = "",
+    more: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write what runs on an account have found into a folder of its own, as `keep_run`."""
+    folder = _begin(info := _portfolio_info(data, source, started_at), root)
+    write_bytes(data.to_json().encode(), folder, "data", ".json")
+    write_bytes(portfolio_report(data).encode(), folder, "report", ".md")
+    if source:
+        write_bytes(source.encode(), folder, "strategy", ".py")
+    data.table().to_parquet(folder / "trades.parquet")
+    timestamp, equity, balance, held = data.curve.columns()
+    curve = {"timestamp": timestamp, "equity": equity, "balance": balance, "held": held}
+    Table(curve, times=("timestamp",)).to_parquet(folder / "equity.parquet")
+    return _finish(info, folder, data.runs[0].settings, more)
+
+
 def _begin(info: RunInfo, root: Path) -> Path:
     day = iso(info.started_at // 1000 * 1000).replace(":", "")
     title = safe_name(f"{day} {info.strategy_name} {info.symbol} {info.digest[:8]}")
@@ -140,7 +166,12 @@ def kept_runs(root: Path) -> list[KeptRun]:
     found = [_read_info(folder) for folder in root.iterdir() if (folder / INFO).exists()]
     return sorted(
         found,
-        key=lambda run: (run.info.started_at if run.info else 0, run.folder.name),
+        # an account comes after its runs, which began with it
+        key=lambda run: (
+            run.info.started_at if run.info else 0,
+            run.info is not None and run.info.kind == "portfolio",
+            run.folder.name,
+        ),
         reverse=True,
     )
 
@@ -206,6 +237,30 @@ def read_info(folder: Path) -> RunInfo:
     return info
 
 
+class KeptPortfolio(msgspec.Struct, frozen=True, kw_only=True):
+    """What a folder holds of an account, its terms by name; a part of what its JSON says."""
+
+    account: dict[str, Any]
+    exchange_name: str
+    since: int
+    until: int
+    statistics: AccountStatistics
+
+
+def read_portfolio(folder: Path) -> KeptPortfolio:
+    """Return what a folder holds of an account; raises as `read_run`."""
+    data: KeptPortfolio = _read(folder / DATA, KeptPortfolio)
+    return data
+
+
+def read_settings(folder: Path) -> Config | None:
+    """Return the settings of a folder's run, where they are known; raises as `read_run`."""
+    if not (folder / SETTINGS).exists():
+        return None
+    settings: Config = _read(folder / SETTINGS, Config)
+    return settings
+
+
 def _read(path: Path, kind: Any) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -265,6 +320,28 @@ def _walk_info(data: WalkerData, settings: Config, started_at: int) -> RunInfo:
         sharpe_ratio=None if best is None else best.sharpe_ratio,
         errors=sum(row.error is not None for row in data.ranking),
         complete=data.complete,
+        digest=_digest(same),
+        versions={"python": platform.python_version(), **_versions()},
+    )
+
+
+def _portfolio_info(data: PortfolioData, source: str, started_at: int) -> RunInfo:
+    settings, s = [run.settings for run in data.runs], data.statistics
+    same = (data.account, data.names, source, settings, data.since, data.until)
+    strategies, symbols = (dict.fromkeys(names) for names in zip(*data.names, strict=True))
+    return RunInfo(
+        kind="portfolio",
+        started_at=started_at,
+        strategy_name="+".join(strategies),
+        symbol="+".join(symbols),
+        exchange_name=data.exchange_name,
+        since=data.since,
+        until=data.until,
+        trades=s.total_trades,
+        total_pnl=s.growth_percent,
+        sharpe_ratio=s.sharpe_ratio,
+        errors=sum(run.error_count for run in data.runs),
+        complete=all(run.complete for run in data.runs),
         digest=_digest(same),
         versions={"python": platform.python_version(), **_versions()},
     )

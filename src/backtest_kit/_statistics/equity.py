@@ -22,7 +22,7 @@ from backtest_kit._statistics.equity_minutes import OverMinutes
 from backtest_kit._statistics.equity_trades import TradeSums
 from backtest_kit._values.candles import Floats
 from backtest_kit._values.fills import Fills
-from backtest_kit._values.table import Table, Tabular
+from backtest_kit._values.table import Table, Tabular, figures_table
 from backtest_kit._values.time import MINUTE
 
 #: Nothing is divided by less than this.
@@ -103,18 +103,12 @@ class AccountStatistics(Tabular, frozen=True, kw_only=True):
 
         Instants and counts by reason are left out.
         """
-        values = {
-            name: value
-            for name, value in msgspec.structs.asdict(self).items()
-            if not (name.endswith("_at") or isinstance(value, Mapping))
-        }
-        numbers = [np.nan if value is None else value for value in values.values()]
-        return Table(
+        return figures_table(
             {
-                "statistic": np.array([*values], dtype=object),
-                "value": np.array(numbers, dtype=np.float64),
-            },
-            title="statistics",
+                name: value
+                for name, value in msgspec.structs.asdict(self).items()
+                if not (name.endswith("_at") or isinstance(value, Mapping))
+            }
         )
 
 

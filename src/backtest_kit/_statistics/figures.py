@@ -15,7 +15,7 @@ import numpy as np
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.schemas import METRICS
-from backtest_kit._values.table import Table, Tabular
+from backtest_kit._values.table import Table, Tabular, figures_table
 from backtest_kit._values.time import MINUTE
 
 #: Below this deviation returns count as identical, and a Sharpe ratio is not defined.
@@ -66,15 +66,7 @@ class Statistics(Tabular, frozen=True, kw_only=True):
 
     def table(self) -> Table:
         """Return two columns, `statistic` and `value` (NaN where it is not defined)."""
-        values = msgspec.structs.asdict(self)
-        numbers = [np.nan if value is None else value for value in values.values()]
-        return Table(
-            {
-                "statistic": np.array([*values], dtype=object),
-                "value": np.array(numbers, dtype=np.float64),
-            },
-            title="statistics",
-        )
+        return figures_table(msgspec.structs.asdict(self))
 
 
 def summarize(

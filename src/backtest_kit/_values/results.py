@@ -25,29 +25,18 @@ Refusal = Literal["cash", "liquidation", "minimum", "size"]
 CancelReason = Literal["timeout", "price_reject", "risk", "user", "end_of_data", "exit"] | Refusal
 #: Of tables of trades: the reason of each code; from `CANCELLED` on a signal was never filled.
 REASONS: Final[tuple[CloseReason | CancelReason, ...]] = (
-    *("take_profit", "stop_loss", "time_expired", "end_of_data"),
-    *("trailing_stop", "breakeven", "closed", "liquidation"),
+    *get_args(CloseReason),
     *("timeout", "end_of_data", "price_reject", "exit"),
 )
 CANCELLED: Final = 8
-LegReason = Literal[
-    "take_profit",
-    "stop_loss",
-    "time_expired",
-    "end_of_data",
-    "trailing_stop",
-    "breakeven",
-    "closed",
-    "liquidation",
-    "signal",
-    "entry_level",
-    "take_profit_level",
-    "stop_loss_level",
-    "manage",
-    "user",
-]
+LegReason = (
+    CloseReason
+    | Literal["signal", "entry_level", "take_profit_level", "stop_loss_level", "manage", "user"]
+)
 #: The reason of each code of a leg; those below `CANCELLED` are close reasons, as in `REASONS`.
-LEG_REASONS: Final[tuple[LegReason, ...]] = get_args(LegReason)
+LEG_REASONS: Final[tuple[LegReason, ...]] = tuple(
+    reason for part in get_args(LegReason) for reason in get_args(part)
+)
 
 
 class ProfitLoss(msgspec.Struct, frozen=True):

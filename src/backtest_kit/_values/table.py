@@ -172,6 +172,18 @@ def table_of(
     return Table(columns, times=tuple(times), title=title)
 
 
+def figures_table(figures: Mapping[str, float | None]) -> Table:
+    """Return two columns, `statistic` and `value` (NaN where it is not defined)."""
+    numbers = [np.nan if value is None else value for value in figures.values()]
+    return Table(
+        {
+            "statistic": np.array([*figures], dtype=object),
+            "value": np.array(numbers, dtype=np.float64),
+        },
+        title="statistics",
+    )
+
+
 def _fields(
     kind: type[msgspec.Struct], before: tuple[str, ...] = ()
 ) -> Iterable[tuple[tuple[str, ...], set[type]]]:

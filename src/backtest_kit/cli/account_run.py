@@ -12,14 +12,17 @@ import msgspec
 from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_frame
+from backtest_kit._pages.portfolio_page import portfolio_page
 from backtest_kit._reports.portfolio import portfolio_report
 from backtest_kit._reports.portfolio_data import PortfolioData
+from backtest_kit._reports.run_folder import keep_portfolio
 from backtest_kit._reports.table import file_name, write
 from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit.cli.account_summary import show_account
 from backtest_kit.cli.options import F
+from backtest_kit.cli.pages import PAGE
 from backtest_kit.cli.terminal import Console
 
 #: The name of an account that the command line makes.
@@ -163,3 +166,11 @@ def print_account(
     name = file_name(data.account.name, data.exchange_name, str(engine.clock.wall_ms()))
     path = write(portfolio_report(data), output / "portfolio", name)
     console.print(f"account: {path}", soft_wrap=True, highlight=False)
+
+
+def keep_account(
+    data: PortfolioData, root: Path, started_at: int, source: str, *, html: bool
+) -> Path:
+    """Write what an account came to into a folder of its own; see `keep_portfolio`."""
+    more = {PAGE: portfolio_page(data).encode()} if html else None
+    return keep_portfolio(data, root, started_at, source, more)

@@ -23,7 +23,8 @@ from backtest_kit._reports.table import number
 from backtest_kit._values.errors import DataError, PeekingError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit._values.time import Interval, iso, to_ms
-from backtest_kit.cli.account_run import Money, account_options, account_session, print_account
+from backtest_kit.cli.account_run import Money, account_options, account_session, keep_account
+from backtest_kit.cli.account_summary import show_account
 from backtest_kit.cli.choose import choose_exchange, choose_range, choose_settings, source_notes
 from backtest_kit.cli.exit_codes import FAILED, INTERRUPTED
 from backtest_kit.cli.options import (
@@ -150,6 +151,9 @@ def run_jobs(
     async def on_account(session: AccountSession) -> None:
         try:
             await session.play()
+        except asyncio.CancelledError:  # by Ctrl-C
+            await session.conclude()
+            raise
         except (DataError, PeekingError) as error:
             failures.append(str(error))
 
@@ -173,10 +177,13 @@ def run_jobs(
             interrupted = True
         pages = html and not without_page
         kept = keep_backtests(engine, output / "runs", started_at, source, html=pages)
+        account = None if session is None else session.data
+        folder = None
+        if account is not None:
+            folder = keep_account(account, output / "runs", started_at, source, html=pages)
     records = engine.records.all()
     if as_json:
         runs = msgspec.json.encode([run.data for run in kept]).decode()
-        account = None if session is None else session.data
         sys.stdout.write((runs if account is None else account.to_json()) + "\n")
     else:
         console = wide_console()
@@ -187,8 +194,9 @@ def run_jobs(
         strategies = dict.fromkeys(record.strategy_name for record in records)
         by_strategy = [[r for r in records if r.strategy_name == name] for name in strategies]
         show_together([heat_data(own) for own in by_strategy if len(own) > 1], console)
-        if session is not None:
-            print_account(session.data, engine, output, console)
+        if account is not None and folder is not None:
+            show_account(account, console)
+            console.print(f"account: {folder / REPORT}", soft_wrap=True, highlight=False)
         lines = [f"report: {run.folder / name}" for run in kept for name in (REPORT, *run.files)]
         lines += page_lines(run.folder for run in kept) or [without_page][: bool(without_page)]
         for line in lines:

@@ -22,7 +22,14 @@ from backtest_kit._pages.page import write_page
 from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.backtest import BacktestData, backtest_report
 from backtest_kit._reports.live import LiveData, live_data, live_report
-from backtest_kit._reports.run_folder import DATA, find_run, read_sensitivity, read_walk
+from backtest_kit._reports.run_folder import (
+    DATA,
+    REPORT,
+    find_run,
+    read_info,
+    read_sensitivity,
+    read_walk,
+)
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.config import from_environment
@@ -91,6 +98,8 @@ def report(
         raise click.UsageError("--state, --state-of, --symbol and --strategy are for: report live")
     path = Path(what)
     kept = None if path.is_file() else find_run(root, what)
+    if kept is not None and read_info(kept).kind == "portfolio":
+        return _account(kept, again=page is not None, as_json=as_json, shown=shown)
     data, text = _read(path) if kept is None else _read(kept / DATA)
     if kept is not None and isinstance(data, BacktestData):
         text = backtest_report(data, read_sensitivity(kept))
@@ -105,6 +114,16 @@ def report(
         raise click.UsageError("--data is for --html, which makes the page again")
     _print(msgspec.json.encode(data), text, as_json=as_json)
     _tell(target, as_json=as_json, shown=shown)
+    return 0
+
+
+def _account(kept: Path, *, again: bool, as_json: bool, shown: bool) -> int:
+    """Print the report of an account as it was kept."""
+    page = kept / PAGE
+    if again or (shown and not page.exists()):
+        raise click.UsageError("the page of an account is made with its run: backtest --html")
+    _print((kept / DATA).read_bytes(), (kept / REPORT).read_text(), as_json=as_json)
+    _tell(page if shown else None, as_json=as_json, shown=shown)
     return 0
 
 

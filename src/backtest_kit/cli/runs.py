@@ -11,8 +11,20 @@ import msgspec
 from rich.markdown import Markdown
 from rich.table import Table
 
-from backtest_kit._reports.differences import differences, differences_report
-from backtest_kit._reports.run_folder import find_run, kept_runs, prune_runs, read_run
+from backtest_kit._reports.differences import (
+    differences,
+    differences_report,
+    portfolios_report,
+)
+from backtest_kit._reports.run_folder import (
+    RunInfo,
+    find_run,
+    kept_runs,
+    prune_runs,
+    read_portfolio,
+    read_run,
+    read_settings,
+)
 from backtest_kit._reports.table import number
 from backtest_kit.cli.terminal import Console, wide_console
 
@@ -33,7 +45,7 @@ root_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def runs(context: click.Context, root: Path, as_json: bool) -> None:
-    """List the backtests and walks that were kept, newest first; compare or remove some.
+    """List the backtests, walks and accounts that were kept, newest first; compare or remove some.
 
     \b
         backtest-kit runs
@@ -64,10 +76,9 @@ def runs(context: click.Context, root: Path, as_json: bool) -> None:
         if (info := run.info) is None:
             table.add_row(name, f"can't be read: {run.damage}")
             continue
-        walked = f"walk, best: {info.best or 'none'}"
         table.add_row(
             name,
-            walked if info.kind == "walk" else info.strategy_name,
+            _what(info),
             info.symbol,
             f"{info.trades:,}",
             number(info.total_pnl, 2, " %"),
@@ -75,6 +86,16 @@ def runs(context: click.Context, root: Path, as_json: bool) -> None:
         )
     wide_console().print(table)
     click.echo(f"in {root}; backtest-kit report last --open shows one, also by the name of its run")
+
+
+def _what(info: RunInfo) -> str:
+    match info.kind:
+        case "walk":
+            return f"walk, best: {info.best or 'none'}"
+        case "portfolio":
+            return f"account: {info.strategy_name}"
+        case _:
+            return info.strategy_name
 
 
 def _short(names: Sequence[str]) -> list[str]:
@@ -96,26 +117,41 @@ def _alike(one: str, other: str) -> int:
 @runs.command()
 @click.argument("names", nargs=-1, required=True, metavar="RUN RUN...")
 @root_option
+@click.option("--account", "accounts", is_flag=True, help="Compare the money of accounts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
-def compare(names: tuple[str, ...], root: Path, as_json: bool) -> None:
+def compare(names: tuple[str, ...], root: Path, accounts: bool, as_json: bool) -> None:
     """Show what changed between runs: settings, code, and which trades came, went or changed.
 
     RUN is a folder, the beginning of its name or digest, "last" or "previous". Each is compared
-    with the first.
+    with the first. With --account: the figures of accounts side by side.
 
     \b
         backtest-kit runs compare previous last
+        backtest-kit runs compare previous last --account
     """
     if len(names) < 2:
         raise click.UsageError("give two runs or more; backtest-kit runs lists them")
+    if accounts:
+        folders = [find_run(root, name, "portfolio") for name in names]
+        kept = [(f.name, read_portfolio(f), read_settings(f)) for f in folders]
+        if as_json:
+            sys.stdout.write(msgspec.json.encode([run for _, run, _ in kept]).decode() + "\n")
+        else:
+            _show(portfolios_report(kept))
+        return
     found = [read_run(find_run(root, name, "backtest")) for name in names]
     if as_json:
         data = [differences(found[0], other) for other in found[1:]]
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
-    elif sys.stdout.isatty():
-        Console().print(Markdown(differences_report(found)))
     else:
-        sys.stdout.write(differences_report(found))
+        _show(differences_report(found))
+
+
+def _show(text: str) -> None:
+    if sys.stdout.isatty():
+        Console().print(Markdown(text))
+    else:
+        sys.stdout.write(text)
 
 
 @runs.command()
