@@ -68,6 +68,11 @@ class AccountGate:
         )
         self._money = PositionMoney(self.account, self._turn.order, self.terms)
 
+    @property
+    def rules(self) -> Rules:
+        """The rules of the market that it keeps to."""
+        return self._rules
+
     def keep_to(self, market: Market | None) -> None:
         """Apply the rules of a market; before the run begins."""
         self._market, self._rules = market, rules_of(market)

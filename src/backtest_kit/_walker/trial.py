@@ -114,20 +114,29 @@ async def _alone(setup: TrialSetup, strategy: StrategySchema, frame: FrameSchema
     """Backtest a strategy over all symbols at once, from a clean state."""
     if setup.account is None:
         return result_of(await _records(setup, strategy, frame))
-    session = AccountSession(
+    session = _session(setup, setup.account, strategy, frame)
+    if not await session.play_tables():
+        _check_alone(session.records)
+        session = _session(setup, setup.account, strategy, frame)
+        await session.play()
+    _check_alone(session.records)
+    result = result_of(session.records)
+    return msgspec.structs.replace(result, account=session.statistics)
+
+
+def _session(
+    setup: TrialSetup, account: AccountSchema, strategy: StrategySchema, frame: FrameSchema
+) -> AccountSession:
+    return AccountSession(
         setup.engine,
         [(strategy, symbol) for symbol in setup.symbols],
         setup.exchange,
         frame,
-        setup.account,
+        account,
         sizings=setup.sizings,
         risks=setup.risks,
         is_trial=True,
     )
-    await session.play()
-    _check_alone(session.records)
-    result = result_of(session.records)
-    return msgspec.structs.replace(result, account=session.statistics)
 
 
 async def _records(
