@@ -85,7 +85,14 @@ class StrategyFileError(BacktestKitError):
 
 
 class StrategyFailedError(BacktestKitError):
-    """A strategy of a walk raised whenever it was asked; it has no result."""
+    """A strategy of a walk raised whenever it was asked, or shares state; it has no result.
+
+    `changed` says where in its code its trial has changed state; `began_with_others` that it began
+    with what another strategy had changed.
+    """
+
+    changed: tuple[str, ...] = ()
+    began_with_others: bool = False
 
 
 class WorkerError(BacktestKitError):
