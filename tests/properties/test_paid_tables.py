@@ -1,17 +1,26 @@
 """Trials of accounts from tables of trades: to the last bit what playing them in turns gives."""
 
 import asyncio
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
+from backtest_kit._arrays import pay
+from backtest_kit._backtest import paid_tables
 from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._backtest.array_table import columns_of as outcome_of
 from backtest_kit._values.time import to_datetime
 from markets import MINUTE, START
 from portfolios import SYMBOLS, columns_of, rows_of, worlds
+
+
+def plain(logger):
+    return pay.pay
+
 
 #: Each strategy on a symbol of its own, since columns know nothing of their symbol; data that
 #: reach beyond the longest life, and often an account that refuses nothing.
@@ -71,12 +80,15 @@ def sessions(world, engine):
     return [AccountSession(engine, runs, *given, is_trial=True) for _ in range(2)]
 
 
-@given(lone)
+@given(lone, st.booleans())
 @settings(max_examples=40)
-def test_tables_pay_as_turns_do(world):
+def test_tables_pay_as_turns_do(world, compiled):
+    """In plain Python, and compiled where Numba is installed."""
+
     async def both():
         paid, played = sessions(world, engine)
-        done = await paid.play_tables()
+        with nullcontext() if compiled else mock.patch.object(paid_tables, "_payer", plain):
+            done = await paid.play_tables()
         await played.play()
         return done, paid, played
 

@@ -248,7 +248,7 @@ class AccountSession:
             runs.append(PaidRun(run.symbol, table, sizing, gate.terms, gate.rules))
         last = max(int(run.table.closed().closed_at.max(initial=0)) for run in runs)
         marks = await self._marks(last)
-        paid = pay(runs, schema, marks)
+        paid = pay(runs, schema, marks, self.engine.logger)
         if paid is None:
             return False
         self._take_figures(paid.fills, marks, paid.counts)

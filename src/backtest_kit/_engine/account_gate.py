@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
@@ -113,6 +114,7 @@ class AccountGate:
         paid, free = slipped(row.price_open, row.side, terms.slippage), account.books.free
         current_moment.set(Moment(self.run, when))
         percent = account.schema.default_percent
+        percent = math.nan if percent is None else percent
         wanted = await wanted_by(
             self.run,
             self._sizing,

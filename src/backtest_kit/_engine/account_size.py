@@ -77,7 +77,14 @@ async def wanted_by(
     if sizing is None:
         return Wanted(cost=default)
     wanted = await _asked(run, sizing, row, when, account, default)
-    wanted = _bounded(wanted, sizing, paid, account.taken)
+    wanted = bounded(
+        wanted,
+        paid,
+        account.taken,
+        sizing.min_position_size,
+        sizing.max_position_percentage,
+        sizing.max_position_size,
+    )
     callback = sizing.callback("on_calculate")
     if callback is not None:
         quantity = wanted.quantity if wanted.cost != wanted.cost else wanted.cost / paid
@@ -103,9 +110,14 @@ async def _asked(
     """Return what the method gives, before it is bounded; NaN: no size."""
     equity = account.taken
     match sizing.method:
-        case "fixed-cost" | "equity-percentage" | "fixed-percentage":
+        case "fixed-cost":
+            return Wanted(cost=float(sizing.cost or 0.0))
+        case "equity-percentage":
+            return Wanted(cost=equity * (sizing.equity_percentage or 0.0) / 100)
+        case "fixed-percentage":
             stop = math.nan if row.price_stop_loss is None else row.price_stop_loss
-            return _numbers(sizing, row.price_open, stop, equity)
+            distance = abs(row.price_open - stop)
+            return Wanted(quantity=risked_quantity(equity, sizing.risk_percentage, distance))
         case "kelly-criterion":
             share = kelly_of(account.profits.get(row.strategy_name, []), sizing.min_trades)
             cost = default if share is None else equity * share * sizing.kelly_multiplier
@@ -138,34 +150,6 @@ async def _asked(
             except Exception as error:  # noqa: BLE001 - user code never ends a run
                 run.error("sizing", error)
                 return Wanted()
-
-
-def wanted_by_numbers(
-    sizing: SizingSchema, price_open: float, stop: float, paid: float, equity: float
-) -> Wanted:
-    """Return what a sizing gives that takes numbers alone, bounded; `stop` NaN: none."""
-    wanted = _numbers(sizing, price_open, stop, equity)
-    return _bounded(wanted, sizing, paid, equity)
-
-
-def _numbers(sizing: SizingSchema, price_open: float, stop: float, equity: float) -> Wanted:
-    if sizing.method == "fixed-cost":
-        return Wanted(cost=float(sizing.cost or 0.0))
-    if sizing.method == "equity-percentage":
-        return Wanted(cost=equity * (sizing.equity_percentage or 0.0) / 100)
-    distance = abs(price_open - stop)
-    return Wanted(quantity=risked_quantity(equity, sizing.risk_percentage, distance))
-
-
-def _bounded(wanted: Wanted, sizing: SizingSchema, paid: float, equity: float) -> Wanted:
-    return bounded(
-        wanted,
-        paid,
-        equity,
-        sizing.min_position_size,
-        sizing.max_position_percentage,
-        sizing.max_position_size,
-    )
 
 
 async def _last(run: AccountRun, interval: str, most: int, when: int) -> Candles:
