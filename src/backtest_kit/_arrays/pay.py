@@ -88,8 +88,9 @@ def pay(
     fills = opened = reductions = 0
     not_charged, taken, taken_at = 0.0, purse.balance, -1
     for k in range(len(turns.when)):
-        when, act, run, i = turns.when[k], turns.act[k], turns.run[k], turns.trade[k]
-        side = trades.side[i]
+        when, act = int(turns.when[k]), int(turns.act[k])
+        run, i = int(turns.run[k]), int(turns.trade[k])
+        side, stop = int(trades.side[i]), float(trades.stop[i])
         terms = Terms(
             purse.terms[run, 0], purse.terms[run, 1], purse.terms[run, 2], purse.terms[run, 3]
         )
@@ -97,31 +98,32 @@ def pay(
             if taken_at != when:
                 profit = 0.0
                 for n in range(holding):
-                    j = order[n]
-                    mark, s = turns.marks[k, j], 1 if held[j, 0] > 0 else -1
-                    profit += open_profit(s, abs(held[j, 0]), held[j, 1], mark, terms.leverage)
+                    j = int(order[n])
+                    amount, basis, mark = held[j, 0], held[j, 1], turns.marks[k, j]
+                    way = 1 if amount > 0 else -1
+                    profit += open_profit(way, abs(amount), basis, mark, terms.leverage)
                 taken, taken_at = balance + profit, when
             if act == NOTHING:
                 continue
-            price = trades.price_limit[i] if act == LOOK else trades.price_open[i]
+            price = float(trades.price_limit[i] if act == LOOK else trades.price_open[i])
             paid = slipped(price, side, terms.slippage)
             level = liquidation_price(side, paid, terms.leverage, terms.maintenance)
-            if trades.stop[i] == trades.stop[i] and is_beyond(side, trades.stop[i], level):
+            if stop == stop and is_beyond(side, stop, level):
                 return -1, 0.0, 0
             if act == LOOK:
                 continue
-            cost, quantity = trades.cost[i], trades.quantity[i]
+            cost, quantity = float(trades.cost[i]), float(trades.quantity[i])
             if cost != cost and quantity != quantity:
-                way, number = purse.sizes[run, 0], purse.sizes[run, 1]
-                if way == AT_RISK:
-                    quantity = risked_quantity(taken, number, abs(price - trades.stop[i]))
-                elif way == OF_EQUITY:
+                method, number = purse.sizes[run, 0], float(purse.sizes[run, 1])
+                if method == AT_RISK:
+                    quantity = risked_quantity(taken, number, abs(price - stop))
+                elif method == OF_EQUITY:
                     cost = taken * number / 100
-                elif way == COST:
+                elif method == COST:
                     cost = number
                 else:
                     cost = default_cost(taken, purse.default_percent, runs, terms)
-                if way != DEFAULT:
+                if method != DEFAULT:
                     cost, quantity = bounded_amounts(
                         cost,
                         quantity,
@@ -168,8 +170,8 @@ def pay(
             opened += 1
             if trades.closed_at[i] != when:
                 continue
-        amount, basis = abs(held[run, 0]), held[run, 1]
-        done = exit_of(side, amount, trades.price_close[i], amount, basis, terms)
+        amount, basis, close = abs(held[run, 0]), held[run, 1], float(trades.price_close[i])
+        done = exit_of(side, amount, close, amount, basis, terms)
         balance += done.balance
         not_charged += done.not_charged
         whole[fills, WHEN], whole[fills, RUN] = when, run

@@ -143,21 +143,19 @@ class PoolRunner:
                 an earlier trial has changed, or has changed what others hold.
         """
         batch, position, strategy = self._trials[index]
-        failed: StrategyFailedError | None = None
-        changed: tuple[str, ...] = ()
+        outcome: TrialResult | StrategyFailedError
         try:
-            result = await self._result_of(index)
-            changed = result.changed
+            outcome = await self._result_of(index)
         except StrategyFailedError as error:
-            failed, changed = error, error.changed
+            outcome = error
         shares = self._shared.judge(strategy)
-        self._shared.note(strategy, changed)
+        self._shared.note(strategy, outcome.changed)
         if shares is not None:
             raise shares
-        if failed is None:
-            return result
-        if not failed.began_with_others or not self._owns_executor:
-            raise failed
+        if isinstance(outcome, TrialResult):
+            return outcome
+        if not outcome.began_with_others or not self._owns_executor:
+            raise outcome
         # its worker ran later ones before it: they left what it would not have found
         self._end_isolation()
         try:
