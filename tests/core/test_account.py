@@ -140,7 +140,8 @@ def test_all_of_an_account_grows_by_the_product_of_the_percents(trades, fee, sli
     for entry, exit_, side in trades:
         percent = profit("long" if side > 0 else "short", entry, exit_, fee, slippage)
         assume(percent > -99)
-        wanted = Wanted(cost=default_cost(books.balance, share, 1, terms))
+        sized = math.nan if share is None else share
+        wanted = Wanted(cost=default_cost(books.balance, sized, 1, terms))
         at = entry * (1 + side * terms.slippage)
         money = books.balance, books.free
         got = fit(wanted, at, *money, terms, rules_of(None), refuses=share is None)

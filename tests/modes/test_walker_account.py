@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import backtest_kit as bk
+from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import ACCOUNT_METRICS
 from markets import START, market
@@ -110,6 +111,20 @@ def test_workers_find_the_same():
     register("account_growth")
     here = walk("A")
     assert walk("A", executor="processes") == here
+
+
+def test_trials_over_arrays_wait_for_no_turns(monkeypatch):
+    """That they come to the same is a property of its own."""
+    register("account_growth")
+    times = {"start_date": BEGIN + timedelta(hours=1), "end_date": BEGIN + timedelta(hours=40)}
+    bk.add_frame(frame_name="f", interval="1m", replace=True, **times)
+
+    async def play(self, tell=None):
+        raise AssertionError("it has been played in turns")
+
+    monkeypatch.setattr(AccountSession, "play", play)
+    data = walk(["A", "B"])
+    assert [row.error for row in data.ranking] == [None] * 3
 
 
 def test_compare_plays_with_an_account_as_a_walk_does():

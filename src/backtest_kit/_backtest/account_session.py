@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from backtest_kit._backtest.driver import FrameDriver
+from backtest_kit._backtest.paid_tables import PaidRun, is_plain, pay, sizes_by_numbers
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes, markets_of
 from backtest_kit._engine.account_gate import AccountGate
@@ -26,7 +27,9 @@ from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
 from backtest_kit._statistics.equity_outcome import CALENDAR_DAYS, account_figures
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
+from backtest_kit._values.equity_curve import Marks
 from backtest_kit._values.errors import ArgumentError, DataError
+from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 
@@ -122,12 +125,14 @@ class AccountSession:
         self.statistics: AccountStatistics | None = None
         self.drivers: list[FrameDriver] = []
         self._gates: list[AccountGate] = []
+        self._sizings: list[SizingSchema | None] = []
         self._is_trial = is_trial
         books, known = SharedBooks(), sizings or engine.sizings
         for strategy, symbol in runs:
-            sized = strategy.sizing_name
-            gate = AccountGate(schema, None if sized is None else known.get(sized))
+            sized = None if strategy.sizing_name is None else known.get(strategy.sizing_name)
+            gate = AccountGate(schema, sized)
             self._gates.append(gate)
+            self._sizings.append(sized)
             self.drivers.append(
                 prepare(engine, symbol, strategy, exchange, frame, books, risks, account=gate)
             )
@@ -208,6 +213,48 @@ class AccountSession:
             await self._end(tasks)
         await self.conclude()
 
+    async def play_tables(self) -> bool:
+        """Do what `play` does for a trial from tables of all trades; false: it has to be played.
+
+        By another session: this one is spent. Raises as `play`.
+        """
+        if not all(map(sizes_by_numbers, self._sizings)):
+            return False
+        await self._ask_markets()
+        schema, runs = self.account.schema, []
+        for driver, gate, sizing in zip(self.drivers, self._gates, self._sizings, strict=True):
+            if not await driver.tabulate(milestones=False, pays=True):
+                return False
+            run = driver.run
+            table = run.record.table
+            if table is None or not is_plain(table, schema.leverage):
+                return False
+            runs.append(PaidRun(run.symbol, table, sizing, gate.terms, gate.rules))
+        last = max(int(run.table.closed().closed_at.max(initial=0)) for run in runs)
+        marks = await self._marks(max(last, *(driver.timeline[-1] for driver in self.drivers)))
+        paid = pay(runs, schema, marks, self.engine.logger)
+        if paid is None:
+            return False
+        self._take_figures(paid.fills, marks, paid.counts)
+        return True
+
+    def _take_figures(self, fills: Fills, marks: Marks, counts: AccountCounts) -> None:
+        schema = self.account.schema
+        symbols = [name.symbol for name in self.names]
+        terms = schema.balance, schema.leverage, schema.days_per_year
+        self.statistics = account_figures(symbols, fills, marks, counts, *terms)
+
+    async def _marks(self, until: int) -> Marks:
+        """Return the marks of the symbols from the first instant to `until` (ms)."""
+        return await marks_of(
+            self.engine.store,
+            self.exchange,
+            {driver.run.symbol: driver.run.config for driver in self.drivers},
+            min(driver.timeline[0] for driver in self.drivers),
+            until,
+            traded_days_only=self.account.schema.days_per_year < CALENDAR_DAYS,
+        )
+
     async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
@@ -225,20 +272,10 @@ class AccountSession:
         assert account.fills is not None
         fills = account.fills.columns()
         last = int(fills.timestamp[-1]) if len(fills) else 0
-        marks = await marks_of(
-            self.engine.store,
-            self.exchange,
-            {driver.run.symbol: driver.run.config for driver in self.drivers},
-            min(driver.timeline[0] for driver in self.drivers),
-            max(last, *(self._seen(driver) for driver in self.drivers)),
-            traded_days_only=account.schema.days_per_year < CALENDAR_DAYS,
-        )
-        schema = account.schema
-        counts = AccountCounts(**msgspec.structs.asdict(account.tally))
+        marks = await self._marks(max(last, *map(self._seen, self.drivers)))
+        counts, schema = AccountCounts(**msgspec.structs.asdict(account.tally)), account.schema
         if self._is_trial:
-            symbols = [name.symbol for name in self.names]
-            terms = schema.balance, schema.leverage, schema.days_per_year
-            self.statistics = account_figures(symbols, fills, marks, counts, *terms)
+            self._take_figures(fills, marks, counts)
             return
         self.data = portfolio_data(
             schema,

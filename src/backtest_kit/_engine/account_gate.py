@@ -87,6 +87,11 @@ class AccountGate:
         account.tallies.setdefault(turn.order, Tally())
         self._money = PositionMoney(account, turn.order, self.terms)
 
+    @property
+    def rules(self) -> Rules:
+        """The rules of the market that it keeps to."""
+        return self._rules
+
     def keep_to(self, market: Market | None) -> None:
         """Apply the rules of a market; before the run begins."""
         self._market, self._rules = market, rules_of(market)
@@ -144,6 +149,7 @@ class AccountGate:
         paid = slipped(row.price_open, row.side, terms.slippage)
         current_moment.set(Moment(self.run, when))
         percent = account.schema.default_percent
+        percent = math.nan if percent is None else percent
         wanted = await wanted_by(
             self.run,
             self._sizing,

@@ -31,7 +31,8 @@ def account_lines(data: WalkerData) -> list[str]:
     lines = [f"{begins}, leverage {account.leverage:g}{together}."]
     held = next((s.benchmark_growth_percent for s in known), None)
     if held is not None:
-        what = "the symbols in equal parts" if len(data.symbols) > 1 else data.symbols[0]
+        several = len(data.symbols) > 1
+        what = "the symbols in equal parts" if several else ", ".join(data.symbols)
         lines.append(f"Buying {what} with this money and holding: {number(held)} %, without costs.")
     ruined = [row.strategy_name for row in data.ranking if row.account and row.account.ruined]
     if ruined:

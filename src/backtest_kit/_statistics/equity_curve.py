@@ -174,6 +174,8 @@ def _marked(
     """Return open profit, at least minus the collateral, and signed value."""
     value = quantity * price
     profit = value - basis
+    if leverage == 1 and float(np.min(quantity)) >= 0:
+        return profit, value  # a long loses no more than it has cost
     return np.maximum(profit, np.abs(basis) / -leverage, out=profit), value
 
 

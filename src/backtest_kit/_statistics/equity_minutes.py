@@ -17,7 +17,7 @@ from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.equity_curve import EquityCurve
 
 #: Rows of a stretch.
-ROWS: Final = 32_768
+ROWS: Final = 65_536
 _NO_ROWS: Final[Ints] = np.empty(0, dtype=np.int64)
 
 
@@ -151,7 +151,8 @@ class _Falls:
     def _find(self, part: Stretch, peaks: Floats, at_peak: Ints) -> None:
         """Look for a greater fall."""
         timestamp, equity, _ = part
-        depth = 1.0 - equity / peaks
+        depth = equity / peaks
+        np.subtract(1.0, depth, out=depth)
         i = int(depth.argmax())
         if not depth[i] > self._depth:
             return
@@ -220,8 +221,15 @@ class _Times:
             self._first = begin
         elif self._holds:
             self._held += begin - self.last
-        self._held += int(np.diff(timestamp) @ (held[:-1] > 0))
-        self._holds, self.last = bool(held[-1] > 0), end
+        holds = held > 0
+        turns = np.flatnonzero(holds[1:] != holds[:-1]) + 1
+        edges = [*timestamp[turns].tolist(), end]
+        if holds[0]:
+            edges.insert(0, begin)
+        # from the first row that holds to the first that does not, and so on
+        times = edges[: len(edges) // 2 * 2]
+        self._held += sum(times[1::2]) - sum(times[::2])
+        self._holds, self.last = bool(holds[-1]), end
 
     @property
     def exposure(self) -> float | None:
