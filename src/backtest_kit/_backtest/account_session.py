@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from backtest_kit._arrays.signals import Signals
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.paid_tables import PaidRun, is_plain, pay, sizes_by_numbers
 from backtest_kit._backtest.prepare import prepare
@@ -221,14 +222,17 @@ class AccountSession:
         if not all(map(sizes_by_numbers, self._sizings)):
             return False
         await self._ask_markets()
-        schema, runs = self.account.schema, []
+        schema, runs = self.account.schema, list[PaidRun]()
+
+        def can_pay(signals: Signals) -> bool:
+            return is_plain(signals, schema.leverage)
+
         for driver, gate, sizing in zip(self.drivers, self._gates, self._sizings, strict=True):
-            if not await driver.tabulate(milestones=False, pays=True):
+            if not await driver.tabulate(milestones=False, can_pay=can_pay):
                 return False
             run = driver.run
             table = run.record.table
-            if table is None or not is_plain(table, schema.leverage):
-                return False
+            assert table is not None
             runs.append(PaidRun(run.symbol, table, sizing, gate.terms, gate.rules))
         last = max(int(run.table.closed().closed_at.max(initial=0)) for run in runs)
         marks = await self._marks(max(last, *(driver.timeline[-1] for driver in self.drivers)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from backtest_kit._arrays.job import SignalRows
 from backtest_kit._arrays.kernel_ready import kernel_ready
+from backtest_kit._arrays.signals import Signals
 from backtest_kit._arrays.simulation import Simulation, compile_kernel
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._backtest.strategy_caller import SignalChunk, StrategyCaller
@@ -55,6 +57,8 @@ class ArraySession:
         self._stride = stride
         self._caller = caller
         self._asked = False
+        #: Says which signals are worth a simulation; those of all are by default.
+        self.takes: Callable[[Signals], bool] | None = None
 
     async def advance(self, frame: int, asks_from: int) -> Span | None:
         """Play on from `frame`, asking from frame `asks_from` on; `None`: it has to be stepped.
@@ -88,7 +92,7 @@ class ArraySession:
                 return None
             late, asked = error, (segment.first_index + warmup) * segment.step
         chunk = self._caller.chunk(asked, furthest=True)
-        if chunk is None:
+        if chunk is None or not (self.takes is None or self.takes(chunk.signals)):
             return None
         longest = _longest(chunk, config, bars.step)
         end = data_end(timeline, bars.step, config)

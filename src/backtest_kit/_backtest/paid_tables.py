@@ -17,6 +17,7 @@ import numpy as np
 from backtest_kit._arrays import pay as plain
 from backtest_kit._arrays.kernel_ready import kernel_ready
 from backtest_kit._arrays.pay import Purse, Trades, Turns
+from backtest_kit._arrays.signals import Signals
 from backtest_kit._arrays.simulation import announce
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._engine.turns import ACTIVATES, CLOSES, OPENS
@@ -58,10 +59,11 @@ def sizes_by_numbers(sizing: SizingSchema | None) -> bool:
     return sizing is None or (sizing.method in _WAYS and sizing.callbacks is None)
 
 
-def is_plain(table: TradeTable, leverage: float) -> bool:
+def is_plain(signals: Signals, leverage: float) -> bool:
     """Say whether trades enter once, leave once, and have stops where they may be liquidated."""
-    bare = np.isnan(table.price_stop_loss)
-    return table.managed is None and not (bare & ((table.side < 0) | (leverage > 1))).any()
+    busy = signals.busy()
+    bare = np.isnan(signals.price_stop_loss[busy])
+    return not signals.is_managed and not (bare & ((signals.side[busy] < 0) | (leverage > 1))).any()
 
 
 def pay(
