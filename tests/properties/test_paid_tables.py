@@ -71,7 +71,7 @@ def sessions(world, engine):
         bk.add_strategy(
             strategy_name=name,
             interval=world.interval,
-            get_signals=columns_of(world, name, symbol),
+            get_signals=columns_of(world, name, symbol, managed=False),
             warmup=1,
             sizing_name=None if sizing is None else f"of-{name}",
         )
@@ -97,7 +97,7 @@ def test_tables_pay_as_turns_do(world, compiled):
     event(f"from tables: {done}")
     if not done:
         return
-    assert not played.account.refusals
+    assert not played.account.tally.refusals
     assert paid.statistics == played.statistics
     for one, other in zip(paid.records, played.records, strict=True):
         for mine, theirs in zip(outcome_of(one), outcome_of(other), strict=True):
