@@ -39,7 +39,7 @@ from backtest_kit.cli.options import (
     strategies_option,
     traceback_option,
 )
-from backtest_kit.cli.pages import can_make_pages, keep_backtests, page_lines
+from backtest_kit.cli.pages import PAGE, can_make_pages, keep_backtests, page_lines
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import (
     Console,
@@ -194,10 +194,12 @@ def run_jobs(
         strategies = dict.fromkeys(record.strategy_name for record in records)
         by_strategy = [[r for r in records if r.strategy_name == name] for name in strategies]
         show_together([heat_data(own) for own in by_strategy if len(own) > 1], console)
+        lines = [f"report: {run.folder / name}" for run in kept for name in (REPORT, *run.files)]
         if account is not None and folder is not None:
             show_account(account, console)
-            console.print(f"account: {folder / REPORT}", soft_wrap=True, highlight=False)
-        lines = [f"report: {run.folder / name}" for run in kept for name in (REPORT, *run.files)]
+            lines = [
+                f"account: {folder / name}" for name in (REPORT, PAGE) if (folder / name).exists()
+            ] + lines
         lines += page_lines(run.folder for run in kept) or [without_page][: bool(without_page)]
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False)
