@@ -1,5 +1,6 @@
 """A part of the published calibration: what walks claim where nothing is, and what they find."""
 
+import numpy as np
 import pytest
 from benchmarks.calibration.markets import NULLS
 from benchmarks.calibration.measure import Count, bound, count_claims, exact_limit, power
@@ -20,7 +21,7 @@ def test_the_count_would_show_a_rule_that_is_too_bold(monkeypatch):
     """Without the one more loss, strategies that hardly lose look like skill."""
     null = NULLS["win 1 or lose 40, 40 trades"]
     assert count_claims(null, 5, WALKS).hits == 0
-    monkeypatch.setattr(bins, "rare_loss", lambda trades: 0.0)
+    monkeypatch.setattr(bins, "rare_losses", lambda trades, count: np.zeros(count))
     assert count_claims(null, 5, WALKS).share > 2 * bound(WALKS)
 
 

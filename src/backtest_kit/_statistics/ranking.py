@@ -8,8 +8,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from backtest_kit._statistics.benchmarks import BenchmarkRow
-from backtest_kit._statistics.choosing import worth_choosing
+from backtest_kit._statistics.against import Against
+from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
 from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
 from backtest_kit._statistics.cscv import overfitting_by_metric
 from backtest_kit._statistics.deflation import deflate
@@ -21,9 +21,10 @@ from backtest_kit._statistics.inference import (
     for_the_chosen,
 )
 from backtest_kit._statistics.overfitting import MIN_TRADES, Overfitting
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial, TradeColumns, TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
+from backtest_kit._statistics.worth import worth_choosing
 from backtest_kit._values.schemas import METRICS, WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
 from backtest_kit._values.windows import extent
@@ -161,7 +162,8 @@ def rank(
     first_rows: int = FIRST_ROWS,
     benchmark_bins: BenchmarkBins | None = None,
     benchmarks: tuple[BenchmarkRow, ...] = (),
-    others: Sequence[TradeColumns] = (),
+    others: Sequence[OtherTrial] = (),
+    markets: Sequence[Market] = (),
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
@@ -170,15 +172,16 @@ def rank(
     frame's instants, which the windows of a walk-forward divide.
 
     `benchmarks` are rows that are shown beside, and neither ranked nor counted.
-    `others` are the trades of further trials on these data that are known; of what is left of
-    `tried`, only the number is.
+    `others` are further trials on these data whose trades are known; of what is left of `tried`,
+    only the number is.
 
     `benchmark_bins` is what the strategies are tested against, if not against 0: called with a
     strategy's name and the edges of the test's bins, int64 milliseconds of shape (B + 1,), it
     returns the benchmark's profit in each bin in percent after costs, float64 of shape (B,). Buying
     and holding is the same for every name; random entries are drawn like the named strategy's. A
     trade counts where it closed, in the bin with edges[i] < closed_at <= edges[i + 1], and outside
-    of all bins in the nearest.
+    of all bins in the nearest. `markets`, those of the symbols, are what the same benchmark within
+    the windows is computed from.
     """
     good = [trial for trial in trials if trial.statistics is not None]
     span = (
@@ -189,13 +192,17 @@ def rank(
     values = {trial.strategy_name: trial.metric(schema.metric) for trial in trials}
     order = sorted(trials, key=lambda trial: _order(values[trial.strategy_name]))
     trades = {trial.strategy_name: trial.trades for trial in good}
+    lacking = _lacking(schema, good, given=benchmark_bins is not None)
+    if lacking is not None:
+        benchmark_bins = None
+    unknown = max(count - len(trials) - len(others), 0)
     family = family_test(
         trades,
         span,
         seed=SEED,
         interval=max((trial.interval for trial in good), default=0),
-        others=others,
-        unknown=max(count - len(trials) - len(others), 0),
+        others=[other.trades for other in others],
+        unknown=unknown,
         benchmark=schema.benchmark if benchmark_bins is not None else 0,
         benchmark_bins=benchmark_bins,
     )
@@ -207,11 +214,9 @@ def rank(
         for place, trial in enumerate(order, 1)
     )
     found = verdict(trades, family, span, seed=SEED, metric=_of_trades(schema.metric), trials=count)
-    if family is not None and family.test.benchmark != schema.benchmark:
-        why = f"Tested against 0: no candles for the benchmark {schema.benchmark!r}."
-        found = msgspec.structs.replace(found, sentence=f"{found.sentence} {why}")
-    # trials of other walks have no trades of these windows here: they count by number
-    forward, crossed = _over_windows(schema, good, count, max(count - len(trials), 0), timeline)
+    if family is not None and lacking is not None:
+        found = msgspec.structs.replace(found, sentence=f"{found.sentence} {lacking}")
+    forward, crossed = _over_windows(schema, good, others, unknown, timeline, markets)
     best = rows[0] if rows and rows[0].metric_value is not None else None
     return WalkerData(
         walker_name=schema.name,
@@ -264,19 +269,49 @@ def _interval(
     return bootstrap_interval(trial.trades.r, name, seed=SEED, span=span)
 
 
+def _lacking(
+    schema: WalkerSchema, trials: Sequence[TrialResult], *, given: bool, fresh: bool = False
+) -> str | None:
+    """Return why trials are tested against 0 and not against the walk's benchmark, if they are.
+
+    `given`: whether there are candles for it. `fresh`: of runs over single windows.
+    """
+    if schema.benchmark == 0:
+        return None
+    if not given:
+        return f"Tested against 0: no candles for the benchmark {schema.benchmark!r}."
+    runs = [run for trial in trials for run in ([trial] if not fresh else trial.window_runs)]
+    if schema.benchmark == "random" and any(r.brackets.count != r.trades.count for r in runs):
+        return "Tested against 0: how the trades were meant to end is not known."
+    return None
+
+
 def _over_windows(
     schema: WalkerSchema,
     trials: Sequence[TrialResult],
-    count: int,
+    others: Sequence[OtherTrial],
     unknown: int,
     timeline: range | None,
+    markets: Sequence[Market],
 ) -> tuple[WalkForward | None, CrossValidation | None]:
     """Return what choosing in the walk's windows comes to, in whichever way they are laid out."""
     windows, name = schema.windows, schema.metric
     if windows is None or timeline is None:
         return None, None
-    interval = max((trial.interval for trial in trials), default=0)
-    worth = worth_choosing(_of_trades(name), count, SEED, interval=interval, unknown=unknown)
+    lacking = _lacking(schema, trials, given=bool(markets)) or (
+        _lacking(schema, trials, given=True, fresh=True) if windows.fresh else None
+    )
+    against = None
+    if schema.benchmark != 0 and lacking is None:
+        against = Against(schema.benchmark, markets, SEED)
+    worth = worth_choosing(
+        _of_trades(name),
+        SEED,
+        interval=max((trial.interval for trial in trials), default=0),
+        others=others,
+        unknown=unknown,
+        against=against,
+    )
     least = windows.min_metric
     groups = windows.groups(*extent(timeline), timeline.step)
     if groups is not None:
@@ -287,8 +322,25 @@ def _over_windows(
     spans = windows.spans(*extent(timeline))
     if not spans:
         return None, None
-    forward = walk_forward(trials, spans, name, SEED, worth=worth, least=least, fresh=windows.fresh)
-    return forward, None
+    forward = walk_forward(
+        *(trials, spans, name, SEED),
+        worth=worth,
+        least=least,
+        fresh=windows.fresh,
+        against=against,
+    )
+    return _saying(forward, lacking), None
+
+
+def _saying(forward: WalkForward, lacking: str | None) -> WalkForward:
+    """Return a walk forward whose sentences say against what they are tested, if not as asked."""
+    if lacking is None:
+        return forward
+    fresh = None if forward.fresh is None else _saying(forward.fresh, lacking)
+    said = forward.sentence
+    if forward.p_value is not None:
+        said = f"{said} {lacking}"
+    return msgspec.structs.replace(forward, sentence=said, fresh=fresh)
 
 
 def _with_intervals(

@@ -14,7 +14,7 @@ from backtest_kit._reports.table import markdown_table, number, plain
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.ranking import WalkerData, rank
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial, TrialResult
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
@@ -179,7 +179,7 @@ def search(
         finally:
             await runner.close()
         pruned, failed, infeasible, variants = study.counts()
-        others: Sequence[TradeColumns] = ()
+        others: Sequence[OtherTrial] = ()
         if walk_store is not None:
             line = setup.frame.timeline
             ledger = walk_store.variants_tried(setup.symbols, line[0], line[-1], study.hours)
@@ -207,7 +207,7 @@ def _ranked(
     results: Sequence[TrialResult],
     variants: int,
     benchmarks: tuple[BenchmarkRow, ...],
-    others: Sequence[TradeColumns],
+    others: Sequence[OtherTrial],
 ) -> WalkerData:
     """Return the results of a search ranked as those of a walk, each strategy once."""
     distinct = [*{result.strategy_name: result for result in results}.values()]

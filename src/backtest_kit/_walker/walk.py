@@ -11,6 +11,7 @@ import msgspec
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
+from backtest_kit._statistics.against import BIN_DRAWS
 from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
 from backtest_kit._statistics.family import BenchmarkBins
 from backtest_kit._statistics.ranking import WalkerData, rank
@@ -19,7 +20,6 @@ from backtest_kit._values.errors import ArgumentError, BacktestKitError, StateEr
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema, WalkerSchema
 from backtest_kit._walker.benchmarks import (
-    BIN_DRAWS,
     benchmark_bins,
     compared_with,
     load_markets,
@@ -74,6 +74,7 @@ class Walk:
                 benchmarks=self._benchmarks,
                 benchmark_bins=self._bins(),
                 others=self._runner.others_tried(),
+                markets=self._markets,
             )
             if isinstance(self._runner, StoredRunner):
                 ranked = msgspec.structs.replace(ranked, unseen=self._runner.unseen)
