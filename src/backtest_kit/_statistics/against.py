@@ -36,6 +36,7 @@ class Against(NamedTuple):
     benchmark: Benchmark
     markets: Sequence[Market]
     seed: int
+    draws: int = BIN_DRAWS
 
     def held(self, windows: Sequence[Window], edges: Ints) -> Floats:
         """Return what holding earned in each bin: bought and sold in each window anew."""
@@ -48,7 +49,7 @@ class Against(NamedTuple):
             begin += window.length
         return found
 
-    def entered(self, parts: Sequence[Entered], edges: Ints, draws: int = BIN_DRAWS) -> Floats:
+    def entered(self, parts: Sequence[Entered], edges: Ints) -> Floats:
         """Return what as many random entries earn in each bin, the mean of draws.
 
         Within each window, with the brackets and sides of the trades that opened there.
@@ -59,7 +60,7 @@ class Against(NamedTuple):
                 inner, place = _pieces(window, edges, begin)
                 taken = trades.symbol, trades.closed - trades.opened, brackets
                 markets = self._within(window)
-                profits = random_profits(markets, *taken, inner, self.seed, draws)
+                profits = random_profits(markets, *taken, inner, self.seed, self.draws)
                 found[place : place + len(profits)] += profits
             begin += window.length
         return found
