@@ -38,9 +38,12 @@ def rising(rng):
     return Market(bars, range(0, DAYS * DAY + STEP, STEP), config), price[::BARS]
 
 
-def twice_half_of_the_time(rng, count, price):
-    """Each day hold with twice the money or not at all, as a coin falls: on average, as holding."""
-    days, found = np.diff(price) / price[0] * 100, []
+def twice_half_of_the_time(rng, count, price, bought=0):
+    """Each day hold with twice the money or not at all, as a coin falls: on average, as holding.
+
+    In percent of the price on the day on which what is held is bought, as holding is counted.
+    """
+    days, found = np.diff(price) / price[bought] * 100, []
     for tossed in rng.random((count, DAYS)) < 0.5:
         opened = np.flatnonzero(tossed) * DAY
         found.append(TradeColumns.of(2 * days[tossed], opened, opened + DAY, stop_loss=1.0))
@@ -94,7 +97,8 @@ def walking_forward(rng, count, *, rule):
 
 def walking_forward_beside_holding(rng, count):
     market, price = rising(rng)
-    of = twice_half_of_the_time(rng, count, price)
+    begin = WINDOWS.spans(*YEAR)[0].test_since // DAY
+    of = twice_half_of_the_time(rng, count, price, begin)
     return forward(of, rule=False, against=Against("hold", [market], SEED))
 
 
