@@ -20,7 +20,7 @@ from backtest_kit._statistics.blocks import (
     newey_west,
 )
 from backtest_kit._statistics.cscv import overfitting_by_metric
-from backtest_kit._statistics.inference import bootstrap_interval, for_the_chosen, period_returns
+from backtest_kit._statistics.inference import bootstrap_interval, for_the_chosen
 from backtest_kit._statistics.overfitting import probability_of_overfitting
 from backtest_kit._statistics.scores import normal_of_student, scores, t_statistics
 from backtest_kit._statistics.stepdown import (
@@ -226,9 +226,7 @@ def test_overfitting_by_the_sharpe_ratio_is_that_of_a_matrix(seed):
     span = (0, 128 * DAY)
     columns = [TradeColumns.of(each, closed - 1, closed) for each in r]
     ours = overfitting_by_metric(columns, span, "sharpe_ratio", seed=1)
-    names = dict(enumerate(r))
-    matrix = period_returns(names, dict.fromkeys(names, closed), span)
-    assert ours == probability_of_overfitting(matrix, seed=1)
+    assert ours == probability_of_overfitting(r.T, seed=1)
 
 
 def test_overfitting_goes_by_the_metric_of_the_walk():

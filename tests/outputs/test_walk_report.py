@@ -198,6 +198,6 @@ def test_means_of_windows_stand_beside_means_and_totals_by_themselves():
 
 def test_figures_say_for_how_many_trials_they_are(row):
     report = walker_report(walk_of([row]))
-    assert "| Adjusted p | Deflated Sharpe | Trades | Trades needed |" in report
+    assert "| Adjusted p | Deflated Sharpe | PSR | Trades | Trades needed |" in report
     assert "The interval is not corrected for a strategy's having been chosen." in report
     assert "Trades needed: for a deflated Sharpe ratio of 0.95." in report

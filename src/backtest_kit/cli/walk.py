@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import click
 import cloudpickle
@@ -36,7 +36,9 @@ from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
     conclusion,
     forward_lines,
+    overfitting_text,
     rank_cells,
+    test_lines,
     warming_lines,
     window_cells,
 )
@@ -83,6 +85,11 @@ from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import Console, only_json, wide_console
 from backtest_kit.exchanges._layout import Layout
 
+#: What the titles of a ranking stand for.
+_ABBREVIATED: Final = (
+    "Adj. p: p-value, adjusted for all trials. DSR, PSR: deflated and probabilistic Sharpe ratio. "
+    "Needed: trades for a DSR of 0.95."
+)
 #: Rows of the best so far, while a walk goes on.
 _SHOWN = 15
 
@@ -289,7 +296,8 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
     if data.cross_validation is not None:
         for line in cross_validation_lines(data.cross_validation):
             console.print(Text(line))
-    for line in [*benchmark_lines(data), *warming_lines(data)]:
+    worth = [*test_lines(data), overfitting_text(data)]
+    for line in [_ABBREVIATED, *benchmark_lines(data), *warming_lines(data), *worth]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
@@ -312,10 +320,10 @@ def ranking_table(data: WalkerData) -> Table:
     table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
     table.add_column("Rank", justify="right")
     table.add_column("Strategy")
-    for title in (data.metric, "95 % interval", "Adjusted p", "Deflated Sharpe", "Trades"):
+    for title in (data.metric, "95 % interval", "Adj. p", "DSR", "PSR", "Trades", "Needed"):
         table.add_column(title, justify="right")
     titles = [str(column.header) for column in table.columns]
-    first = [rank_cells(row)[:-1] for row in data.ranking[:FIRST_ROWS]]
+    first = [rank_cells(row) for row in data.ranking[:FIRST_ROWS]]
     for cells in beside(data, titles, first):
         table.add_row(*(Text(cell) for cell in cells))
     return _counted(table, len(data.ranking))
