@@ -13,7 +13,7 @@ import backtest_kit as bk
 from backtest_kit._arrays.brackets import Brackets
 from backtest_kit._rules.bars import Bars
 from backtest_kit._statistics.against import Against, Entered
-from backtest_kit._statistics.benchmarks import Market, hold_profits, random_profits
+from backtest_kit._statistics.benchmarks import Market, hold_profits, random_profits, random_row
 from backtest_kit._statistics.choosing import Candidates, WholeRuns, in_train
 from backtest_kit._statistics.family import family_test
 from backtest_kit._statistics.figures import METRICS, metric_of
@@ -236,6 +236,15 @@ def test_bins_of_windows_add_up_to_holding_each_window(seed, count):
         if len(part.trades.r)
     ]
     assert drawn.sum() == pytest.approx(float(np.sum(alone)))
+
+
+def test_the_row_of_random_entries_says_of_how_many_draws_it_is_if_few():
+    one, whole = market(), passive(market())
+    t = whole.trades
+    few = TradeColumns.of(t.r[:5], t.opened_at[:5], t.closed_at[:5])
+    best = msgspec.structs.replace(whole, trades=few, brackets=whole.brackets.at(np.arange(5)))
+    names = [random_row([one], best, "avg_pnl", 1, draws).name for draws in (20, 200)]
+    assert names == ["random entries (20 draws)", "random entries"]
 
 
 @pytest.mark.parametrize("benchmark", ["hold", "random"])

@@ -33,7 +33,8 @@ class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Random entries have the best strategy's brackets, sides and number of trades: `metric_value` is
     the median of `draws`, `percentile_95` what 5 in 100 exceed, `share_below` the share that the
-    best strategy beats; `total_pnl` the median. `error` says why there are no figures.
+    best strategy beats; `total_pnl` the median. Its name says how many draws there were, if fewer
+    than 200. `error` says why there are no figures.
     """
 
     kind: Literal["hold", "random"]
@@ -114,7 +115,8 @@ def random_row(
     markets: Sequence[Market], best: TrialResult | None, name: str, seed: int, draws: int
 ) -> BenchmarkRow:
     """Return what entering at random with the best strategy's brackets comes to."""
-    row = BenchmarkRow(kind="random", name=RANDOM, draws=draws)
+    name_of_row = RANDOM if draws >= DRAWS else f"{RANDOM} ({draws} draws)"
+    row = BenchmarkRow(kind="random", name=name_of_row, draws=draws)
     if best is None or not best.trades.count:
         return msgspec.structs.replace(row, draws=0, error="the best strategy has no trades")
     if best.brackets.count != best.trades.count:

@@ -37,8 +37,8 @@ from backtest_kit._walker.trial import TrialSetup
 
 #: Entries that Python draws as soon as the kernel is loaded.
 _WORTHWHILE: Final = 10_000
-#: Without Numba: entries that are drawn, some seconds of them, and draws whatever that takes.
-_PLAIN_ENTRIES: Final = 20_000
+#: Without Numba: entries that are drawn, ten seconds of them, and draws whatever that takes.
+_PLAIN_ENTRIES: Final = 60_000
 _LEAST_DRAWS: Final = 20
 
 

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import click
 import cloudpickle
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live as LiveDisplay
 from rich.progress import (
@@ -296,7 +297,9 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
     if data.cross_validation is not None:
         for line in cross_validation_lines(data.cross_validation):
             console.print(Text(line))
-    worth = [*test_lines(data), overfitting_text(data)]
+    worth = test_lines(data)
+    if data.overfitting is not None:
+        worth.append(overfitting_text(data))
     for line in [_ABBREVIATED, *benchmark_lines(data), *warming_lines(data), *worth]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
@@ -317,9 +320,10 @@ def _exit_code(data: WalkerData, *, interrupted: bool) -> int:
 
 def ranking_table(data: WalkerData) -> Table:
     """Return the ranking as a table for a terminal, at most the first `FIRST_ROWS` rows."""
-    table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
-    table.add_column("Rank", justify="right")
-    table.add_column("Strategy")
+    title = f"{data.walker_name} on {', '.join(data.symbols)}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("Strategy", overflow="fold")
     for title in (data.metric, "95 % interval", "Adj. p", "DSR", "PSR", "Trades", "Needed"):
         table.add_column(title, justify="right")
     titles = [str(column.header) for column in table.columns]
