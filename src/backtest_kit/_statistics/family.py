@@ -43,6 +43,7 @@ from backtest_kit._statistics.trades import (
     greatest,
     metrics,
     renumbered,
+    stacked,
 )
 from backtest_kit._statistics.trial_result import TradeColumns
 from backtest_kit._values.candles import Floats, Ints
@@ -286,8 +287,7 @@ def beside(trades: Trades, count: int, others: Trades) -> Trades:
     """Return the trades of `count` strategies and of others, which are numbered after them."""
     if not len(others.r):
         return trades
-    moved = others._replace(of=others.of + count)
-    return Trades(*(np.concatenate(pair) for pair in zip(trades, moved, strict=True)))
+    return stacked([trades, others._replace(of=others.of + count)])
 
 
 def _checked(profits: Floats, name: str, count: int) -> Floats:

@@ -76,10 +76,23 @@ def all_trades(strategies: Sequence[TradeColumns]) -> Trades:
 
 def together(parts: Sequence[Trades]) -> Trades:
     """Return trades of several sources, those of each strategy in the order of closing."""
-    joined = Trades(
-        *(np.concatenate(columns) for columns in zip(*(parts or [all_trades([])]), strict=True))
-    )
+    joined = stacked(parts)
     return joined.at(np.lexsort((joined.closed, joined.of)))
+
+
+def stacked(parts: Sequence[Trades]) -> Trades:
+    """Return trades one part after another."""
+    every = parts or [all_trades([])]
+    return Trades(
+        np.concatenate([part.r for part in every]),
+        np.concatenate([part.opened for part in every]),
+        np.concatenate([part.closed for part in every]),
+        np.concatenate([part.symbol for part in every]),
+        np.concatenate([part.stop for part in every]),
+        np.concatenate([part.worst for part in every]),
+        np.concatenate([part.of for part in every]),
+        np.concatenate([part.row for part in every]),
+    )
 
 
 def renumbered(trades: Trades, chosen: Ints, count: int) -> Trades:
