@@ -250,7 +250,7 @@ def test_the_row_of_random_entries_says_of_how_many_draws_it_is_if_few():
 @pytest.mark.parametrize("benchmark", ["hold", "random"])
 def test_the_stitched_sentence_names_the_benchmark_or_says_why_not(benchmark, monkeypatch):
     few = functools.partial(Against, draws=1)
-    monkeypatch.setattr("backtest_kit._statistics.ranking.Against", few)
+    monkeypatch.setattr("backtest_kit._statistics.over_windows.Against", few)
     one = market()
     trials = [passive(one, extra=0.3)]
     windows = bk.Windows(train=timedelta(days=20), test=timedelta(days=10))

@@ -25,7 +25,7 @@ from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.time import to_datetime
 from backtest_kit._values.windows import TrainTestSplit
-from backtest_kit.cli.walk import ranking_table
+from backtest_kit.cli.walk_tables import ranking_table
 from markets import MINUTE, START, market
 
 ROW = re.compile(r"^\| \d* \| (s\d+) \|", re.MULTILINE)

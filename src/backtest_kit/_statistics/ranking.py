@@ -8,9 +8,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from backtest_kit._statistics.against import Against
 from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
-from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
+from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.cscv import overfitting_by_metric
 from backtest_kit._statistics.deflation import deflate
 from backtest_kit._statistics.family import BenchmarkBins, Family, LuckTest, family_test
@@ -20,14 +19,13 @@ from backtest_kit._statistics.inference import (
     bootstrap_interval,
     for_the_chosen,
 )
+from backtest_kit._statistics.over_windows import not_as_asked, of_trades, over_windows
 from backtest_kit._statistics.overfitting import MIN_TRADES, Overfitting
 from backtest_kit._statistics.trial_result import OtherTrial, TradeColumns, TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
-from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
-from backtest_kit._statistics.worth import worth_choosing
+from backtest_kit._statistics.walk_forward import WalkForward
 from backtest_kit._values.schemas import METRICS, WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
-from backtest_kit._values.windows import extent
 
 #: Every resample of every walk is drawn from this seed: the same trials give the same figures.
 SEED: Final = 20_240_101
@@ -192,7 +190,7 @@ def rank(
     values = {trial.strategy_name: trial.metric(schema.metric) for trial in trials}
     order = sorted(trials, key=lambda trial: _order(values[trial.strategy_name]))
     trades = {trial.strategy_name: trial.trades for trial in good}
-    lacking = _lacking(schema, good, given=benchmark_bins is not None)
+    lacking = not_as_asked(schema, good, given=benchmark_bins is not None)
     if lacking is not None:
         benchmark_bins = None
     unknown = max(count - len(trials) - len(others), 0)
@@ -213,10 +211,10 @@ def rank(
         )
         for place, trial in enumerate(order, 1)
     )
-    found = verdict(trades, family, span, seed=SEED, metric=_of_trades(schema.metric), trials=count)
+    found = verdict(trades, family, span, seed=SEED, metric=of_trades(schema.metric), trials=count)
     if family is not None and lacking is not None:
         found = msgspec.structs.replace(found, sentence=f"{found.sentence} {lacking}")
-    forward, crossed = _over_windows(schema, good, others, unknown, timeline, markets)
+    forward, crossed = over_windows(schema, good, others, unknown, timeline, markets, SEED)
     best = rows[0] if rows and rows[0].metric_value is not None else None
     return WalkerData(
         walker_name=schema.name,
@@ -234,7 +232,7 @@ def rank(
         ranking=rows,
         trials=count,
         verdict=found,
-        overfitting=_overfitting(trades.values(), span, _of_trades(schema.metric)),
+        overfitting=_overfitting(trades.values(), span, of_trades(schema.metric)),
         test=None if family is None else family.test,
         base_interval=base_interval,
         walk_forward=forward,
@@ -267,80 +265,6 @@ def _interval(
     if span is None:
         return "not computed"
     return bootstrap_interval(trial.trades.r, name, seed=SEED, span=span)
-
-
-def _lacking(
-    schema: WalkerSchema, trials: Sequence[TrialResult], *, given: bool, fresh: bool = False
-) -> str | None:
-    """Return why trials are tested against 0 and not against the walk's benchmark, if they are.
-
-    `given`: whether there are candles for it. `fresh`: of runs over single windows.
-    """
-    if schema.benchmark == 0:
-        return None
-    if not given:
-        return f"Tested against 0: no candles for the benchmark {schema.benchmark!r}."
-    runs = [run for trial in trials for run in ([trial] if not fresh else trial.window_runs)]
-    if schema.benchmark == "random" and any(r.brackets.count != r.trades.count for r in runs):
-        return "Tested against 0: how the trades were meant to end is not known."
-    return None
-
-
-def _over_windows(
-    schema: WalkerSchema,
-    trials: Sequence[TrialResult],
-    others: Sequence[OtherTrial],
-    unknown: int,
-    timeline: range | None,
-    markets: Sequence[Market],
-) -> tuple[WalkForward | None, CrossValidation | None]:
-    """Return what choosing in the walk's windows comes to, in whichever way they are laid out."""
-    windows, name = schema.windows, schema.metric
-    if windows is None or timeline is None:
-        return None, None
-    lacking = _lacking(schema, trials, given=bool(markets)) or (
-        _lacking(schema, trials, given=True, fresh=True) if windows.fresh else None
-    )
-    against = None
-    if schema.benchmark != 0 and lacking is None:
-        against = Against(schema.benchmark, markets, SEED)
-    worth = worth_choosing(
-        _of_trades(name),
-        SEED,
-        interval=max((trial.interval for trial in trials), default=0),
-        others=others,
-        unknown=unknown,
-        against=against,
-    )
-    least = windows.min_metric
-    groups = windows.groups(*extent(timeline), timeline.step)
-    if groups is not None:
-        crossed = cross_validate(
-            trials, groups, name, worth=worth, least=least, fresh=windows.fresh
-        )
-        return None, crossed
-    spans = windows.spans(*extent(timeline))
-    if not spans:
-        return None, None
-    forward = walk_forward(
-        *(trials, spans, name, SEED),
-        worth=worth,
-        least=least,
-        fresh=windows.fresh,
-        against=against,
-    )
-    return _saying(forward, lacking), None
-
-
-def _saying(forward: WalkForward, lacking: str | None) -> WalkForward:
-    """Return a walk forward whose sentences say against what they are tested, if not as asked."""
-    if lacking is None:
-        return forward
-    fresh = None if forward.fresh is None else _saying(forward.fresh, lacking)
-    said = forward.sentence
-    if forward.p_value is not None:
-        said = f"{said} {lacking}"
-    return msgspec.structs.replace(forward, sentence=said, fresh=fresh)
 
 
 def _with_intervals(
@@ -405,11 +329,6 @@ def _row(
 def _value(statistics: Statistics, name: str) -> float | None:
     """Return the metric of one symbol; an account's is of all together."""
     return metric(statistics, name) if name in METRICS else None
-
-
-def _of_trades(name: str) -> str:
-    """Return the metric by which luck is judged: that of an account is of no sample of trades."""
-    return name if name in METRICS else "sharpe_ratio"
 
 
 def _order(value: float | None) -> tuple[bool, float]:

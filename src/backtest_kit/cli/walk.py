@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import click
 import cloudpickle
 import msgspec
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live as LiveDisplay
 from rich.progress import (
@@ -31,21 +30,18 @@ from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
 from backtest_kit._engine.task import close_exchange
 from backtest_kit._engine.walk_events import WalkerContract
-from backtest_kit._reports.benchmarks import benchmark_lines, beside
+from backtest_kit._reports.benchmarks import benchmark_lines
 from backtest_kit._reports.run_folder import REPORT
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walker import (
     conclusion,
     forward_lines,
     overfitting_text,
-    rank_cells,
     test_lines,
     warming_lines,
-    window_cells,
 )
 from backtest_kit._reports.windows import cross_validation_lines
-from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
-from backtest_kit._statistics.walk_forward import WalkForward
+from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import (
     BENCHMARKS,
     METRICS,
@@ -84,13 +80,9 @@ from backtest_kit.cli.options import (
 from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import Console, only_json, wide_console
+from backtest_kit.cli.walk_tables import ABBREVIATED, ranking_table, windows_table
 from backtest_kit.exchanges._layout import Layout
 
-#: What the titles of a ranking stand for.
-_ABBREVIATED: Final = (
-    "Adj. p: p-value, adjusted for all trials. DSR, PSR: deflated and probabilistic Sharpe ratio. "
-    "Needed: trades for a DSR of 0.95."
-)
 #: Rows of the best so far, while a walk goes on.
 _SHOWN = 15
 
@@ -300,7 +292,7 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
     worth = test_lines(data)
     if data.overfitting is not None:
         worth.append(overfitting_text(data))
-    for line in [_ABBREVIATED, *benchmark_lines(data), *warming_lines(data), *worth]:
+    for line in [ABBREVIATED, *benchmark_lines(data), *warming_lines(data), *worth]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
@@ -316,42 +308,6 @@ def _exit_code(data: WalkerData, *, interrupted: bool) -> int:
         )
         return INTERRUPTED
     return FAILED if all(row.error is not None for row in data.ranking) else 0
-
-
-def ranking_table(data: WalkerData) -> Table:
-    """Return the ranking as a table for a terminal, at most the first `FIRST_ROWS` rows."""
-    title = f"{data.walker_name} on {', '.join(data.symbols)}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("Strategy", overflow="fold")
-    for title in (data.metric, "95 % interval", "Adj. p", "DSR", "PSR", "Trades", "Needed"):
-        table.add_column(title, justify="right")
-    titles = [str(column.header) for column in table.columns]
-    first = [rank_cells(row) for row in data.ranking[:FIRST_ROWS]]
-    for cells in beside(data, titles, first):
-        table.add_row(*(Text(cell) for cell in cells))
-    return _counted(table, len(data.ranking))
-
-
-def windows_table(data: WalkForward) -> Table:
-    """Return the windows of a walk-forward as a table for a terminal, at most `FIRST_ROWS`."""
-    table = Table(title="Walk-forward", title_justify="left")
-    for title in ("Train", "Test", "Chosen"):
-        table.add_column(title)
-    for title in ("In sample", "Out of sample", "Trades", "Total %"):
-        table.add_column(title, justify="right")
-    for window in data.windows[:FIRST_ROWS]:
-        train, test, chosen, inside, _, _, outside, trades, total, _ = window_cells(window)
-        cells = (train, test, chosen, inside, outside, trades, total)
-        table.add_row(*(Text(cell) for cell in cells))
-    return _counted(table, len(data.windows))
-
-
-def _counted(table: Table, rows: int) -> Table:
-    """Say how many more rows there are."""
-    if rows > FIRST_ROWS:
-        table.caption = f"{rows - FIRST_ROWS:,} more are in the report"
-    return table
 
 
 @contextmanager
