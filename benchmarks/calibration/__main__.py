@@ -35,9 +35,9 @@ TEXT = """\
 # Calibration
 
 What the sentence at the end of a walk can be relied on for, measured. `make calibration` makes
-this page ({walks:,} walks a row where nothing is to be found, but {copies:,} beside 500
-near-copies and {engine:,} through the engine; {edges:,} where an edge is; {changed:,} changed
-ones; the seeds are fixed), and a smaller run of it is a test. What is counted is the sentence: a
+this page, with 500 walks a row; here are {walks:,} where nothing is to be found, but {copies:,}
+beside 500 near-copies and {engine:,} through the engine; {edges:,} where an edge is; {changed:,}
+changed ones. The seeds are fixed. A smaller run of it is a test. What is counted is the sentence: a
 winner or a tie. How it is found is in [walks](walker.md#what-it-is-worth).
 
 ## Where there is nothing to find
