@@ -132,7 +132,7 @@ def test_all_of_an_account_grows_by_the_product_of_the_percents(trades, fee, sli
     for entry, exit_, side in trades:
         percent = profit("long" if side > 0 else "short", entry, exit_, fee, slippage)
         assume(percent > -99)
-        wanted = Wanted(cost=default_cost(books.balance, None, 1, terms))
+        wanted = Wanted(cost=default_cost(books.balance, math.nan, 1, terms))
         at = entry * (1 + side * terms.slippage)
         got = fit(wanted, at, books.balance, books.free, terms, rules_of(None), refuses=True)
         assert isinstance(got, Entry)

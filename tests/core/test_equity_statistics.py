@@ -152,25 +152,6 @@ def test_the_drawdown_agrees_with_all_pairs(equity, balance):
     assert found.recovered == (later[0] - 1 if later else None)
 
 
-@given(levels, st.integers(1, 6).map(float))
-def test_the_longest_drawdown_agrees_with_a_loop(equity, balance):
-    t = START + np.arange(len(equity), dtype=np.int64) ** 2 * MINUTE
-    curve = EquityCurve(t, equity, equity, equity)
-    peak, since, longest = balance, int(t[0]), 0
-    for when, value in zip(t.tolist(), equity.tolist(), strict=True):
-        if value < peak:
-            longest = max(longest, when - since)
-            continue
-        longest = max(longest, when - since) if below(t, equity, since, when, peak) else longest
-        peak, since = value, when
-    assert s.longest_drawdown(curve, balance) == longest
-
-
-def below(t, equity, since, when, peak):
-    inside = (t >= since) & (t < when)
-    return bool((equity[inside] < peak).any())
-
-
 def by_pandas(curve, balance):
     """Daily returns as pandas makes them of the same curve: right-closed days, the first row in."""
     pd = pytest.importorskip("pandas")

@@ -2,10 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import pytest
 
 import backtest_kit as bk
+from backtest_kit._backtest.account_session import AccountSession
+from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import ACCOUNT_METRICS
 from markets import START, market
 
@@ -67,7 +70,21 @@ def test_the_metrics_are_those_of_portfolios_of_each_strategy(engine):
     assert ranked == sorted((trials[name].account.calmar_ratio for name in trials), reverse=True)
     assert data.best_metric == ranked[0]
     assert all(row.metric_by_symbol == (None, None) for row in data.ranking)
-    assert "account_calmar" in bk.Walker.get_report(["A", "B"], walker_name="w")
+    report = bk.Walker.get_report(["A", "B"], walker_name="w")
+    assert "account_calmar" in report
+    assert "Each strategy begins with 1,000.00 USDT, leverage 1; all symbols share it." in report
+    assert "## By symbol, sum of percents" in report
+    best = trials[data.best_strategy].account
+    (told,) = [
+        line
+        for line in report.splitlines()
+        if line.startswith(f"| {data.best_strategy} | {best.final_equity:,.2f}")
+    ]
+    assert f"| {best.max_drawdown_percent:.2f} |" in told
+    table = data.table()
+    assert table["account_final_equity"][0] == best.final_equity
+    assert np.isnan(table["account_final_equity"][-1]), "nobody played the benchmarks"
+    assert msgspec.json.decode(msgspec.json.encode(data), type=WalkerData) == data
     assert [row.metric_value for row in data.benchmarks] == [None, None]
     assert all(row.total_pnl is not None for row in data.benchmarks)
 
@@ -79,7 +96,11 @@ def test_each_strategy_begins_with_the_balance_and_keeps_its_percents():
         walker_name="w", exchange_name="frame", frame_name="f",
         strategies=["s11", "s17", "s29"], replace=True,
     )  # fmt: skip
-    assert walk("A").ranking == alone.ranking
+    plain = walk("A")
+    assert all(row.account is not None for row in alone.ranking)
+    without = tuple(msgspec.structs.replace(row, account=None) for row in alone.ranking)
+    assert plain.ranking == without
+    assert (plain.account, alone.account.balance) == (None, 1_000.0)
     with pytest.raises(bk.UnknownNameError):  # a trial is no portfolio of the user's
         bk.Portfolio.get_data(account_name="main")
 
@@ -90,6 +111,49 @@ def test_workers_find_the_same():
     register("account_growth")
     here = walk("A")
     assert walk("A", executor="processes") == here
+
+
+def test_trials_over_arrays_wait_for_no_turns(monkeypatch):
+    """That they come to the same is a property of its own."""
+    register("account_growth")
+    times = {"start_date": BEGIN + timedelta(hours=1), "end_date": BEGIN + timedelta(hours=40)}
+    bk.add_frame(frame_name="f", interval="1m", replace=True, **times)
+
+    async def play(self, tell=None):
+        raise AssertionError("it has been played in turns")
+
+    monkeypatch.setattr(AccountSession, "play", play)
+    data = walk(["A", "B"])
+    assert [row.error for row in data.ranking] == [None] * 3
+
+
+def test_compare_plays_with_an_account_as_a_walk_does():
+    register("account_growth")
+    walked = walk(["A", "B"])
+    rows = [list(row) for row in market(5, 4000, gaps=False)]
+    how = {"symbol": ["A", "B"], "metric": "account_growth", "end": BEGIN + timedelta(minutes=3500)}
+    names = ["s11", "s17", "s29"]
+    data = bk.exchanges.FrameExchange(rows)
+    compared = bk.compare(data, names, start=BEGIN, account="main", **how)
+    assert compared.ranking == walked.ranking
+    schema = bk.AccountSchema(account_name="other", currency="USDT", balance=1_000.0)
+    assert bk.compare(data, names, start=BEGIN, account=schema, **how).ranking == walked.ranking
+    with pytest.raises(
+        bk.RegistrationError, match=r"account=1000 must be the name of a registered"
+    ):
+        bk.compare(data, names, account=1000, **how)
+    with pytest.raises(bk.UnknownNameError, match="unknown account 'min'; did you mean 'main'"):
+        bk.compare(data, names, account="min", **how)
+    with pytest.raises(bk.RegistrationError, match="metric='account_growth' needs an account"):
+        bk.compare(data, names, **how)
+
+
+def test_its_page_shows_what_the_money_came_to(tmp_path):
+    pytest.importorskip("bokeh")
+    register("account_growth")
+    page = walk("A").report(tmp_path / "walk.html").read_text()
+    assert "What the money came to" in page
+    assert "Final equity of the best" in page
 
 
 def test_what_is_wrong_is_told():

@@ -420,7 +420,7 @@ def test_a_store_as_the_first_version_wrote_it_is_read(tmp_path):
     no_brackets = {"sides": b"", "numbers": {}, "which": b"", "ladders": [[[], [], []]]}
     trial |= {"warming": 0, "window_runs": [], "statistics": later, "by_symbol": [later, later]}
     trial |= {"interval": 0, "trades": trial["trades"] | {"stops": b"", "worst": b""}}
-    trial |= {"brackets": no_brackets, "account": None}
+    trial |= {"brackets": no_brackets, "account": None, "changed": []}
     assert json.loads(msgspec.json.encode(result)) == json.loads(msgspec.json.encode(trial))
     assert store.variants_tried(["X"], 9_000, 10_000) == 1
     assert store.variants_tried(["X"], 9_001, 10_000) == 0

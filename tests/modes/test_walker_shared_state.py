@@ -3,12 +3,18 @@
 import functools
 import importlib
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 import backtest_kit as bk
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.time import to_datetime
+from backtest_kit._walker.pool_runner import PoolRunner
+from backtest_kit._walker.shared_state import began_with_others
+from backtest_kit._walker.trial import TrialSetup
 from markets import START, market
 
 HELD = "import backtest_kit as bk\nCALLS = 0\nSEEN = []\nTEXTS = {'calls': 0}\n"
@@ -36,6 +42,9 @@ def counts_a_global():
 def counts_in_another_module():
     own_held.CALLS += 1
     return own_held.CALLS
+
+def reads_a_global():
+    return CALLS
 
 def appends_to_a_list_of_another_module():
     own_held.SEEN.append(1)
@@ -102,6 +111,10 @@ def own(tmp_path, monkeypatch):
 
 def walk(strategies, executor=None):
     """Return the row of each strategy of a walk."""
+    return {row.strategy_name: row for row in ranked(strategies, executor).ranking}
+
+
+def ranked(strategies, executor=None):
     with bk.Engine():
         bk.set_config(fill_price="average")
         bk.add_exchange(bk.exchanges.FrameExchange(market(3, 600, gaps=False)))
@@ -116,8 +129,7 @@ def walk(strategies, executor=None):
             walker_name="w", exchange_name="frame", frame_name="f", strategies=[*strategies]
         )
         bk.Walker.run_sync("X", walker_name="w", executor=executor)
-        data = bk.Walker.get_data("X", walker_name="w")
-        return {row.strategy_name: row for row in data.ranking}
+        return bk.Walker.get_data("X", walker_name="w")
 
 
 @pytest.mark.parametrize("name", CHANGED)
@@ -132,11 +144,89 @@ def test_a_strategy_that_changes_what_a_module_holds_fails_with_its_name(own, na
     assert rows["a"].statistics is None is rows["b"].statistics
 
 
-def test_the_error_is_the_same_in_a_process(own):
-    strategies = {"a": own.strategy(own.counts_a_global, 1.0)}
-    there = walk(strategies, "processes")["a"].error
-    assert there == walk(strategies)["a"].error
-    assert "global 'CALLS'" in there
+def sharing(own):
+    """Strategies that share in several ways, and some that share nothing."""
+    levels, given, lonely = [], [], [own.own_count() for _ in "ab"]
+
+    def closes_over(percent):
+        return own.strategy(lambda: levels.append(1) or len(levels), percent)
+
+    def was_given(held, percent):
+        return own.strategy(lambda: held.append(1) or len(held), percent)
+
+    return {
+        "reads early": own.strategy(own.reads_a_global, 1.0),
+        "alone 1": own.strategy(lonely[0], 1.0),
+        "counts 1": own.strategy(own.counts_a_global, 1.0),
+        "counts 2": own.strategy(own.counts_a_global, 1.5),
+        "reads late": own.strategy(own.reads_a_global, 2.0),
+        "made": {"make": lambda: own.strategy(own.reads_a_global, 2.5)},
+        "closes 1": closes_over(1.0),
+        "closes 2": closes_over(1.5),
+        "given 1": was_given(given, 1.0),
+        "given 2": was_given(given, 1.5),
+        "class": own.strategy(own.counts_in_a_class, 1.0),
+        "alone 2": own.strategy(lonely[1], 1.5),
+    }
+
+
+def told(data):
+    return {row.strategy_name: (row.error or "")[:400] for row in data.ranking}
+
+
+def check_sharing(data):
+    rows = told(data)
+    fine = {name for name, error in rows.items() if not error}
+    assert fine == {"reads early", "alone 1", "alone 2", "closes 1", "given 1"}
+    assert "changed what other strategies see: global 'CALLS'" in rows["counts 1"]
+    assert "had changed: global 'CALLS' (by 'counts 1')" in rows["counts 2"]
+    for name in ("reads late", "made"):
+        assert "had changed: global 'CALLS' (by 'counts 2')" in rows[name]
+    assert "had changed: closure variable 'levels' (by 'closes 1')" in rows["closes 2"]
+    assert "had changed: closure variable 'held' (by 'given 1')" in rows["given 2"]
+    assert "other strategies see: class variable 'Fitted.calls'" in rows["class"]
+
+
+def test_workers_find_the_same_errors_and_the_same_figures(own):
+    there = ranked(sharing(own), "processes")
+    check_sharing(there)
+    assert there == ranked(sharing(own))
+
+
+@pytest.mark.slow
+def test_dask_finds_the_same(own):
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    with distributed.Client(n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        check_sharing(ranked(sharing(own), client.get_executor()))
+
+
+async def test_what_a_later_trial_left_in_a_worker_is_no_fault_of_an_earlier_one(monkeypatch):
+    """Workers may run trials in another order than theirs."""
+    engine = bk.Engine()
+    setup = TrialSetup(engine, ("X",), None, None)
+    schema = bk.StrategySchema(strategy_name="s", interval="1m", get_signal=lambda s, w: None)
+    given = [
+        began_with_others("s", [("global 'X'", "later")]),
+        TrialResult(strategy_name="s", symbols=("X",)),
+    ]
+    for executor, wanted in (("processes", given[1]), (ThreadPoolExecutor(1), None)):
+        runner = PoolRunner(setup, [], executor)
+        batch = SimpleNamespace(strategies=[b""], parts=10)
+        runner._trials.append((batch, 0, schema))
+
+        async def result_of(index):
+            raise given[0]
+
+        async def isolated(*arguments):
+            return given[1]
+
+        monkeypatch.setattr(runner, "_result_of", result_of)
+        monkeypatch.setattr(runner, "_run_isolated", isolated)
+        if wanted is not None:
+            assert await runner.run(0) is wanted
+            continue
+        with pytest.raises(bk.StrategyFailedError, match=r"'X' \(by 'later'\)"):
+            await runner.run(0)
 
 
 def test_strategies_that_were_given_the_same_list_are_told_of_each_other(own):

@@ -18,9 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest_kit._arrays import hold, layout, random_entries, searches
+from backtest_kit._arrays import pay as paying
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.layout import Columns, Rules, Work
-from backtest_kit._rules import account, asking, holding, life, management, position, proposal
+from backtest_kit._rules import (
+    account,
+    asking,
+    holding,
+    life,
+    management,
+    position,
+    proposal,
+    sizing,
+)
 from backtest_kit._values import results
 from backtest_kit._values.candles import Floats, Ints
 
@@ -101,7 +111,7 @@ def _named_after_sources() -> str:
     It looks for changes in the file of that function alone, and the rules are in others.
     """
     whole = hashlib.blake2b(digest_size=8)
-    rules = (life, account, holding, position, management, proposal, asking)
+    rules = (life, account, holding, position, management, proposal, asking, sizing, paying)
     for module in (*rules, layout, searches, hold, plain, random_entries, results):
         whole.update(Path(module.__file__ or "").read_bytes())
     whole.update(Path(__file__).read_bytes())
@@ -192,7 +202,8 @@ def trailing_touch(
 
 _opens_now = _inlined(life.opens_now)
 _exit_after = _inlined(searches.exit_after)
-_holding = _all_of(holding, **_all_of(account))
+_account = _all_of(account)
+_holding = _all_of(holding, **_account)
 _position = _all_of(position, **_holding)
 _searches: dict[str, Callable[..., Any]] = {
     "first_touch": first_touch,
@@ -234,6 +245,24 @@ enter_at_random: Callable[..., None] = _compiled(
         random_entries.enter_at_random,
         _named_after_sources().replace("simulate", "enter_at_random"),
         {"simulate": simulate, "with_levels": _compiled(random_entries.with_levels)},
+    )
+)
+
+_amounts: dict[str, Callable[..., Any]] = {
+    each.__name__: _called(each, _account)
+    for each in (
+        sizing.bounded_amounts,
+        sizing.default_cost,
+        sizing.fitted,
+        sizing.risked_quantity,
+    )
+}
+#: `pay.pay`, compiled.
+pay: Callable[..., tuple[int, float, int]] = _compiled(
+    _with(
+        paying.pay,
+        _named_after_sources().replace("simulate", "pay"),
+        {**_account, **_amounts},
     )
 )
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from backtest_kit._backtest.driver import FrameDriver
 from backtest_kit._backtest.marks import marks_of
+from backtest_kit._backtest.paid_tables import PaidRun, is_plain, pay, sizes_by_numbers
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes
 from backtest_kit._engine.account_gate import AccountGate
@@ -21,10 +22,12 @@ from backtest_kit._engine.risk import SharedBooks
 from backtest_kit._reports.backtest import backtest_data
 from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
 from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
-from backtest_kit._statistics.equity_outcome import played_account
+from backtest_kit._statistics.equity_outcome import account_figures
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
+from backtest_kit._values.equity_curve import Marks
 from backtest_kit._values.errors import ArgumentError, DataError
+from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 
@@ -90,6 +93,24 @@ def session_of(
     )
 
 
+async def markets_of(exchange: ExchangeSchema, symbols: Sequence[str]) -> dict[str, Market | None]:
+    """Ask an exchange once for the rules of each symbol's market; `None`: it says nothing.
+
+    Raises:
+        ArgumentError: it answers with something else; and whatever `get_market` raises.
+    """
+    ask, found = exchange.get_market, dict[str, Market | None]()
+    for symbol in dict.fromkeys(symbols):
+        market = None if ask is None else await call_user_code(ask, symbol)
+        if market is not None and not isinstance(market, Market):
+            raise ArgumentError(
+                f"get_market of exchange {exchange.name!r} returned {market!r} for {symbol}; "
+                "return a Market, or None"
+            )
+        found[symbol] = market
+    return found
+
+
 class AccountSession:
     """The runs on an account, from its balance to the last close; `play` may be awaited once."""
 
@@ -123,15 +144,19 @@ class AccountSession:
         self.statistics: AccountStatistics | None = None
         self.drivers: list[FrameDriver] = []
         self._gates: list[AccountGate] = []
+        self._sizings: list[SizingSchema | None] = []
         self._is_trial = is_trial
         books, known = SharedBooks(), sizings or engine.sizings
         for strategy, symbol in runs:
-            sized = strategy.sizing_name
-            gate = AccountGate(self.account, None if sized is None else known.get(sized))
+            sized = None if strategy.sizing_name is None else known.get(strategy.sizing_name)
+            gate = AccountGate(self.account, sized)
             self._gates.append(gate)
+            self._sizings.append(sized)
             self.drivers.append(
                 prepare(engine, symbol, strategy, exchange, frame, books, risks, account=gate)
             )
+        for driver in self.drivers:
+            driver.run.is_trial = is_trial
         if not is_trial:
             for record in self.records:
                 engine.records.add(record)
@@ -204,6 +229,48 @@ class AccountSession:
             await self._end(tasks)
         await self._conclude()
 
+    async def play_tables(self) -> bool:
+        """Do what `play` does for a trial from tables of all trades; false: it has to be played.
+
+        By another session: this one is spent. Raises as `play`.
+        """
+        if not all(map(sizes_by_numbers, self._sizings)):
+            return False
+        await self._ask_markets()
+        schema, runs = self.account.schema, []
+        for driver, gate, sizing in zip(self.drivers, self._gates, self._sizings, strict=True):
+            if not await driver.tabulate(milestones=False, pays=True):
+                return False
+            run = driver.run
+            table = run.record.table
+            if table is None or not is_plain(table, schema.leverage):
+                return False
+            runs.append(PaidRun(run.symbol, table, sizing, gate.terms, gate.rules))
+        last = max(int(run.table.closed().closed_at.max(initial=0)) for run in runs)
+        marks = await self._marks(last)
+        paid = pay(runs, schema, marks, self.engine.logger)
+        if paid is None:
+            return False
+        self._take_figures(paid.fills, marks, paid.counts)
+        return True
+
+    def _take_figures(self, fills: Fills, marks: Marks, counts: AccountCounts) -> None:
+        schema = self.account.schema
+        symbols = [name.symbol for name in self.names]
+        terms = schema.balance, schema.leverage, schema.days_per_year
+        self.statistics = account_figures(symbols, fills, marks, counts, *terms)
+
+    async def _marks(self, last: int) -> Marks:
+        """Return the marks of the symbols, to the later of the frame's end and `last` (ms)."""
+        return await marks_of(
+            self.engine.store,
+            self.exchange,
+            [driver.run for driver in self.drivers],
+            min(driver.timeline[0] for driver in self.drivers),
+            max(last, *(driver.timeline[-1] for driver in self.drivers)),
+            traded_days_only=self.account.schema.days_per_year < _ALL_DAYS,
+        )
+
     async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
@@ -214,15 +281,7 @@ class AccountSession:
         account = self.account
         fills = account.fills.columns()
         last = int(fills.timestamp[-1]) if len(fills) else 0
-        marks = await marks_of(
-            self.engine.store,
-            self.exchange,
-            [driver.run for driver in self.drivers],
-            min(driver.timeline[0] for driver in self.drivers),
-            max(last, *(driver.timeline[-1] for driver in self.drivers)),
-            traded_days_only=account.schema.days_per_year < _ALL_DAYS,
-        )
-        schema = account.schema
+        marks, schema = await self._marks(last), account.schema
         counts = AccountCounts(
             not_charged=account.not_charged,
             refusals=dict(account.refusals),
@@ -230,9 +289,7 @@ class AccountSession:
             reductions=account.reductions,
         )
         if self._is_trial:
-            symbols = [name.symbol for name in self.names]
-            terms = schema.balance, schema.leverage, schema.days_per_year
-            self.statistics = played_account(symbols, fills, marks, counts, *terms).statistics
+            self._take_figures(fills, marks, counts)
             return
         self.data = portfolio_data(
             schema,
@@ -259,15 +316,7 @@ class AccountSession:
 
     async def _ask_markets(self) -> None:
         """Ask once for the rules of each symbol's market."""
-        ask = self.exchange.get_market
-        for symbol in dict.fromkeys(name.symbol for name in self.names):
-            found = None if ask is None else await call_user_code(ask, symbol)
-            if found is not None and not isinstance(found, Market):
-                raise ArgumentError(
-                    f"get_market of exchange {self.exchange.name!r} returned {found!r} for "
-                    f"{symbol}; return a Market, or None"
-                )
-            self.markets[symbol] = found
+        self.markets = await markets_of(self.exchange, [name.symbol for name in self.names])
         check_quotes(self.account.schema, self.exchange.name, [*self.markets.items()])
         for gate, name in zip(self._gates, self.names, strict=True):
             gate.keep_to(self.markets[name.symbol])

@@ -63,13 +63,16 @@ class FrameDriver:
         """Let nobody find it any more."""
         self._run.engine.backtests.pop(id(self), None)
 
-    async def tabulate(self, *, milestones: bool) -> bool:
+    async def tabulate(self, *, milestones: bool, pays: bool = False) -> bool:
         """Do what `results` does in one pass over arrays; `False` if that can't be done.
 
-        `milestones`: enter them into the record too, as for any run that is not a trial.
+        `milestones`: enter them into the record too, as for any run that is not a trial. `pays`:
+        somebody lets the run's account pay what is found.
         """
         run = self._run
-        if self._on_timeframe is not None or run.account is not None or not can_be_tabulated(run):
+        if self._on_timeframe is not None or not can_be_tabulated(run):
+            return False
+        if run.account is not None and not pays:
             return False
         if milestones:
             self.load_kernel()

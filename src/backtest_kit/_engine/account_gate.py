@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
@@ -68,6 +69,11 @@ class AccountGate:
         )
         self._money = PositionMoney(self.account, self._turn.order, self.terms)
 
+    @property
+    def rules(self) -> Rules:
+        """The rules of the market that it keeps to."""
+        return self._rules
+
     def keep_to(self, market: Market | None) -> None:
         """Apply the rules of a market; before the run begins."""
         self._market, self._rules = market, rules_of(market)
@@ -108,6 +114,7 @@ class AccountGate:
         paid, free = slipped(row.price_open, row.side, terms.slippage), account.books.free
         current_moment.set(Moment(self.run, when))
         percent = account.schema.default_percent
+        percent = math.nan if percent is None else percent
         wanted = await wanted_by(
             self.run,
             self._sizing,

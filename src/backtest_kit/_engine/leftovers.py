@@ -37,13 +37,23 @@ _EMPTY: Final = CellType()
 _NUMBERS: Final = frozenset({float, complex, range})
 
 
-class _Part(NamedTuple):
-    """A piece of state: what it is called, what it held, and what keeps its identity from reuse."""
+#: By what a piece of state is known in this process: who holds it, and under which name.
+StateKey = tuple[object, ...]
+#: Containers are known by themselves as well: several may hold the same one.
+_CONTAINERS: Final = (list, dict, set, deque, bytearray, np.ndarray)
+
+
+class Part(NamedTuple):
+    """A piece of state: what it is called, what it held, and what keeps its identity from reuse.
+
+    `place` says where in the code it is, in any process.
+    """
 
     label: str
     content: int
     holder: object
     shared: bool
+    place: str
 
 
 class _Change(NamedTuple):
@@ -54,13 +64,19 @@ class _Change(NamedTuple):
 
 
 #: By piece of state: what it held when a run began, and when that run ended.
-_changes: OrderedDict[tuple[object, ...], _Change] = OrderedDict()
+_changes: OrderedDict[StateKey, _Change] = OrderedDict()
+
+
+def any_changes() -> bool:
+    """Say whether any run in this process has left anything changed."""
+    return bool(_changes)
 
 
 class Leftovers:
     """The state of one strategy as one run finds it; `found` names what earlier runs changed.
 
-    `of_others` is what was changed by runs of other strategies, each with the name of one.
+    `of_others` is what was changed by runs of other strategies, each with the name of one. `begun`
+    is all of the state, `changed` the places of what has changed until `note`.
     """
 
     def __init__(
@@ -74,23 +90,25 @@ class Leftovers:
         self._functions = (function,) if manage is None else (function, manage)
         self._made = made
         self._name = name
-        self._begun = self._look()
+        self.begun = self._look()
         left = [
             (part.label, change.by)
-            for key, part in self._begun.items()
+            for key, part in self.begun.items()
             if (change := _changes.get(key)) is not None and change.after == part.content
         ]
-        self.found = tuple(label for label, _ in left)
-        self.of_others = tuple((label, by) for label, by in left if by != name)
+        self.found = tuple(dict.fromkeys(label for label, _ in left))
+        self.of_others = tuple(dict.fromkeys((label, by) for label, by in left if by != name))
+        self.changed: tuple[str, ...] = ()
 
     def note(self) -> tuple[str, ...]:
         """Remember what has changed since the run began; return what of it is shared."""
         ended = self._look()
-        shared = []
-        for key, (label, content, holder, is_shared) in ended.items():
-            before = self._begun.get(key)
+        shared, changed = [], []
+        for key, (label, content, holder, is_shared, place) in ended.items():
+            before = self.begun.get(key)
             if before is not None and before.content == content:
                 continue
+            changed.append(place)
             if is_shared:
                 shared.append(label)
             known = _changes.pop(key, None)
@@ -102,11 +120,12 @@ class Leftovers:
                 _changes[key] = _Change(clean, content, holder, self._name)
         while len(_changes) > _REMEMBERED:
             _changes.popitem(last=False)
-        return tuple(shared)
+        self.changed = tuple(dict.fromkeys(changed))
+        return tuple(dict.fromkeys(shared))
 
-    def _look(self) -> dict[tuple[object, ...], _Part]:
+    def _look(self) -> dict[StateKey, Part]:
         try:
-            found: dict[tuple[object, ...], _Part] = {}
+            found: dict[StateKey, Part] = {}
             for function in self._functions:
                 found |= _parts(function, made=self._made)
             return found
@@ -114,7 +133,7 @@ class Leftovers:
             return {}
 
 
-def _parts(function: Callable[..., Any], *, made: bool) -> dict[tuple[object, ...], _Part]:
+def _parts(function: Callable[..., Any], *, made: bool) -> dict[StateKey, Part]:
     """Return all state that a function can reach by name; of one just `made`, what is shared."""
     return _Look(made=made).at(function)
 
@@ -124,13 +143,15 @@ class _Look:
 
     def __init__(self, *, made: bool) -> None:
         self._made = made
-        self._found: dict[tuple[object, ...], _Part] = {}
+        self._found: dict[StateKey, Part] = {}
+        #: How many pieces of state have the same place so far.
+        self._places: dict[str, int] = {}
         self._content = _Content()
         #: Functions of the user's own, and whether a module holds them.
         self._functions: dict[FunctionType, bool] = {}
         self._seen: set[int] = set()
 
-    def at(self, function: Callable[..., Any]) -> dict[tuple[object, ...], _Part]:
+    def at(self, function: Callable[..., Any]) -> dict[StateKey, Part]:
         """Return the state that a strategy's function can reach."""
         while isinstance(function, functools.partial):
             self._follow(function, shared=False)
@@ -143,7 +164,9 @@ class _Look:
             self._follow(type(owner), shared=False)
             if not self._made:
                 label = f"object of '{type(owner).__name__}'"
-                self._found[id(owner), ""] = _Part(label, self._content.state(owner), owner, False)
+                place = self._place((id(owner), ""), type(owner), label)
+                state = self._content.state(owner)
+                self._found[id(owner), ""] = Part(label, state, owner, False, place)
         self._follow(function, shared=False)
         done = 0
         while done < len(self._functions):  # there may be more after each
@@ -154,14 +177,19 @@ class _Look:
 
     def _function(self, function: FunctionType, *, shared: bool) -> None:
         """Look at a function's own state, and at the globals that it names."""
-        if shared or not self._made:
-            free, cells = function.__code__.co_freevars, function.__closure__ or ()
-            for name, cell in zip(free, cells, strict=True):
-                try:
-                    value = cell.cell_contents
-                except ValueError:  # nothing in it yet
-                    continue
-                self._put(f"closure variable {name!r}", cell, name, value, shared=shared)
+        own = self._made and not shared  # what it holds by itself was made for this run
+        free, cells = function.__code__.co_freevars, function.__closure__ or ()
+        for name, cell in zip(free, cells, strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # nothing in it yet
+                continue
+            if own:
+                self._follow(value, shared=False)
+            else:
+                label = f"closure variable {name!r}"
+                self._put(label, cell, name, value, function, shared=shared)
+        if not own:
             for name, default in _defaults(function):
                 self._put(f"default of {name!r}", function, name, default, shared=shared)
             for name, item in function.__dict__.items():
@@ -188,13 +216,42 @@ class _Look:
                     self._seen.add(id(item))
                     self._module(item, inner, attributes)
 
-    def _put(self, label: str, owner: object, name: str, value: Any, *, shared: bool) -> None:
+    def _put(
+        self,
+        label: str,
+        owner: object,
+        name: str,
+        value: Any,
+        where: object = None,
+        *,
+        shared: bool,
+    ) -> None:
+        """Take what an owner holds; `where`: in whose code, if not in the owner's."""
         try:
             if not self._follow(value, shared=shared):
-                part = _Part(label, self._content.of(value), owner, shared)
-                self._found[id(owner), name] = part
+                key: StateKey = (id(owner), name)
+                place = self._place(key, owner if where is None else where, label)
+                content = self._content.of(value)
+                self._found[key] = Part(label, content, owner, shared, place)
+                if isinstance(value, _CONTAINERS):
+                    known = self._found.get((id(value), ""))
+                    others = shared or (known is not None and known.shared)
+                    self._found[id(value), ""] = Part(label, content, value, others, place)
         except Exception:  # noqa: BLE001 - whatever an object does when it is looked at
             return
+
+    def _place(self, key: StateKey, owner: object, label: str) -> str:
+        """Return where something is in the code; what is there several times is counted."""
+        if key in self._found:
+            return self._found[key].place
+        if isinstance(owner, dict):
+            where = str(owner.get("__name__"))
+        else:
+            named = owner.func if isinstance(owner, functools.partial) else owner
+            where = f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
+        place = f"{where}: {label}"
+        count = self._places[place] = self._places.get(place, 0) + 1
+        return place if count == 1 else f"{place} {count}"
 
     def _follow(self, value: Any, *, shared: bool) -> bool:
         """Go on with the code of an own function or class; say whether there is no more to it."""

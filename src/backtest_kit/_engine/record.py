@@ -165,6 +165,8 @@ class RunRecord:
         self.left_by_others: tuple[tuple[str, str], ...] = ()
         #: State that a module holds, and that changed while the run lasted.
         self.changed_for_others: tuple[str, ...] = ()
+        #: Where in its code the strategy has state that changed while the run lasted.
+        self.changed: tuple[str, ...] = ()
         #: What was filled of each series that was read, also before the first step.
         self.gaps: Sequence[SeriesGaps] = ()
         #: The base candles of the steps alone: what of them was missing, what is suspicious.

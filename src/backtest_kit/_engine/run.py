@@ -130,6 +130,7 @@ class Run:
         """Note what the run leaves in the strategy."""
         if self._leftovers is not None:
             self.record.changed_for_others = self._leftovers.note()
+            self.record.changed = self._leftovers.changed
 
     def wants(self, *callbacks: str) -> bool:
         """Say whether a listener of results, or one of these callbacks, waits for a result."""

@@ -12,9 +12,10 @@ from backtest_kit._one_call.backtest import When, own_engine
 from backtest_kit._one_call.inputs import DATA, add_data, frame_of, strategy_of, symbol_of
 from backtest_kit._one_call.progress import progress
 from backtest_kit._pages.results import WalkResult
+from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.config import Settings
 from backtest_kit._values.errors import RegistrationError
-from backtest_kit._values.schemas import Benchmark, Metric, WalkerSchema
+from backtest_kit._values.schemas import AccountMetric, Benchmark, Metric, WalkerSchema
 from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.runner import Workers
@@ -29,12 +30,13 @@ def compare(
     strategies: Sequence[Any],
     *,
     symbol: str | Sequence[str] | None = None,
-    metric: Metric = "sharpe_ratio",
+    metric: Metric | AccountMetric = "sharpe_ratio",
     interval: Interval | None = None,
     start: When | None = None,
     end: When | None = None,
     windows: Windows | None = None,
     benchmark: Benchmark = 0,
+    account: AccountSchema | str | None = None,
     executor: Workers | None = None,
     store: str | Path | None = None,
     **settings: Unpack[Settings],
@@ -43,13 +45,15 @@ def compare(
 
     `strategies` are those of `bk.grid`, or any mix of what `bk.backtest` takes; `metric`,
     `windows`, `benchmark`, `executor` and `store` are those of a walk. With several symbols, each
-    strategy runs over all of them, by default over the time that all have. The rest is as in
-    `bk.backtest`:
+    strategy runs over all of them, by default over the time that all have. With an `account`, an
+    `AccountSchema` or the name of a registered one, each strategy plays with its money, all symbols
+    together. The rest is as in `bk.backtest`:
 
         ranking = bk.compare("BTCUSDT.parquet", bk.grid(crossover, fast=[10, 20], slow=[50, 100]))
 
     Raises:
         RegistrationError: an argument is none of these, or two strategies have one name.
+        UnknownNameError: no such account is registered.
         ConfigError: an unknown setting, or a value out of range.
         DataError: the candles can't be had.
     """
@@ -58,6 +62,12 @@ def compare(
             f"strategies={strategies!r} must be several, as a list or from bk.grid"
         )
     outside = current_engine()
+    if isinstance(account, str):
+        account = outside.accounts.get(account)
+    elif account is not None and not isinstance(account, AccountSchema):
+        raise RegistrationError(
+            f"account={account!r} must be the name of a registered account, or a bk.AccountSchema"
+        )
     with own_engine(outside, settings) as engine:
         exchange = add_data(engine, data)
         if symbol is None or isinstance(symbol, str):
@@ -68,6 +78,8 @@ def compare(
         for schema in schemas:
             engine.strategies.add(schema)
         engine.frames.add(frame_of(engine, exchange, symbols, schemas, start, end))
+        if account is not None:
+            engine.accounts.add(account)
         engine.walkers.add(
             WalkerSchema(
                 walker_name=_NAME,
@@ -77,6 +89,7 @@ def compare(
                 metric=metric,
                 windows=windows,
                 benchmark=benchmark,
+                account_name=None if account is None else account.name,
             )
         )
         with progress(engine, "walker_progress", ", ".join(symbols), "strategies"):

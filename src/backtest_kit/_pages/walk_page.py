@@ -22,7 +22,9 @@ from backtest_kit._pages.page import (
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
 from backtest_kit._reports.benchmarks import benchmark_lines
+from backtest_kit._reports.portfolio_data import money
 from backtest_kit._reports.table import number
+from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_rows
 from backtest_kit._reports.walker import (
     all_lose,
     conclusion,
@@ -70,6 +72,8 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
     if len(points) > 1:
         content = heat_map(points, data.metric) + neighbours_table(around, data.metric)
         parts.append(section("Parameters, and what is left beside the best", content, "grid"))
+    if data.account is not None:
+        parts.append(_account_section(data))
     if data.walk_forward is not None:
         charts["windows"] = windows_chart(data.walk_forward)
         parts.append(_forward_section(data.walk_forward))
@@ -102,7 +106,7 @@ def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
     odds = None if data.overfitting is None else data.overfitting.probability
     trades = best.statistics.total_signals if best is not None and best.statistics else 0
     tried = f"{data.strategies_tested} of {data.total_strategies}"
-    return [
+    figures = [
         ("Best strategy", data.best_strategy or "none", f"of {tried}"),
         (data.metric, number(data.best_metric, 3), interval),
         ("Trades of the best", f"{trades:,}", _needed(best)),
@@ -112,6 +116,12 @@ def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
             "but every strategy loses" if all_lose(data) else "about 0.5 is picking at random",
         ),
     ]
+    if data.account is not None:
+        s = None if best is None else best.account
+        equity = "n/a" if s is None else money(s.final_equity)
+        begun = f"{data.account.currency}, from {money(data.account.balance)}"
+        figures.append(("Final equity of the best", equity, begun))
+    return figures
 
 
 def _needed(best: RankRow | None) -> str:
@@ -187,6 +197,12 @@ def _forward_section(data: WalkForward) -> str:
     )
 
 
+def _account_section(data: WalkerData) -> str:
+    text = "".join(f"<li>{escape(line)}</li>" for line in account_lines(data))
+    table = folded(COLUMNS, account_rows(data), right=range(1, len(COLUMNS)))
+    return section("What the money came to", f"<ul>{text}</ul>{table}", "account")
+
+
 def _crossed_section(data: CrossValidation) -> str:
     text = "".join(f"<li>{escape(line)}</li>" for line in cross_validation_lines(data))
     columns, rows = paths_table(data)
@@ -241,6 +257,8 @@ def _row(row: RankRow) -> dict[str, Any]:
         "trades": 0 if s is None else s.total_signals,
         "total": None if s is None else s.total_pnl,
         "drawdown": None if s is None else s.max_drawdown_percent,
+        "equity": None if row.account is None else row.account.final_equity,
+        "fall": None if row.account is None else row.account.max_drawdown_percent,
     }
 
 

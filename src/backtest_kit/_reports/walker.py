@@ -8,6 +8,7 @@ from typing import Final
 from backtest_kit._reports.benchmarks import benchmark_lines, beside
 from backtest_kit._reports.table import Cell, markdown_table, number, plain, span
 from backtest_kit._reports.table import minutes as duration
+from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_rows, by_symbol
 from backtest_kit._reports.windows import (
     as_list,
     cross_validation_lines,
@@ -57,8 +58,12 @@ def walker_report(data: WalkerData, *, folded: bool = True) -> str:
         "## All metrics",
         _table(*_metrics(data), folded=folded),
     ]
+    if data.account is not None:
+        parts += ["## Account", as_list(account_lines(data))]
+        parts += [_table(COLUMNS, account_rows(data), folded=folded)]
     if len(data.symbols) > 1:
-        parts += ["## By symbol", _table(*_by_symbol(data), folded=folded)]
+        title, values = by_symbol(data)
+        parts += [f"## {title}", _table(("Strategy", *data.symbols), values, folded=folded)]
     if data.walk_forward is not None:
         parts += ["## Walk-forward", forward_section(data.walk_forward, folded=folded)]
     if (crossed := data.cross_validation) is not None:
@@ -383,12 +388,3 @@ def _chosen(window: ForwardWindow) -> str:
     if name is None:
         return f"none: {why or 'too few trades'}"
     return name if why is None else f"{name} (stood aside: {why})"
-
-
-def _by_symbol(data: WalkerData) -> Rows:
-    rows = [
-        (row.strategy_name, *(number(value, 3) for value in row.metric_by_symbol))
-        for row in data.ranking
-        if row.by_symbol
-    ]
-    return ("Strategy", *data.symbols), rows

@@ -29,6 +29,11 @@ ATR_PERIODS: Final = 10
 LEAST_DEVIATION: Final = 1e-9
 
 
+#: Why a first entry does not fit, as numbers.
+NO_CASH, NO_SIZE, TOO_SMALL = range(1, 4)
+_REFUSALS: Final[dict[int, Refusal]] = {NO_CASH: "cash", NO_SIZE: "size", TOO_SMALL: "minimum"}
+
+
 class Wanted(NamedTuple):
     """What is to be entered: a quantity, or a cost (the other one is NaN)."""
 
@@ -60,9 +65,12 @@ def in_decimals(step: float) -> tuple[float, float]:
     return float(above * 10**digits // below), float(10**digits)
 
 
-def default_cost(equity: float, percent: float | None, runs: int, terms: Terms) -> float:
-    """Return the cost of an entry without a size: `percent` of equity, or a run's equal part."""
-    if percent is not None:
+def default_cost(equity: float, percent: float, runs: int, terms: Terms) -> float:
+    """Return the cost of an entry without a size: `percent` of equity, or a run's equal part.
+
+    The part (a `percent` of NaN) is of what equity can pay.
+    """
+    if percent == percent:
         return equity * percent / 100
     return most_payable(equity / runs, terms.leverage, terms.fee)
 
@@ -136,15 +144,30 @@ def bounded(
 
     `most_percent` is of `equity`, as a cost; `price` is slipped. What is no size stays as it is.
     """
-    if not 0 < _cost(wanted, price) < math.inf:
-        return wanted
-    if least is not None and _quantity(wanted, price) < least:
-        wanted = Wanted(quantity=least)
-    if most_percent is not None and _cost(wanted, price) > equity * most_percent / 100:
-        wanted = Wanted(cost=equity * most_percent / 100)
-    if most is not None and _quantity(wanted, price) > most:
-        wanted = Wanted(quantity=most)
-    return wanted
+    limits = (math.nan if limit is None else limit for limit in (least, most_percent, most))
+    return Wanted(*bounded_amounts(wanted.cost, wanted.quantity, price, equity, *limits))
+
+
+def bounded_amounts(
+    cost: float,
+    quantity: float,
+    price: float,
+    equity: float,
+    least: float,
+    most_percent: float,
+    most: float,
+) -> tuple[float, float]:
+    """Do what `bounded` does with numbers; NaN: no such one."""
+    wanted = quantity * price if cost != cost else cost
+    if not 0 < wanted < math.inf:
+        return cost, quantity
+    if (cost / price if quantity != quantity else quantity) < least:
+        cost, quantity = math.nan, least
+    if (quantity * price if cost != cost else cost) > equity * most_percent / 100:
+        cost, quantity = equity * most_percent / 100, math.nan
+    if (cost / price if quantity != quantity else quantity) > most:
+        cost, quantity = math.nan, most
+    return cost, quantity
 
 
 def fit(
@@ -163,25 +186,38 @@ def fit(
     `refuses`: what can't be paid whole is refused; else it is reduced to what can. Not more than
     `dust` is nothing: rounding leaves it where all is lost.
     """
+    account = equity, free, terms.leverage, terms.fee
+    why, quantity, reduced = fitted(*wanted, price, *account, *rules, refuses, dust)
+    return Entry(quantity, quantity * price, reduced) if why == 0 else _REFUSALS[why]
+
+
+def fitted(
+    cost: float,
+    quantity: float,
+    price: float,
+    equity: float,
+    free: float,
+    leverage: float,
+    fee: float,
+    step: float,
+    scale: float,
+    min_quantity: float,
+    min_notional: float,
+    refuses: bool,
+    dust: float,
+) -> tuple[int, float, bool]:
+    """Do what `fit` does with numbers; return why not (0: it fits), what of it, whether reduced."""
     if equity <= dust:
-        return "cash"
-    cost = _cost(wanted, price)
-    if not 0 < cost < math.inf:
-        return "size"
-    reduced = is_short(cost, free, terms.leverage, terms.fee)
+        return NO_CASH, 0.0, False
+    wanted = quantity * price if cost != cost else cost
+    if not 0 < wanted < math.inf:
+        return NO_SIZE, 0.0, False
+    reduced = is_short(wanted, free, leverage, fee)
     if reduced:
         if refuses or free <= dust:
-            return "cash"
-        wanted = Wanted(cost=most_payable(free, terms.leverage, terms.fee))
-    quantity = rounded_down(_quantity(wanted, price), rules.step, rules.scale)
-    if is_too_small(quantity, price, rules.min_quantity, rules.min_notional):
-        return "cash" if reduced else "minimum"
-    return Entry(quantity, quantity * price, reduced)
-
-
-def _cost(wanted: Wanted, price: float) -> float:
-    return wanted.quantity * price if wanted.cost != wanted.cost else wanted.cost
-
-
-def _quantity(wanted: Wanted, price: float) -> float:
-    return wanted.cost / price if wanted.quantity != wanted.quantity else wanted.quantity
+            return NO_CASH, 0.0, False
+        cost, quantity = most_payable(free, leverage, fee), math.nan
+    amount = rounded_down(cost / price if quantity != quantity else quantity, step, scale)
+    if is_too_small(amount, price, min_quantity, min_notional):
+        return NO_CASH if reduced else TOO_SMALL, 0.0, False
+    return 0, amount, reduced

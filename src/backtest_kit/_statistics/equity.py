@@ -17,10 +17,10 @@ import numpy as np
 from backtest_kit._rules.account import HAIR
 from backtest_kit._statistics import figures
 from backtest_kit._statistics.equity_days import DailyReturns, monthly_returns
-from backtest_kit._statistics.equity_drawdown import longest_drawdown, max_drawdown
+from backtest_kit._statistics.equity_drawdown import max_drawdown
+from backtest_kit._statistics.equity_minutes import OverMinutes
 from backtest_kit._statistics.equity_trades import TradeSums
 from backtest_kit._values.candles import Floats
-from backtest_kit._values.equity_curve import EquityCurve
 from backtest_kit._values.fills import Fills
 from backtest_kit._values.table import Table, Tabular
 from backtest_kit._values.time import MINUTE
@@ -119,7 +119,7 @@ class AccountStatistics(Tabular, frozen=True, kw_only=True):
 
 
 def account_statistics(
-    curve: EquityCurve,
+    minutes: OverMinutes,
     daily: DailyReturns,
     fills: Fills,
     trades: TradeSums,
@@ -127,26 +127,23 @@ def account_statistics(
     balance: float,
     days: float,
 ) -> AccountStatistics:
-    """Return all statistics of an account that began with `balance`; the curve has a row."""
+    """Return all statistics of an account that began with `balance`."""
     r, b = daily.returns, daily.benchmark
-    final = float(curve.equity[-1])
-    ruined = bool(curve.equity.min() <= HAIR * balance)
+    final = minutes.final
+    ruined = minutes.least <= HAIR * balance
     # returns from an equity of 0 or less say nothing
     ratio_r = r[:0] if ruined else r
     ratio_b = b[:0] if ruined else b
-    worst = max_drawdown(curve.equity, balance)
+    worst = minutes.fall
     worst_daily = max_drawdown(daily.equity, balance)
     depth = 0.0 if worst is None else worst.depth
     yearly = cagr(final / balance, len(r), days)
     months = monthly_returns(daily.day, r)[1]
 
-    def at(row: int | None) -> int | None:
-        return None if row is None else int(curve.timestamp[max(row, 0)])
-
-    end = int(curve.timestamp[-1])
-    peak_at, recovered_at = (None, None) if worst is None else (at(worst.peak), at(worst.recovered))
-    under = 0 if peak_at is None else (end if recovered_at is None else recovered_at) - peak_at
-    mean_leverage, peak_leverage = leverages(curve, balance)
+    under = 0
+    if worst is not None:
+        back = minutes.last_at if worst.recovered_at is None else worst.recovered_at
+        under = back - worst.peak_at
     return AccountStatistics(
         balance=balance,
         final_equity=final,
@@ -161,11 +158,11 @@ def account_statistics(
         calmar_ratio=None if ruined else calmar_ratio(yearly, depth),
         max_drawdown_percent=depth * 100,
         max_drawdown_amount=0.0 if worst is None else worst.amount,
-        drawdown_peak_at=peak_at,
-        drawdown_trough_at=None if worst is None else at(worst.trough),
-        drawdown_recovered_at=recovered_at,
+        drawdown_peak_at=None if worst is None else worst.peak_at,
+        drawdown_trough_at=None if worst is None else worst.trough_at,
+        drawdown_recovered_at=None if worst is None else worst.recovered_at,
         drawdown_duration_minutes=under / MINUTE,
-        max_drawdown_duration_minutes=longest_drawdown(curve, balance) / MINUTE,
+        max_drawdown_duration_minutes=minutes.longest_fall / MINUTE,
         max_daily_drawdown_percent=0.0 if worst_daily is None else worst_daily.depth * 100,
         value_at_risk_percent=_percent(value_at_risk(ratio_r)),
         expected_shortfall_percent=_percent(expected_shortfall(ratio_r)),
@@ -175,10 +172,10 @@ def account_statistics(
         beta=beta(ratio_r, ratio_b),
         alpha_percent=_percent(alpha(ratio_r, ratio_b, days)),
         correlation=pearson(ratio_r, ratio_b),
-        mean_leverage=mean_leverage,
-        peak_leverage=peak_leverage,
-        exposure_percent=_percent(exposure(curve)),
-        turnover=turnover(fills, curve, len(r), days),
+        mean_leverage=_finite(minutes.mean_leverage),
+        peak_leverage=_finite(minutes.peak_leverage),
+        exposure_percent=_percent(minutes.exposure),
+        turnover=turnover(fills, minutes.mean, len(r), days),
         best_day_percent=_percent(float(r.max())) if len(r) else None,
         worst_day_percent=_percent(float(r.min())) if len(r) else None,
         best_month_percent=_percent(float(months.max())) if len(months) else None,
@@ -303,35 +300,11 @@ def pearson(x: Floats, y: Floats) -> float | None:
     return finite(max(-1.0, min(1.0, float(one @ other) / size)))
 
 
-def leverages(curve: EquityCurve, balance: float) -> tuple[float | None, float | None]:
-    """Return mean and greatest of the value held over equity, where there is equity.
-
-    What rounding leaves of a lost `balance` is none.
-    """
-    solvent = curve.equity > HAIR * balance
-    if not solvent.any():
-        return None, None
-    if solvent.all():
-        ratio = curve.held / curve.equity
-    else:
-        ratio = curve.held[solvent] / curve.equity[solvent]
-    return finite(float(ratio.mean())), finite(float(ratio.max()))
-
-
-def exposure(curve: EquityCurve) -> float | None:
-    """Return the share of time with anything held; `None` for a curve without length."""
-    length = np.diff(curve.timestamp)
-    if not len(length):
-        return None
-    return float(length[curve.held[:-1] > 0].sum() / length.sum())
-
-
-def turnover(fills: Fills, curve: EquityCurve, n: int, days: float) -> float | None:
+def turnover(fills: Fills, mean: float, n: int, days: float) -> float | None:
     """Return half of what was bought and sold over the mean equity, by the year.
 
     Half, because each position is entered and left.
     """
-    mean = float(curve.equity.mean())
     if not n or mean < LEAST:
         return None
     return finite(float(fills.value.sum()) / 2 / mean * days / n)
@@ -340,6 +313,10 @@ def turnover(fills: Fills, curve: EquityCurve, n: int, days: float) -> float | N
 def finite(value: float) -> float | None:
     """Return a number, `None` where it is beyond float64."""
     return value if math.isfinite(value) else None
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None else finite(value)
 
 
 def _percent(value: float | None) -> float | None:

@@ -7,10 +7,11 @@ No position loses more than its collateral `K / leverage`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from backtest_kit._statistics.equity_minutes import ROWS, Stretch
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.equity_curve import EquityCurve, Marks
 from backtest_kit._values.errors import ArgumentError
@@ -30,9 +31,22 @@ def equity_curve(
         ArgumentError: a fill lies after the last instant, or a position is open before the data
             of its symbol begin.
     """
+    count, begin = len(marks.timestamp), 0
+    equity, held = np.empty(count), np.empty(count)
+    for part in stretches(fills, symbols, marks, balance, leverage):
+        rows = slice(begin, begin + len(part.equity))
+        equity[rows], held[rows], begin = part.equity, part.held, rows.stop
+    wallet = _Steps(_rows_of(fills, marks.timestamp), _wallet(fills, balance)).between(0, count)
+    return EquityCurve(marks.timestamp, equity, np.broadcast_to(wallet, (count,)), held)
+
+
+def stretches(
+    fills: Fills, symbols: Sequence[str], marks: Marks, balance: float, leverage: float
+) -> Iterator[Stretch]:
+    """Yield the equity curve in stretches; arguments and errors as `equity_curve`."""
     rows = _rows_of(fills, marks.timestamp)
-    wallet = _constant(rows, np.cumsum(np.concatenate(([balance], fills.balance))), marks)
-    equity, held = wallet.copy(), np.zeros(len(marks.timestamp))
+    wallet = _Steps(rows, _wallet(fills, balance))
+    runs = []
     for run, symbol in enumerate(symbols):
         own = np.flatnonzero(fills.run == run)
         if not len(own):
@@ -41,11 +55,20 @@ def equity_curve(
         if rows[own[0]] < _first_known(price):
             when = iso(int(fills.timestamp[own[0]]))
             raise ArgumentError(f"{symbol} has a fill at {when}, and no mark by then")
-        quantity, basis = (_constant(rows[own], values, marks) for values in _held(fills, own))
-        profit, value = _marked(quantity, basis, _known(price), leverage)
-        equity += profit
-        held += np.abs(value, out=value)
-    return EquityCurve(marks.timestamp, equity, wallet, held)
+        quantity, basis = (_Steps(rows[own], values) for values in _held(fills, own))
+        runs.append((quantity, basis, _known(price)))
+    for begin in range(0, len(marks.timestamp), ROWS):
+        end = min(begin + ROWS, len(marks.timestamp))
+        equity = np.full(end - begin, wallet.between(begin, end))
+        held = np.zeros(end - begin)
+        for quantity, basis, price in runs:
+            if quantity.is_zero(begin, end):
+                continue
+            q, k = quantity.between(begin, end), basis.between(begin, end)
+            profit, value = _marked(q, k, price[begin:end], leverage)
+            equity += profit
+            held += np.abs(value, out=value)
+        yield Stretch(marks.timestamp[begin:end], equity, held)
 
 
 def run_profits(
@@ -77,21 +100,54 @@ def run_profits(
     return found
 
 
-def buy_and_hold(symbols: Sequence[str], marks: Marks) -> Floats:
+def buy_and_hold(symbols: Sequence[str], marks: Marks, rows: Ints | None = None) -> Floats:
     """Return what 1.0 comes to that is put in equal parts into the symbols and left there.
 
     Each symbol is bought once, at its first mark, without costs; until then its part is cash.
-    Shape (M,), at the instants of `marks`.
+    Shape (M,), at the instants of `marks`, or at some `rows` of them.
     """
     names = [*dict.fromkeys(symbols)]
-    worth = np.zeros(len(marks.timestamp))
+    instants = marks.timestamp if rows is None else marks.timestamp[rows]
+    worth = np.zeros(len(instants))
     for name in names:
-        price = marks.prices[name]
-        first = _first_known(price)
-        worth[:first] += 1.0
-        if first < len(price):
-            worth[first:] += price[first:] / price[first]
+        prices = marks.prices[name]
+        first, price = _first_known(prices), prices if rows is None else prices[rows]
+        # of its own rows, those from the first mark on
+        begin = first if rows is None else int(np.searchsorted(rows, first))
+        worth[:begin] += 1.0
+        if begin < len(price):
+            worth[begin:] += price[begin:] / prices[first]
     return worth / len(names)
+
+
+class _Steps:
+    """Values that hold from a row on: the first from the beginning, each other from its row."""
+
+    def __init__(self, rows: Ints, values: Floats) -> None:
+        self._rows = rows
+        self._values = values
+
+    def between(self, begin: int, end: int) -> Floats | float:
+        """Return the value of each row from `begin` to `end`, or the one that all have."""
+        first, last = self._places(begin, end)
+        if first == last:
+            return float(self._values[first])
+        bounds = np.concatenate(([begin], self._rows[first:last], [end]))
+        return np.repeat(self._values[first : last + 1], np.diff(bounds))
+
+    def is_zero(self, begin: int, end: int) -> bool:
+        """Say whether it is 0 from `begin` to `end`."""
+        first, last = self._places(begin, end)
+        return first == last and self._values[first] == 0
+
+    def _places(self, begin: int, end: int) -> tuple[int, int]:
+        found = np.searchsorted(self._rows, (begin, end - 1), side="right")
+        return int(found[0]), int(found[1])
+
+
+def _wallet(fills: Fills, balance: float) -> Floats:
+    """Return the wallet balance before the first and after each fill."""
+    return np.cumsum(np.concatenate(([balance], fills.balance)))
 
 
 def _rows_of(fills: Fills, timestamp: Ints) -> Ints:
@@ -113,20 +169,14 @@ def _held(fills: Fills, own: Ints) -> tuple[Floats, Floats]:
 
 
 def _marked(
-    quantity: Floats, basis: Floats, price: Floats, leverage: float
+    quantity: Floats | float, basis: Floats | float, price: Floats, leverage: float
 ) -> tuple[Floats, Floats]:
-    """Return open profit, at least minus the collateral, and signed value; reuses `basis`."""
+    """Return open profit, at least minus the collateral, and signed value."""
     value = quantity * price
     profit = value - basis
-    least = np.abs(basis, out=basis)
-    least /= -leverage
-    return np.maximum(profit, least, out=profit), value
-
-
-def _constant(rows: Ints, values: Floats, marks: Marks) -> Floats:
-    """Return values that hold from a row on (the first from the beginning) at all rows."""
-    bounds = np.concatenate(([0], rows, [len(marks.timestamp)]))
-    return np.repeat(values, np.diff(bounds))
+    if leverage == 1 and float(np.min(quantity)) >= 0:
+        return profit, value  # a long loses no more than it has cost
+    return np.maximum(profit, np.abs(basis) / -leverage, out=profit), value
 
 
 def _known(price: Floats) -> Floats:

@@ -46,18 +46,30 @@ def daily_returns(
     before it. With `traded_days` (since the epoch) the others are left out: what happened on them
     counts to the next day that is left, or at the end to the last.
     """
-    day, row = last_rows(curve.timestamp)
+    day, row = days_of(curve.timestamp, traded_days)
+    return returns_of(day, row, curve.equity[row], benchmark[row], balance)
+
+
+def days_of(timestamp: Ints, traded_days: Ints | None) -> tuple[Ints, Ints]:
+    """Return the days that count, and the last row of each; see `daily_returns`."""
+    day, row = last_rows(timestamp)
     if traded_days is not None:
         kept = np.isin(day, traded_days)
         day, row = day[kept], row[kept]
-        row[-1:] = len(curve) - 1
-    equity = curve.equity[row]
+        row[-1:] = len(timestamp) - 1
+    return day, row
+
+
+def returns_of(
+    day: Ints, row: Ints, equity: Floats, benchmark: Floats, balance: float
+) -> DailyReturns:
+    """Return the returns of days, from equity and benchmark at their last rows."""
     return DailyReturns(
         day=day,
         row=row,
         equity=equity,
         returns=growth(equity, balance),
-        benchmark=growth(benchmark[row], 1.0),
+        benchmark=growth(benchmark, 1.0),
     )
 
 

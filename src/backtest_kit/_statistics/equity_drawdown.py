@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from backtest_kit._values.candles import Floats, Ints
-from backtest_kit._values.equity_curve import EquityCurve
+from backtest_kit._values.candles import Floats
 
 
 class Drawdown(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,18 +43,6 @@ def max_drawdown(equity: Floats, balance: float) -> Drawdown | None:
         trough=trough - 1,
         recovered=trough + int(back[0]) - 1 if len(back) else None,
     )
-
-
-def longest_drawdown(curve: EquityCurve, balance: float) -> int:
-    """Return the longest time from a peak until it was reached again, or to the end; ms."""
-    values = np.concatenate(([balance], curve.equity))
-    times: Ints = np.concatenate((curve.timestamp[:1], curve.timestamp))
-    at_peak = np.flatnonzero(values >= np.maximum.accumulate(values))
-    back = times[at_peak[1:]] - times[at_peak[:-1]]
-    longest = int(back[np.diff(at_peak) > 1].max(initial=0))
-    if at_peak[-1] < len(curve):
-        longest = max(longest, int(times[-1] - times[at_peak[-1]]))
-    return longest
 
 
 def drawdowns(equity: Floats, balance: float) -> Floats:

@@ -9,9 +9,20 @@ import msgspec
 import numpy as np
 
 from backtest_kit._statistics.equity import AccountCounts, AccountStatistics, account_statistics
-from backtest_kit._statistics.equity_curve import buy_and_hold, equity_curve, run_profits
-from backtest_kit._statistics.equity_days import DailyReturns, daily_returns
+from backtest_kit._statistics.equity_curve import (
+    buy_and_hold,
+    equity_curve,
+    run_profits,
+    stretches,
+)
+from backtest_kit._statistics.equity_days import (
+    DailyReturns,
+    daily_returns,
+    days_of,
+    returns_of,
+)
 from backtest_kit._statistics.equity_drawdown import max_drawdown
+from backtest_kit._statistics.equity_minutes import over_minutes, stretches_of
 from backtest_kit._statistics.equity_parts import AccountPart, account_parts, correlations
 from backtest_kit._statistics.equity_trades import TradeSums, sums_by, trade_sums
 from backtest_kit._values.candles import Floats
@@ -64,8 +75,29 @@ def played_account(
     traded = marks.traded_days if days_per_year < CALENDAR_DAYS else None
     daily = daily_returns(curve, benchmark, balance, traded)
     trades = trade_sums(fills)
-    found = account_statistics(curve, daily, fills, trades, counts, balance, days_per_year)
+    minutes = over_minutes(stretches_of(curve), balance)
+    found = account_statistics(minutes, daily, fills, trades, counts, balance, days_per_year)
     return PlayedAccount(curve, benchmark, daily, trades, found)
+
+
+def account_figures(
+    symbols: Sequence[str],
+    fills: Fills,
+    marks: Marks,
+    counts: AccountCounts,
+    balance: float,
+    leverage: float,
+    days_per_year: float,
+) -> AccountStatistics:
+    """Return the statistics of `played_account`, to the last bit, without keeping a curve."""
+    traded = marks.traded_days if days_per_year < CALENDAR_DAYS else None
+    day, row = days_of(marks.timestamp, traded)
+    parts = stretches(fills, symbols, marks, balance, leverage)
+    minutes = over_minutes(parts, balance, row)
+    benchmark = buy_and_hold(symbols, marks, row)
+    daily = returns_of(day, row, minutes.picked, benchmark, balance)
+    trades = trade_sums(fills)
+    return account_statistics(minutes, daily, fills, trades, counts, balance, days_per_year)
 
 
 def account_outcome(

@@ -12,6 +12,7 @@ from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
 from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.cscv import overfitting_by_metric
 from backtest_kit._statistics.deflation import deflate
+from backtest_kit._statistics.equity import AccountStatistics
 from backtest_kit._statistics.family import BenchmarkBins, Family, LuckTest, family_test
 from backtest_kit._statistics.figures import Statistics, metric
 from backtest_kit._statistics.inference import (
@@ -24,6 +25,7 @@ from backtest_kit._statistics.overfitting import MIN_TRADES, Overfitting
 from backtest_kit._statistics.trial_result import OtherTrial, TradeColumns, TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
 from backtest_kit._statistics.walk_forward import WalkForward
+from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.schemas import METRICS, WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
 
@@ -48,8 +50,9 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     Sharpe ratio is above 0, `deflated_sharpe` that it is above what the best of as many trials
     without skill would have, `minimum_trades` how many trades would put `deflated_sharpe` at 0.95.
     They are `None` for fewer than 30 trades, and where they are not defined. `metric_by_symbol` is
-    in the order of the walk's symbols. `warming` counts the steps at which the data did not reach
-    back far enough to ask it.
+    in the order of the walk's symbols; an account's metric is of all together. `warming` counts the
+    steps at which the data did not reach back far enough to ask it. `account` is what its money
+    came to, in a walk with an account.
     """
 
     rank: int | None
@@ -73,6 +76,7 @@ class RankRow(msgspec.Struct, frozen=True, kw_only=True):
     adjusted_p_value: float | None = None
     probabilistic_sharpe: float | None = None
     selection_interval: ConfidenceInterval | NotComputed | None = None
+    account: AccountStatistics | None = None
 
 
 class WalkerData(Tabular, frozen=True, kw_only=True):
@@ -84,7 +88,8 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     could be judged, and in a report of an earlier release.
     `base_interval` is of the candles by which the runs stepped; "" where a report of an earlier
     release does not say it. `unseen` are environment variables and files that strategies read,
-    where results are stored: whether they have changed does not show.
+    where results are stored: whether they have changed does not show. `account` is the money that
+    each strategy began with, if the walk has one.
     """
 
     walker_name: str
@@ -109,22 +114,28 @@ class WalkerData(Tabular, frozen=True, kw_only=True):
     base_interval: str = ""
     unseen: tuple[str, ...] = ()
     test: LuckTest | None = None
+    account: AccountSchema | None = None
 
     def table(self) -> Table:
         """Return the ranking as columns, a row per strategy, best first, then the benchmarks.
 
         The columns of an interval are NaN where it is not defined, and where `interval_computed` is
         false. `benchmark` is true of the rows that nobody registered: of random entries the median
-        is shown.
+        is shown. What an account came to is in columns that begin with `account_`.
         """
         title = f"{self.metric} over {', '.join(self.symbols)}"
         rows = [*self.ranking, *map(_as_row, self.benchmarks)]
-        table = table_of(rows, RankRow, title)
+        table = table_of(rows, RankRow, title, without=("account",))
         known = np.array([row.interval != "not computed" for row in rows], dtype=np.bool_)
         added = np.arange(len(rows)) >= len(self.ranking)
         columns = {name: table[name] for name in table.columns}
         columns |= {"interval_computed": known, "benchmark": added}
-        return Table(columns, times=table.times, title=title)
+        times = table.times
+        if self.account is not None:
+            money = table_of([row.account for row in rows], AccountStatistics)
+            columns |= {f"account_{name}": money[name] for name in money.columns}
+            times += tuple(f"account_{name}" for name in money.times)
+        return Table(columns, times=times, title=title)
 
 
 def _as_row(benchmark: BenchmarkRow) -> RankRow:
@@ -320,6 +331,7 @@ def _row(
         end_of_data_closes=trial.end_of_data_closes,
         complete=trial.complete,
         warming=trial.warming,
+        account=trial.account,
     )
     return _with_intervals(
         row, _interval(trial, name, span), None if family is None else family.test

@@ -145,7 +145,8 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     figures. `warming` counts the steps at which it could not be asked yet. `interval` is how often
     the strategy was asked, in milliseconds; 0 in results of an earlier release. `window_runs` are
     the runs over single windows, where the walk asks for them. `brackets` say how the trades were
-    meant to end; none in results of an earlier release.
+    meant to end; none in results of an earlier release. `changed` says where in its code the
+    strategy has state that changed.
     """
 
     strategy_name: str
@@ -168,6 +169,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     window_runs: tuple[WindowRun, ...] = ()
     brackets: Brackets = Brackets()
     account: AccountStatistics | None = None
+    changed: tuple[str, ...] = ()
 
     def metric(self, name: str) -> float | None:
         """Return one of the metrics of a walk, where it is a finite number.

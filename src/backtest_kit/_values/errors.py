@@ -12,7 +12,7 @@ Named by what the reader does next::
       ActionError            an action on an open position is not allowed (also ValueError)
       PeekingError           an array strategy's answer depends on later candles
       StrategyFileError      a strategy file can't be loaded
-      StrategyFailedError    a strategy of a walk raised whenever it was asked
+      StrategyFailedError    a strategy of a walk raised whenever it was asked, or shares state
       WorkerError            a trial can't be sent to a worker, or its worker is gone
       FingerprintError       whether a trial is the same as an earlier one can't be told
       StateError             live state can't be read or written
@@ -85,7 +85,14 @@ class StrategyFileError(BacktestKitError):
 
 
 class StrategyFailedError(BacktestKitError):
-    """A strategy of a walk raised whenever it was asked; it has no result."""
+    """A strategy of a walk raised whenever it was asked, or shares state; it has no result.
+
+    `changed` says where in its code its trial has changed state; `began_with_others` that it began
+    with what another strategy had changed.
+    """
+
+    changed: tuple[str, ...] = ()
+    began_with_others: bool = False
 
 
 class WorkerError(BacktestKitError):

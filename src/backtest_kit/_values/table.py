@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from types import UnionType
@@ -144,17 +144,25 @@ class Tabular(msgspec.Struct, frozen=True):
         return self.table()._repr_html_()
 
 
-def table_of(rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct], title: str = "") -> Table:
+def table_of(
+    rows: Sequence[msgspec.Struct | None],
+    kind: type[msgspec.Struct],
+    title: str = "",
+    *,
+    without: Collection[str] = (),
+) -> Table:
     """Return records of one type as columns.
 
     Records within them are laid out flat, under their own fields' names, or, where two would have
     one name, `record_field`; a text in the place of a record is a record without values. Fields
     that are no number, text or truth value are left out. Where there is no value stands NaN, -1 (of
-    whole numbers and instants) or an empty text.
+    whole numbers and instants) or an empty text. Fields `without` are left out.
     """
     columns: dict[str, npt.NDArray[Any]] = {}
     times: list[str] = []
     for path, types in _fields(kind):
+        if path[0] in without:
+            continue
         name = "_".join(path) if path[-1] in columns else path[-1]
         column = _column([_get(row, path) for row in rows], types)
         if column is not None:

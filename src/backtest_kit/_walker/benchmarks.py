@@ -62,6 +62,34 @@ async def load_markets(setup: TrialSetup) -> list[Market]:
     return found
 
 
+async def markets_for(setup: TrialSetup, benchmark: Benchmark) -> list[Market]:
+    """Return the markets of the benchmark that strategies are tested against.
+
+    None where that is 0, and, with a warning, where the candles can't be had.
+    """
+    if benchmark == 0:
+        return []
+    try:
+        return await load_markets(setup)
+    except BacktestKitError as error:  # which each trial will raise, and report
+        setup.engine.logger.warning("no benchmark: %s", describe(error))
+        return []
+
+
+def bins_against(
+    setup: TrialSetup,
+    markets: Sequence[Market],
+    benchmark: Benchmark,
+    results: Sequence[TrialResult],
+) -> BenchmarkBins | None:
+    """Return what the strategies of these results are tested against; `None`: against 0."""
+    if not markets:
+        return None
+    if benchmark == "random":
+        prepare_draws(setup, sum(result.trades.count for result in results) * BIN_DRAWS)
+    return benchmark_bins(markets, benchmark, results)
+
+
 async def compared_with(
     setup: TrialSetup, results: Sequence[TrialResult], name: str
 ) -> tuple[BenchmarkRow, ...]:

@@ -24,6 +24,7 @@ from backtest_kit._values.errors import StrategyFailedError, WorkerError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.user_code import of_user_code
 from backtest_kit._walker.runner import Workers
+from backtest_kit._walker.shared_state import SharedState
 from backtest_kit._walker.spool import (
     Spool,
     pickled,
@@ -95,8 +96,9 @@ class PoolRunner:
         self._owns_executor = self._given_executor is None
         self._workers = workers or os.cpu_count() or 1
         self._batches: list[_Batch] = []
-        #: Of each trial: its batch, its place in it, and the name of its strategy.
-        self._trials: list[tuple[_Batch, int, str]] = []
+        #: Of each trial: its batch, its place in it, and its strategy.
+        self._trials: list[tuple[_Batch, int, StrategySchema]] = []
+        self._shared = SharedState()
         self._any_result = False
         self._folder: TemporaryDirectory[str] | None = None
         self._executor: Executor | None = None
@@ -129,7 +131,7 @@ class PoolRunner:
             ]
             batch = _Batch(sent, parts, self._submit(sent, parts))
             self._batches.append(batch)
-            self._trials += [(batch, place, one.name) for place, one in enumerate(some)]
+            self._trials += [(batch, place, one) for place, one in enumerate(some)]
         return range(first, len(self._trials))
 
     async def run(self, index: int) -> TrialResult:
@@ -137,9 +139,34 @@ class PoolRunner:
 
         Raises:
             WorkerError: an executor that was given is broken, or was shut down.
-            StrategyFailedError: the strategy killed its worker, again and again.
+            StrategyFailedError: the strategy killed its worker, again and again; or it holds what
+                an earlier trial has changed, or has changed what others hold.
         """
-        batch, position, name = self._trials[index]
+        batch, position, strategy = self._trials[index]
+        outcome: TrialResult | StrategyFailedError
+        try:
+            outcome = await self._result_of(index)
+        except StrategyFailedError as error:
+            outcome = error
+        shares = self._shared.judge(strategy)
+        self._shared.note(strategy, outcome.changed)
+        if shares is not None:
+            raise shares
+        if isinstance(outcome, TrialResult):
+            return outcome
+        if not outcome.began_with_others or not self._owns_executor:
+            raise outcome
+        # its worker ran later ones before it: they left what it would not have found
+        self._end_isolation()
+        try:
+            sent = batch.strategies[position]
+            return await self._run_isolated(sent, batch.parts, strategy.name)
+        finally:
+            self._end_isolation()
+
+    async def _result_of(self, index: int) -> TrialResult:
+        """Return what a trial's worker returned; raises what that raised."""
+        batch, position, strategy = self._trials[index]
         while batch.state != "suspect":
             try:
                 results = await asyncio.wrap_future(batch.future)
@@ -157,7 +184,7 @@ class PoolRunner:
             else:
                 batch.state, self._any_result = "done", True
                 return _unpickled(results[position])
-        return await self._run_isolated(batch.strategies[position], batch.parts, name)
+        return await self._run_isolated(batch.strategies[position], batch.parts, strategy.name)
 
     async def close(self) -> None:
         """Cancel what has not begun, and end the processes that were started here."""
@@ -165,10 +192,15 @@ class PoolRunner:
             batch.future.cancel()
         if self._owns_executor and self._executor is not None:
             _kill(self._executor)
-        if self._isolation_pool is not None:
-            _kill(self._isolation_pool)
+        self._end_isolation()
         if self._folder is not None:
             self._folder.cleanup()
+
+    def _end_isolation(self) -> None:
+        """End the worker that ran trials alone; the next one begins as a new process does."""
+        if self._isolation_pool is not None:
+            _kill(self._isolation_pool)
+            self._isolation_pool = None
 
     def variants_tried(self) -> None:
         """Return `None`: nothing is stored."""
@@ -217,8 +249,7 @@ class PoolRunner:
                 future = pool.submit(_run_batch, self._spool, [strategy], parts)
                 (result,) = await asyncio.wrap_future(future)
             except BrokenExecutor:
-                _kill(pool)
-                self._isolation_pool = None
+                self._end_isolation()
             else:
                 self._any_result = True
                 return _unpickled(result)

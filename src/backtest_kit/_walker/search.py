@@ -12,13 +12,21 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._engine.task import run_blocking
 from backtest_kit._reports.table import markdown_table, number, plain
 from backtest_kit._reports.walker import walker_report
-from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.ranking import WalkerData, rank
-from backtest_kit._statistics.trial_result import OtherTrial, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
-from backtest_kit._values.schemas import METRICS, Metric, StrategySchema, WalkerSchema
-from backtest_kit._walker.benchmarks import compared_with
+from backtest_kit._values.schemas import (
+    ACCOUNT_METRICS,
+    BENCHMARKS,
+    METRICS,
+    AccountMetric,
+    Benchmark,
+    Metric,
+    StrategySchema,
+    WalkerSchema,
+)
+from backtest_kit._walker.benchmarks import bins_against, compared_with, markets_for
 from backtest_kit._walker.pool_runner import PoolRunner
 from backtest_kit._walker.runner import GrowingRunner, InProcessRunner, Workers, check_workers
 from backtest_kit._walker.search_space import Constraints
@@ -101,6 +109,8 @@ def search(
     trials: int,
     metric: str | Sequence[str] = "sharpe_ratio",
     constraints: Constraints | None = None,
+    account_name: str | None = None,
+    benchmark: Benchmark = 0,
     executor: Workers | None = None,
     batch: int | None = None,
     seed: int = 0,
@@ -115,7 +125,10 @@ def search(
     `strategy_factory` is as for `grid`. Each of `parameters` is a `range` (integers), a list of
     choices, or an Optuna distribution. Several metrics give a Pareto front; more is better in each.
     `trials` is the number of trials in all, those of earlier calls included. A trial that breaks
-    one of the `constraints` can't be the best; Optuna's samplers learn to avoid it.
+    one of the `constraints` can't be the best; Optuna's samplers learn to avoid it. With
+    `account_name` each trial plays with the money of this account, from its balance on; then the
+    metrics of an account can be searched by. `benchmark` is what the best has to beat, as for
+    walks: 0, `"hold"` or `"random"`.
 
     `executor` runs several trials at a time, as for walks: `"processes"`, or any
     `concurrent.futures.Executor`. Trials are chosen in batches, each from the results before it, so
@@ -128,7 +141,7 @@ def search(
     metric after each tenth of the frame, and takes a single metric; with
     `optuna.pruners.SuccessiveHalvingPruner` that is ASHA. Trials then run over the first tenth of
     the frame, over three, and over all of it, each time from its beginning, and those that are
-    pruned end there.
+    pruned end there. Of an account's metric it sees what each of the shorter runs came to.
 
     `store` is a folder for the study (optuna.db) and for finished trials (walks.db, as for walks);
     `storage` is an Optuna storage, used instead of optuna.db. A study continues only with the same
@@ -140,7 +153,7 @@ def search(
             the factory raises; the study was made with something else.
         TypeError: the executor is none.
         WorkerError: something can't be sent to a worker, or the executor takes no more work.
-        UnknownNameError: the exchange or the frame is not registered.
+        UnknownNameError: the exchange, the frame or the account is not registered.
         BacktestKitError: Optuna is not installed.
         StateError: the store can't be read or written.
     """
@@ -158,15 +171,23 @@ def search(
         engine.exchanges.get(exchange_name),
         engine.frames.get(frame_name),
         engine.risks.copy(),
+        None if account_name is None else engine.accounts.get(account_name),
+        engine.sizings.copy(),
     )
-    metrics = _metrics(metric)
+    metrics = _metrics(metric, account_name)
+    constraints = constraints or Constraints()
+    if account_name is None and constraints.max_account_drawdown_percent is not None:
+        raise RegistrationError(
+            "search: the constraint max_account_drawdown_percent needs an account_name"
+        )
+    if benchmark not in BENCHMARKS:
+        raise RegistrationError(f"search: benchmark={benchmark!r} must be 0, 'hold' or 'random'")
     name = study_name or str(getattr(strategy_factory, "__name__", "search"))
     walk_store = None if store is None else WalkStore(store)
     runner: GrowingRunner = InProcessRunner(setup)
     if executor is not None:
         risk_names = [risk.name for risk in engine.risks.list()]
         runner = PoolRunner(setup, (), executor, risk_names=risk_names)
-    constraints = constraints or Constraints()
     study = Study(setup, strategy_factory, metrics, constraints, name, walk_store, runner)
     study.begin(parameters, batch, seed, sampler, pruner, storage)
 
@@ -175,7 +196,8 @@ def search(
             await runner.open()
             await study.run(trials)
             ranked = await study.finished()
-            benchmarks = await compared_with(setup, ranked, metrics[0])
+            rows = await compared_with(setup, ranked, metrics[0])
+            markets = await markets_for(setup, benchmark)
         finally:
             await runner.close()
         pruned, failed, infeasible, variants = study.counts()
@@ -186,10 +208,30 @@ def search(
             variants = max(variants, ledger)
             own = study.variants(result.strategy_name for result in ranked)
             others = walk_store.trades_of_others(line[0], line[-1], study.hours, own)
+        # each strategy once
+        distinct = [*{result.strategy_name: result for result in ranked}.values()]
+        found = rank(
+            WalkerSchema(
+                walker_name=name,
+                exchange_name=setup.exchange.name,
+                frame_name=setup.frame.name,
+                strategies=[result.strategy_name for result in distinct] or ["none"],
+                metric=metrics[0],
+                account_name=account_name,
+                benchmark=benchmark,
+            ),
+            setup.symbols,
+            distinct,
+            variants,
+            base_interval=setup.base_interval(),
+            benchmark_bins=bins_against(setup, markets, benchmark, distinct),
+            benchmarks=rows,
+            others=others,
+        )
         return SearchResult(
             front=_front(study),
             metrics=metrics,
-            data=_ranked(setup, name, metrics[0], ranked, variants, benchmarks, others),
+            data=msgspec.structs.replace(found, unseen=study.unseen, account=setup.account),
             finished=len(ranked) + infeasible,
             pruned=pruned,
             failed=failed,
@@ -198,36 +240,6 @@ def search(
         )
 
     return run_blocking(work)
-
-
-def _ranked(
-    setup: TrialSetup,
-    name: str,
-    metric: Metric,
-    results: Sequence[TrialResult],
-    variants: int,
-    benchmarks: tuple[BenchmarkRow, ...],
-    others: Sequence[OtherTrial],
-) -> WalkerData:
-    """Return the results of a search ranked as those of a walk, each strategy once."""
-    distinct = [*{result.strategy_name: result for result in results}.values()]
-    walker = WalkerSchema(
-        walker_name=name,
-        exchange_name=setup.exchange.name,
-        frame_name=setup.frame.name,
-        strategies=[result.strategy_name for result in distinct] or ["none"],
-        metric=metric,
-    )
-    base = setup.base_interval()
-    return rank(
-        walker,
-        setup.symbols,
-        distinct,
-        variants,
-        base_interval=base,
-        benchmarks=benchmarks,
-        others=others,
-    )
 
 
 def _front(study: Study) -> tuple[SearchTrial, ...]:
@@ -242,13 +254,18 @@ def _front(study: Study) -> tuple[SearchTrial, ...]:
     return tuple(front.values())
 
 
-def _metrics(given: str | Sequence[str]) -> tuple[Metric, ...]:
+def _metrics(
+    given: str | Sequence[str], account_name: str | None
+) -> tuple[Metric | AccountMetric, ...]:
     names = (given,) if isinstance(given, str) else tuple(given)
+    known = (*METRICS, *ACCOUNT_METRICS)
     for name in names:
-        if name not in METRICS:
+        if name not in known:
             raise RegistrationError(
-                f"search: unknown metric {name!r}{did_you_mean(str(name), METRICS)}"
+                f"search: unknown metric {name!r}{did_you_mean(str(name), known)}"
             )
+        if name in ACCOUNT_METRICS and account_name is None:
+            raise RegistrationError(f"search: metric={name!r} needs an account_name")
     if not names or len(set(names)) < len(names):
         raise RegistrationError(f"search: metric={given!r} must be one or several, each once")
-    return cast("tuple[Metric, ...]", names)
+    return cast("tuple[Metric | AccountMetric, ...]", names)

@@ -11,7 +11,7 @@ from backtest_kit._statistics.figures import metric as metric_of
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import StateError, StrategyFailedError
-from backtest_kit._values.schemas import Metric, StrategySchema
+from backtest_kit._values.schemas import ACCOUNT_METRICS, AccountMetric, Metric, StrategySchema
 from backtest_kit._walker.fingerprint import fingerprint
 from backtest_kit._walker.pool_runner import ExecutorLostError
 from backtest_kit._walker.runner import GrowingRunner
@@ -52,8 +52,11 @@ class SearchResults:
         """
         distinct = {schema.name: schema for schema in strategies}
         keys = {name: self._key(schema) for name, schema in distinct.items()}
-        await self._find({n: key for n, key in keys.items() if key and n not in self._results})
-        found: dict[str, TrialResult | Exception] = {**self._failures, **self._results}
+        found: dict[str, TrialResult | Exception] = {**self._failures}
+        # what an account came to by then does not show in what it came to at the end
+        if parts == PARTS or self._setup.account is None:
+            await self._find({n: key for n, key in keys.items() if key and n not in self._results})
+            found |= self._results
         left = [schema for name, schema in distinct.items() if name not in found]
         for schema, index in zip(left, self._runner.add(left, parts), strict=True):
             name = schema.name
@@ -102,12 +105,14 @@ class SearchResults:
 
 
 def metric_by_part(
-    setup: TrialSetup, result: TrialResult, metric: Metric, parts: int
+    setup: TrialSetup, result: TrialResult, metric: Metric | AccountMetric, parts: int
 ) -> dict[int, float | None]:
     """Return the metric after each of the first parts of the frame, by the trades until then.
 
-    `None` where it is not defined.
+    That of an account is known after all `parts` alone. `None` where it is not defined.
     """
+    if metric in ACCOUNT_METRICS:
+        return {parts: result.metric(metric)} if parts < PARTS else {}
     line, trades = setup.frame.timeline, result.trades
     found = {}
     for part in range(1, min(parts, PARTS - 1) + 1):

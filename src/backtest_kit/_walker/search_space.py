@@ -7,16 +7,17 @@ from typing import Any
 
 import msgspec
 
-from backtest_kit._statistics.figures import Statistics
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import BacktestKitError, RegistrationError
-from backtest_kit._values.numbers import is_whole
+from backtest_kit._values.numbers import is_amount, is_whole
 
 
 class Constraints(msgspec.Struct, frozen=True, kw_only=True):
-    """What the statistics of a trial must keep to, or it can't be the best; `None`: anything.
+    """What the figures of a trial must keep to, or it can't be the best; `None`: anything.
 
     `min_trades` and `min_losses` are the least numbers of trades and of losing ones,
-    `max_drawdown_percent` is the greatest drawdown of the compounded curve, in percent.
+    `max_drawdown_percent` is the greatest drawdown of the compounded curve of trades, in percent,
+    `max_account_drawdown_percent` that of the account over minutes.
 
     Raises:
         RegistrationError: a number is not a whole one of 0 or more, or a drawdown not above 0.
@@ -25,6 +26,7 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True):
     min_trades: int | None = None
     min_losses: int | None = None
     max_drawdown_percent: float | None = None
+    max_account_drawdown_percent: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_trades", "min_losses"):
@@ -33,15 +35,15 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True):
                 raise RegistrationError(
                     f"constraints: {name}={value!r} must be a whole number, 0 or more"
                 )
-        most = self.max_drawdown_percent
-        if most is not None and not (isinstance(most, int | float) and 0 < most < float("inf")):
-            raise RegistrationError(
-                f"constraints: max_drawdown_percent={most!r} must be a number above 0"
-            )
+        for name in ("max_drawdown_percent", "max_account_drawdown_percent"):
+            most = getattr(self, name)
+            if most is not None and not is_amount(most):
+                raise RegistrationError(f"constraints: {name}={most!r} must be a number above 0")
 
-    def excess(self, statistics: Statistics) -> dict[str, float]:
+    def excess(self, result: TrialResult) -> dict[str, float]:
         """Return by how much each constraint is broken; 0 or less: it is kept."""
-        found = {}
+        statistics, account, found = result.statistics, result.account, dict[str, float]()
+        assert statistics is not None
         if self.min_trades is not None:
             found["min_trades"] = float(self.min_trades - statistics.total_signals)
         if self.min_losses is not None:
@@ -49,6 +51,9 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_drawdown_percent is not None:
             drawdown = statistics.max_drawdown_percent or 0.0
             found["max_drawdown_percent"] = drawdown - self.max_drawdown_percent
+        if self.max_account_drawdown_percent is not None and account is not None:
+            drawdown = account.max_drawdown_percent
+            found["max_account_drawdown_percent"] = drawdown - self.max_account_drawdown_percent
         return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from backtest_kit._statistics.trial_result import OtherTrial, TrialResult
 from backtest_kit._values.schemas import StrategySchema
@@ -12,9 +11,7 @@ from backtest_kit._walker.runner import TrialRunner
 from backtest_kit._walker.store import TrialKey, WalkStore
 from backtest_kit._walker.trial import TrialSetup
 from backtest_kit._walker.trial_keys import trial_keys
-
-#: How many variables and files a warning names.
-_NAMED: Final = 5
+from backtest_kit._walker.unseen import warn_of_unseen
 
 
 class StoredRunner:
@@ -63,13 +60,8 @@ class StoredRunner:
         self._keys = await trial_keys(self._setup, self._strategies)
         keys = [key for key in self._keys if key is not None]
         self.unseen = tuple(dict.fromkeys(what for key in keys for what in key.unseen))
-        if self.unseen:
-            others = len(self.unseen) - _NAMED
-            self._setup.engine.logger.warning(
-                "stored results don't show whether what strategies read has changed: %s%s; after a "
-                "change, run them again (--again), or take another store",
-                *("; ".join(self.unseen[:_NAMED]), f" and {others} more" if others > 0 else ""),
-            )
+        remedy = "run them again (--again), or take another store"
+        warn_of_unseen(self._setup.engine.logger, self.unseen, remedy)
         wanted = [] if self._rerun else [key for key in self._keys if key is not None]
         found = await asyncio.to_thread(self._store.find, wanted)
         self._stored = {

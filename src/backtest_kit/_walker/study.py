@@ -11,7 +11,6 @@ import numpy as np
 
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.walk_events import WalkerProgressEvent
-from backtest_kit._statistics.figures import metric as metric_of
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.errors import (
     BacktestKitError,
@@ -20,17 +19,22 @@ from backtest_kit._values.errors import (
     StrategyFailedError,
 )
 from backtest_kit._values.events import ErrorEvent
-from backtest_kit._values.schemas import Metric, StrategySchema
+from backtest_kit._values.schemas import AccountMetric, Metric, StrategySchema
 from backtest_kit._walker.candidate import Candidate
 from backtest_kit._walker.data_identity import data_identity
-from backtest_kit._walker.fingerprint import fingerprint, library_fingerprint
+from backtest_kit._walker.fingerprint import examine, fingerprint, library_fingerprint
 from backtest_kit._walker.grid import make_strategy
 from backtest_kit._walker.runner import GrowingRunner
 from backtest_kit._walker.search_results import SearchResults, metric_by_part
 from backtest_kit._walker.search_space import Constraints, distributions, optuna_module
 from backtest_kit._walker.store import WalkStore
 from backtest_kit._walker.trial import PARTS, TrialSetup
-from backtest_kit._walker.trial_keys import data_fingerprint, settings_fingerprint
+from backtest_kit._walker.trial_keys import (
+    market_fingerprint,
+    settings_fingerprint,
+    terms_of_all,
+)
+from backtest_kit._walker.unseen import warn_of_unseen
 
 if TYPE_CHECKING:
     import optuna
@@ -52,7 +56,7 @@ class Study:
         self,
         setup: TrialSetup,
         factory: Callable[..., Any],
-        metrics: tuple[Metric, ...],
+        metrics: tuple[Metric | AccountMetric, ...],
         constraints: Constraints,
         name: str,
         store: WalkStore | None,
@@ -70,6 +74,8 @@ class Study:
         #: What a killed process left of its last batch.
         self._left: list[Candidate] = []
         self._exhausted = False
+        #: What the code reads that the fingerprint does not cover, where something is kept.
+        self.unseen: tuple[str, ...] = ()
         self._done = self._total = 0
 
     def begin(
@@ -126,16 +132,13 @@ class Study:
             StateError: the store can't be read or written.
         """
         try:
-            self._results.data = await data_fingerprint(self._setup.exchange)
+            self._results.data = await market_fingerprint(self._setup)
             if self._store is not None:
                 self._results.hours = await data_identity(self._setup)
-            risks = {
-                risk.name: [*risk.validations]
-                for risk in (self._setup.risks or self._engine.risks).list()
-            }
-            self._results.code = fingerprint(self._factory, risks)
+            terms = terms_of_all(self._setup)
+            self._results.code, unseen = examine(self._factory, *terms)
             whole = self._fingerprint()
-        except (BacktestKitError, OSError) as error:
+        except Exception as error:
             if self._is_stored:
                 raise RegistrationError(
                     f"search {self._name!r} can't be stored, since it could not be told later "
@@ -143,6 +146,9 @@ class Study:
                 ) from error
         else:
             self._check_same(whole)
+            if self._is_stored:
+                self.unseen = unseen
+                warn_of_unseen(self._engine.logger, unseen, "take another store")
         await asyncio.to_thread(self._resume)
         self._total = trials
         while self._done < trials and not self._exhausted:
@@ -339,8 +345,7 @@ class Study:
                 self._tell(candidate, state=state.FAIL)
             else:
                 assert candidate.result is not None
-                assert candidate.result.statistics is not None
-                for name, excess in self._constraints.excess(candidate.result.statistics).items():
+                for name, excess in self._constraints.excess(candidate.result).items():
                     candidate.trial.set_constraint(name, excess)
                 self._tell(candidate, values=values)
 
@@ -356,7 +361,7 @@ class Study:
     def _values(self, result: TrialResult) -> tuple[float, ...] | None:
         if result.statistics is None:
             return None
-        values = [metric_of(result.statistics, name) for name in self._metrics]
+        values = [result.metric(name) for name in self._metrics]
         found = tuple(value for value in values if value is not None)
         return found if len(found) == len(values) else None
 

@@ -29,14 +29,10 @@ from backtest_kit._values.errors import BacktestKitError, ConfigError, StrategyF
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, RiskSchema, StrategySchema
 from backtest_kit._values.time import INTERVALS, frames_before, to_datetime
 from backtest_kit._values.windows import Window
+from backtest_kit._walker.shared_state import began_with_others, changed_for_others
 
 #: Into so many equal parts a frame is divided where trials may be ended early.
 PARTS: Final = 10
-
-
-_REMEDY: Final = (
-    "Give each run its own with make=; what is only remembered can be kept by functools.cache"
-)
 
 
 class TrialSetup(msgspec.Struct, frozen=True):
@@ -113,20 +109,29 @@ async def _run_of(setup: TrialSetup, strategy: StrategySchema, window: Window) -
 async def _alone(setup: TrialSetup, strategy: StrategySchema, frame: FrameSchema) -> TrialResult:
     """Backtest a strategy over all symbols at once, from a clean state."""
     if setup.account is None:
-        return result_of(await _records(setup, strategy, frame))
-    session = AccountSession(
+        return _concluded(await _records(setup, strategy, frame))
+    session = _session(setup, setup.account, strategy, frame)
+    if not await session.play_tables():
+        _check_alone(session.records)  # what a run has changed, the next one finds changed
+        session = _session(setup, setup.account, strategy, frame)
+        await session.play()
+    result = _concluded(session.records)
+    return msgspec.structs.replace(result, account=session.statistics)
+
+
+def _session(
+    setup: TrialSetup, account: AccountSchema, strategy: StrategySchema, frame: FrameSchema
+) -> AccountSession:
+    return AccountSession(
         setup.engine,
         [(strategy, symbol) for symbol in setup.symbols],
         setup.exchange,
         frame,
-        setup.account,
+        account,
         sizings=setup.sizings,
         risks=setup.risks,
         is_trial=True,
     )
-    await session.play()
-    result = result_of(session.records)
-    return msgspec.structs.replace(result, account=session.statistics)
 
 
 async def _records(
@@ -148,8 +153,22 @@ async def _records(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    _check_alone(records)
     return records
+
+
+def _concluded(records: Sequence[RunRecord]) -> TrialResult:
+    """Return the result of one strategy's runs, and what state they have changed.
+
+    Raises:
+        StrategyFailedError: as `result_of`, or it shared state with others.
+    """
+    changed = tuple(dict.fromkeys(place for record in records for place in record.changed))
+    try:
+        _check_alone(records)
+        return msgspec.structs.replace(result_of(records), changed=changed)
+    except StrategyFailedError as error:
+        error.changed = changed
+        raise
 
 
 def _check_alone(records: Sequence[RunRecord]) -> None:
@@ -157,17 +176,10 @@ def _check_alone(records: Sequence[RunRecord]) -> None:
     name = records[0].strategy_name
     found = dict.fromkeys(pair for record in records for pair in record.left_by_others)
     if found:
-        what = ", ".join(f"{label} (by {by!r})" for label, by in found)
-        raise StrategyFailedError(
-            f"strategy {name!r} began with what a run of another strategy had changed: {what}; "
-            f"its figures would depend on the order of the trials. {_REMEDY}"
-        )
+        raise began_with_others(name, found)
     changed = dict.fromkeys(label for record in records for label in record.changed_for_others)
     if changed:
-        raise StrategyFailedError(
-            f"strategy {name!r} changed what other strategies see: {', '.join(changed)}; figures "
-            f"would depend on the order of the trials. {_REMEDY}"
-        )
+        raise changed_for_others(name, changed)
 
 
 def result_of(records: Sequence[RunRecord]) -> TrialResult:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from backtest_kit._backtest.account_session import markets_of
 from backtest_kit._engine.engine import Engine
-from backtest_kit._values.account_schemas import AccountSchema
-from backtest_kit._values.errors import BacktestKitError, FingerprintError
+from backtest_kit._values.account_schemas import SizingSchema
+from backtest_kit._values.errors import FingerprintError
 from backtest_kit._values.schemas import ExchangeSchema, StrategySchema
 from backtest_kit._walker.data_identity import data_identity
 from backtest_kit._walker.fingerprint import examine, fingerprint, library_fingerprint
@@ -26,11 +27,11 @@ async def trial_keys(
     """
     engine, exchange = setup.engine, setup.exchange
     try:
-        data = await data_fingerprint(exchange)
+        data = await market_fingerprint(setup)
     except FingerprintError as error:
         engine.logger.warning("no trial is kept or resumed: exchange %r: %s", exchange.name, error)
         return [None] * len(strategies)
-    except (BacktestKitError, OSError):  # each trial will raise it again, and report it
+    except Exception:  # noqa: BLE001 - each trial will raise it again, and report it
         return [None] * len(strategies)
     hours = await data_identity(setup)
     return [_key_or_none(setup, strategy, data, hours) for strategy in strategies]
@@ -45,8 +46,8 @@ def _key_or_none(
     code = (*asked, risks)
     options: tuple[object, ...] = (strategy.interval, strategy.warmup, strategy.risk_names)
     options += (strategy.manage_interval,)
-    if setup.account is not None:
-        options += _money_of(setup, setup.account, strategy)
+    named = (strategy.sizing_name,) if strategy.sizing_name is not None else ()
+    options += terms_of_account(setup, [(setup.sizings or engine.sizings).get(n) for n in named])
     try:
         variant, unseen = examine(settings_fingerprint(engine), options, code)
     except FingerprintError as error:
@@ -58,18 +59,24 @@ def _key_or_none(
     return msgspec.structs.replace(key, unseen=unseen)
 
 
-def _money_of(
-    setup: TrialSetup, account: AccountSchema, strategy: StrategySchema
-) -> tuple[object, ...]:
-    """Return what the money of a trial hangs on: the account, the sizing, what markets take."""
-    terms = msgspec.structs.asdict(msgspec.structs.replace(account, note=""))
-    name, sizing, exchange = strategy.sizing_name, None, setup.exchange
-    if name is not None:
-        found = (setup.sizings or setup.engine.sizings).get(name)
-        sizing = msgspec.structs.asdict(msgspec.structs.replace(found, callbacks=None, note=""))
-    owner = getattr(exchange.get_candles, "__self__", None)
-    own = getattr(exchange.get_market, "__self__", None) is owner
-    return terms, sizing, None if own else exchange.get_market
+def terms_of_account(setup: TrialSetup, sizings: Sequence[SizingSchema]) -> tuple[object, ...]:
+    """Return what of account and sizings the money of a trial hangs on; nothing without one.
+
+    What they are called does not count.
+    """
+    if setup.account is None:
+        return ()
+    unnamed = {"account_name": "", "sizing_name": "", "note": "", "callbacks": None}
+    return tuple(msgspec.structs.asdict(schema) | unnamed for schema in (setup.account, *sizings))
+
+
+def terms_of_all(setup: TrialSetup) -> tuple[object, ...]:
+    """Return what strategies that are not known yet may hang on: all that they may name."""
+    engine = setup.engine
+    risks = {risk.name: [*risk.validations] for risk in (setup.risks or engine.risks).list()}
+    sizings = (setup.sizings or engine.sizings).list()
+    named = [sizing.name for sizing in sizings] if setup.account is not None else []
+    return risks, named, *terms_of_account(setup, sizings)
 
 
 def trial_key(
@@ -91,6 +98,19 @@ def trial_key(
 def settings_fingerprint(engine: Engine) -> str:
     """Return the fingerprint of an engine's settings."""
     return fingerprint(msgspec.structs.asdict(engine.config))
+
+
+async def market_fingerprint(setup: TrialSetup) -> str:
+    """Return the fingerprint of the candles, and with an account of what the markets allow.
+
+    Raises:
+        FingerprintError, BacktestKitError, OSError: as `data_fingerprint`; and whatever the
+            exchange's `get_market` raises.
+    """
+    data = await data_fingerprint(setup.exchange)
+    if setup.account is None:
+        return data
+    return fingerprint(data, await markets_of(setup.exchange, setup.symbols))
 
 
 async def data_fingerprint(exchange: ExchangeSchema) -> str:

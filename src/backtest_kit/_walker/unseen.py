@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import builtins
 import dis
+import logging
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ _LINKS: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _METHODS: Final = frozenset({"read_text", "read_bytes"})
 _READERS: Final = ("read_", "scan_")
 _OF_NUMPY: Final = frozenset({"load", "loadtxt", "genfromtxt", "fromfile", "memmap"})
+#: How many variables and files a warning names.
+_NAMED: Final = 5
 _LIBRARIES: Final = frozenset({"pandas", "polars", "pyarrow", "joblib", "cudf", "dask"})
 
 
@@ -39,6 +42,18 @@ def unseen_by(function: FunctionType) -> Iterator[str]:
         for what, line in _reads(code, function.__globals__):
             file = pathlib.PurePath(code.co_filename).name
             yield f"{what} in {code.co_qualname} ({file}:{line})"
+
+
+def warn_of_unseen(logger: logging.Logger, unseen: Sequence[str], remedy: str) -> None:
+    """Name in the log what stored results don't show a change of, and what to do after one."""
+    if not unseen:
+        return
+    others = len(unseen) - _NAMED
+    logger.warning(
+        "stored results don't show whether what strategies read has changed: %s%s; after a "
+        "change, %s",
+        *("; ".join(unseen[:_NAMED]), f" and {others} more" if others > 0 else "", remedy),
+    )
 
 
 def _reads(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

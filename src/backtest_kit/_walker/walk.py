@@ -11,20 +11,14 @@ import msgspec
 from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.walk_events import WalkerContract, WalkerDoneEvent, WalkerProgressEvent
-from backtest_kit._statistics.against import BIN_DRAWS
 from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
 from backtest_kit._statistics.family import BenchmarkBins
 from backtest_kit._statistics.ranking import WalkerData, rank
 from backtest_kit._statistics.trial_result import TrialResult
-from backtest_kit._values.errors import ArgumentError, BacktestKitError, StateError
+from backtest_kit._values.errors import ArgumentError, StateError
 from backtest_kit._values.events import ErrorEvent
 from backtest_kit._values.schemas import StrategySchema, WalkerSchema
-from backtest_kit._walker.benchmarks import (
-    benchmark_bins,
-    compared_with,
-    load_markets,
-    prepare_draws,
-)
+from backtest_kit._walker.benchmarks import bins_against, compared_with, markets_for
 from backtest_kit._walker.runner import TrialRunner
 from backtest_kit._walker.stored_runner import StoredRunner
 from backtest_kit._walker.trial import TrialSetup
@@ -76,8 +70,8 @@ class Walk:
                 others=self._runner.others_tried(),
                 markets=self._markets,
             )
-            if isinstance(self._runner, StoredRunner):
-                ranked = msgspec.structs.replace(ranked, unseen=self._runner.unseen)
+            unseen = self._runner.unseen if isinstance(self._runner, StoredRunner) else ()
+            ranked = msgspec.structs.replace(ranked, unseen=unseen, account=self._setup.account)
             self._ranked = (known, ranked)
         return self._ranked[1]
 
@@ -86,7 +80,7 @@ class Walk:
         names = self._schema.strategies
         try:
             await self._runner.open()
-            await self._load_benchmark()
+            self._markets = await markets_for(self._setup, self._schema.benchmark)
             for index, name in enumerate(names):
                 if self._stopping:
                     break
@@ -110,23 +104,9 @@ class Walk:
             known, ranked = self._ranked
             self._ranked = known, msgspec.structs.replace(ranked, benchmarks=rows)
 
-    async def _load_benchmark(self) -> None:
-        """Load the candles of the benchmark that the strategies are tested against."""
-        if self._schema.benchmark == 0:
-            return
-        try:
-            self._markets = await load_markets(self._setup)
-        except BacktestKitError as error:  # which each trial will raise, and report
-            self._engine.logger.warning("no benchmark: %s", describe(error))
-
     def _bins(self) -> BenchmarkBins | None:
         """Return what the strategies are tested against, once the walk has begun."""
-        if not self._markets:
-            return None
-        trades = sum(result.trades.count for result in self.results)
-        if self._schema.benchmark == "random":
-            prepare_draws(self._setup, trades * BIN_DRAWS)
-        return benchmark_bins(self._markets, self._schema.benchmark, self.results)
+        return bins_against(self._setup, self._markets, self._schema.benchmark, self.results)
 
     @property
     def _symbol(self) -> str | tuple[str, ...]:

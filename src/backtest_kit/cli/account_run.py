@@ -1,10 +1,10 @@
-"""Backtests of the command line with the money of an account."""
+"""Accounts of the command line: their options, and the backtests that share one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 import msgspec
@@ -18,10 +18,13 @@ from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.errors import RegistrationError
 from backtest_kit._values.schemas import ExchangeSchema, FrameSchema, StrategySchema
 from backtest_kit.cli.account_summary import show_account
+from backtest_kit.cli.options import F
 from backtest_kit.cli.terminal import Console
 
 #: The name of an account that the command line makes.
 _NAME = "account"
+#: The parameters that its options come as; all but the last are fields of an account.
+ACCOUNT_OPTIONS: Final = ("balance", "currency", "leverage", "sizing")
 
 
 class Money(NamedTuple):
@@ -33,13 +36,13 @@ class Money(NamedTuple):
     sizing: str | None
 
 
-def account_options(command: Any) -> Any:
-    """Add the options of an account, which come as `balance`, `currency`, `leverage`, `sizing`."""
+def account_options(what: str) -> Callable[[F], F]:
+    """Return the options of an account: `balance` (for `what`) `currency`, `leverage`, `sizing`."""
     options = (
         click.option(
             "--balance",
             type=float,
-            help="Play with this much money: all strategies and symbols on one account.",
+            help=what,
         ),
         click.option(
             "--currency", default="USDT", show_default=True, help="The account's currency."
@@ -51,20 +54,21 @@ def account_options(command: Any) -> Any:
             "--sizing", metavar="NAME", help="A sizing that FILE registers, for all strategies."
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def added(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return added
 
 
-def account_session(
-    engine: Engine,
-    exchange: ExchangeSchema,
-    jobs: Sequence[tuple[str, StrategySchema, FrameSchema]],
-    money: Money,
-) -> AccountSession | None:
-    """Return the runs of some jobs on one account; `None` without a balance.
+def chosen_account(engine: Engine, money: Money) -> AccountSchema | None:
+    """Return the account that the command line describes; `None` without a balance.
 
-    They go from the earliest start to the latest end of their frames, in the order of strategies.
+    Raises:
+        click.UsageError: it can't be; the message names the option.
+        UnknownNameError: the file registers no such sizing.
     """
     if money.balance is None:
         if money.sizing is not None or money.leverage != 1:
@@ -78,9 +82,45 @@ def account_session(
             leverage=money.leverage,
         )
     except RegistrationError as error:
-        raise click.UsageError(str(error).partition(": ")[2]) from None
+        raise click.UsageError(_of_options(str(error), money.leverage)) from None
     if money.sizing is not None:
         engine.sizings.get(money.sizing)
+    return account
+
+
+def _of_options(text: str, leverage: float) -> str:
+    """Return what is wrong with an account in terms of the options that it comes from."""
+    text = text.partition(": ")[2]
+    field = text.partition("=")[0]
+    if field in ACCOUNT_OPTIONS:
+        return f"{text} (--{field})"
+    margin = AccountSchema(account_name=_NAME, currency="USDT", balance=1.0).maintenance_percent
+    return (
+        f"--leverage {leverage:g} must be below {100 / margin:g}: the collateral of a position has "
+        f"to be more than its maintenance margin, {margin:g} % of its value"
+    )
+
+
+def sized(strategy: StrategySchema, money: Money) -> StrategySchema:
+    """Return a strategy with the sizing of the command line, if that names one."""
+    if money.sizing is None:
+        return strategy
+    return msgspec.structs.replace(strategy, sizing_name=money.sizing)
+
+
+def account_session(
+    engine: Engine,
+    exchange: ExchangeSchema,
+    jobs: Sequence[tuple[str, StrategySchema, FrameSchema]],
+    money: Money,
+) -> AccountSession | None:
+    """Return the runs of some jobs on one account; `None` without a balance.
+
+    They go from the earliest start to the latest end of their frames, in the order of strategies.
+    """
+    account = chosen_account(engine, money)
+    if account is None:
+        return None
     frames = {frame.name: frame for _, _, frame in jobs}
     first, *others = frames.values()
     frame = first
@@ -89,13 +129,8 @@ def account_session(
         start, end = (f(getattr(x, d) for x in frames.values()) for f, d in _ENDS)
         add_frame(frame_name=name, interval=first.interval, start_date=start, end_date=end)
         frame = engine.frames.get(name)
-    strategies = {strategy.name: strategy for _, strategy, _ in jobs}
+    strategies = {strategy.name: sized(strategy, money) for _, strategy, _ in jobs}
     symbols = dict.fromkeys(symbol for symbol, _, _ in jobs)
-    if money.sizing is not None:
-        strategies = {
-            name: msgspec.structs.replace(strategy, sizing_name=money.sizing)
-            for name, strategy in strategies.items()
-        }
     runs = [(strategy, symbol) for strategy in strategies.values() for symbol in symbols]
     return AccountSession(engine, runs, exchange, frame, account)
 

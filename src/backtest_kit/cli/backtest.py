@@ -62,7 +62,7 @@ from backtest_kit.exchanges._layout import Layout
 @strategies_option
 @frame_options
 @settings_option("percent_fee=0.05")
-@account_options
+@account_options("Play with this much money: all strategies and symbols on one account.")
 @output_option("runs")
 @traceback_option
 @html_option

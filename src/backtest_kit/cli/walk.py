@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
 import click
 import cloudpickle
 import msgspec
-from rich.console import Group
-from rich.live import Live as LiveDisplay
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 from rich.text import Text
 
 from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.register import add_walker
+from backtest_kit._engine.register_account import add_account
 from backtest_kit._engine.task import close_exchange
-from backtest_kit._engine.walk_events import WalkerContract
 from backtest_kit._reports.benchmarks import benchmark_lines
 from backtest_kit._reports.run_folder import REPORT
-from backtest_kit._reports.table import number
+from backtest_kit._reports.walk_accounts import account_lines
 from backtest_kit._reports.walker import (
     conclusion,
     forward_lines,
@@ -43,8 +31,10 @@ from backtest_kit._reports.walker import (
 from backtest_kit._reports.windows import cross_validation_lines
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import (
+    ACCOUNT_METRICS,
     BENCHMARKS,
     METRICS,
+    AccountMetric,
     Benchmark,
     ExchangeSchema,
     FrameSchema,
@@ -55,6 +45,13 @@ from backtest_kit._values.time import Interval
 from backtest_kit._values.windows import Windows
 from backtest_kit._walker.walk import Walk
 from backtest_kit._walker.walker import prepare_walk
+from backtest_kit.cli.account_run import (
+    ACCOUNT_OPTIONS,
+    Money,
+    account_options,
+    chosen_account,
+    sized,
+)
 from backtest_kit.cli.backtest import choose_frame, range_line
 from backtest_kit.cli.choose import (
     WINDOW_OPTIONS,
@@ -79,12 +76,10 @@ from backtest_kit.cli.options import (
 )
 from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
-from backtest_kit.cli.terminal import Console, only_json, wide_console
+from backtest_kit.cli.terminal import only_json, wide_console
+from backtest_kit.cli.walk_display import display, interrupts
 from backtest_kit.cli.walk_tables import ABBREVIATED, ranking_table, windows_table
 from backtest_kit.exchanges._layout import Layout
-
-#: Rows of the best so far, while a walk goes on.
-_SHOWN = 15
 
 
 @click.command()
@@ -98,7 +93,11 @@ _SHOWN = 15
 @exchange_option
 @click.option("--walker", "walker_name", help="A walker that the file registers.")
 @strategies_option
-@click.option("--metric", type=click.Choice(METRICS), help="Default: sharpe_ratio.")
+@click.option(
+    "--metric",
+    type=click.Choice((*METRICS, *ACCOUNT_METRICS)),
+    help="Default: sharpe_ratio. Those of an account need --balance.",
+)
 @click.option(
     "--benchmark",
     type=click.Choice([str(name) for name in BENCHMARKS]),
@@ -116,6 +115,7 @@ _SHOWN = 15
 )
 @click.option("--again", is_flag=True, help="Run every strategy, even if its result is stored.")
 @settings_option()
+@account_options("Let each strategy play with this much money, all symbols on one account.")
 @output_option("runs")
 @traceback_option
 @html_option
@@ -129,7 +129,7 @@ def walk(
     exchange_name: str | None,
     walker_name: str | None,
     strategy_names: tuple[str, ...],
-    metric: Metric | None,
+    metric: Metric | AccountMetric | None,
     benchmark: str | None,
     frame_name: str | None,
     start: str | None,
@@ -148,6 +148,10 @@ def walk(
     store: Path,
     again: bool,
     settings: tuple[str, ...],
+    balance: float | None,
+    currency: str,
+    leverage: float,
+    sizing: str | None,
     output: Path,
     tracebacks: bool,
     html: bool,
@@ -160,9 +164,13 @@ def walk(
     far: the same command continues from there, unless the strategies' code, the candles or the
     settings have changed.
 
+    With --balance each strategy begins with this much money; all symbols share it.
+
     \b
         backtest-kit walk my_strategies.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet
         backtest-kit walk my_strategies.py --symbol A --symbol B --data candles/ --workers 2
+        backtest-kit walk my_strategies.py --symbol BTCUSDT --data BTCUSDT-1m-2023.parquet \\
+            --balance 10000 --metric account_calmar
     """
     with Engine() as engine:
         module = load(file, tracebacks=tracebacks)
@@ -182,18 +190,20 @@ def walk(
             )
             named: dict[str, Benchmark] = {str(each): each for each in BENCHMARKS}
             tested = named[benchmark or str(BENCHMARKS[0])]
-            schema = _add_walker(engine, exchange, frame, strategy_names, metric, windows, tested)
+            money = Money(balance, currency, leverage, sizing)
+            what = strategy_names, metric, windows, tested
+            schema = _add_walker(engine, exchange, frame, *what, money)
         elif any(
             (
                 *(source, calendar, exchange_name, strategy_names, metric, frame_name),
                 *(start, end, benchmark),
-                *given_options(WINDOW_OPTIONS),
+                *given_options((*WINDOW_OPTIONS, *ACCOUNT_OPTIONS)),
             )
         ):
             raise click.UsageError(
                 f"walker {schema.name!r} says what to compare over what: leave out --data, "
-                "--exchange, --strategy, --metric, --benchmark, --frame, --from, --to, and what "
-                "says in which windows (--train, --groups and the like)"
+                "--exchange, --strategy, --metric, --benchmark, --frame, --from, --to, --balance, "
+                "and what says in which windows (--train, --groups and the like)"
             )
         executor: Literal["processes"] | None = "processes" if workers else None
         if not as_json:
@@ -234,12 +244,22 @@ def _add_walker(
     exchange: ExchangeSchema,
     frame: FrameSchema,
     strategy_names: Sequence[str],
-    metric: Metric | None,
+    metric: Metric | AccountMetric | None,
     windows: Windows | None,
     benchmark: Benchmark,
+    money: Money,
 ) -> WalkerSchema:
     """Register a walker over the chosen strategies, by default all of the file, and return it."""
     names = strategy_names or [strategy.name for strategy in engine.strategies.list()]
+    account = chosen_account(engine, money)
+    if account is not None:
+        add_account(account, replace=True)
+        for name in dict.fromkeys(names):
+            engine.strategies.add(sized(engine.strategies.get(name), money), replace=True)
+    elif metric in ACCOUNT_METRICS:
+        raise click.UsageError(
+            f"--metric {metric} is of an account; give --balance, such as --balance 10000"
+        )
     add_walker(
         walker_name="walk",
         exchange_name=exchange.name,
@@ -248,6 +268,7 @@ def _add_walker(
         metric=metric or "sharpe_ratio",
         windows=windows,
         benchmark=benchmark,
+        account_name=None if account is None else account.name,
     )
     return engine.walkers.get("walk")
 
@@ -263,7 +284,7 @@ def _run(run: Walk, schema: WalkerSchema, exchange: ExchangeSchema, *, quiet: bo
 
     async def work() -> None:
         try:
-            with _interrupts(stop), _display(schema, quiet=quiet) as show:
+            with interrupts(stop), display(schema, quiet=quiet) as show:
                 async with aclosing(run.contracts()) as contracts:
                     async for contract in contracts:
                         show(contract)
@@ -292,7 +313,8 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
     worth = test_lines(data)
     if data.overfitting is not None:
         worth.append(overfitting_text(data))
-    for line in [ABBREVIATED, *benchmark_lines(data), *warming_lines(data), *worth]:
+    notes = [*benchmark_lines(data), *account_lines(data), *warming_lines(data), *worth]
+    for line in [ABBREVIATED, *notes]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
@@ -308,61 +330,3 @@ def _exit_code(data: WalkerData, *, interrupted: bool) -> int:
         )
         return INTERRUPTED
     return FAILED if all(row.error is not None for row in data.ranking) else 0
-
-
-@contextmanager
-def _display(schema: WalkerSchema, *, quiet: bool) -> Iterator[Callable[[WalkerContract], None]]:
-    """Show a progress bar and the best so far on standard error, if that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda contract: None
-        return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("strategies"),
-        TimeRemainingColumn(),
-    )
-    task = bar.add_task(schema.name, total=len(schema.strategies))
-    contracts: list[WalkerContract] = []
-    with LiveDisplay(Group(bar), console=Console(stderr=True), refresh_per_second=4) as display:
-
-        def show(contract: WalkerContract) -> None:
-            contracts.append(contract)
-            bar.update(task, completed=contract.strategies_tested)
-            best = _best_so_far(contracts, schema.metric)
-            display.update(Group(bar, best) if best.row_count else Group(bar))
-
-        yield show
-
-
-def _best_so_far(contracts: Sequence[WalkerContract], metric: str) -> Table:
-    """Return the best strategies so far as a table; it has no rows if none has the metric."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("Strategy", metric, "Trades"):
-        table.add_column(title, justify="left" if title == "Strategy" else "right")
-    best = sorted(
-        (c for c in contracts if c.metric_value is not None), key=lambda c: -(c.metric_value or 0)
-    )
-    for c in best[:_SHOWN]:
-        trades = c.statistics.total_signals if c.statistics is not None else 0
-        table.add_row(Text(c.strategy_name), number(c.metric_value, 3), str(trades))
-    return table
-
-
-@contextmanager
-def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` in the event loop at the first SIGINT; a second one interrupts as usual."""
-    loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGINT)
-
-    def first(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        loop.call_soon_threadsafe(stop)
-
-    signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

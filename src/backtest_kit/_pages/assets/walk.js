@@ -20,6 +20,13 @@ const columns = [
   { title: "Drawdown, %", value: (row) => low(rows[row].drawdown), text: (row) => figure(rows[row].drawdown, 2), number: true },
 ];
 
+if (rows.some((row) => row.equity !== null)) {
+  columns.push(
+    { title: "Final equity", value: (row) => low(rows[row].equity), text: (row) => figure(rows[row].equity, 2), number: true },
+    { title: "Its drawdown, %", value: (row) => low(rows[row].fall), text: (row) => figure(rows[row].fall, 2), number: true },
+  );
+}
+
 const source = (name) => model(name);
 
 function choose(row) {

@@ -1,0 +1,204 @@
+"""An account pays trades that enter once and leave once: turn by turn, over arrays of numbers.
+
+This is plain Python; the kernel is the same function, compiled.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest_kit._rules.account import (
+    HAIR,
+    Terms,
+    exit_of,
+    is_beyond,
+    liquidation_price,
+    open_profit,
+    slipped,
+)
+from backtest_kit._rules.sizing import bounded_amounts, default_cost, fitted, risked_quantity
+from backtest_kit._values.candles import Floats, Ints
+
+#: What is done at a turn: a signal that is to wait is looked at, a position is entered or left, or
+#: nothing, where a signal that waited ends.
+LOOK, ENTER, LEAVE, NOTHING = range(4)
+#: Ways to size by numbers alone: the default, a cost, a percent of equity, a percent at risk.
+DEFAULT, COST, OF_EQUITY, AT_RISK = range(4)
+#: Of a fill, in whole numbers: when, of which run and trade, its side, whether it was liquidated.
+WHEN, RUN, TRADE, SIDE, LIQUIDATED = range(5)
+#: Of a fill, in the account's currency (and the quantity); see `Fills`.
+QUANTITY, BASIS, BALANCE, FEE, SLIPPAGE, PROFIT, VALUE = range(7)
+
+
+class Turns(NamedTuple):
+    """What is done in order, shape (T,): when (ms), what, by which run, with which trade.
+
+    `marks` are the closes of all runs then, shape (T, runs).
+    """
+
+    when: Ints
+    act: Ints
+    run: Ints
+    trade: Ints
+    marks: Floats
+
+
+class Trades(NamedTuple):
+    """The trades of all runs, shape (N,); see `TradeTable`."""
+
+    side: Ints
+    closed_at: Ints
+    price_open: Floats
+    price_limit: Floats
+    price_close: Floats
+    stop: Floats
+    cost: Floats
+    quantity: Floats
+
+
+class Purse(NamedTuple):
+    """An account and its runs, as numbers; NaN: not used.
+
+    `terms` are leverage, maintenance, fee and slippage of each run, `rules` step, scale, least
+    quantity and least notional, `sizes` way, number, least quantity, greatest percent of equity and
+    greatest quantity.
+    """
+
+    balance: float
+    default_percent: float
+    refuses: bool
+    terms: Floats
+    rules: Floats
+    sizes: Floats
+
+
+def pay(
+    turns: Turns, trades: Trades, purse: Purse, whole: Ints, real: Floats, held: Floats, order: Ints
+) -> tuple[int, float, int]:
+    """Fill in a row of `whole` (F, 5) and `real` (F, 7) for each fill, and return how many.
+
+    And what was not charged, and how many entries were reduced. -1: a trade is refused. `held` is
+    room for quantity, basis and number of the trade of each run, shape (runs, 3), `order` for the
+    runs that hold something, in the order in which they entered.
+    """
+    runs, balance, holding = len(purse.terms), purse.balance, 0
+    dust = HAIR * purse.balance
+    fills = opened = reductions = 0
+    not_charged, taken, taken_at = 0.0, purse.balance, -1
+    for k in range(len(turns.when)):
+        when, act = int(turns.when[k]), int(turns.act[k])
+        run, i = int(turns.run[k]), int(turns.trade[k])
+        side, stop = int(trades.side[i]), float(trades.stop[i])
+        terms = Terms(
+            purse.terms[run, 0], purse.terms[run, 1], purse.terms[run, 2], purse.terms[run, 3]
+        )
+        if act != LEAVE:
+            if taken_at != when:
+                profit = 0.0
+                for n in range(holding):
+                    j = int(order[n])
+                    amount, basis, mark = held[j, 0], held[j, 1], turns.marks[k, j]
+                    way = 1 if amount > 0 else -1
+                    profit += open_profit(way, abs(amount), basis, mark, terms.leverage)
+                taken, taken_at = balance + profit, when
+            if act == NOTHING:
+                continue
+            price = float(trades.price_limit[i] if act == LOOK else trades.price_open[i])
+            paid = slipped(price, side, terms.slippage)
+            level = liquidation_price(side, paid, terms.leverage, terms.maintenance)
+            if stop == stop and is_beyond(side, stop, level):
+                return -1, 0.0, 0
+            if act == LOOK:
+                continue
+            cost, quantity = float(trades.cost[i]), float(trades.quantity[i])
+            if cost != cost and quantity != quantity:
+                method, number = purse.sizes[run, 0], float(purse.sizes[run, 1])
+                if method == AT_RISK:
+                    quantity = risked_quantity(taken, number, abs(price - stop))
+                elif method == OF_EQUITY:
+                    cost = taken * number / 100
+                elif method == COST:
+                    cost = number
+                else:
+                    cost = default_cost(taken, purse.default_percent, runs, terms)
+                if method != DEFAULT:
+                    cost, quantity = bounded_amounts(
+                        cost,
+                        quantity,
+                        paid,
+                        taken,
+                        purse.sizes[run, 2],
+                        purse.sizes[run, 3],
+                        purse.sizes[run, 4],
+                    )
+            bound = 0.0
+            for n in range(holding):
+                bound += held[order[n], 1] / terms.leverage
+            why, amount, reduced = fitted(
+                cost,
+                quantity,
+                paid,
+                taken,
+                balance - bound,
+                terms.leverage,
+                terms.fee,
+                purse.rules[run, 0],
+                purse.rules[run, 1],
+                purse.rules[run, 2],
+                purse.rules[run, 3],
+                purse.refuses,
+                dust,
+            )
+            if why != 0:
+                return -1, 0.0, 0
+            reductions += reduced
+            spent = amount * paid
+            fee = terms.fee * spent
+            balance -= fee
+            held[run, 0], held[run, 1], held[run, 2] = side * amount, spent, opened
+            order[holding] = run
+            holding += 1
+            whole[fills, WHEN], whole[fills, RUN] = when, run
+            whole[fills, TRADE], whole[fills, SIDE], whole[fills, LIQUIDATED] = opened, side, 0
+            real[fills, QUANTITY], real[fills, BASIS] = amount, spent
+            real[fills, BALANCE], real[fills, FEE] = -fee, fee
+            real[fills, SLIPPAGE] = amount * abs(paid - price)
+            real[fills, PROFIT], real[fills, VALUE] = 0.0, spent
+            fills += 1
+            opened += 1
+            if trades.closed_at[i] != when:
+                continue
+        amount, basis, close = abs(held[run, 0]), held[run, 1], float(trades.price_close[i])
+        done = exit_of(side, amount, close, amount, basis, terms)
+        balance += done.balance
+        not_charged += done.not_charged
+        whole[fills, WHEN], whole[fills, RUN] = when, run
+        whole[fills, TRADE], whole[fills, SIDE] = int(held[run, 2]), side
+        whole[fills, LIQUIDATED] = done.liquidated
+        real[fills, QUANTITY], real[fills, BASIS] = -amount, -done.basis
+        real[fills, BALANCE], real[fills, FEE] = done.balance, done.fee
+        real[fills, SLIPPAGE], real[fills, PROFIT] = done.slippage, done.profit
+        real[fills, VALUE] = done.value
+        fills += 1
+        held[run, 0] = 0.0
+        n = 0
+        while order[n] != run:
+            n += 1
+        holding -= 1
+        while n < holding:
+            order[n] = order[n + 1]
+            n += 1
+    return fills, not_charged, reductions
+
+
+def room(trades: int, runs: int) -> tuple[Ints, Floats, Floats, Ints]:
+    """Return room for `pay`: for the fills, and for what is held."""
+    rows = 2 * trades
+    return (
+        np.zeros((rows, 5), dtype=np.int64),
+        np.zeros((rows, 7)),
+        np.zeros((runs, 3)),
+        np.zeros(runs + 1, dtype=np.int64),
+    )

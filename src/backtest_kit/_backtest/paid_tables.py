@@ -1,0 +1,165 @@
+"""The trades of an account from whole tables of them: nobody has to wait for a turn.
+
+Where trades enter once and leave once, an account changes how large they are, and when they happen
+only if it refuses one. So all turns are put into their order at once, and each is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from backtest_kit._arrays import pay as plain
+from backtest_kit._arrays.kernel_ready import kernel_ready
+from backtest_kit._arrays.pay import Purse, Trades, Turns
+from backtest_kit._arrays.simulation import announce
+from backtest_kit._arrays.trade_table import TradeTable
+from backtest_kit._engine.turns import ACTIVATES, CLOSES, OPENS
+from backtest_kit._rules.account import Rules, Terms
+from backtest_kit._statistics.equity import AccountCounts
+from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
+from backtest_kit._values.candles import Ints
+from backtest_kit._values.equity_curve import Marks
+from backtest_kit._values.fills import Fills
+from backtest_kit._values.results import CANCELLED
+
+#: Methods of sizing that take nothing but the numbers of the signal and the equity.
+_WAYS: Final = {
+    "fixed-cost": (plain.COST, "cost"),
+    "equity-percentage": (plain.OF_EQUITY, "equity_percentage"),
+    "fixed-percentage": (plain.AT_RISK, "risk_percentage"),
+}
+
+
+class PaidRun(NamedTuple):
+    """A run of an account: its trades, and what it trades by."""
+
+    symbol: str
+    table: TradeTable
+    sizing: SizingSchema | None
+    terms: Terms
+    rules: Rules
+
+
+class Paid(NamedTuple):
+    """What an account did with the trades of its runs."""
+
+    fills: Fills
+    counts: AccountCounts
+
+
+def sizes_by_numbers(sizing: SizingSchema | None) -> bool:
+    """Say whether a sizing asks neither candles, earlier trades nor a function."""
+    return sizing is None or (sizing.method in _WAYS and sizing.callbacks is None)
+
+
+def is_plain(table: TradeTable, leverage: float) -> bool:
+    """Say whether trades enter once, leave once, and have stops where they may be liquidated."""
+    bare = np.isnan(table.price_stop_loss)
+    return table.managed is None and not (bare & ((table.side < 0) | (leverage > 1))).any()
+
+
+def pay(
+    runs: Sequence[PaidRun], schema: AccountSchema, marks: Marks, logger: logging.Logger
+) -> Paid | None:
+    """Let an account pay the trades of its runs, in the order of simulated time.
+
+    `marks` reach the last close. `None`: one is refused, so that what follows it is not known.
+    """
+    tables = [run.table for run in runs]
+    trades = Trades(
+        *(np.concatenate([table.side for table in tables]).astype(np.int64),),
+        *(
+            np.concatenate([getattr(table, name) for table in tables])
+            for name in (
+                *("closed_at", "price_open", "price_limit", "price_close", "price_stop_loss"),
+                *("order_cost", "order_quantity"),
+            )
+        ),
+    )
+    purse = Purse(
+        float(schema.balance),
+        math.nan if schema.default_percent is None else float(schema.default_percent),
+        schema.on_cash_shortage == "refuse",
+        np.array([run.terms for run in runs], dtype=np.float64),
+        np.array([run.rules for run in runs], dtype=np.float64),
+        np.array([_size(run.sizing) for run in runs], dtype=np.float64),
+    )
+    whole, real, *state = plain.room(len(trades.side), len(runs))
+    turns = _turns(runs, marks)
+    done = _payer(logger)(turns, trades, purse, whole, real, *state)
+    count, not_charged, reductions = done
+    if count < 0:
+        return None
+    whole, real = whole[:count].T.copy(), real[:count].T.copy()
+    fills = Fills(
+        timestamp=whole[plain.WHEN],
+        run=whole[plain.RUN],
+        trade=whole[plain.TRADE],
+        side=whole[plain.SIDE].astype(np.int8),
+        quantity=real[plain.QUANTITY],
+        basis=real[plain.BASIS],
+        balance=real[plain.BALANCE],
+        fee=real[plain.FEE],
+        slippage=real[plain.SLIPPAGE],
+        profit=real[plain.PROFIT],
+        value=real[plain.VALUE],
+        liquidated=whole[plain.LIQUIDATED] != 0,
+    )
+    return Paid(fills, AccountCounts(not_charged=not_charged, reductions=reductions))
+
+
+def _payer(logger: logging.Logger) -> Callable[..., tuple[int, float, int]]:
+    """Return `pay`, compiled where the kernel is loaded."""
+    return _compiled(logger) if kernel_ready.is_set() else plain.pay
+
+
+@cache
+def _compiled(logger: logging.Logger) -> Callable[..., tuple[int, float, int]]:
+    from backtest_kit._arrays import kernel
+
+    announce(kernel.pay, logger)
+    return kernel.pay
+
+
+def _size(sizing: SizingSchema | None) -> tuple[float, ...]:
+    """Return how a run sizes; see `Purse`."""
+    if sizing is None:
+        return plain.DEFAULT, *(math.nan,) * 4
+    way, field = _WAYS[sizing.method]
+    limits = (sizing.min_position_size, sizing.max_position_percentage, sizing.max_position_size)
+    return way, *(math.nan if n is None else n for n in (getattr(sizing, field), *limits))
+
+
+def _turns(runs: Sequence[PaidRun], marks: Marks) -> Turns:
+    """Return the turns of all runs in order; `trade` counts the trades of all runs."""
+    parts: list[tuple[Ints, ...]] = []
+    before = 0
+    for number, run in enumerate(runs):
+        table = run.table
+        waits = table.pending_at != table.scheduled_at
+        filled = table.reason < CANCELLED
+        later = filled & (table.closed_at != table.pending_at)
+        for rows, times, kind, act in (
+            (waits, table.scheduled_at, OPENS, plain.LOOK),
+            (~waits, table.scheduled_at, OPENS, plain.ENTER),
+            (waits & filled, table.pending_at, ACTIVATES, plain.ENTER),
+            (~filled, table.closed_at, ACTIVATES, plain.NOTHING),
+            (later, table.closed_at, CLOSES, plain.LEAVE),
+        ):
+            place = np.flatnonzero(rows)
+            ones = np.ones(len(place), dtype=np.int64)
+            parts.append((times[place], ones * kind, ones * number, ones * act, before + place))
+        before += len(table)
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    when, kinds, numbers, acts, places = columns
+    order = np.lexsort((numbers, kinds, when))
+    when = when[order]
+    at = np.searchsorted(marks.timestamp, when, side="right") - 1
+    closes = [marks.prices[run.symbol][at] for run in runs]
+    return Turns(when, acts[order], numbers[order], places[order], np.column_stack(closes))
