@@ -76,9 +76,14 @@ from backtest_kit.cli.options import (
 )
 from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
-from backtest_kit.cli.terminal import only_json, wide_console
+from backtest_kit.cli.terminal import WIDE, only_json, wide_console
 from backtest_kit.cli.walk_display import display, interrupts
-from backtest_kit.cli.walk_tables import ABBREVIATED, ranking_table, windows_table
+from backtest_kit.cli.walk_tables import (
+    ABBREVIATED,
+    money_table,
+    ranking_table,
+    windows_table,
+)
 from backtest_kit.exchanges._layout import Layout
 
 
@@ -302,7 +307,9 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
         return
     console = wide_console()
-    console.print(ranking_table(data))
+    console.print(ranking_table(data, wide=console.width >= WIDE))
+    if data.account is not None:
+        console.print(money_table(data))
     if data.walk_forward is not None:
         console.print(windows_table(data.walk_forward))
         for line in forward_lines(data.walk_forward):
