@@ -307,11 +307,12 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
         return
     console = wide_console()
-    console.print(ranking_table(data, wide=console.width >= WIDE))
+    wide = console.width >= WIDE
+    console.print(ranking_table(data, wide=wide))
     if data.account is not None:
         console.print(money_table(data))
     if data.walk_forward is not None:
-        console.print(windows_table(data.walk_forward))
+        console.print(windows_table(data.walk_forward, wide=wide))
         for line in forward_lines(data.walk_forward):
             console.print(Text(line))
     if data.cross_validation is not None:

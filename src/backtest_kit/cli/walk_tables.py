@@ -65,17 +65,23 @@ def money_table(data: WalkerData) -> Table:
     return _counted(table, len(rows))
 
 
-def windows_table(data: WalkForward) -> Table:
-    """Return the windows of a walk-forward as a table for a terminal, at most `FIRST_ROWS`."""
-    table = Table(title="Walk-forward", title_justify="left")
-    for title in ("Train", "Test", "Chosen"):
-        table.add_column(title)
-    for title in ("In sample", "Out of sample", "Trades", "Total %"):
+def windows_table(data: WalkForward, *, wide: bool = True) -> Table:
+    """Return the windows of a walk-forward as a table for a terminal, at most `FIRST_ROWS`.
+
+    It fits into 100 columns, and into 80 if it isn't to be `wide`.
+    """
+    table = _table("Walk-forward")
+    for title in ("Train", "Test"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("Chosen", overflow="fold")
+    figures = ("In\nsample", "Out of\nsample", "Trades", "Total %")
+    for title in figures if wide else figures[1::2]:
         table.add_column(title, justify="right")
     for window in data.windows[:FIRST_ROWS]:
         train, test, chosen, inside, _, _, outside, trades, total, _ = window_cells(window)
-        cells = (train, test, chosen, inside, outside, trades, total)
-        table.add_row(*(Text(cell) for cell in cells))
+        times = (cell.replace(" to ", " to\n") for cell in (train, test))
+        cells = (inside, outside, trades, total) if wide else (outside, total)
+        table.add_row(*(Text(cell) for cell in (*times, chosen, *cells)))
     return _counted(table, len(data.windows))
 
 
