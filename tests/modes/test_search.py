@@ -221,6 +221,13 @@ def test_what_breaks_a_constraint_is_not_the_best():
     assert f"({found.infeasible} of them broke a constraint)" in found.get_report()
 
 
+def test_where_all_break_a_constraint_the_sentence_says_so():
+    found = find(trials=4, constraints=bk.Constraints(min_trades=10**6))
+    assert found.infeasible == found.finished == 4
+    assert found.best is None
+    assert "Nothing to rank: each trial that finished broke a constraint." in found.get_report()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"min_trades": -1}, {"min_losses": 1.5}, {"max_drawdown_percent": 0}]
 )

@@ -228,10 +228,16 @@ def search(
             benchmarks=rows,
             others=others,
         )
+        judged = found.verdict
+        if infeasible and not distinct:
+            sentence = "Nothing to rank: each trial that finished broke a constraint."
+            judged = msgspec.structs.replace(judged, sentence=sentence)
         return SearchResult(
             front=_front(study),
             metrics=metrics,
-            data=msgspec.structs.replace(found, unseen=study.unseen, account=setup.account),
+            data=msgspec.structs.replace(
+                found, verdict=judged, unseen=study.unseen, account=setup.account
+            ),
             finished=len(ranked) + infeasible,
             pruned=pruned,
             failed=failed,
