@@ -195,21 +195,22 @@ def search(
         try:
             await runner.open()
             await study.run(trials)
-            ranked = await study.finished()
+            ranked, broken = await study.finished()
             rows = await compared_with(setup, ranked, metrics[0])
             markets = await markets_for(setup, benchmark)
         finally:
             await runner.close()
         pruned, failed, infeasible, variants = study.counts()
-        others: Sequence[OtherTrial] = ()
+        # each strategy once
+        distinct = [*{result.strategy_name: result for result in ranked}.values()]
+        apart = {result.strategy_name: result for result in broken}.values()
+        others = [OtherTrial(each.trades, each.since, each.until) for each in apart]
         if walk_store is not None:
             line = setup.frame.timeline
             ledger = walk_store.variants_tried(setup.symbols, line[0], line[-1], study.hours)
             variants = max(variants, ledger)
-            own = study.variants(result.strategy_name for result in ranked)
-            others = walk_store.trades_of_others(line[0], line[-1], study.hours, own)
-        # each strategy once
-        distinct = [*{result.strategy_name: result for result in ranked}.values()]
+            own = study.variants(result.strategy_name for result in (*ranked, *broken))
+            others += walk_store.trades_of_others(line[0], line[-1], study.hours, own)
         found = rank(
             WalkerSchema(
                 walker_name=name,
