@@ -1,8 +1,9 @@
 """What it takes to rank and report a walk of many strategies, each part in a process of its own.
 
 `python -m benchmarks.ranking [STRATEGIES]`: the trades are random (50 to 700 a strategy over a
-year), so nothing is walked. "The page" has the curves of all strategies. Seconds are of one core,
-memory is the peak of the process above that with the trades alone.
+year), so nothing is walked. "walking forward" (9 windows) and "15 splits" (6 groups) are
+`get_data` of a walk with windows. The page has the curves of all strategies. Seconds are of one
+core, memory is the peak of the process above that with the trades alone.
 """
 
 import os
@@ -23,7 +24,14 @@ from backtest_kit._walker.walk import Walk
 
 BEGIN = datetime(2023, 1, 1, tzinfo=UTC)
 MINUTE = 60_000
-PARTS = ("trades alone", "get_data", "get_report", "dump", "page", "all together", "all intervals")
+PARTS = (
+    *("trades alone", "get_data", "walking forward", "15 splits", "get_report", "dump", "page"),
+    *("all together", "all intervals"),
+)
+WINDOWS = {
+    "walking forward": bk.Windows(train=timedelta(days=90), test=timedelta(days=30)),
+    "15 splits": bk.Windows(combinatorial=(6, 2), purge=timedelta(days=1)),
+}
 
 
 class Known:
@@ -71,7 +79,7 @@ def trial(index, span, rng):
     )
 
 
-def register(engine, count):
+def register(engine, count, windows=None):
     """Put a walk into an engine as if it had just ended."""
     bk.add_exchange(bk.exchanges.SyntheticExchange(seed=1))
     bk.add_frame(
@@ -86,6 +94,7 @@ def register(engine, count):
         exchange_name=exchange.name,
         frame_name="f",
         strategies=[each.strategy_name for each in trials],
+        windows=windows,
     )
     setup = TrialSetup(engine, ("BTCUSDT",), exchange, frame)
     walk = engine.walks["w", ("BTCUSDT",)] = Walk(setup, schema, Known(trials))
@@ -96,9 +105,9 @@ def part(name, count, folder):
     """Do one part, and print its seconds and the peak of memory in MB."""
     get = {"symbol": "BTCUSDT", "walker_name": "w"}
     with bk.Engine() as engine:
-        register(engine, count)
+        register(engine, count, WINDOWS.get(name))
         began = time.process_time()
-        if name in ("get_data", "page", "all together", "all intervals"):
+        if name in ("get_data", *WINDOWS, "page", "all together", "all intervals"):
             data = bk.Walker.get_data(**get)
         if name in ("get_report", "all together"):
             bk.Walker.get_report(**get)

@@ -44,14 +44,21 @@ def bound(walks, promise=PROMISE):
     return promise + 2 * math.sqrt(promise * (1 - promise) / walks)
 
 
-def sentence(trades, span=YEAR):
-    family = family_test(trades, span, seed=SEED)
+def sentence(trades, span=YEAR, **more):
+    """The sentence of a walk, and the test that it rests on; `more` is what `family_test` takes."""
+    family = family_test(trades, span, seed=SEED, **more)
     return verdict(trades, family, span, seed=SEED), family
 
 
-def claims(trades, span=YEAR):
+def claims(trades, span=YEAR, **more):
     """Whether the sentence names a winner or a tie."""
-    return sentence(trades, span)[0].kind in ("winner", "tie")
+    return sentence(trades, span, **more)[0].kind in ("winner", "tie")
+
+
+def names(trades, name, span=YEAR):
+    """Whether the sentence names a strategy: as the winner, or among those that tie."""
+    found = sentence(trades, span)[0]
+    return name in {"winner": found.names[:1], "tie": found.names}.get(found.kind, ())
 
 
 def count_claims(null, strategies, walks, seed=1):
@@ -81,11 +88,13 @@ def exact_limit(strategies, alike=0.0):
 class Power(NamedTuple):
     """Of the walks in which an exact test finds the edge, those in which the sentence names it.
 
-    `exact` is how often the exact test finds it.
+    `exact` is how often the exact test finds it; `stepm` counts those of the same walks in which
+    Romano and Wolf's StepM, as `arch` has it, has the edge in its set: `None` if not asked for.
     """
 
     exact: Count
     found: Count
+    stepm: Count | None = None
 
 
 def brackets(rng, trades, mean=0.0, count=None):
@@ -93,7 +102,18 @@ def brackets(rng, trades, mean=0.0, count=None):
     return np.where(rng.random(shape) < 0.5 * (1 + mean), 1.0, -1.0)
 
 
-def power(sharpe, strategies, years, walks, *, alike=0.0, seed=2):
+def in_stepm(rows, days):
+    """Whether the last of some rows of profits, evenly over time, is in the set of arch's StepM."""
+    from arch.bootstrap import StepM
+
+    at = (np.arange(rows.shape[1]) * days) // rows.shape[1]
+    bins = np.stack([np.bincount(at, each, days) for each in rows], axis=1)
+    found = StepM(np.zeros(days), -bins, size=PROMISE, block_size=1, reps=1000, seed=1)
+    found.compute()
+    return len(rows) - 1 in found.superior_models
+
+
+def power(sharpe, strategies, years, walks, *, alike=0.0, seed=2, stepm=False):
     """Plant an edge of a yearly Sharpe ratio among strategies that have none.
 
     The exact test knows each deviation and how the strategies depend on each other. Walks in which
@@ -103,7 +123,7 @@ def power(sharpe, strategies, years, walks, *, alike=0.0, seed=2):
     trades, limit = TRADES_A_YEAR * years, exact_limit(strategies, alike)
     mean = sharpe / math.sqrt(TRADES_A_YEAR)
     span = (0, years * YEAR[1])
-    drawn = found = 0
+    drawn = found = theirs = 0
     for _ in range(walks):
         while True:
             drawn += 1
@@ -117,8 +137,10 @@ def power(sharpe, strategies, years, walks, *, alike=0.0, seed=2):
             others[:near] = np.where(differs, brackets(rng, trades, count=near), others[0])
         columns = {f"s{i:03}": in_turn(r, years=years) for i, r in enumerate(others)}
         columns["edge"] = in_turn(edge, years=years)
-        found += family_test(columns, span, seed=SEED).p_values["edge"] <= SIGNIFICANCE
-    return Power(Count(walks, drawn), Count(found, walks))
+        found += names(columns, "edge", span)
+        if stepm:
+            theirs += in_stepm(np.vstack((others, edge)), 365 * years)
+    return Power(Count(walks, drawn), Count(found, walks), Count(theirs, walks) if stepm else None)
 
 
 def without_stops(walks, strategies=20, sharpe=2.0, trades=250, seed=3):
@@ -132,8 +154,7 @@ def without_stops(walks, strategies=20, sharpe=2.0, trades=250, seed=3):
                 break
         rows = [*rng.standard_normal((strategies - 1, trades)), edge]
         columns = {f"s{i:03}": in_turn(r, stop=np.nan) for i, r in enumerate(rows)}
-        last = f"s{strategies - 1:03}"
-        found += family_test(columns, YEAR, seed=SEED).p_values[last] <= SIGNIFICANCE
+        found += names(columns, f"s{strategies - 1:03}")
     return Count(found, walks)
 
 
@@ -154,13 +175,13 @@ def stability(walks, strategies=20, seed=4):
             continue
         done += 1
         best = min(family.p_values, key=family.p_values.__getitem__)
-        names = [*of]
-        rng.shuffle(names)
+        order = [*of]
+        rng.shuffle(order)
         for what, other in (
-            ("a copy of one", of | {"zz": of[names[0]]}),
+            ("a copy of one", of | {"zz": of[order[0]]}),
             ("a copy of the best", of | {"zz": of[best]}),
             ("one that never trades", of | {"zz": nothing}),
-            ("order", {name: of[name] for name in names}),
+            ("order", {name: of[name] for name in order}),
         ):
             again = sentence(other)[0]
             same[what] += (again.kind, again.names) == (said.kind, said.names)

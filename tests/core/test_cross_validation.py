@@ -7,9 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._statistics.choosing import Trades, in_test, in_train
+from backtest_kit._statistics.choosing import in_test, in_train
 from backtest_kit._statistics.cross_validation import cross_validate
 from backtest_kit._statistics.figures import METRICS, metric, metric_of, summarize
+from backtest_kit._statistics.trades import all_trades
 from backtest_kit._statistics.trial_result import TradeColumns
 from trials import DAY, trial
 
@@ -103,15 +104,14 @@ def test_paths_equal_loops_over_trades(case):
 def test_no_trade_to_choose_by_touches_one_that_is_judged(case):
     trials, groups, _ = case
     for one in trials:
-        t = one.trades
-        trades = Trades(t.r, t.opened_at, t.closed_at, t.symbol, t.stop_loss, t.worst_loss)
+        trades = all_trades([one.trades])
         for split in groups.splits:
             tested = [groups.windows[group] for group in split.test]
             inside, purged = in_train(trades, split.train, tested)
             judged = np.any([in_test(trades, window) for window in tested], axis=0)
             assert not (inside & judged).any()
             opened = np.any([in_test(trades, window) for window in split.train], axis=0)
-            assert purged == (opened & ~inside).sum()
+            assert (purged == (opened & ~inside)).all()
             for a, b in zip(trades.opened[inside], trades.closed[inside], strict=True):
                 assert not ((trades.opened[judged] < b) & (a < trades.closed[judged])).any()
                 assert not any(a < window.until and window.since < b for window in tested)

@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 from backtest_kit._statistics.blocks import dependence
 from backtest_kit._statistics.bootstrap import draw, drawn, estimate, evaluate, sums
 from backtest_kit._statistics.figures import METRICS, metric, summarize
-from backtest_kit._statistics.inference import (
-    block_length,
-    bootstrap_interval,
-    period_returns,
-    probability_best_beats_second,
-)
+from backtest_kit._statistics.inference import block_length, bootstrap_interval
+from backtest_kit._statistics.trial_result import TradeColumns
+from backtest_kit._statistics.verdict import standing
 
 DAY = 86_400_000
 SPAN = (0, 365 * DAY)
@@ -116,19 +113,26 @@ def test_blocks_are_longer_where_trades_depend_on_each_other():
     assert block_length(np.full(50, 1.5)) == 1.0
 
 
+def beats(a, b, draws=1000):
+    """The probability with which the first beats the second, both resampled by the same days."""
+    closed = np.arange(1, len(a) + 1) * DAY
+    of = {name: TradeColumns.of(r, closed - 1, closed) for name, r in (("a", a), ("b", b))}
+    edges = np.arange(len(a) + 1) * DAY
+    told = standing(of, {"a": 1.0, "b": 0.0}, edges, 1.0, "avg_pnl", 1.0, 3, draws)
+    assert told.leader == "a"
+    return told.wins["b"]
+
+
 def test_one_that_is_better_beats_one_that_is_not():
     rng = np.random.default_rng(2)
     good, bad = rng.normal(0.5, 1, 200), rng.normal(0.0, 1, 200)
-    forth = probability_best_beats_second(good, bad, "avg_pnl", 3)
-    back = probability_best_beats_second(bad, good, "avg_pnl", 3)
-    assert forth > 0.99
-    assert forth + back == pytest.approx(1.0, abs=0.02)
-    # against the normal distribution of the difference of two means
+    assert beats(good, bad) > 0.99
+    assert beats(good, bad) + beats(bad, good) == pytest.approx(1.0)
+    # against the normal distribution of the mean of differences
     close = rng.normal(0.45, 1, 200)
-    z = (good.mean() - close.mean()) / math.sqrt(good.var() / 200 + close.var() / 200)
-    expected = math.erfc(-z / math.sqrt(2)) / 2
-    found = probability_best_beats_second(good, close, "avg_pnl", 3, draws=4000)
-    assert found == pytest.approx(expected, abs=0.03)
+    apart = good - close
+    expected = math.erfc(-apart.mean() / apart.std() * math.sqrt(200 / 2)) / 2
+    assert beats(good, close, 4000) == pytest.approx(expected, abs=0.03)
 
 
 def test_two_that_move_together_are_told_apart_in_time():
@@ -136,13 +140,8 @@ def test_two_that_move_together_are_told_apart_in_time():
     rng = np.random.default_rng(4)
     market = rng.normal(0, 1, 365)
     a, b = market + 0.05 + rng.normal(0, 0.1, 365), market + rng.normal(0, 0.1, 365)
-    times = np.arange(365, dtype=np.int64) * DAY + 1
-    apart = probability_best_beats_second(a, b, "avg_pnl", 1)
-    together = probability_best_beats_second(
-        a, b, "avg_pnl", 1, span=SPAN, closed_at=(times, times)
-    )
-    assert apart < 0.9
-    assert together > 0.99
+    assert beats(a, b) > 0.99
+    assert beats(a, rng.permutation(b)) < 0.9
 
 
 def test_tiny_samples_never_give_a_figure():
@@ -150,25 +149,11 @@ def test_tiny_samples_never_give_a_figure():
     few = rng.normal(3.0, 0.1, 29)
     for name in METRICS:
         assert bootstrap_interval(few, name, seed=1, span=SPAN) is None
-        assert probability_best_beats_second(few, few, name, 1, span=SPAN) is None
 
 
 def test_what_never_varies_has_no_interval():
     assert bootstrap_interval(np.full(40, 1.5), "win_rate", seed=1) is None
     assert bootstrap_interval(np.full(40, 1.5), "sharpe_ratio", seed=1) is None
-
-
-def test_returns_by_period_add_up_to_the_trades():
-    rng = np.random.default_rng(8)
-    trades = {name: noise(rng, n) for name, n in (("a", 50), ("b", 80))}
-    closed = {name: np.sort(rng.integers(0, SPAN[1], len(r))) for name, r in trades.items()}
-    found = period_returns(trades, closed, SPAN)
-    assert found.shape == (365, 2)
-    for i, name in enumerate(trades):
-        assert found[:, i].sum() == pytest.approx(trades[name].sum())
-        day = int(closed[name][10] // DAY)
-        same = closed[name] // DAY == day
-        assert found[day, i] == pytest.approx(trades[name][same].sum())
 
 
 @pytest.mark.parametrize(
@@ -181,8 +166,6 @@ def test_returns_by_period_add_up_to_the_trades():
         (lambda: bootstrap_interval([1.0], "avg_pnl", seed=1, level=1.0), "level"),
         (lambda: bootstrap_interval([1.0], "avg_pnl", seed=1, draws=0), "draws"),
         (lambda: bootstrap_interval([1.0], "expected_yearly_returns", seed=1), "span"),
-        (lambda: period_returns({"a": [1.0]}, {"a": np.array([1, 2])}, SPAN), "2 times for 1"),
-        (lambda: period_returns({"a": [1.0]}, {"a": np.array([1])}, (5, 5)), "span"),
     ],
 )
 def test_bad_input_is_named(call, text):

@@ -20,7 +20,7 @@ from backtest_kit._statistics.blocks import (
     newey_west,
 )
 from backtest_kit._statistics.cscv import overfitting_by_metric
-from backtest_kit._statistics.inference import bootstrap_interval, for_the_chosen, period_returns
+from backtest_kit._statistics.inference import bootstrap_interval, for_the_chosen
 from backtest_kit._statistics.overfitting import probability_of_overfitting
 from backtest_kit._statistics.scores import normal_of_student, scores, t_statistics
 from backtest_kit._statistics.stepdown import (
@@ -28,6 +28,7 @@ from backtest_kit._statistics.stepdown import (
     adjusted_p_values,
     effective_trials,
     joint_draws,
+    least_p_value,
     reality_check,
     simultaneous_width,
     superior_ability,
@@ -94,9 +95,9 @@ def test_the_variance_of_a_bootstrap_is_that_of_its_draws():
     series = autoregressive(np.random.default_rng(4), 300, 0.4, columns=4)
     draws = joint_draws(series, 6.0, seed=1, pairs=4000)
     expected = block_variance(autocorrelations(series), 6.0)
-    assert np.square(draws.means).mean(axis=0) == pytest.approx(expected, rel=0.05)
-    assert draws.null.std(axis=0) == pytest.approx(1.0, abs=0.02)
-    assert np.abs(draws.null.mean(axis=0)).max() < 0.06
+    assert np.square(draws.means).mean(axis=1) == pytest.approx(expected, rel=0.05)
+    assert draws.null.std(axis=1) == pytest.approx(1.0, abs=0.02)
+    assert np.abs(draws.null.mean(axis=1)).max() < 0.06
 
 
 @pytest.mark.parametrize("block", [1, 5])
@@ -143,8 +144,10 @@ def test_adjusted_p_values_are_what_their_definition_says(seed, count, unknown):
         least = max(least, p)
         expected[best] = min(least, 1.0)
         left.pop(0)
-    found = adjusted_p_values(observed, Draws(null, null), unknown)
+    draws = Draws(null.T, null.T)
+    found = adjusted_p_values(observed, draws, unknown)
     assert found == pytest.approx(expected, abs=1e-9)
+    assert least_p_value(observed, draws, unknown) == pytest.approx(found.min(), abs=1e-9)
 
 
 @given(st.integers(1, 20), st.integers(20, 400), st.floats(0.5, 40.0))
@@ -207,9 +210,9 @@ def test_an_interval_for_the_chosen_holds_the_truth_of_the_best():
 def test_a_simultaneous_width_is_the_quantile_of_the_greatest():
     rng = np.random.default_rng(7)
     null = rng.standard_normal((20_000, 9)).astype(np.float32)
-    width = simultaneous_width(Draws(null, null))
+    width = simultaneous_width(Draws(null.T, null.T))
     assert width == pytest.approx(scipy.stats.norm.isf((1 - 0.95 ** (1 / 9)) / 2), abs=0.03)
-    more = simultaneous_width(Draws(null, null), unknown=91)
+    more = simultaneous_width(Draws(null.T, null.T), unknown=91)
     assert more == pytest.approx(scipy.stats.norm.isf(0.05 / 200), abs=0.1)
 
 
@@ -223,9 +226,7 @@ def test_overfitting_by_the_sharpe_ratio_is_that_of_a_matrix(seed):
     span = (0, 128 * DAY)
     columns = [TradeColumns.of(each, closed - 1, closed) for each in r]
     ours = overfitting_by_metric(columns, span, "sharpe_ratio", seed=1)
-    names = dict(enumerate(r))
-    matrix = period_returns(names, dict.fromkeys(names, closed), span)
-    assert ours == probability_of_overfitting(matrix, seed=1)
+    assert ours == probability_of_overfitting(r.T, seed=1)
 
 
 def test_overfitting_goes_by_the_metric_of_the_walk():

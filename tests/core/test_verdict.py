@@ -11,9 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest_kit._statistics.bins import bin_edges, binned, overlap_ratio, rare_loss
+from backtest_kit._statistics.bins import (
+    bin_edges,
+    matrix_of,
+    overlap_ratios,
+    rare_loss,
+    rare_losses,
+)
 from backtest_kit._statistics.deflation import deflate
 from backtest_kit._statistics.family import family_test
+from backtest_kit._statistics.trades import all_trades
 from backtest_kit._statistics.trial_result import TradeColumns
 from backtest_kit._statistics.verdict import verdict
 
@@ -235,7 +242,7 @@ def test_bins_are_equal_and_hold_every_trade(seed, days, count):
     assert len(edges) - 1 == 365 // days
     assert np.ptp(np.diff(edges)) <= 1
     assert np.diff(edges).min() >= days * DAY - 1
-    profits = binned(each, edges)
+    profits = matrix_of(all_trades([each]), 1, edges)[0][:, 0]
     assert profits.sum() == pytest.approx(each.r.sum())
     for i in (0, len(profits) - 1):
         inside = (edges[i] < closed) & (closed <= edges[i + 1])
@@ -256,10 +263,45 @@ def test_trades_that_overlap_share_the_moves_of_the_market():
     at = np.searchsorted(edges[1:-1], each.closed_at)
     bins = np.stack([profits[:, at == i].sum(axis=1) for i in range(10)], axis=1)
     expected = profits.sum(axis=1).var() / bins.var(axis=0).sum()
-    assert overlap_ratio(each, edges) == pytest.approx(expected, rel=0.1)
+    assert overlap_ratios(all_trades([each]), 1, edges) == pytest.approx(expected, rel=0.1)
     assert expected > 1.1
     after = TradeColumns.of(np.zeros(10), np.arange(10) * 40 * hour, np.arange(1, 11) * 40 * hour)
-    assert overlap_ratio(after, edges) == 1.0
+    assert overlap_ratios(all_trades([after, each]), 2, edges)[0] == 1.0
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 40))
+def test_many_strategies_at_once_are_each_of_them_alone(seed, count, days):
+    """And overlapping is what counting the open positions minute by minute says."""
+    rng = np.random.default_rng(seed)
+    of = []
+    for n in rng.integers(0, 30, count).tolist():
+        opened = rng.integers(0, 360, n) * DAY
+        closed = opened + rng.integers(0, 6, n) * DAY
+        order = np.argsort(closed, kind="stable")
+        r, stop = rng.normal(0, 1, n), np.where(rng.random(n) < 0.5, np.nan, 3.0)
+        columns = (r[order], opened[order], closed[order])
+        of.append(TradeColumns.of(*columns, stop_loss=stop, worst_loss=rng.normal(0, 4, n)))
+    edges = bin_edges(SPAN, days * DAY)
+    together = all_trades(of)
+    plain, burdened = matrix_of(together, count, edges)
+    losses = rare_losses(together, count)
+    ratios = overlap_ratios(together, count, edges)
+    for i, each in enumerate(of):
+        one, with_loss = matrix_of(all_trades([each]), 1, edges)
+        assert (plain[:, i] == one[:, 0]).all()
+        assert (burdened[:, i] == with_loss[:, 0]).all()
+        assert losses[i] == rare_loss(each) == pytest.approx(plain[:, i].sum() - with_loss.sum())
+        assert ratios[i] == pytest.approx(open_positions(each, edges))
+
+
+def open_positions(each, edges):
+    """The squares of the numbers of open positions, over the same for each bin alone."""
+    at = np.searchsorted(edges[1:-1], each.closed_at)
+    open_ = np.zeros((len(edges) - 1, 400))
+    for a, b, i in zip(each.opened_at // DAY, each.closed_at // DAY, at, strict=True):
+        open_[i, a:b] += 1
+    whole, within = np.square(open_.sum(axis=0)).sum(), np.square(open_).sum()
+    return whole / within if within else 1.0
 
 
 def test_a_benchmark_is_taken_off():

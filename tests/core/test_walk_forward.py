@@ -10,11 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._statistics import choosing
+from backtest_kit._statistics.choosing import WholeRuns, choose
 from backtest_kit._statistics.figures import METRICS, metric, summarize
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.walk_forward import walk_forward
-from backtest_kit._values.windows import Windows
+from backtest_kit._statistics.worth import worth_choosing
+from backtest_kit._values.windows import Window, Windows
 from trials import DAY, trial
 
 
@@ -183,8 +184,9 @@ def test_it_stands_aside_where_nothing_is_worth_choosing(case, worthy, least):
         for i, span in enumerate(spans)
     }
 
-    def worth(trades, span):
-        return good[span[1] if windows.anchored else span[0]] & frozenset(trades)
+    def worth(given):
+        known = good[given.span[1] if windows.anchored else given.span[0]]
+        return np.array([given.source.trials[i].strategy_name in known for i in given.numbers])
 
     always = walk_forward(trials, spans, name, 1)
     found = walk_forward(trials, spans, name, 1, worth=worth)
@@ -248,9 +250,10 @@ def test_a_window_is_judged_by_the_interval_and_the_trials_of_the_walk():
     spans = Windows(train=timedelta(days=20), test=timedelta(days=10)).spans(0, 60 * DAY)
     r = np.random.default_rng(1).normal(0.5, 0.5, 600)
     assert walk_forward([of(r, interval=20 * DAY)], spans, "avg_pnl", 1).outcome == "too short"
-    trades = {"s": choosing.of_whole_run(of(r - 0.4), [])}
+    one = [of(r - 0.4)]
     for interval, unknown in ((0, 0), (20 * DAY, 0), (0, 10**6)):
-        worth = choosing.worth_choosing(
-            "avg_pnl", unknown + 1, 1, interval=interval, unknown=unknown
+        worth = worth_choosing("avg_pnl", 1, interval=interval, unknown=unknown)
+        chosen = choose(
+            WholeRuns(one), [Window(0, 60 * DAY)], [], "avg_pnl", worth=worth, least=None
         )
-        assert bool(worth(trades, (0, 60 * DAY))) == (interval == unknown == 0)
+        assert (chosen.aside is None) == (interval == unknown == 0)

@@ -203,7 +203,7 @@ def test_the_metric_of_a_part_is_that_of_the_trades_closed_by_then():
         assert value == pytest.approx(np.mean(made) / np.std(made, ddof=1), rel=1e-9)
 
 
-def test_what_breaks_a_constraint_is_not_the_best():
+def test_what_breaks_a_constraint_is_not_the_best(tmp_path):
     free = [row.statistics for row in find(trials=15).data.ranking]
     losses = int(np.median([s.loss_count for s in free]))
     drawdown = float(np.median([s.max_drawdown_percent for s in free])) * 1.2
@@ -220,6 +220,21 @@ def test_what_breaks_a_constraint_is_not_the_best():
     assert keeps(next(r.statistics for r in found.data.ranking if r.rank == 1))
     assert found.best.strategy.name == found.data.best_strategy
     assert f"({found.infeasible} of them broke a constraint)" in found.get_report()
+    # also of a trial that is not ranked the trades are known, and count; with a store, once
+    test = found.data.test
+    assert test.unknown_trials == 0
+    assert test.known_trials > len(
+        [r for r in found.data.ranking if r.adjusted_p_value is not None]
+    )
+    stored = find(trials=15, constraints=limits, store=tmp_path)
+    assert (stored.data.test, stored.data.verdict) == (test, found.data.verdict)
+
+
+def test_where_all_break_a_constraint_the_sentence_says_so():
+    found = find(trials=4, constraints=bk.Constraints(min_trades=10**6))
+    assert found.infeasible == found.finished == 4
+    assert found.best is None
+    assert "Nothing to rank: each trial that finished broke a constraint." in found.get_report()
 
 
 @pytest.mark.parametrize(

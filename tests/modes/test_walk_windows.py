@@ -10,7 +10,7 @@ from backtest_kit._engine.engine import current_engine
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import profit
 from backtest_kit._statistics.benchmarks import Market, hold_profits, random_profits
-from backtest_kit._statistics.choosing import of_own_runs
+from backtest_kit._statistics.choosing import OwnRuns
 from backtest_kit._statistics.figures import metric
 from backtest_kit._values.config import Config
 from backtest_kit._values.windows import Window
@@ -106,7 +106,8 @@ def test_a_window_that_is_run_for_itself_is_a_lone_backtest_over_it(windows):
             alone = bk.Backtest.run_sync(
                 "X", strategy_name=trial.strategy_name, exchange_name="e", frame_name="alone"
             )
-            trades = of_own_runs(trial, [part])
+            trades = OwnRuns([trial]).one(0, part)
+            assert OwnRuns([trial]).brackets(0, [part]).count == len(trades.r)
             assert trades.r.tolist() == [tick.pnl.pnl_percentage for tick in alone]
             assert trades.opened.tolist() == [tick.signal.pending_at for tick in alone]
             assert trades.closed.tolist() == [tick.close_timestamp for tick in alone]
@@ -121,7 +122,7 @@ def test_both_figures_are_shown_and_what_is_chosen_has_its_own_runs_figures():
     for window in forward.fresh.windows:
         assert window.aside is None
         test = Window(window.test_since, window.test_until)
-        own = of_own_runs(trials[window.strategy_name], [test])
+        own = OwnRuns([trials[window.strategy_name]]).one(0, test)
         assert window.out_of_sample_trades + window.overlapping == len(own.r)
     report = bk.Walker.get_report("X", walker_name="w")
     assert forward.sentence in report
@@ -207,10 +208,10 @@ async def test_holding_adds_up_to_one_trade_and_bins_to_the_whole():
         assert parts.shape == (count,)
         assert parts.sum() == pytest.approx(whole)
         for trial in trials:
-            of_one = random_profits(markets, trial, edges, 3, 20)
-            assert of_one.sum() == pytest.approx(
-                random_profits(markets, trial, edges[[0, -1]], 3, 20)[0]
-            )
+            t = trial.trades
+            given = markets, t.symbol, t.closed_at - t.opened_at, trial.brackets
+            of_one = random_profits(*given, edges, 3, 20)
+            assert of_one.sum() == pytest.approx(random_profits(*given, edges[[0, -1]], 3, 20)[0])
     hold = benchmark_bins(markets, "hold", trials)
     random = benchmark_bins(markets, "random", trials)
     assert (hold("counting", edges) == hold("every 3", edges)).all()

@@ -1,5 +1,6 @@
 """Walks with the money of an account."""
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -8,8 +9,12 @@ import pytest
 
 import backtest_kit as bk
 from backtest_kit._backtest.account_session import AccountSession
+from backtest_kit._reports.walk_accounts import account_rows
+from backtest_kit._reports.walker import rank_cells
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import ACCOUNT_METRICS
+from backtest_kit.cli.terminal import Console
+from backtest_kit.cli.walk_tables import money_table, ranking_table
 from markets import START, market
 
 BEGIN = datetime.fromtimestamp(START / 1000, UTC)
@@ -146,6 +151,33 @@ def test_compare_plays_with_an_account_as_a_walk_does():
         bk.compare(data, names, account="min", **how)
     with pytest.raises(bk.RegistrationError, match="metric='account_growth' needs an account"):
         bk.compare(data, names, **how)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("metric", ["annualized_sharpe_ratio", "account_max_drawdown_percent"])
+def test_no_figure_is_cut_or_broken_on_a_terminal(width, metric):
+    with bk.Engine():
+        register(metric)
+        data = walk("A")
+    renamed = [
+        msgspec.structs.replace(row, strategy_name=f"{row.strategy_name}(" + "x" * 40)
+        for row in data.ranking
+    ]
+    data = msgspec.structs.replace(data, ranking=tuple(renamed))
+    console = Console(width=width, file=io.StringIO())
+    console.print(ranking_table(data, wide=width >= 100))
+    console.print(money_table(data))
+    lines = console.file.getvalue().splitlines()
+    for row, money in zip(data.ranking, account_rows(data), strict=True):
+        _, name, value, interval, *others = rank_cells(row)
+        if width < 100:
+            others = [others[0], others[1], others[3]]  # adjusted p, DSR, trades
+        elif metric == "annualized_sharpe_ratio":
+            others = [*interval.split(), *others]
+        (line,) = (x.split() for x in lines if name[:8] in x and x.split()[0].isdigit())
+        assert line[2:] == [value, *others]
+        (line,) = (x.split() for x in lines if x.lstrip().startswith(name[:8]))
+        assert line[1:] == [money[at] for at in (1, 2, 4, 6, 7)]
 
 
 def test_its_page_shows_what_the_money_came_to(tmp_path):

@@ -1,5 +1,7 @@
 """The report of a walk: short for however many strategies, whole all the same, and plain."""
 
+import io
+import json
 import logging
 import re
 from datetime import timedelta
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import backtest_kit as bk
+from backtest_kit._pages.walk_page import walk_page
 from backtest_kit._reports.walker import forward_lines, walker_report, warming_lines, worth_text
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.overfitting import Overfitting
@@ -21,6 +25,7 @@ from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.time import to_datetime
 from backtest_kit._values.windows import TrainTestSplit
+from backtest_kit.cli.walk_tables import ranking_table
 from markets import MINUTE, START, market
 
 ROW = re.compile(r"^\| \d* \| (s\d+) \|", re.MULTILINE)
@@ -196,8 +201,58 @@ def test_means_of_windows_stand_beside_means_and_totals_by_themselves():
     )
 
 
+def test_every_figure_beside_the_sentence_is_in_every_form_of_a_ranking():
+    """Markdown, terminal (within 100 columns), page, table and JSON."""
+    rng = np.random.default_rng(3)
+    opened = START + np.arange(60) * 20 * MINUTE
+    trials = []
+    for i in range(3):
+        r = rng.normal(0.2, 1, 60)
+        span = (START, int(opened[-1]) + 20 * MINUTE)
+        trials.append(
+            TrialResult(
+                strategy_name=f"crossover(fast={i})",
+                symbols=("X",),
+                since=span[0],
+                until=span[1],
+                statistics=summarize(r, opened, opened + MINUTE, span),
+                trades=TradeColumns.of(r, opened, opened + MINUTE, stop_loss=1.0),
+            )
+        )
+    data = rank(schema_of([one.strategy_name for one in trials]), ("X",), trials)
+    best = data.ranking[0]
+    report = walker_report(data)
+    console = Console(width=100, file=io.StringIO())
+    console.print(ranking_table(data))
+    screen = console.file.getvalue()
+    assert all(f"crossover(fast={i})" in screen for i in range(3)), "nothing is cut"
+    assert "95 % interval" in screen
+    page = walk_page(data)
+    for value in (best.adjusted_p_value, best.deflated_sharpe, best.probabilistic_sharpe):
+        assert f"{value:.3f}" in report
+        assert f"{value:.3f}" in screen
+        assert json.dumps(value) in page
+    assert all(title in page for title in ('"PSR"', '"Trades needed"', '"Adjusted p"'))
+    needed = f"{best.minimum_trades:,.0f}"
+    assert f"| {needed} |" in report
+    assert needed in screen
+    for text in (report, page):
+        assert "reality check p = " in text
+        assert "superior predictive ability p = " in text
+        assert "independent trials" in text
+        assert "Probability of backtest overfitting: " in text
+    columns = data.table().columns
+    known = msgspec.json.decode(msgspec.json.encode(data))
+    for name in ("adjusted_p_value", "deflated_sharpe", "probabilistic_sharpe", "minimum_trades"):
+        assert name in columns
+        assert known["ranking"][0][name] == getattr(best, name)
+    for name in ("reality_check", "superior_ability", "effective_trials"):
+        assert known["test"][name] == getattr(data.test, name)
+    assert known["overfitting"]["probability"] == data.overfitting.probability
+
+
 def test_figures_say_for_how_many_trials_they_are(row):
     report = walker_report(walk_of([row]))
-    assert "| Adjusted p | Deflated Sharpe | Trades | Trades needed |" in report
+    assert "| Adjusted p | Deflated Sharpe | PSR | Trades | Trades needed |" in report
     assert "The interval is not corrected for a strategy's having been chosen." in report
     assert "Trades needed: for a deflated Sharpe ratio of 0.95." in report

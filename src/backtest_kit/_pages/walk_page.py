@@ -252,6 +252,8 @@ def _row(row: RankRow) -> dict[str, Any]:
         "interval": interval_text(row),
         "p": row.adjusted_p_value,
         "deflated": row.deflated_sharpe,
+        "psr": row.probabilistic_sharpe,
+        "needed": row.minimum_trades,
         "trades": 0 if s is None else s.total_signals,
         "total": None if s is None else s.total_pnl,
         "drawdown": None if s is None else s.max_drawdown_percent,

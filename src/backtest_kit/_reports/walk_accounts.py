@@ -7,15 +7,13 @@ from typing import Final
 
 from backtest_kit._reports.portfolio_data import money
 from backtest_kit._reports.table import number
-from backtest_kit._statistics.ranking import RankRow, WalkerData
+from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import METRICS
 
 COLUMNS: Final = (
     *("Strategy", "Final equity", "Growth %", "Yearly %", "Sharpe", "Sortino", "Calmar"),
     *("Max drawdown %", "Exposure %", "Fees", "Refused", "Reduced", "Liquidated"),
 )
-#: Those that stand beside a ranking.
-FIRST_COLUMNS: Final = ("Final equity", "Its drawdown %")
 #: How many strategies a line names before it counts the others.
 _NAMED: Final = 5
 
@@ -74,13 +72,6 @@ def account_rows(data: WalkerData) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def first_cells(row: RankRow) -> tuple[str, ...]:
-    """Return the cells of `FIRST_COLUMNS`."""
-    if row.account is None:
-        return ("", "")
-    return money(row.account.final_equity), number(row.account.max_drawdown_percent)
 
 
 def by_symbol(data: WalkerData) -> tuple[str, Sequence[tuple[str, ...]]]:

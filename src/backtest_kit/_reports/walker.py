@@ -26,7 +26,9 @@ from backtest_kit._values.time import MINUTE
 _NAMES: Final = 5
 _EXPLAINED: Final = (
     "The interval is not corrected for a strategy's having been chosen. Adjusted p: how often luck "
-    "would make one of all trials look as good; the sentence goes by it. Trades needed: for a "
+    "would make one of all trials look as good; the sentence goes by it. Deflated Sharpe: the "
+    "probability that the Sharpe ratio is above what the best of as many effective trials has by "
+    "luck. PSR: that it is above 0, as if it had been the only trial. Trades needed: for a "
     "deflated Sharpe ratio of 0.95."
 )
 _AGAINST: Final[dict[Benchmark, str]] = {
@@ -227,6 +229,7 @@ def _ranking(data: WalkerData) -> Rows:
         "95 % interval",
         "Adjusted p",
         "Deflated Sharpe",
+        "PSR",
         "Trades",
         "Trades needed",
     )
@@ -234,7 +237,11 @@ def _ranking(data: WalkerData) -> Rows:
 
 
 def rank_cells(row: RankRow) -> tuple[str, ...]:
-    """Return rank, name, metric, interval, p-value, deflated Sharpe, trades, and trades needed."""
+    """Return the cells of a row.
+
+    Rank, name, metric, interval, adjusted p, deflated and probabilistic Sharpe ratio, trades, and
+    trades needed.
+    """
     trades = row.statistics.total_signals if row.statistics is not None else 0
     return (
         "" if row.rank is None else str(row.rank),
@@ -243,6 +250,7 @@ def rank_cells(row: RankRow) -> tuple[str, ...]:
         interval_text(row),
         number(row.adjusted_p_value, 3),
         number(row.deflated_sharpe, 3),
+        number(row.probabilistic_sharpe, 3),
         str(trades),
         number(row.minimum_trades, 0),
     )

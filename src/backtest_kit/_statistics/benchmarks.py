@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from backtest_kit._arrays.brackets import Brackets
 from backtest_kit._arrays.draws import Draws, draw_entries
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.profit import profit
@@ -15,6 +16,7 @@ from backtest_kit._statistics.figures import metric_of
 from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.config import Config
+from backtest_kit._values.windows import Window
 
 #: How often random entries are drawn for a row.
 DRAWS: Final = 200
@@ -31,7 +33,8 @@ class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Random entries have the best strategy's brackets, sides and number of trades: `metric_value` is
     the median of `draws`, `percentile_95` what 5 in 100 exceed, `share_below` the share that the
-    best strategy beats; `total_pnl` the median. `error` says why there are no figures.
+    best strategy beats; `total_pnl` the median. Its name says how many draws there were, if fewer
+    than 200. `error` says why there are no figures.
     """
 
     kind: Literal["hold", "random"]
@@ -51,6 +54,15 @@ class Market(NamedTuple):
     bars: Bars
     timeline: range
     config: Config
+
+    def within(self, window: Window) -> Market:
+        """Return the market of a frame that is as long as a window, of one step at least."""
+        line = self.timeline
+        first, last = (
+            min(max(-((line.start - at) // line.step), 0), len(line))
+            for at in (window.since, window.until)
+        )
+        return self._replace(timeline=line[first:last] or line[first:][:1] or line[-1:])
 
 
 def benchmark_rows(
@@ -103,14 +115,19 @@ def random_row(
     markets: Sequence[Market], best: TrialResult | None, name: str, seed: int, draws: int
 ) -> BenchmarkRow:
     """Return what entering at random with the best strategy's brackets comes to."""
-    row = BenchmarkRow(kind="random", name=RANDOM, draws=draws)
+    name_of_row = RANDOM if draws >= DRAWS else f"{RANDOM} ({draws} draws)"
+    row = BenchmarkRow(kind="random", name=name_of_row, draws=draws)
     if best is None or not best.trades.count:
         return msgspec.structs.replace(row, draws=0, error="the best strategy has no trades")
     if best.brackets.count != best.trades.count:
         text = "how the trades of the best strategy were meant to end is not known"
         return msgspec.structs.replace(row, draws=0, error=text)
     span = _span(markets)
-    r = np.concatenate([part.r for part in random_draws(markets, best, seed, draws)], axis=1)
+    trades = best.trades
+    drawn = random_draws(
+        *(markets, trades.symbol, trades.closed_at - trades.opened_at, best.brackets, seed, draws)
+    )
+    r = np.concatenate([part.r for part in drawn], axis=1)
     entered = [one[np.isfinite(one)] for one in r]
     values = [v for v in (metric_of(one, name, span) for one in entered) if v is not None]
     mine = metric_of(best.trades.r, name, span)
@@ -127,33 +144,44 @@ def random_row(
 
 
 def random_draws(
-    markets: Sequence[Market], trial: TrialResult, seed: int, draws: int
+    markets: Sequence[Market],
+    symbol: Ints,
+    held: Ints,
+    brackets: Brackets,
+    seed: int,
+    draws: int,
 ) -> list[Draws]:
-    """Return draws of random entries for each symbol, with the brackets of a strategy's trades.
+    """Return draws of random entries for each symbol, with the brackets of given trades.
 
-    The numbers are drawn from the seed, the symbol's place and the number of trades alone, so that
-    copies of a strategy stay copies.
+    `symbol` and `held`, how long each was open in ms, are of shape (N,). The numbers are drawn from
+    the seed, the symbol's place and the number of trades alone, so that copies of a strategy stay
+    copies.
     """
-    trades, found = trial.trades, []
+    found = []
     for number, market in enumerate(markets):
-        of_symbol = trades.symbol == number
-        brackets = trial.brackets.at(of_symbol)
-        held = (trades.closed_at - trades.opened_at)[of_symbol].astype(np.float64)
-        key = (seed, number, brackets.count)
-        found.append(draw_entries(*market, brackets, held, draws, key))
+        of_symbol = symbol == number
+        mine = brackets.at(of_symbol)
+        lasted = held[of_symbol].astype(np.float64)
+        found.append(draw_entries(*market, mine, lasted, draws, (seed, number, mine.count)))
     return found
 
 
 def random_profits(
-    markets: Sequence[Market], trial: TrialResult, edges: Ints, seed: int, draws: int
+    markets: Sequence[Market],
+    symbol: Ints,
+    held: Ints,
+    brackets: Brackets,
+    edges: Ints,
+    seed: int,
+    draws: int,
 ) -> Floats:
     """Return what random entries earn between edges (ms, ascending): the mean of draws, (B,).
 
-    A trade counts where it closed, in the part with edges[i] < closed_at <= edges[i + 1], and
-    outside of all parts in the nearest.
+    As `random_draws`. A trade counts where it closed, in the part with
+    edges[i] < closed_at <= edges[i + 1], and outside of all parts in the nearest.
     """
     total = np.zeros(len(edges) - 1)
-    for part in random_draws(markets, trial, seed, draws):
+    for part in random_draws(markets, symbol, held, brackets, seed, draws):
         entered = np.isfinite(part.r)
         at = np.searchsorted(edges[1:-1], part.closed_at[entered], side="left")
         total += np.bincount(at, weights=part.r[entered], minlength=len(total))

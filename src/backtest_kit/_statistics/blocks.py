@@ -178,8 +178,24 @@ def autoregression(lags: Lags, order: int) -> tuple[Floats, Floats]:
 
 def dependence(r: Floats) -> tuple[float, float]:
     """Return the block length for one series, shape (T,), and its long-run over plain variance."""
+    if _quiet(r):
+        return 1.0, 1.0
     found = block_lengths(autocorrelations(r[:, None]))
     return float(found.lengths[0]), float(found.ratios[0])
+
+
+def _quiet(r: Floats) -> bool:
+    """Say whether one series has no significant autocorrelation; sooner than by all lags."""
+    n = len(r)
+    d = r - r.mean() if n else r
+    square = float(d @ d)
+    if n < 2 * QUIET_LAGS or square <= 0:
+        return True
+    limit = 2 * math.sqrt(math.log10(n)) / math.sqrt(n) * square
+    # a little below it counts as well: these sums are rounded in another way
+    return not any(
+        abs(float(d[lag:] @ d[:-lag])) >= (1 - 1e-9) * limit for lag in range(1, _most_lags(n) + 1)
+    )
 
 
 def _most_lags(n: int) -> int:

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 
-from backtest_kit._statistics.blocks import dependence
 from backtest_kit._statistics.figures import LEAST_DEVIATION, YEAR_MS
 from backtest_kit._statistics.overfitting import CELLS, ROUNDING
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.errors import ArgumentError
 from backtest_kit._values.schemas import METRICS
-from backtest_kit._values.time import MINUTE
 
 Span = tuple[int, int]
-
-#: A run's time is cut into days, but never into fewer or more parts than this.
-PERIODS: Final = (100, 2000)
 
 
 def check_metric(metric: str, span: Span | None, draws: int) -> float:
@@ -124,48 +118,23 @@ def drawn_together(
     yearly: float,
     rng: np.random.Generator,
     draws: int,
-    block: float | None = None,
+    block: float,
 ) -> list[Floats]:
     """Return the metric of each strategy, all in the same resamples of periods of time.
 
-    `rows` are the trades of each; `parts` their periods and the number of periods, as `periods`
-    returns them. `block` is the mean length of blocks; the greatest that one of them needs, if left
-    out.
+    `rows` are the trades of each; `parts` their periods, whole numbers from 0, and how many periods
+    there are. `block` is the mean length of blocks.
     """
     of, count = parts
-    totals, returns = [], []
+    totals = []
     for r, at in zip(rows, of, strict=True):
         per_trade = sums(r)
         totals.append(
             np.stack([np.bincount(at, column, minlength=count) for column in per_trade.T], axis=1)
         )
-        returns.append(np.bincount(at, r, minlength=count).astype(np.float64))
-    if block is None:
-        block = max(dependence(series)[0] for series in returns)
     found: list[list[Floats]] = [[] for _ in rows]
     means = [float(r.mean()) for r in rows]
     for weights in draw(count, block, rng, draws):
         for pieces, total, mean in zip(found, totals, means, strict=True):
             pieces.append(evaluate(weights @ total, mean, metric, yearly))
     return [np.concatenate(pieces) for pieces in found]
-
-
-def periods(
-    rows: Sequence[Floats], closed_at: Sequence[Ints], span: Span | None
-) -> tuple[list[Ints], int]:
-    """Return the period in which each trade closed, and how many periods the span is cut into.
-
-    Raises:
-        ArgumentError: there is no span, it has no length, or there is not one time per trade.
-    """
-    if span is None or span[1] <= span[0]:
-        raise ArgumentError(f"times need the span of the run in milliseconds, not {span}")
-    length = span[1] - span[0]
-    count = min(max(round(length / (1440 * MINUTE)), PERIODS[0]), PERIODS[1])
-    found = []
-    for r, times in zip(rows, closed_at, strict=True):
-        if len(times) != len(r):
-            raise ArgumentError(f"{len(times)} times for {len(r)} trades")
-        at = (np.asarray(times, dtype=np.int64) - span[0]) * count // length
-        found.append(np.clip(at, 0, count - 1))
-    return found, count

@@ -14,52 +14,119 @@ which a window ends is in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from backtest_kit._statistics.family import family_test
+from backtest_kit._arrays.brackets import Brackets, joined_brackets
 from backtest_kit._statistics.figures import metric_of
 from backtest_kit._statistics.overfitting import MIN_TRADES
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
-from backtest_kit._statistics.verdict import verdict
+from backtest_kit._statistics.trades import (
+    Mask,
+    Trades,
+    all_trades,
+    counted,
+    greatest,
+    metrics,
+    together,
+)
+from backtest_kit._statistics.trial_result import TrialResult
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.time import iso
 from backtest_kit._values.windows import Window
 
-Mask = npt.NDArray[np.bool_]
 #: Why nothing is traded in a test window.
 Aside = Literal["too few trades", "not worth choosing", "below min_metric"]
+#: Metrics closer than this, relative to 1 and their size, are computed to the last digit.
+_NEAR: Final = 1e-9
 
 
-class Trades(NamedTuple):
-    """Closed trades in the order of closing: profit in percent, times in ms, and the symbol.
+class Source(Protocol):
+    """Where the trades of trials in windows are taken from.
 
-    `stop` is what each would have lost at its stop, `worst` what it had lost at the worst price
-    that it saw, percent; NaN where that is not known.
+    Trials are numbered in the order of their names, so that no figure depends on that of the walk.
     """
 
-    r: Floats
-    opened: Ints
-    closed: Ints
-    symbol: Ints
-    stop: Floats
-    worst: Floats
+    @property
+    def trials(self) -> Sequence[TrialResult]:
+        """The trials."""
+        ...
 
-    def at(self, rows: Mask | Ints) -> Trades:
-        """Return some of them, by a mask or their places."""
-        r, opened, closed, symbol, stop, worst = self
-        return Trades(r[rows], opened[rows], closed[rows], symbol[rows], stop[rows], worst[rows])
+    @property
+    def places(self) -> Sequence[int]:
+        """The place of each in the walk."""
+        ...
+
+    def all(self, windows: Sequence[Window]) -> Trades:
+        """Return the trades of all trials, those in the windows among them."""
+        ...
+
+    def one(self, number: int, window: Window) -> Trades:
+        """Return the trades of one trial, those in the window among them."""
+        ...
+
+    def brackets(self, number: int, windows: Sequence[Window]) -> Brackets:
+        """Return how a trial's trades were meant to end; `Trades.row` is the place in these."""
+        ...
+
+
+class WholeRuns:
+    """The trades of whole runs, whichever the windows."""
+
+    def __init__(self, trials: Sequence[TrialResult]) -> None:
+        self.places, self.trials = _by_name(trials)
+        self._all = all_trades([trial.trades for trial in self.trials])
+
+    def all(self, windows: Sequence[Window]) -> Trades:
+        """Return all trades of all trials."""
+        return self._all
+
+    def one(self, number: int, window: Window) -> Trades:
+        """Return all trades of one trial."""
+        return self._all.one(number)
+
+    def brackets(self, number: int, windows: Sequence[Window]) -> Brackets:
+        """Return those of the whole run."""
+        return self.trials[number].brackets
+
+
+class OwnRuns:
+    """The trades of runs over single windows, from clean state, of those trials that have them."""
+
+    def __init__(self, trials: Sequence[TrialResult]) -> None:
+        self.places, self.trials = _by_name([trial for trial in trials if trial.window_runs])
+        self._runs = [
+            {Window(run.since, run.until): run for run in trial.window_runs}
+            for trial in self.trials
+        ]
+
+    def all(self, windows: Sequence[Window]) -> Trades:
+        """Return the trades of the runs over these windows alone."""
+        parts, begun = [], np.zeros(len(self._runs), dtype=np.int64)
+        for window in windows:
+            columns = [runs[window].trades for runs in self._runs]
+            part = all_trades(columns)
+            parts.append(part._replace(row=part.row + begun[part.of]))
+            begun = begun + np.array([each.count for each in columns], dtype=np.int64)
+        return parts[0] if len(parts) == 1 else together(parts)
+
+    def one(self, number: int, window: Window) -> Trades:
+        """Return the trades of a trial's run over this window alone."""
+        return all_trades([self._runs[number][window].trades])
+
+    def brackets(self, number: int, windows: Sequence[Window]) -> Brackets:
+        """Return those of the runs over these windows, one after another."""
+        return joined_brackets([self._runs[number][window].brackets for window in windows])
 
 
 class Choice(NamedTuple):
     """The best strategy of some train windows, its metric and its trades there.
 
-    `aside`: why it is not traded.
+    `number` is that of the trial; `aside`: why it is not traded.
     """
 
+    number: int
     trial: TrialResult
     value: float
     trades: Trades
@@ -67,36 +134,26 @@ class Choice(NamedTuple):
     aside: Aside | None
 
 
-#: Of the trades of each strategy in a train window and its length as a span: those worth choosing.
-Worth = Callable[[Mapping[str, Trades], tuple[int, int]], frozenset[str]]
-#: The trades of a strategy that some windows are looked for in: of its whole run, or their own.
-Source = Callable[[TrialResult, Sequence[Window]], Trades]
+class Candidates(NamedTuple):
+    """Strategies that could be chosen in some train windows, and their trades there.
+
+    `numbers` are those of the trials, ascending; `trades` have those numbers.
+    """
+
+    source: Source
+    windows: Sequence[Window]
+    tested: Sequence[Window]
+    numbers: Ints
+    trades: Trades
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the windows begin, and where they would end without what lies between."""
+        return span_of(self.windows)
 
 
-def of_whole_run(trial: TrialResult, windows: Sequence[Window]) -> Trades:
-    """Return all trades of a strategy, whichever the windows."""
-    return _trades(trial.trades)
-
-
-def of_own_runs(trial: TrialResult, windows: Sequence[Window]) -> Trades:
-    """Return the trades of the runs over these windows alone, in the order of closing."""
-    known = {Window(run.since, run.until): run.trades for run in trial.window_runs}
-    parts = [_trades(known[window]) for window in windows]
-    return parts[0] if len(parts) == 1 else together(parts)
-
-
-def together(parts: Sequence[Trades]) -> Trades:
-    """Return trades of several sources in the order of closing."""
-    none = np.zeros(0, dtype=np.int64)
-    joined = Trades(
-        np.concatenate([np.zeros(0), *(part.r for part in parts)]),
-        np.concatenate([none, *(part.opened for part in parts)]),
-        np.concatenate([none, *(part.closed for part in parts)]),
-        np.concatenate([none, *(part.symbol for part in parts)]),
-        np.concatenate([np.zeros(0), *(part.stop for part in parts)]),
-        np.concatenate([np.zeros(0), *(part.worst for part in parts)]),
-    )
-    return joined.at(np.argsort(joined.closed, kind="stable"))
+#: Of candidates: which are worth choosing, shape (candidates,).
+Worth = Callable[[Candidates], Mask]
 
 
 def in_test(trades: Trades, window: Window) -> Mask:
@@ -106,8 +163,8 @@ def in_test(trades: Trades, window: Window) -> Mask:
 
 def in_train(
     trades: Trades, windows: Sequence[Window], tested: Sequence[Window] = ()
-) -> tuple[Mask, int]:
-    """Say which trades are in train windows, and how many that opened there are purged.
+) -> tuple[Mask, Mask]:
+    """Say which trades are in train windows, and which opened there and are purged.
 
     `tested` are the test windows that go with them.
     """
@@ -116,11 +173,15 @@ def in_train(
         opened = opened_in(trades, window)
         began |= opened
         inside |= opened & (trades.closed <= window.until)
+    count = int(trades.of[-1]) + 1 if len(trades.of) else 0
+    last = windows[-1].until
     for window in tested:
-        lives = trades.closed[opened_in(trades, window)]
-        over = int(lives.max(initial=window.until))
-        inside &= (trades.opened < window.until) | (trades.opened >= over)
-    return inside, int(began.sum() - inside.sum())
+        if window.until > last:  # nothing that is trained in comes after it
+            continue
+        rows = opened_in(trades, window)
+        over = greatest(trades.closed[rows], trades.of[rows], count, float(window.until))
+        inside &= (trades.opened < window.until) | (trades.opened >= over[trades.of])
+    return inside, began & ~inside
 
 
 def opened_in(trades: Trades, window: Window) -> Mask:
@@ -129,14 +190,13 @@ def opened_in(trades: Trades, window: Window) -> Mask:
 
 
 def choose(
-    trials: Sequence[TrialResult],
+    source: Source,
     windows: Sequence[Window],
     tested: Sequence[Window],
     name: str,
     *,
     worth: Worth | None,
     least: float | None,
-    source: Source,
 ) -> Choice | None:
     """Return the best strategy of some train windows by a metric; of equal ones the earlier.
 
@@ -144,29 +204,47 @@ def choose(
     among those that are `worth` it, or where its metric is at least `least`, if that is given; the
     best of those that are comes before a better one that is not. Neither given: always.
     """
-    span = _span(windows)
-    found: dict[str, Choice] = {}
-    for trial in trials:
-        trades = source(trial, [*windows, *tested])
-        inside, purged = in_train(trades, windows, tested)
-        if inside.sum() < MIN_TRADES:
-            continue
-        known = trades.at(inside)
-        value = metric_of(known.r, name, span)
-        if value is not None:
-            found[trial.strategy_name] = Choice(trial, value, known, purged, None)
-    if not found:
+    count, span = len(source.trials), span_of(windows)
+    trades = source.all([*windows, *tested])
+    inside, purged = in_train(trades, windows, tested)
+    known = trades.at(inside)
+    values = metrics(known, count, name, span)
+    found = np.isfinite(values) & (counted(known, count) >= MIN_TRADES)
+    if not found.any():
         return None
+
+    def exact(near: Mask) -> Floats:
+        """Return the values, those of some strategies to the last digit."""
+        digits = values.copy()
+        for i in np.flatnonzero(near).tolist():
+            value = metric_of(known.one(i).r, name, span)
+            digits[i] = values[i] if value is None else value
+        return digits
+
     why: Aside = "not worth choosing"
-    good = frozenset(found)
+    good = found
     if least is not None:
-        why, good = "below min_metric", frozenset(n for n, c in found.items() if c.value >= least)
+        why = "below min_metric"
+        good = found & (exact(found & _near(values, least)) >= least)
     elif worth is not None:
-        joined = {n: _joined(choice.trades, windows) for n, choice in found.items()}
-        good = worth(joined, span)
-    candidates = [choice for n, choice in found.items() if n in good] or [*found.values()]
-    best = max(candidates, key=lambda choice: choice.value)
-    return best if best.trial.strategy_name in good else best._replace(aside=why)
+        numbers = np.flatnonzero(found)
+        good = found.copy()
+        mine = known if found.all() else known.at(found[known.of])
+        good[numbers] = worth(Candidates(source, windows, tested, numbers, mine))
+    candidates = good if good.any() else found
+    top = values[candidates].max()
+    digits = exact(candidates & _near(values, top))
+    top = digits[candidates].max()
+    equal = np.flatnonzero(candidates & (digits == top)).tolist()
+    best = min(equal, key=source.places.__getitem__)
+    return Choice(
+        best,
+        source.trials[best],
+        float(digits[best]),
+        known.one(best),
+        int((purged & (trades.of == best)).sum()),
+        None if good[best] else why,
+    )
 
 
 def failed_runs(trials: Sequence[TrialResult]) -> tuple[str, ...]:
@@ -179,34 +257,13 @@ def failed_runs(trials: Sequence[TrialResult]) -> tuple[str, ...]:
     )
 
 
-def worth_choosing(
-    name: str, trials: int, seed: int, *, interval: int = 0, unknown: int = 0
-) -> Worth:
-    """Return the rule of a walk's sentence, for choices by a metric of so many trials.
-
-    Worth choosing is what the sentence on the trades of the window would name, tested against 0:
-    the winner, or all that tie. `interval` is the longest at which a strategy of the walk is asked,
-    in ms; of `unknown` trials only the number counts.
-    """
-
-    def worth(trades: Mapping[str, Trades], span: tuple[int, int]) -> frozenset[str]:
-        columns = {n: columns_of(of) for n, of in trades.items()}
-        family = family_test(columns, span, seed=seed, interval=interval, unknown=unknown)
-        found = verdict(columns, family, span, seed=seed, metric=name, trials=trials)
-        if found.kind == "tie":
-            return frozenset(found.names)
-        return frozenset(found.names[:1] if found.kind == "winner" else ())
-
-    return worth
-
-
-def _span(windows: Sequence[Window]) -> tuple[int, int]:
-    """Return where train windows begin, and where they would end without what lies between."""
+def span_of(windows: Sequence[Window]) -> tuple[int, int]:
+    """Return where windows begin, and where they would end without what lies between."""
     return windows[0].since, windows[0].since + sum(window.length for window in windows)
 
 
-def _joined(trades: Trades, windows: Sequence[Window]) -> Trades:
-    """Return trades in train windows as if nothing lay between these."""
+def joined(trades: Trades, windows: Sequence[Window]) -> Trades:
+    """Return trades in windows as if nothing lay between these."""
     if len(windows) == 1:
         return trades
     starts = np.array([window.since for window in windows])
@@ -216,24 +273,11 @@ def _joined(trades: Trades, windows: Sequence[Window]) -> Trades:
     return trades._replace(opened=trades.opened - moved, closed=trades.closed - moved)
 
 
-def columns_of(trades: Trades) -> TradeColumns:
-    """Return trades as the columns that a test takes."""
-    return TradeColumns.of(
-        trades.r,
-        trades.opened,
-        trades.closed,
-        symbol=trades.symbol,
-        stop_loss=trades.stop,
-        worst_loss=trades.worst,
-    )
+def _by_name(trials: Sequence[TrialResult]) -> tuple[list[int], list[TrialResult]]:
+    """Return trials in the order of their names, and the place that each had."""
+    places = sorted(range(len(trials)), key=lambda i: trials[i].strategy_name)
+    return places, [trials[i] for i in places]
 
 
-def _trades(columns: TradeColumns) -> Trades:
-    return Trades(
-        columns.r,
-        columns.opened_at,
-        columns.closed_at,
-        columns.symbol,
-        columns.stop_loss,
-        columns.worst_loss,
-    )
+def _near(values: Floats, value: float) -> Mask:
+    return np.abs(values - value) <= _NEAR * (1 + abs(value))

@@ -16,12 +16,12 @@ import numpy as np
 from backtest_kit._statistics.choosing import (
     Aside,
     Choice,
+    OwnRuns,
     Source,
+    WholeRuns,
     Worth,
     choose,
     failed_runs,
-    of_own_runs,
-    of_whole_run,
 )
 from backtest_kit._statistics.figures import metric_of
 from backtest_kit._statistics.overfitting import MIN_TRADES
@@ -101,32 +101,30 @@ def cross_validate(
     fresh: bool = False,
 ) -> CrossValidation:
     """Return the paths of trials over groups; the arguments are those of `walk_forward`."""
-    found = _validate(trials, groups, name, worth, least, of_whole_run)
+    found = _validate(WholeRuns(trials), groups, name, worth, least)
     if not fresh:
         return found
-    ran = [trial for trial in trials if trial.window_runs]
-    again = _validate(ran, groups, name, worth, least, of_own_runs)
-    again = msgspec.structs.replace(again, failed=failed_runs(ran))
+    own = OwnRuns(trials)
+    again = _validate(own, groups, name, worth, least)
+    again = msgspec.structs.replace(again, failed=failed_runs(own.trials))
     return msgspec.structs.replace(found, fresh=again)
 
 
 def _validate(
-    trials: Sequence[TrialResult],
+    source: Source,
     groups: Groups,
     name: str,
     worth: Worth | None,
     least: float | None,
-    source: Source,
 ) -> CrossValidation:
     choices = [
         choose(
-            trials,
+            source,
             split.train,
             [groups.windows[group] for group in split.test],
             name,
             worth=worth,
             least=least,
-            source=source,
         )
         for split in groups.splits
     ]

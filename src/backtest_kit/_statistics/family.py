@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,20 +14,36 @@ from backtest_kit._statistics.bins import (
     bin_edges,
     longest_holding,
     matrix_of,
-    overlap_ratio,
+    overlap_ratios,
 )
-from backtest_kit._statistics.blocks import autocorrelations, block_lengths, common_dependence
+from backtest_kit._statistics.blocks import (
+    Lags,
+    autocorrelations,
+    block_lengths,
+    common_dependence,
+)
 from backtest_kit._statistics.figures import sharpe_ratio
 from backtest_kit._statistics.overfitting import MIN_TRADES
-from backtest_kit._statistics.scores import long_run, scores
+from backtest_kit._statistics.scores import long_run, scores, student_scores
 from backtest_kit._statistics.stepdown import (
     PAIRS,
     adjusted_p_values,
     effective_trials,
     joint_draws,
+    least_p_value,
     reality_check,
     simultaneous_width,
     superior_ability,
+)
+from backtest_kit._statistics.trades import (
+    Mask,
+    Trades,
+    all_trades,
+    counted,
+    greatest,
+    metrics,
+    renumbered,
+    stacked,
 )
 from backtest_kit._statistics.trial_result import TradeColumns
 from backtest_kit._values.candles import Floats, Ints
@@ -39,6 +55,8 @@ BenchmarkBins = Callable[[str, Ints], Floats]
 #: Why a strategy is not judged.
 Unjudged = Literal["too few trades", "never varies", "too short"]
 
+#: Strategies of a family by which it is seen whether anything can be there.
+_SOME: Final = 500
 #: Blocks where strategies depend on their past together, but none so that it would show alone.
 LEAST_BLOCK: Final = 2.0
 
@@ -92,6 +110,93 @@ def why_not_judged(trades: TradeColumns, span: Span) -> Unjudged | None:
     return None
 
 
+class Sample(NamedTuple):
+    """The bins of a family as columns of shape (B, N), and how these depend on their past.
+
+    `burdened` has one more losing trade in each column. `ratios` are of the variance of each mean
+    to that of independent bins, known with so many degrees of `freedom`; `independent` is how many
+    independent strategies all of them are about as good as.
+    """
+
+    edges: Ints
+    plain: Floats
+    burdened: Floats
+    lags: Lags
+    block: float
+    ratios: Floats
+    freedom: Floats
+    independent: float
+
+    def scores(self, series: Floats, overlaps: Floats | None = None) -> Floats:
+        """Return the scores of its columns; `overlaps` are the ratios of trades that overlap."""
+        ratios = self.ratios if overlaps is None else np.maximum(self.ratios, overlaps)
+        return scores(series, ratios, self.freedom)
+
+
+def judged(trades: Trades, count: int, length: int) -> tuple[Mask, Mask]:
+    """Return which of `count` strategies have enough trades, and which can be judged.
+
+    As `why_not_judged` says; `length` is that of the span.
+    """
+    enough = counted(trades, count) >= MIN_TRADES
+    enough &= np.isfinite(metrics(trades, count, "sharpe_ratio", (0, 0)))
+    held = greatest(trades.closed - trades.opened, trades.of, count, 0.0)
+    return enough, enough & (held * LEAST_BINS <= length)
+
+
+def sample_of(
+    trades: Trades,
+    count: int,
+    span: Span,
+    interval: int = 0,
+    taken: Callable[[Ints], Floats] | None = None,
+) -> Sample:
+    """Return the bins of `count` strategies that can be judged.
+
+    `taken` returns what is taken off them, shape (B, N), from the edges of the bins.
+    """
+    held = int((trades.closed - trades.opened).max(initial=0))
+    edges = bin_edges(span, max(interval, held))
+    plain, burdened = matrix_of(trades, count, edges)
+    if taken is not None:
+        off = taken(edges)
+        plain -= off
+        burdened -= off
+    independent = effective_trials(plain)
+    lags = autocorrelations(plain)
+    found = block_lengths(lags, independent)
+    block = float(found.lengths.max())
+    if common_dependence(lags, independent):
+        block = max(block, LEAST_BLOCK)
+    ratios, freedom = np.ones(count), np.full(count, len(plain) - 1.0)
+    if block > 1:
+        ratios, freedom = long_run(lags, found, block)
+    return Sample(edges, plain, burdened, lags, block, ratios, freedom, independent)
+
+
+def beyond_luck(sample: Sample, trades: Trades, seed: int, unknown: int, error: float) -> Mask:
+    """Return which strategies of a family luck does not explain, and nothing else.
+
+    The same as by the p-values of `family_test`, sooner. No score is above Student's, and the
+    greatest of some strategies is by luck no greater than that of all: where even so the best is
+    nothing, there is nothing. Overlapping lowers scores, and lower scores make StepM's set smaller
+    or leave it: so it is looked at only for those that would be in the set without it.
+    """
+    none = np.zeros(sample.plain.shape[1], dtype=np.bool_)
+    at_most = student_scores(sample.burdened, sample.ratios, sample.freedom)
+    some = sample.plain[:, :: max(len(none) // _SOME, 1)]
+    few = joint_draws(some, sample.block, seed)
+    if least_p_value(at_most, few, unknown) > error:
+        return none
+    draws = joint_draws(sample.plain, sample.block, seed) if some.shape[1] < len(none) else few
+    raw = sample.scores(sample.burdened)
+    if least_p_value(raw, draws, unknown) > error:
+        return none
+    might = adjusted_p_values(raw, draws, unknown) <= error
+    overlaps = overlap_ratios(trades, len(raw), sample.edges, might)
+    return adjusted_p_values(sample.scores(sample.burdened, overlaps), draws, unknown) <= error
+
+
 def family_test(
     trades: Mapping[str, TradeColumns],
     span: Span,
@@ -125,74 +230,64 @@ def family_test(
         ArgumentError: a benchmark of another length than the bins, or with a value that is not
             finite.
     """
-    if interval * LEAST_BINS > span[1] - span[0]:
+    length = span[1] - span[0]
+    if interval * LEAST_BINS > length:
         return None
     # in an order of their own, so that the figures depend on no other
-    names = sorted(name for name, each in trades.items() if why_not_judged(each, span) is None)
-    if not names:
+    ordered = sorted(trades)
+    own = all_trades([trades[name] for name in ordered])
+    chosen = np.flatnonzero(judged(own, len(ordered), length)[1])
+    if not len(chosen):
         return None
-    could = [each for each in others if why_not_judged(each, span) in (None, "too short")]
-    cut = [_within(each, span) for each in could]
-    known = [each for each in cut if why_not_judged(each, span) is None]
-    unknown += len(could) - len(known)
+    names = [ordered[i] for i in chosen.tolist()]
+    theirs = all_trades(others)
+    could, _ = judged(theirs, len(others), length)
+    inside = (theirs.opened >= span[0]) & (theirs.closed <= span[1])
+    theirs = theirs.at(inside)
+    known = could & judged(theirs, len(others), length)[1]
     if benchmark_bins is not None and benchmark != "hold":
-        known, unknown = [], unknown + len(known)
-    rows = [*(trades[name] for name in names), *known]
-    edges = bin_edges(span, max(interval, *map(longest_holding, rows)))
-    plain, burdened = matrix_of(rows, edges)
-    if benchmark_bins is not None:
-        for i in range(len(rows)):
-            name = names[i] if i < len(names) else names[0]  # holding is the same for every name
-            taken = _checked(benchmark_bins(name, edges), name, len(edges) - 1)
-            plain[:, i] -= taken
-            burdened[:, i] -= taken
-    independent = effective_trials(plain)
-    lags = autocorrelations(plain)
-    found = block_lengths(lags, independent)
-    block = float(found.lengths.max())
-    if common_dependence(lags, independent):
-        block = max(block, LEAST_BLOCK)
-    ratios = np.array([overlap_ratio(each, edges) for each in rows])
-    freedom = np.full(len(rows), len(plain) - 1.0)
-    if block > 1:
-        estimated, freedom = long_run(lags, found, block)
-        ratios = np.maximum(ratios, estimated)
-    draws = joint_draws(plain, block, seed, pairs)
+        known = np.zeros_like(known)
+    unknown += int(could.sum() - known.sum())
+    count = len(names) + int(known.sum())
+    rows = renumbered(own, chosen, len(ordered))
+    rows = beside(rows, len(names), renumbered(theirs, np.flatnonzero(known), len(others)))
+
+    def taken(edges: Ints) -> Floats:
+        assert benchmark_bins is not None
+        off = [_checked(benchmark_bins(name, edges), name, len(edges) - 1) for name in names]
+        # holding, which is the same for every name
+        return np.stack(off + [off[0]] * (count - len(names)), axis=1)
+
+    sample = sample_of(rows, count, span, interval, None if benchmark_bins is None else taken)
+    draws = joint_draws(sample.plain, sample.block, seed, pairs)
     test = LuckTest(
-        bins=len(plain),
-        bin_length=(span[1] - span[0]) // len(plain),
-        block=block,
-        known_trials=len(rows),
+        bins=len(sample.plain),
+        bin_length=length // len(sample.plain),
+        block=sample.block,
+        known_trials=count,
         unknown_trials=unknown,
-        effective_trials=independent + unknown,
+        effective_trials=sample.independent + unknown,
         benchmark=benchmark,
-        reality_check=reality_check(plain, draws),
-        superior_ability=superior_ability(plain, lags, block, draws),
+        reality_check=reality_check(sample.plain, draws),
+        superior_ability=superior_ability(sample.plain, sample.lags, sample.block, draws),
         interval_width=simultaneous_width(draws, unknown),
     )
-    burdened_p = adjusted_p_values(scores(burdened, ratios, freedom), draws, unknown)
-    plain_p = adjusted_p_values(scores(plain, ratios, freedom), draws, unknown)
+    overlaps = overlap_ratios(rows, count, sample.edges)
+    burdened_p = adjusted_p_values(sample.scores(sample.burdened, overlaps), draws, unknown)
+    plain_p = adjusted_p_values(sample.scores(sample.plain, overlaps), draws, unknown)
     return Family(
         test=test,
-        edges=edges,
+        edges=sample.edges,
         p_values=dict(zip(names, burdened_p.tolist(), strict=False)),
         without_loss=dict(zip(names, plain_p.tolist(), strict=False)),
     )
 
 
-def _within(trades: TradeColumns, span: Span) -> TradeColumns:
-    """Return the trades that opened and closed in a span."""
-    rows = (trades.opened_at >= span[0]) & (trades.closed_at <= span[1])
-    if rows.all():
+def beside(trades: Trades, count: int, others: Trades) -> Trades:
+    """Return the trades of `count` strategies and of others, which are numbered after them."""
+    if not len(others.r):
         return trades
-    return TradeColumns.of(
-        trades.r[rows],
-        trades.opened_at[rows],
-        trades.closed_at[rows],
-        symbol=trades.symbol[rows],
-        stop_loss=trades.stop_loss[rows],
-        worst_loss=trades.worst_loss[rows],
-    )
+    return stacked([trades, others._replace(of=others.of + count)])
 
 
 def _checked(profits: Floats, name: str, count: int) -> Floats:

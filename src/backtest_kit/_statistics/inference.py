@@ -8,7 +8,6 @@ gives the same answer. `None` means that the sample is not enough to tell: fewer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Final
 
@@ -21,12 +20,10 @@ from backtest_kit._statistics.bootstrap import (
     Span,
     check_metric,
     drawn,
-    drawn_together,
     estimate,
-    periods,
 )
 from backtest_kit._statistics.overfitting import MIN_TRADES, ROUNDING, checked, seeded
-from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.candles import Floats
 from backtest_kit._values.errors import ArgumentError
 
 #: Number of resamples: the ends of a 95 % interval then rest on 25 draws each.
@@ -116,50 +113,6 @@ def for_the_chosen(interval: ConfidenceInterval, width: float) -> ConfidenceInte
     )
 
 
-def probability_best_beats_second(
-    a: npt.ArrayLike,
-    b: npt.ArrayLike,
-    metric: str,
-    seed: int,
-    *,
-    span: Span | None = None,
-    closed_at: tuple[Ints, Ints] | None = None,
-    draws: int = DRAWS,
-) -> float | None:
-    """Return the share of resamples in which the metric of `a` exceeds that of `b`.
-
-    Equal values count half, so that the probabilities of `a` over `b` and of `b` over `a` add up to
-    1. Resamples in which either metric is undefined do not count.
-
-    Without `closed_at` the two are resampled as in `bootstrap_interval`, independently of each
-    other: the i-th trade of one has nothing to do with the i-th of the other. But strategies on one
-    market mostly win and lose together, which makes the difference more certain than that. With
-    `closed_at`, the closing times of both in int64 milliseconds, and `span`, time is resampled
-    instead: the span is cut into days (between 100 and 2,000 equal parts), and blocks of days are
-    drawn for both at once, with the trades that closed in them. This keeps the dependence between
-    the two, and lets the number of trades vary.
-
-    `None` where either has fewer than `MIN_TRADES` trades or no such metric, or where more than
-    `MOST_UNDEFINED` of the resamples do not count.
-
-    It is a share of resamples, not a test: it does not allow for how many strategies `a` was picked
-    from (`deflated_sharpe_ratio` does), and is too certain about what never varied in the sample.
-
-    Raises:
-        ArgumentError: as `bootstrap_interval`; times without a span, or not one per trade.
-    """
-    pair = (checked(a, "a"), checked(b, "b"))
-    scale = check_metric(metric, span, draws)
-    parts = None if closed_at is None else periods(pair, closed_at, span)
-    seeded(seed)
-    if min(map(len, pair)) < MIN_TRADES:
-        return None
-    if any(estimate(x, metric, scale) is None for x in pair):
-        return None
-    first, second = resampled_metrics(pair, parts, metric, scale, seed, draws)
-    return share_above(first, second)
-
-
 def block_length(r: npt.ArrayLike) -> float:
     """Return the mean block length for the stationary bootstrap of a series, at least 1.
 
@@ -174,46 +127,6 @@ def block_length(r: npt.ArrayLike) -> float:
         ArgumentError: `r` is not of one dimension, or holds a value that is not finite.
     """
     return dependence(checked(r))[0]
-
-
-def period_returns(
-    trades: Mapping[str, npt.ArrayLike], closed_at: Mapping[str, Ints], span: Span
-) -> Floats:
-    """Return the profit per period of each strategy: shape (T, N), in percent, in their order.
-
-    The span in milliseconds is cut into days, between 100 and 2,000 equal parts; a trade counts
-    where it closed, outside the span in its first or last part. This is the matrix that
-    `probability_of_overfitting` takes; leave out strategies with fewer than `MIN_TRADES` trades.
-
-    Raises:
-        ArgumentError: a value that is not finite; not one time per trade; a span without length.
-    """
-    rows = [checked(r, name) for name, r in trades.items()]
-    parts, count = periods(rows, [closed_at[name] for name in trades], span)
-    matrix = np.zeros((count, len(rows)))
-    for column, r, at in zip(matrix.T, rows, parts, strict=True):
-        column[:] = np.bincount(at, weights=r, minlength=count)
-    return matrix
-
-
-def resampled_metrics(
-    rows: Sequence[Floats],
-    parts: tuple[Sequence[Ints], int] | None,
-    metric: str,
-    scale: float,
-    seed: int,
-    draws: int,
-) -> Iterator[Floats]:
-    """Yield the metric of each strategy in all resamples, shape (draws,), in order.
-
-    `parts` are the periods that the trades closed in (`periods`), which are then resampled for all
-    strategies at once; without them, the trades of each are resampled independently.
-    """
-    if parts is not None:
-        yield from drawn_together(rows, parts, metric, scale, seeded(seed), draws)
-        return
-    for stream, r in enumerate(rows):
-        yield drawn(r, dependence(r)[0], metric, scale, seeded(seed, stream), draws)
 
 
 def share_above(first: Floats, second: Floats) -> float | None:

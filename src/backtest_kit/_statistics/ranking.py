@@ -8,9 +8,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from backtest_kit._statistics.benchmarks import BenchmarkRow
-from backtest_kit._statistics.choosing import worth_choosing
-from backtest_kit._statistics.cross_validation import CrossValidation, cross_validate
+from backtest_kit._statistics.benchmarks import BenchmarkRow, Market
+from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.cscv import overfitting_by_metric
 from backtest_kit._statistics.deflation import deflate
 from backtest_kit._statistics.equity import AccountStatistics
@@ -21,14 +20,14 @@ from backtest_kit._statistics.inference import (
     bootstrap_interval,
     for_the_chosen,
 )
+from backtest_kit._statistics.over_windows import not_as_asked, of_trades, over_windows
 from backtest_kit._statistics.overfitting import MIN_TRADES, Overfitting
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial, TradeColumns, TrialResult
 from backtest_kit._statistics.verdict import Verdict, verdict
-from backtest_kit._statistics.walk_forward import WalkForward, walk_forward
+from backtest_kit._statistics.walk_forward import WalkForward
 from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.schemas import METRICS, WalkerSchema
 from backtest_kit._values.table import Table, Tabular, table_of
-from backtest_kit._values.windows import extent
 
 #: Every resample of every walk is drawn from this seed: the same trials give the same figures.
 SEED: Final = 20_240_101
@@ -172,7 +171,8 @@ def rank(
     first_rows: int = FIRST_ROWS,
     benchmark_bins: BenchmarkBins | None = None,
     benchmarks: tuple[BenchmarkRow, ...] = (),
-    others: Sequence[TradeColumns] = (),
+    others: Sequence[OtherTrial] = (),
+    markets: Sequence[Market] = (),
 ) -> WalkerData:
     """Return the trials of a walk ranked by its metric: more is better, ties go to the earlier.
 
@@ -181,15 +181,16 @@ def rank(
     frame's instants, which the windows of a walk-forward divide.
 
     `benchmarks` are rows that are shown beside, and neither ranked nor counted.
-    `others` are the trades of further trials on these data that are known; of what is left of
-    `tried`, only the number is.
+    `others` are further trials on these data whose trades are known; of what is left of `tried`,
+    only the number is.
 
     `benchmark_bins` is what the strategies are tested against, if not against 0: called with a
     strategy's name and the edges of the test's bins, int64 milliseconds of shape (B + 1,), it
     returns the benchmark's profit in each bin in percent after costs, float64 of shape (B,). Buying
     and holding is the same for every name; random entries are drawn like the named strategy's. A
     trade counts where it closed, in the bin with edges[i] < closed_at <= edges[i + 1], and outside
-    of all bins in the nearest.
+    of all bins in the nearest. `markets`, those of the symbols, are what the same benchmark within
+    the windows is computed from.
     """
     good = [trial for trial in trials if trial.statistics is not None]
     span = (
@@ -200,13 +201,17 @@ def rank(
     values = {trial.strategy_name: trial.metric(schema.metric) for trial in trials}
     order = sorted(trials, key=lambda trial: _order(values[trial.strategy_name]))
     trades = {trial.strategy_name: trial.trades for trial in good}
+    lacking = not_as_asked(schema, good, given=benchmark_bins is not None)
+    if lacking is not None:
+        benchmark_bins = None
+    unknown = max(count - len(trials) - len(others), 0)
     family = family_test(
         trades,
         span,
         seed=SEED,
         interval=max((trial.interval for trial in good), default=0),
-        others=others,
-        unknown=max(count - len(trials) - len(others), 0),
+        others=[other.trades for other in others],
+        unknown=unknown,
         benchmark=schema.benchmark if benchmark_bins is not None else 0,
         benchmark_bins=benchmark_bins,
     )
@@ -217,12 +222,10 @@ def rank(
         )
         for place, trial in enumerate(order, 1)
     )
-    found = verdict(trades, family, span, seed=SEED, metric=_of_trades(schema.metric), trials=count)
-    if family is not None and family.test.benchmark != schema.benchmark:
-        why = f"Tested against 0: no candles for the benchmark {schema.benchmark!r}."
-        found = msgspec.structs.replace(found, sentence=f"{found.sentence} {why}")
-    # trials of other walks have no trades of these windows here: they count by number
-    forward, crossed = _over_windows(schema, good, count, max(count - len(trials), 0), timeline)
+    found = verdict(trades, family, span, seed=SEED, metric=of_trades(schema.metric), trials=count)
+    if family is not None and lacking is not None:
+        found = msgspec.structs.replace(found, sentence=f"{found.sentence} {lacking}")
+    forward, crossed = over_windows(schema, good, others, unknown, timeline, markets, SEED)
     best = rows[0] if rows and rows[0].metric_value is not None else None
     return WalkerData(
         walker_name=schema.name,
@@ -240,7 +243,7 @@ def rank(
         ranking=rows,
         trials=count,
         verdict=found,
-        overfitting=_overfitting(trades.values(), span, _of_trades(schema.metric)),
+        overfitting=_overfitting(trades.values(), span, of_trades(schema.metric)),
         test=None if family is None else family.test,
         base_interval=base_interval,
         walk_forward=forward,
@@ -273,33 +276,6 @@ def _interval(
     if span is None:
         return "not computed"
     return bootstrap_interval(trial.trades.r, name, seed=SEED, span=span)
-
-
-def _over_windows(
-    schema: WalkerSchema,
-    trials: Sequence[TrialResult],
-    count: int,
-    unknown: int,
-    timeline: range | None,
-) -> tuple[WalkForward | None, CrossValidation | None]:
-    """Return what choosing in the walk's windows comes to, in whichever way they are laid out."""
-    windows, name = schema.windows, schema.metric
-    if windows is None or timeline is None:
-        return None, None
-    interval = max((trial.interval for trial in trials), default=0)
-    worth = worth_choosing(_of_trades(name), count, SEED, interval=interval, unknown=unknown)
-    least = windows.min_metric
-    groups = windows.groups(*extent(timeline), timeline.step)
-    if groups is not None:
-        crossed = cross_validate(
-            trials, groups, name, worth=worth, least=least, fresh=windows.fresh
-        )
-        return None, crossed
-    spans = windows.spans(*extent(timeline))
-    if not spans:
-        return None, None
-    forward = walk_forward(trials, spans, name, SEED, worth=worth, least=least, fresh=windows.fresh)
-    return forward, None
 
 
 def _with_intervals(
@@ -365,11 +341,6 @@ def _row(
 def _value(statistics: Statistics, name: str) -> float | None:
     """Return the metric of one symbol; an account's is of all together."""
     return metric(statistics, name) if name in METRICS else None
-
-
-def _of_trades(name: str) -> str:
-    """Return the metric by which luck is judged: that of an account is of no sample of trades."""
-    return name if name in METRICS else "sharpe_ratio"
 
 
 def _order(value: float | None) -> tuple[bool, float]:

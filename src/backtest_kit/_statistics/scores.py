@@ -45,6 +45,14 @@ def scores(series: Floats, ratios: Floats, freedom: Floats) -> Floats:
     return np.where(freedom < n - 1, normal_of_student(least, freedom), least)
 
 
+def student_scores(series: Floats, ratios: Floats, freedom: Floats) -> Floats:
+    """Return the scores of each column of shape (T, N) by Student's t alone: at least `scores`."""
+    n = len(series)
+    student = normal_of_student(t_statistics(series), np.full(series.shape[1], n - 1.0))
+    found = student / np.sqrt(ratios)
+    return np.where(freedom < n - 1, normal_of_student(found, freedom), found)
+
+
 def t_statistics(series: Floats) -> Floats:
     """Return mean over standard error of each column; 0 where a column never varies."""
     n = len(series)

@@ -32,14 +32,14 @@ PAIRS: Final = 1000
 #: A correlation of series of length T is one from so many deviations 1 / sqrt(T) on.
 _CHANCE: Final = 3.0
 #: Rows of a correlation matrix that are held at once.
-_ROWS: Final = 512
+_ROWS: Final = 256
 _NORMAL: Final = NormalDist()
 
 
 class Draws(msgspec.Struct, frozen=True):
     """Means of joint resamples less those of the series, in units of their plain standard errors.
 
-    `means` is of shape (2 P, N), float32. `null` are P differences of two of them, scaled to
+    `means` is of shape (N, 2 P), float32. `null` are P differences of two of them, scaled to
     deviation 1 each: what skews a mean cancels out, so that a strategy that hardly loses, and whose
     resamples without a loss would be beyond any bound, does not hide all others.
     """
@@ -56,9 +56,10 @@ def joint_draws(series: Floats, block: float, seed: int, pairs: int = PAIRS) -> 
     n = len(series)
     deviation = series.std(axis=0)
     centred = (series - series.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    means = _counts(n, block, seed, 2 * pairs) @ (centred / math.sqrt(n)).astype(np.float32)
-    null = means[:pairs] - means[pairs:]
-    spread = np.sqrt(np.square(null).mean(axis=0))
+    scaled = (centred.T / math.sqrt(n)).astype(np.float32)
+    means = scaled @ _counts(n, block, seed, 2 * pairs).T
+    null = means[:, :pairs] - means[:, pairs:]
+    spread = np.sqrt(np.einsum("ij,ij->i", null, null) / pairs)[:, None]
     null /= np.where(spread > 0, spread, np.float32(1))
     return Draws(means, null)
 
@@ -79,16 +80,29 @@ def adjusted_p_values(scores: Floats, draws: Draws, unknown: int = 0) -> Floats:
     which only the number is known count whole, each as independent of all others (Bonferroni).
     """
     order = np.argsort(-scores, kind="stable")
-    ranked = draws.null[:, order]
-    found = np.empty(len(scores))
-    above, limits = np.zeros(len(scores)), scores[order].astype(np.float32)
-    for sign in (1, -1):
-        greatest = np.maximum.accumulate((sign * ranked)[:, ::-1], axis=1)[:, ::-1]
-        above += (greatest >= limits).sum(axis=0)
-    p = (above + 1) / (2 * len(ranked) + 1)
+    pairs = draws.null.shape[1]
+    found, above = np.empty(len(scores)), np.empty(len(scores))
+    most = np.full(pairs, -np.inf, dtype=np.float32)
+    least = -most
+    limits = scores.astype(np.float32)
+    for i in order[::-1].tolist():  # the greatest of each one and of those below it
+        np.maximum(most, draws.null[i], out=most)
+        np.minimum(least, draws.null[i], out=least)
+        limit = limits[i]
+        above[i] = np.count_nonzero(most >= limit) + np.count_nonzero(least <= -limit)
+    p = (above[order] + 1) / (2 * pairs + 1)
     p = p + unknown * np.array([_NORMAL.cdf(-x) for x in scores[order].tolist()])
     found[order] = np.minimum(np.maximum.accumulate(p), 1.0)
     return found
+
+
+def least_p_value(scores: Floats, draws: Draws, unknown: int = 0) -> float:
+    """Return the least of `adjusted_p_values`, which is that of the greatest score."""
+    limit = np.float32(scores.max())
+    most, least = draws.null.max(axis=0), draws.null.min(axis=0)
+    above = np.count_nonzero(most >= limit) + np.count_nonzero(least <= -limit)
+    p = (above + 1) / (2 * len(most) + 1) + unknown * _NORMAL.cdf(-float(scores.max()))
+    return min(p, 1.0)
 
 
 def simultaneous_width(draws: Draws, unknown: int = 0, error: float = 0.05) -> float:
@@ -98,7 +112,7 @@ def simultaneous_width(draws: Draws, unknown: int = 0, error: float = 0.05) -> f
     figure (the projection interval of Andrews, Kitagawa and McCloskey, 2024, "Inference on
     winners", Quarterly J. of Economics 139).
     """
-    greatest = np.sort(np.abs(draws.null).max(axis=1)).astype(np.float64)
+    greatest = np.sort(np.abs(draws.null).max(axis=0)).astype(np.float64)
     low, high = -_NORMAL.inv_cdf(error / 2), 40.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -113,7 +127,7 @@ def simultaneous_width(draws: Draws, unknown: int = 0, error: float = 0.05) -> f
 def reality_check(series: Floats, draws: Draws) -> float:
     """Return White's p-value for the best mean of columns (T, N): that none is truly above 0."""
     deviation = series.std(axis=0)
-    null = (draws.means * deviation.astype(np.float32)).max(axis=1)
+    null = (draws.means * deviation.astype(np.float32)[:, None]).max(axis=0)
     best = float((series.mean(axis=0) * math.sqrt(len(series))).max())
     return _share(null, best)
 
@@ -129,9 +143,9 @@ def superior_ability(series: Floats, lags: Lags, block: float, draws: Draws) -> 
     scale = np.where(good, series.std(axis=0) / np.where(good, deviation, 1.0), 0.0)
     t = np.where(good, series.mean(axis=0) * math.sqrt(n) / np.where(good, deviation, 1.0), 0.0)
     far = t < -math.sqrt(2 * math.log(math.log(n)))
-    null = draws.means * scale.astype(np.float32)
-    null[:, far] += t[far].astype(np.float32)
-    return _share(np.maximum(null.max(axis=1), 0), max(0.0, float(t.max())))
+    null = draws.means * scale.astype(np.float32)[:, None]
+    null[far] += t[far].astype(np.float32)[:, None]
+    return _share(np.maximum(null.max(axis=0), 0), max(0.0, float(t.max())))
 
 
 def effective_trials(series: Floats) -> float:
@@ -144,13 +158,16 @@ def effective_trials(series: Floats) -> float:
     n, count = series.shape
     d = series - series.mean(axis=0)
     size = np.sqrt(np.square(d).sum(axis=0))
-    unit = (d / np.where(size > 0, size, 1.0)).astype(np.float32)
-    found = 0.0
-    for begin in range(0, count, _ROWS):
-        squares = np.square(unit[:, begin : begin + _ROWS].T @ unit)
-        squares[squares < _CHANCE**2 / n] = 0
-        found += float((1 / np.maximum(squares.sum(axis=1, dtype=np.float64), 1.0)).sum())
-    return max(found, 1.0)
+    unit = np.ascontiguousarray((d / np.where(size > 0, size, 1.0)).T, dtype=np.float32)
+    totals = np.zeros(count)
+    for begin in range(0, count, _ROWS):  # half of the matrix, which is symmetric
+        end = min(begin + _ROWS, count)
+        squares = unit[begin:end] @ unit[begin:].T
+        np.square(squares, out=squares)
+        squares *= squares >= _CHANCE**2 / n
+        totals[begin:end] += squares.sum(axis=1, dtype=np.float64)
+        totals[end:] += squares[:, end - begin :].sum(axis=0, dtype=np.float64)
+    return max(float((1 / np.maximum(totals, 1.0)).sum()), 1.0)
 
 
 def _share(null: Singles, best: float) -> float:

@@ -8,20 +8,18 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from backtest_kit._arrays.brackets import Brackets
+from backtest_kit._statistics.against import Against, Entered
 from backtest_kit._statistics.bins import rare_loss
-from backtest_kit._statistics.choosing import (
-    Choice,
-    Source,
-    Trades,
-    columns_of,
-    in_test,
-    together,
-)
-from backtest_kit._statistics.family import family_test
+from backtest_kit._statistics.choosing import Choice, Source, in_test
+from backtest_kit._statistics.family import BenchmarkBins, family_test
 from backtest_kit._statistics.figures import Statistics, metric, summarize
 from backtest_kit._statistics.inference import ConfidenceInterval, bootstrap_interval
 from backtest_kit._statistics.overfitting import MIN_TRADES
-from backtest_kit._statistics.verdict import SIGNIFICANCE, verdict
+from backtest_kit._statistics.trades import Trades, all_trades, together
+from backtest_kit._statistics.verdict import BEYOND, SIGNIFICANCE, verdict
+from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.schemas import Benchmark
 from backtest_kit._values.windows import Window
 
 #: What test windows amount to.
@@ -48,7 +46,7 @@ class Stitched(msgspec.Struct, frozen=True, kw_only=True):
     Optimization of Trading Strategies"): the days of test windows in which it `stood_aside` count,
     with no profit. All are `None` for fewer than 30 trades, and `efficiency` also where the
     choices lost in sample. `p_value` is that of the stitched trades in the test of the walk's own
-    sentence, as one trial; "earned" takes 0.05.
+    sentence, as one trial, against the `benchmark`; "earned" takes 0.05.
     """
 
     in_sample: float | None
@@ -60,6 +58,7 @@ class Stitched(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome = "too few trades"
     p_value: float | None = None
     sentence: str = ""
+    benchmark: Benchmark = 0
 
 
 class Chain:
@@ -68,11 +67,12 @@ class Chain:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._busy: dict[int, int] = {}
-        self._parts: list[Trades] = []
+        #: What was traded, window by window.
+        self.entered: list[Entered] = []
 
     def look(self, choice: Choice, window: Window) -> Judged:
         """Return the trades of a choice in a test window, without trading it."""
-        trades = self._source(choice.trial, [window])
+        trades = self._source.one(choice.number, window)
         inside = in_test(trades, window)
         busy = np.array([self._busy.get(at, 0) for at in trades.symbol.tolist()], dtype=np.int64)
         free = inside & (trades.opened >= busy)
@@ -81,30 +81,35 @@ class Chain:
     def trade(self, choice: Choice, window: Window) -> Judged:
         """Return the same, and add them to what is stitched together."""
         judged = self.look(choice, window)
-        for at, end in zip(
-            judged.trades.symbol.tolist(), judged.trades.closed.tolist(), strict=True
-        ):
+        trades = judged.trades
+        for at, end in zip(trades.symbol.tolist(), trades.closed.tolist(), strict=True):
             self._busy[at] = max(self._busy.get(at, 0), end)
-        self._parts.append(judged.trades)
+        brackets = self._source.brackets(choice.number, [window])
+        if brackets.count:  # none in results of an earlier release
+            brackets = brackets.at(trades.row)
+        self.entered.append(Entered(window, trades, brackets))
         return judged
 
     def trades(self) -> Trades:
-        """Return all trades so far, in the order of closing."""
-        return together(self._parts)
+        """Return all trades so far, in the order of closing, as those of one strategy."""
+        parts = [part.trades for part in self.entered]
+        return together([part._replace(of=np.zeros_like(part.of)) for part in parts])
 
 
 def stitch(
-    trades: Trades,
+    chain: Chain,
     choices: Sequence[Choice | None],
     windows: Sequence[tuple[Window, Window]],
     name: str,
     seed: int,
+    against: Against | None = None,
 ) -> Stitched:
-    """Return what the stitched trades amount to.
+    """Return what the trades of a chain amount to.
 
     `choices` were made in the first of each two `windows`, and traded in the second, unless they
-    are `None` or stand aside.
+    are `None` or stand aside. `against` what they are tested, if not 0.
     """
+    trades = chain.trades()
     between = (windows[0][1].since, windows[-1][1].until)
     statistics = summarize(trades.r, trades.opened, trades.closed, between)
     traded = [
@@ -115,7 +120,19 @@ def stitch(
     aside = len(windows) - len(traded)
     enough = len(trades.r) >= MIN_TRADES
     interval = max((choice.trial.interval for choice in choices if choice is not None), default=0)
-    outcome, p_value, sentence = conclude(trades, between, aside, len(windows), seed, interval)
+    benchmark: Benchmark = 0 if against is None else against.benchmark
+
+    def taken(name: str, edges: Ints) -> Floats:
+        assert against is not None
+        if benchmark == "hold":  # all the time, also where nothing was traded
+            return against.held([Window(*between)], edges)
+        return against.entered(_in_order(chain.entered, windows), edges)
+
+    outcome, p_value, sentence = conclude(
+        *(trades, between, aside, len(windows), seed, interval),
+        benchmark,
+        None if benchmark == 0 else taken,
+    )
     values = [choice.value for choice, _ in traded]
     inside = [float(choice.trades.r.sum()) / train.length for choice, train in traded]
     outside = float(trades.r.sum()) / sum(test.length for _, test in windows)
@@ -130,7 +147,17 @@ def stitch(
         outcome=outcome,
         p_value=p_value,
         sentence=sentence,
+        benchmark=benchmark,
     )
+
+
+def _in_order(
+    entered: Sequence[Entered], windows: Sequence[tuple[Window, Window]]
+) -> list[Entered]:
+    """Return what was entered in each test window, and nothing where it stood aside."""
+    known = {part.window: part for part in entered}
+    none = all_trades([])
+    return [known.get(test, Entered(test, none, Brackets())) for _, test in windows]
 
 
 def conclude(
@@ -140,11 +167,13 @@ def conclude(
     windows: int,
     seed: int,
     interval: int = 0,
+    benchmark: Benchmark = 0,
+    benchmark_bins: BenchmarkBins | None = None,
 ) -> tuple[Outcome, float | None, str]:
     """Return what stitched trades amount to, with which p-value, and in a sentence.
 
-    They are one series that nobody has chosen, so they are judged as one trial, against 0.
-    `interval` is the longest at which one of the strategies is asked, in ms.
+    They are one series that nobody has chosen, so they are judged as one trial, against the
+    benchmark. `interval` is the longest at which one of the strategies is asked, in ms.
     """
     count = len(trades.r)
     tail = f" It stood aside in {aside} of {windows} test windows." if aside else ""
@@ -154,8 +183,15 @@ def conclude(
     if count < MIN_TRADES:
         text = f"Too few trades out of sample to say anything: {count}, and it takes {MIN_TRADES}."
         return "too few trades", None, text + tail
-    one = {_ONE: columns_of(trades)}
-    family = family_test(one, span, seed=seed, interval=interval)
+    one, beyond = {_ONE: trades.columns()}, BEYOND[benchmark]
+    family = family_test(
+        one,
+        span,
+        seed=seed,
+        interval=interval,
+        benchmark=benchmark,
+        benchmark_bins=benchmark_bins,
+    )
     found = verdict(one, family, span, seed=seed)
     mean = f"{float(trades.r.mean()):+.3f} % a trade over {count:,}"
     odds = "nothing can be tested" if found.p_value is None else f"p = {_rounded(found.p_value)}"
@@ -163,10 +199,12 @@ def conclude(
         text = f"Too short a time out of sample to say anything: {mean} trades."
         return "too short", found.p_value, text + tail
     if found.kind == "winner":
-        text = f"Walking forward earned more than luck would explain: {mean} trades, {odds}."
+        text = (
+            f"Walking forward earned more{beyond} than luck would explain: {mean} trades, {odds}."
+        )
         return "earned", found.p_value, text + tail
-    text = f"Walking forward earned nothing that luck would not explain: {mean} trades, {odds}"
-    text = f"{text}, and it takes {SIGNIFICANCE}."
+    text = f"Walking forward earned nothing{beyond} that luck would not explain: {mean} trades"
+    text = f"{text}, {odds}, and it takes {SIGNIFICANCE}."
     if found.rare_loss and family is not None:
         text += (
             f" It has hardly lost: that one more of its trades may lose {rare_loss(one[_ONE]):.3g} "

@@ -116,13 +116,25 @@ class WindowRun(msgspec.Struct, frozen=True):
     """The trades of a strategy's backtest over one window alone, from clean state.
 
     `since` and `until` are the window's in milliseconds UTC, its end excluded; the last trade may
-    close later. `error` says why it failed; then there are none.
+    close later. `error` says why it failed; then there are none. `brackets` as in `TrialResult`.
     """
 
     since: int
     until: int
     trades: TradeColumns = TradeColumns(b"", b"", b"", b"")
     error: str | None = None
+    brackets: Brackets = Brackets()
+
+
+class OtherTrial(msgspec.Struct, frozen=True):
+    """The trades of a trial of another walk on the same candles, which ran over its own period.
+
+    `since` and `until` are its first and last step in milliseconds UTC.
+    """
+
+    trades: TradeColumns
+    since: int
+    until: int
 
 
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):

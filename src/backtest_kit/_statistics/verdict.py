@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -99,33 +99,57 @@ def verdict(
     if not members:
         judged.sort(key=lambda name: -scores[name])
         return _noise(trades, family, judged, count, _note(trades, scores, judged, span))
-    members.sort(key=lambda name: -scores[name])
-    leader, rivals = members[0], members[1:]
-    copies = [name for name in rivals if trades[name] == trades[leader]]
-    rivals = [name for name in rivals if name not in copies]
-    compared = {name: trades[name] for name in (leader, *rivals)}
-    wins = _wins(compared, family, metric, scale, seed, draws) if rivals else {}
-    note = _note(trades, scores, [leader], span)
-    return _found(leader, copies, wins, scores, family, count, note)
+    told = standing(
+        {name: trades[name] for name in members},
+        {name: scores[name] for name in members},
+        *(family.edges, family.test.block, metric, scale, seed, draws),
+    )
+    note = _note(trades, scores, [told.leader], span)
+    return _found(told, scores, family, count, note)
 
 
-def _wins(
+class Standing(NamedTuple):
+    """How the best of strategies that luck does not explain stands to the others of those.
+
+    `wins` are the probabilities with which the leader beats each of the others, best first, `None`
+    where one is not defined; `copies` made the same trades.
+    """
+
+    leader: str
+    copies: list[str]
+    wins: dict[str, float | None]
+
+    @property
+    def near(self) -> bool:
+        """Whether one of the others is too near to say that the leader is better."""
+        return any(win is None or win < BEATS for win in self.wins.values())
+
+
+def standing(
     trades: Mapping[str, TradeColumns],
-    family: Family,
+    scores: Mapping[str, float],
+    edges: Ints,
+    block: float,
     metric: str,
     scale: float,
     seed: int,
     draws: int,
-) -> dict[str, float | None]:
-    """Return the probability with which the first strategy beats each of the others."""
-    edges: Ints = family.edges
-    parts = [bin_of(each.closed_at, edges) for each in trades.values()]
-    rows = [each.r for each in trades.values()]
-    drawn = drawn_together(
-        rows, (parts, len(edges) - 1), metric, scale, seeded(seed), draws, family.test.block
-    )
-    others = zip([*trades][1:], drawn[1:], strict=True)
-    return {name: share_above(drawn[0], other) for name, other in others}
+) -> Standing:
+    """Return how the best by its score stands to the others, in the same resamples of bins.
+
+    `edges` are those of the bins, `block` the mean length of the blocks that are drawn.
+    """
+    members = sorted(scores, key=lambda name: -scores[name])
+    leader, rivals = members[0], members[1:]
+    copies = [name for name in rivals if trades[name] == trades[leader]]
+    rivals = [name for name in rivals if name not in copies]
+    if not rivals:
+        return Standing(leader, copies, {})
+    rows = [trades[name].r for name in (leader, *rivals)]
+    parts = [bin_of(trades[name].closed_at, edges) for name in (leader, *rivals)]
+    drawn = drawn_together(rows, (parts, len(edges) - 1), metric, scale, seeded(seed), draws, block)
+    others = zip(rivals, drawn[1:], strict=True)
+    return Standing(leader, copies, {name: share_above(drawn[0], other) for name, other in others})
 
 
 def _nothing_judged(trades: Mapping[str, TradeColumns], span: Span, count: int) -> Verdict:
@@ -191,20 +215,18 @@ def _noise(
 
 
 def _found(
-    leader: str,
-    copies: Sequence[str],
-    wins: Mapping[str, float | None],
+    told: Standing,
     scores: Mapping[str, float],
     family: Family,
     count: int,
     note: str,
 ) -> Verdict:
     """Return the verdict on strategies that luck does not explain, the leader and its rivals."""
+    leader, copies, wins = told
     p = family.p_values[leader]
     same = f" ({_listed(copies)} made the same trades)" if copies else ""
     beyond = BEYOND[family.test.benchmark]
     luck = f"{_p_value(p)}{_out_of(family, count)}"
-    near = [name for name, win in wins.items() if win is None or win < BEATS]
     # a comparison that can't be made counts as a tie, but is named only if there is no other
     closest = min(
         wins,
@@ -213,7 +235,7 @@ def _found(
     )
     least = None if closest is None else wins[closest]
     odds = "an unknown probability" if least is None else f"probability {_rounded(least)}"
-    if near:
+    if told.near:
         equals = sorted(wins, key=lambda name: -scores[name])
         sentence = (
             f"A tie between {_listed([leader, *equals])}: luck does not explain their profits"
@@ -233,7 +255,7 @@ def _found(
         )
         names = (leader,) if closest is None else (leader, closest)
     return Verdict(
-        kind="tie" if near else "winner",
+        kind="tie" if told.near else "winner",
         names=names,
         sentence=sentence + note,
         trials=count,

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 
 import msgspec
 
+from backtest_kit._statistics.against import Against
 from backtest_kit._statistics.choosing import (
     Aside,
     Choice,
+    OwnRuns,
     Source,
+    WholeRuns,
     Worth,
     choose,
     failed_runs,
-    of_own_runs,
-    of_whole_run,
 )
 from backtest_kit._statistics.figures import metric_of
 from backtest_kit._statistics.overfitting import MIN_TRADES
@@ -79,34 +80,33 @@ def walk_forward(
     worth: Worth | None = None,
     least: float | None = None,
     fresh: bool = False,
+    against: Against | None = None,
 ) -> WalkForward:
     """Return the walk-forward analysis of trials over windows, at least one, in order of time.
 
     `name` is the metric; of equal trials the earlier one is chosen. `worth` and `least` say which
     are worth choosing, as `choose` takes them. `fresh`: each trial has runs of these windows alone.
+    `against` is what the stitched trades are tested against, if not 0.
     """
-    found = _walk(trials, spans, name, seed, worth, least, of_whole_run)
+    found = _walk(WholeRuns(trials), spans, name, seed, worth, least, against)
     if not fresh:
         return found
-    ran = [trial for trial in trials if trial.window_runs]
-    again = _walk(ran, spans, name, seed, worth, least, of_own_runs)
-    again = msgspec.structs.replace(again, failed=failed_runs(ran))
+    own = OwnRuns(trials)
+    again = _walk(own, spans, name, seed, worth, least, against)
+    again = msgspec.structs.replace(again, failed=failed_runs(own.trials))
     return msgspec.structs.replace(found, fresh=again)
 
 
 def _walk(
-    trials: Sequence[TrialResult],
+    source: Source,
     spans: Sequence[TrainTestSplit],
     name: str,
     seed: int,
     worth: Worth | None,
     least: float | None,
-    source: Source,
+    against: Against | None,
 ) -> WalkForward:
-    choices = [
-        choose(trials, [s.train], [s.test], name, worth=worth, least=least, source=source)
-        for s in spans
-    ]
+    choices = [choose(source, [s.train], [s.test], name, worth=worth, least=least) for s in spans]
     windows = [(span.train, span.test) for span in spans]
     chain, told = Chain(source), []
     for span, choice in zip(spans, choices, strict=True):
@@ -116,12 +116,12 @@ def _walk(
             continue
         judge = chain.trade if choice.aside is None else chain.look
         told.append(_told(span, choice, judge(choice, span.test), name))
-    stitched = stitch(chain.trades(), choices, windows, name, seed)
+    stitched = stitch(chain, choices, windows, name, seed, against)
     return WalkForward(
         **{field: getattr(stitched, field) for field in stitched.__struct_fields__},
         metric=name,
         windows=tuple(told),
-        always=_always(choices, spans, name, seed, source),
+        always=_always(choices, spans, name, seed, source, against),
     )
 
 
@@ -150,6 +150,7 @@ def _always(
     name: str,
     seed: int,
     source: Source,
+    against: Against | None,
 ) -> Stitched | None:
     """Return what trading the best in each window comes to, whatever it is worth."""
     if all(choice is None or choice.aside is None for choice in choices):
@@ -159,4 +160,5 @@ def _always(
     for span, choice in zip(spans, forced, strict=True):
         if choice is not None:
             chain.trade(choice, span.test)
-    return stitch(chain.trades(), forced, [(s.train, s.test) for s in spans], name, seed)
+    windows = [(span.train, span.test) for span in spans]
+    return stitch(chain, forced, windows, name, seed, against)

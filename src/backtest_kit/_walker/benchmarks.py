@@ -15,6 +15,7 @@ from backtest_kit._backtest.array_session import load_kernel
 from backtest_kit._data.base import run_config, timeline_of
 from backtest_kit._data.market import MarketView
 from backtest_kit._engine.engine import describe
+from backtest_kit._statistics.against import BIN_DRAWS
 from backtest_kit._statistics.benchmarks import (
     DRAWS,
     HOLD,
@@ -34,12 +35,10 @@ from backtest_kit._values.schemas import METRICS, Benchmark
 from backtest_kit._values.time import MINUTE
 from backtest_kit._walker.trial import TrialSetup
 
-#: Draws of random entries for the bins of a test, which takes their mean for each strategy.
-BIN_DRAWS: Final = 50
 #: Entries that Python draws as soon as the kernel is loaded.
 _WORTHWHILE: Final = 10_000
-#: Without Numba: entries that are drawn, some seconds of them, and draws whatever that takes.
-_PLAIN_ENTRIES: Final = 20_000
+#: Without Numba: entries that are drawn, ten seconds of them, and draws whatever that takes.
+_PLAIN_ENTRIES: Final = 60_000
 _LEAST_DRAWS: Final = 20
 
 
@@ -164,7 +163,10 @@ def benchmark_bins(
                 found[key] = np.sum([hold_profits(market, edges) for market in markets], axis=0)
             else:
                 trial = known[strategy_name]
-                found[key] = random_profits(markets, trial, edges, SEED, BIN_DRAWS)
+                trades = trial.trades
+                held = trades.closed_at - trades.opened_at
+                taken = trades.symbol, held, trial.brackets
+                found[key] = random_profits(markets, *taken, edges, SEED, BIN_DRAWS)
         return found[key]
 
     return bins

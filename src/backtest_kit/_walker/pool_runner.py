@@ -19,7 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from backtest_kit._backtest.array_session import can_be_simulated
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial, TrialResult
 from backtest_kit._values.errors import StrategyFailedError, WorkerError
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.user_code import of_user_code
@@ -205,7 +205,7 @@ class PoolRunner:
     def variants_tried(self) -> None:
         """Return `None`: nothing is stored."""
 
-    def others_tried(self) -> Sequence[TradeColumns]:
+    def others_tried(self) -> Sequence[OtherTrial]:
         """Return none: nothing is stored."""
         return ()
 

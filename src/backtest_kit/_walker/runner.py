@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Literal, Protocol
 
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial, TrialResult
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._walker.trial import PARTS, TrialSetup, run_trial
 
@@ -38,7 +38,7 @@ class TrialRunner(Protocol):
         """Return how many variants were ever tried on these data; `None` if that is not stored."""
         ...
 
-    def others_tried(self) -> Sequence[TradeColumns]:
+    def others_tried(self) -> Sequence[OtherTrial]:
         """Return the trades of those that this walk did not run, as far as they are stored."""
         ...
 
@@ -79,7 +79,7 @@ class InProcessRunner:
     def variants_tried(self) -> None:
         """Return `None`: nothing is stored."""
 
-    def others_tried(self) -> Sequence[TradeColumns]:
+    def others_tried(self) -> Sequence[OtherTrial]:
         """Return none: nothing is stored."""
         return ()
 

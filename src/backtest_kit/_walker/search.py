@@ -13,7 +13,7 @@ from backtest_kit._engine.task import run_blocking
 from backtest_kit._reports.table import markdown_table, number, plain
 from backtest_kit._reports.walker import walker_report
 from backtest_kit._statistics.ranking import WalkerData, rank
-from backtest_kit._statistics.trial_result import TradeColumns
+from backtest_kit._statistics.trial_result import OtherTrial
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_whole
 from backtest_kit._values.schemas import (
@@ -195,21 +195,22 @@ def search(
         try:
             await runner.open()
             await study.run(trials)
-            ranked = await study.finished()
+            ranked, broken = await study.finished()
             rows = await compared_with(setup, ranked, metrics[0])
             markets = await markets_for(setup, benchmark)
         finally:
             await runner.close()
         pruned, failed, infeasible, variants = study.counts()
-        others: Sequence[TradeColumns] = ()
+        # each strategy once
+        distinct = [*{result.strategy_name: result for result in ranked}.values()]
+        apart = {result.strategy_name: result for result in broken}.values()
+        others = [OtherTrial(each.trades, each.since, each.until) for each in apart]
         if walk_store is not None:
             line = setup.frame.timeline
             ledger = walk_store.variants_tried(setup.symbols, line[0], line[-1], study.hours)
             variants = max(variants, ledger)
-            own = study.variants(result.strategy_name for result in ranked)
-            others = walk_store.trades_of_others(line[0], line[-1], study.hours, own)
-        # each strategy once
-        distinct = [*{result.strategy_name: result for result in ranked}.values()]
+            own = study.variants(result.strategy_name for result in (*ranked, *broken))
+            others += walk_store.trades_of_others(line[0], line[-1], study.hours, own)
         found = rank(
             WalkerSchema(
                 walker_name=name,
@@ -228,10 +229,16 @@ def search(
             benchmarks=rows,
             others=others,
         )
+        judged = found.verdict
+        if infeasible and not distinct:
+            sentence = "Nothing to rank: each trial that finished broke a constraint."
+            judged = msgspec.structs.replace(judged, sentence=sentence)
         return SearchResult(
             front=_front(study),
             metrics=metrics,
-            data=msgspec.structs.replace(found, unseen=study.unseen, account=setup.account),
+            data=msgspec.structs.replace(
+                found, verdict=judged, unseen=study.unseen, account=setup.account
+            ),
             finished=len(ranked) + infeasible,
             pruned=pruned,
             failed=failed,

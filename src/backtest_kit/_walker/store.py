@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial, TradeColumns, TrialResult
 from backtest_kit._values.errors import StateError
 from backtest_kit._walker.data_identity import share
 
@@ -137,14 +137,14 @@ class WalkStore:
 
     def trades_of_others(
         self, since: int, until: int, hours: bytes, variants: Collection[str]
-    ) -> list[TradeColumns]:
+    ) -> list[OtherTrial]:
         """Return the trades of further variants tried on the same candles, as `variants_tried`.
 
         Each variant but those given once, from its trial that shares most of the period. Trials of
         an earlier release, and those whose result is not stored, have none.
         """
         overlapping = "FROM tried WHERE since <= ? AND until >= ?"
-        longest: dict[str, tuple[int, bytes]] = {}
+        longest: dict[str, tuple[int, int, int, bytes]] = {}
         with self._open() as file:
             theirs = file.execute(
                 f"SELECT digest, hours FROM data WHERE digest IN (SELECT data {overlapping})",  # noqa: S608 - a constant
@@ -161,13 +161,14 @@ class WalkStore:
                 common = min(end, until) - max(begin, since)
                 best = longest.get(variant)
                 if data in same and variant not in variants and (best is None or common > best[0]):
-                    longest[variant] = common, trial
+                    longest[variant] = common, begin, end, trial
         found = []
-        for _, trial in longest.values():
+        for _, begin, end, trial in longest.values():
             try:
-                found.append(msgspec.msgpack.decode(trial, type=_OnlyTrades).trades)
+                trades = msgspec.msgpack.decode(trial, type=_OnlyTrades).trades
             except msgspec.MsgspecError:
                 continue
+            found.append(OtherTrial(trades, begin, end))
         return found
 
     @contextmanager

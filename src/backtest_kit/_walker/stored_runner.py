@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
+from backtest_kit._statistics.trial_result import OtherTrial, TrialResult
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._walker.runner import TrialRunner
 from backtest_kit._walker.store import TrialKey, WalkStore
@@ -110,7 +110,7 @@ class StoredRunner:
         stored = self._store.variants_tried(self._setup.symbols, line[0], line[-1], hours)
         return stored + self._not_counted
 
-    def others_tried(self) -> Sequence[TradeColumns]:
+    def others_tried(self) -> Sequence[OtherTrial]:
         """Return the trades of what else was tried on these candles, as far as they are stored."""
         line = self._setup.frame.timeline
         keys = [key for key in self._keys if key is not None]

@@ -170,19 +170,19 @@ class Study:
         """Return as what variants some strategies of the search are in the ledger."""
         return frozenset(map(self._results.variant, strategy_names))
 
-    async def finished(self) -> list[TrialResult]:
-        """Return the results of Optuna's complete trials that keep the constraints, in order.
+    async def finished(self) -> tuple[list[TrialResult], list[TrialResult]]:
+        """Return the results of Optuna's complete trials, those that break a constraint apart.
 
-        Without a store, trials of an earlier process are run again to get their figures.
+        In order. Without a store, trials of an earlier process are run again to get their figures.
         """
-        schemas = []
-        for optuna_trial in self._complete():
-            schema = self.schema(optuna_trial.params)
-            assert schema is not None
-            if _keeps_constraints(optuna_trial):
-                schemas.append(schema)
-        results = await self._results.run(schemas, PARTS)
-        return [result for result in results if isinstance(result, TrialResult)]
+        complete = self._complete()
+        made = (self.schema(trial.params) for trial in complete)
+        results = await self._results.run([schema for schema in made if schema], PARTS)
+        found: tuple[list[TrialResult], list[TrialResult]] = [], []
+        for trial, result in zip(complete, results, strict=True):
+            if isinstance(result, TrialResult):
+                found[not _keeps_constraints(trial)].append(result)
+        return found
 
     def counts(self) -> tuple[int, int, int, int]:
         """Return how many trials were pruned, failed, broke a constraint; how many variants."""

@@ -103,7 +103,7 @@ async def _run_of(setup: TrialSetup, strategy: StrategySchema, window: Window) -
         alone = await _alone(setup, strategy, frame)
     except BacktestKitError as error:
         return WindowRun(window.since, window.until, error=describe(error))
-    return WindowRun(window.since, window.until, alone.trades)
+    return WindowRun(window.since, window.until, alone.trades, brackets=alone.brackets)
 
 
 async def _alone(setup: TrialSetup, strategy: StrategySchema, frame: FrameSchema) -> TrialResult:

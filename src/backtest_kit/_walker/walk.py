@@ -68,6 +68,7 @@ class Walk:
                 benchmarks=self._benchmarks,
                 benchmark_bins=self._bins(),
                 others=self._runner.others_tried(),
+                markets=self._markets,
             )
             unseen = self._runner.unseen if isinstance(self._runner, StoredRunner) else ()
             ranked = msgspec.structs.replace(ranked, unseen=unseen, account=self._setup.account)

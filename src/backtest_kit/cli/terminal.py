@@ -37,6 +37,8 @@ from backtest_kit._values.events import ProgressEvent
 from backtest_kit._values.text import for_terminal
 
 _SHOWN_TRADES = 20
+#: The least width of a terminal that has room for further columns.
+WIDE = 100
 #: Columns of a table of trades, as places in `trade_row`; those of prices need a wide terminal.
 _TRADE_COLUMNS = (
     ("Opened", 0),
@@ -47,7 +49,6 @@ _TRADE_COLUMNS = (
     ("Profit", 7),
     ("Reason", 8),
 )
-_WIDE = 100
 _PRICES = ("Open", "Close")
 
 
@@ -127,7 +128,7 @@ def show(data: BacktestData, console: Console) -> None:
     for line in first_doubts(data):
         console.print(Text(f"{title}: {line}", style="bold yellow"), soft_wrap=True)
     if data.signals:
-        console.print(_trades(data, wide=console.width >= _WIDE))
+        console.print(_trades(data, wide=console.width >= WIDE))
     elif why:
         return
     left = len(data.signals) - _SHOWN_TRADES

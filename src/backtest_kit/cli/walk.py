@@ -24,6 +24,8 @@ from backtest_kit._reports.walk_accounts import account_lines
 from backtest_kit._reports.walker import (
     conclusion,
     forward_lines,
+    overfitting_text,
+    test_lines,
     warming_lines,
 )
 from backtest_kit._reports.windows import cross_validation_lines
@@ -74,8 +76,14 @@ from backtest_kit.cli.options import (
 )
 from backtest_kit.cli.pages import can_make_pages, keep_a_walk, page_lines
 from backtest_kit.cli.strategy_file import load
-from backtest_kit.cli.terminal import only_json, wide_console
-from backtest_kit.cli.walk_display import display, interrupts, ranking_table, windows_table
+from backtest_kit.cli.terminal import WIDE, only_json, wide_console
+from backtest_kit.cli.walk_display import display, interrupts
+from backtest_kit.cli.walk_tables import (
+    ABBREVIATED,
+    money_table,
+    ranking_table,
+    windows_table,
+)
 from backtest_kit.exchanges._layout import Layout
 
 
@@ -299,15 +307,22 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
         sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
         return
     console = wide_console()
-    console.print(ranking_table(data))
+    wide = console.width >= WIDE
+    console.print(ranking_table(data, wide=wide))
+    if data.account is not None:
+        console.print(money_table(data))
     if data.walk_forward is not None:
-        console.print(windows_table(data.walk_forward))
+        console.print(windows_table(data.walk_forward, wide=wide))
         for line in forward_lines(data.walk_forward):
             console.print(Text(line))
     if data.cross_validation is not None:
         for line in cross_validation_lines(data.cross_validation):
             console.print(Text(line))
-    for line in [*benchmark_lines(data), *account_lines(data), *warming_lines(data)]:
+    worth = test_lines(data)
+    if data.overfitting is not None:
+        worth.append(overfitting_text(data))
+    notes = [*benchmark_lines(data), *account_lines(data), *warming_lines(data), *worth]
+    for line in [ABBREVIATED, *notes]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""What a terminal shows of a walk, while it goes on and at its end."""
+"""What a terminal shows of a walk while it goes on."""
 
 from __future__ import annotations
 
@@ -22,59 +22,12 @@ from rich.table import Table
 from rich.text import Text
 
 from backtest_kit._engine.walk_events import WalkerContract
-from backtest_kit._reports.benchmarks import beside
 from backtest_kit._reports.table import number
-from backtest_kit._reports.walk_accounts import FIRST_COLUMNS, first_cells
-from backtest_kit._reports.walker import rank_cells, window_cells
-from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
-from backtest_kit._statistics.walk_forward import WalkForward
-from backtest_kit._values.schemas import METRICS, WalkerSchema
+from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit.cli.terminal import Console
 
 #: Rows of the best so far, while a walk goes on.
 _SHOWN = 15
-
-
-def ranking_table(data: WalkerData) -> Table:
-    """Return the ranking as a table for a terminal, at most the first `FIRST_ROWS` rows."""
-    table = Table(title=f"{data.walker_name} on {', '.join(data.symbols)}", title_justify="left")
-    table.add_column("Rank", justify="right")
-    table.add_column("Strategy", overflow="fold", min_width=20)
-    titles = ["Rank", "Strategy", data.metric, "95 % interval", "Adjusted p", "Deflated Sharpe"]
-    titles += ["Trades", *(FIRST_COLUMNS if data.account is not None else ())]
-    # a metric of an account has no interval
-    shown = [title for title in titles if title != "95 % interval" or data.metric in METRICS]
-    for title in shown[2:]:
-        table.add_column(title, justify="right", overflow="fold")
-    first = []
-    for row in data.ranking[:FIRST_ROWS]:
-        more = first_cells(row) if data.account is not None else ()
-        cells = zip(titles, (*rank_cells(row)[:-1], *more), strict=True)
-        first.append([cell for title, cell in cells if title in shown])
-    for line in beside(data, shown, first):
-        table.add_row(*(Text(cell) for cell in line))
-    return _counted(table, len(data.ranking))
-
-
-def windows_table(data: WalkForward) -> Table:
-    """Return the windows of a walk-forward as a table for a terminal, at most `FIRST_ROWS`."""
-    table = Table(title="Walk-forward", title_justify="left")
-    for title in ("Train", "Test", "Chosen"):
-        table.add_column(title)
-    for title in ("In sample", "Out of sample", "Trades", "Total %"):
-        table.add_column(title, justify="right")
-    for window in data.windows[:FIRST_ROWS]:
-        train, test, chosen, inside, _, _, outside, trades, total, _ = window_cells(window)
-        cells = (train, test, chosen, inside, outside, trades, total)
-        table.add_row(*(Text(cell) for cell in cells))
-    return _counted(table, len(data.windows))
-
-
-def _counted(table: Table, rows: int) -> Table:
-    """Say how many more rows there are."""
-    if rows > FIRST_ROWS:
-        table.caption = f"{rows - FIRST_ROWS:,} more are in the report"
-    return table
 
 
 @contextmanager

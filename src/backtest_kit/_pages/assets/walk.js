@@ -13,7 +13,9 @@ const columns = [
   { title: "95 % interval", value: (row) => low(rows[row].lower), text: (row) => rows[row].interval, number: true },
   { title: "Adjusted p", value: (row) => rows[row].p ?? Infinity, text: (row) => figure(rows[row].p), number: true },
   { title: "Deflated Sharpe", value: (row) => low(rows[row].deflated), text: (row) => figure(rows[row].deflated), number: true },
+  { title: "PSR", value: (row) => low(rows[row].psr), text: (row) => figure(rows[row].psr), number: true },
   { title: "Trades", value: (row) => rows[row].trades, text: (row) => rows[row].trades.toLocaleString("en-US"), number: true },
+  { title: "Trades needed", value: (row) => rows[row].needed ?? Infinity, text: (row) => figure(rows[row].needed, 0), number: true },
   { title: "Total, %", value: (row) => low(rows[row].total), text: (row) => figure(rows[row].total, 2), number: true, tone: true },
   { title: "Drawdown, %", value: (row) => low(rows[row].drawdown), text: (row) => figure(rows[row].drawdown, 2), number: true },
 ];
