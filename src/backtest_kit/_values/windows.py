@@ -213,7 +213,9 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
         if self.combinatorial is None:
             if not self.spans(since, until):
                 raise RegistrationError(
-                    f"not one window of {self.train} to train and {self.test} to test fits"
+                    f"not one window of {_length(self.train)} to train and {_length(self.test)} to "
+                    f"test fits into {_length(timedelta(milliseconds=until - since))}: take shorter "
+                    "ones, or a longer frame"
                 )
         elif self.groups(since, until, timeline.step) is None:
             raise RegistrationError(
@@ -250,6 +252,11 @@ def _between(
 
 def _is_number(value: object, kind: type | UnionType) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _length(length: timedelta) -> str:
+    """Return a length in words: "20 days", "1 day, 12:00:00"."""
+    return str(length).removesuffix(", 0:00:00")
 
 
 def _milliseconds(length: timedelta) -> int:
