@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import backtest_kit as bk
+from backtest_kit.testing import MemoryAdapter
 from live.money import LONG, WICK, account, live, rows, stored
 from live.world import T0, Stage, clock, flat, running
 from markets import MINUTE
@@ -181,6 +182,60 @@ def test_two_accounts_that_share_a_risk_profile_do_not_wait_for_each_other(monke
     asyncio.run(main())
     opened = {t.symbol for t in stage.told if t.action == "opened"}
     assert opened == {"a1", "a2", "b1", "b2"}
+
+
+def taken(how):
+    """Replay X and Y, whose cash is short; return what was opened, and the errors."""
+    opened, errors = [], []
+    with bk.Engine():
+        bk.use_persist_adapter(MemoryAdapter())
+        bk.set_config(**WICK)
+        bk.add_exchange(bk.exchanges.FrameExchange(flat()))
+        bk.listen_error(errors.append)
+        account()
+
+        def get_signal(symbol, when):
+            return LONG | {"minute_estimated_time": 3 if symbol == "X" else 4, "cost": 700.0}
+
+        bk.add_strategy(strategy_name="s", interval="1m", get_signal=get_signal)
+
+        def run(symbol):
+            names = {"strategy_name": "s", "exchange_name": "frame", "account_name": "main"}
+            return bk.Live.run(symbol, **names, clock=clock(50, 100))
+
+        async def take(results, symbol):
+            async for tick in results:
+                if tick.action == "opened":
+                    opened.append((symbol, tick.timestamp, tick.money.cost))
+                if how == "consumer" and symbol == "X":
+                    await asyncio.sleep(0.001)
+
+        async def main():
+            x, y = run("X"), run("Y")
+            if how == "held":  # nobody takes what X has, until Y is over
+                first = asyncio.ensure_future(anext(x))
+                await take(y, "Y")
+                await first
+                await take(x, "X")
+            else:
+                await asyncio.gather(take(x, "X"), take(y, "Y"))
+
+        asyncio.run(main())
+    return sorted(opened), errors
+
+
+def test_a_consumer_that_takes_a_little_longer_changes_no_trade_of_a_replay(monkeypatch):
+    monkeypatch.setattr("backtest_kit._live.live_run._LOOK", 30)  # the machine may be slow
+    assert taken("consumer") == taken("")
+
+
+def test_a_replay_that_is_held_by_its_consumer_says_so_once(monkeypatch):
+    monkeypatch.setattr("backtest_kit._live.live_run._LOOK", 0.01)
+    opened, errors = taken("held")
+    assert {symbol for symbol, *_ in opened} == {"X", "Y"}
+    (event,) = errors
+    assert event.symbol == "X"
+    assert "the other runs of account 'main' go on" in str(event.error)
 
 
 def test_nobody_waits_for_a_run_that_can_not_store_what_it_does():
