@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._live.stored_accounts import add_to_account
+from backtest_kit._live.stored_accounts import add_to_account, stored_account
 from backtest_kit.testing import MemoryAdapter
 from live.money import DAY, LONG, WICK, account, at, live, play, rows, stored
-from live.world import T0, Stage, flat, running
+from live.world import T0, Plain, Stage, flat, running
 from markets import MINUTE
 
 
@@ -222,6 +222,84 @@ def test_the_equity_is_kept_at_the_ends_of_days():
     (key,) = [key for kind, key in stage.adapter.documents if kind == "account"]
     closes = msgspec.json.decode(stage.adapter.documents["account", key])["data"]["closes"]
     assert closes == {"2024-01-01": pytest.approx(1000 - 0.5 + 500 * 0.04)}
+
+
+@pytest.mark.parametrize("over", [0, 2])
+def test_a_day_that_has_ended_before_a_restart_is_kept_too(over):
+    """The process was away at midnight, or at the two steps after it."""
+    account()
+    midnight = (T0 // DAY + 1) * DAY
+    late = midnight - 5 * MINUTE
+    market = [(row[0] - T0 + late, *row[1:]) for row in rows({2: 101.0})]
+    stage = Stage(market, start=late, answer=at(late, cost=500.0, minute_estimated_time=60), **WICK)
+    stops = midnight - 2 * MINUTE if not over else midnight
+
+    async def main():
+        async with running(live()):
+            await stage.world.until(stops + 30_000)
+        await stage.world.until(midnight + over * MINUTE + 20_000)
+        async with running(live()):
+            await stage.world.until(midnight + 4 * MINUTE)
+
+    stage.world.run(main())
+    closes = msgspec.json.decode(stage.adapter.documents["account", "main"])["data"]["closes"]
+    assert closes == {"2024-01-01": pytest.approx(1000 - 0.5 + 500 * 0.01)}
+
+
+def test_values_that_are_replaced_while_runs_go_on_wait_for_their_end():
+    account()
+    stage = Stage(flat(), **WICK)
+
+    async def main():
+        async with running(live()):
+            await stage.world.until(T0 + 30_000)
+            for name, value, was in (("default_percent", 50.0, None), ("balance", 5.0, 1000.0)):
+                account(**{name: value})
+                with pytest.raises(bk.StateError) as raised:
+                    await live("Y")
+                assert f"in use with {name}={was!r}, and not {value!r}" in str(raised.value)
+            account()
+            async with running(live("Y")):
+                await stage.world.until(T0 + 2 * MINUTE)
+
+    stage.world.run(main())
+    assert {tick.symbol for tick in stage.told} == {"X", "Y"}
+
+
+@pytest.mark.parametrize("field", ["account_name", "currency"])
+def test_a_name_that_no_file_can_hold_is_refused(field):
+    with pytest.raises(bk.RegistrationError, match=r"'\\ud800' can't be written"):
+        account(**{field: "\ud800"})
+
+
+def test_an_account_that_is_begun_while_it_is_looked_for_is_found():
+    account()
+    stage = Stage(flat(), **WICK)
+    play(stage, T0 + 30_000, "X")
+
+    class Late(Plain):
+        asked = 0
+
+        def read(self, kind, key):
+            self.asked += kind == "account"
+            return None if kind == "account" and self.asked == 1 else super().read(kind, key)
+
+    adapter = Late()
+    adapter.documents = stage.adapter.documents
+    assert stored_account(adapter, "main").balance == 1000.0
+    with pytest.raises(bk.UnknownNameError, match=r"no account 'other' .*there are: main"):
+        stored_account(adapter, "other")
+
+
+def test_what_is_free_is_not_what_rounding_leaves():
+    account()
+    stage = Stage(flat(), answer=at(T0, cost=5000.0), percent_fee=0.3, **WICK)
+    play(stage, T0 + 90_000, "X")
+    adapter = Plain()
+    adapter.documents = stage.adapter.documents
+    found = stored_account(adapter, "main")
+    assert 0 < abs(found.balance - found.collateral) < 1e-9
+    assert found.free == 0.0
 
 
 def test_what_is_added_by_hand_is_there_at_the_next_start():

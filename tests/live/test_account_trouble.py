@@ -153,6 +153,39 @@ def test_what_hangs_at_an_entry_does_not_hold_up_the_exits_of_others(hangs):
     assert stage.error_texts("sizing" if hangs == "size" else "risk")
 
 
+def test_a_market_that_is_not_answered_for_holds_up_nobody():
+    """X begins without the rules of its market, and enters nothing until they are there."""
+    account()
+    stage = Stage(rows({4: 89.0}), **WICK)
+
+    async def get_market(symbol):
+        if symbol == "X" and stage.world.now < T0 + 5 * MINUTE:
+            await asyncio.sleep(30 * 60)
+        return bk.Market(base=symbol, quote="USDT", quantity_step=1.0)
+
+    get_candles = stage.venue.get_candles
+    bk.add_exchange(
+        exchange_name="venue", get_candles=get_candles, get_market=get_market, replace=True
+    )
+    low = {"price_stop_loss": 80.0, "cost": 150.0}
+    plan = {("Y", 0): {"cost": 100.0}, ("X", 1): low, ("X", 6): low}
+    proposing(stage, plan)
+    told_at = {}
+    bk.listen_signal_live(lambda t: told_at.setdefault((t.symbol, t.action), stage.world.now))
+
+    async def main():
+        async with running(live("X"), live("Y")):
+            await stage.world.until(T0 + 8 * MINUTE)
+
+    stage.world.run(main())
+    assert told_at["Y", "opened"] < T0 + 5_000
+    assert told_at["Y", "closed"] < T0 + 4 * MINUTE + 5_000
+    assert told_at["X", "opened"] > T0 + 6 * MINUTE
+    (opened,) = [t for t in stage.told if (t.symbol, t.action) == ("X", "opened")]
+    assert opened.money.quantity == 1.0
+    assert any("has not answered" in text for text in stage.error_texts("market"))
+
+
 def test_two_accounts_that_share_a_risk_profile_do_not_wait_for_each_other(monkeypatch):
     """Started again in another order, each had what the other waited for."""
     monkeypatch.setattr("backtest_kit._live.live.PATIENCE", None)  # a circle would never end
