@@ -120,6 +120,23 @@ def test_a_level_that_was_skipped_is_not_tried_again_after_a_restart():
     assert stored(stage.adapter)["X"]["account"]["skips"] == {"cash": 1}
 
 
+def test_what_was_counted_at_a_step_that_stored_nothing_is_in_the_next_write():
+    account()
+    stage = Stage(flat(), **WICK)
+    proposing(stage, {("X", 0): {"cost": 500.0}})
+
+    async def main():
+        async with running(live("X")):
+            await stage.world.until(T0 + 3 * MINUTE + 30_000)
+            (gate,) = bk._engine.engine.current_engine().live_accounts["main"].gates
+            gate._count(skips={"cash": 2})
+
+    stage.world.run(main())
+    part = stored(stage.adapter)["X"]["account"]
+    assert part["skips"] == {"cash": 2}
+    assert part["left"] == 1000 - 0.5
+
+
 @pytest.mark.parametrize("hangs", ["size", "risk"])
 def test_what_hangs_at_an_entry_does_not_hold_up_the_exits_of_others(hangs):
     account()

@@ -281,10 +281,11 @@ class LiveGate(AccountGate):
         assert live is not None
         holds = self._turn.order in self.account.books.held
         mark = self.mark(self._turn.key[0]) if holds else None
-        if part is not None and self._saved is None:
-            return msgspec.structs.replace(part, mark=mark, revision=live.revision)
-        live.booked += 1
         account, tally = self.account, self.tally
+        if part is not None and self._saved is None:  # what it has counted since is not money
+            counts = msgspec.structs.asdict(tally)
+            return msgspec.structs.replace(part, mark=mark, revision=live.revision, **counts)
+        live.booked += 1
         return AccountPart(
             name=self.schema.account_name,
             order=self._turn.order,
