@@ -1,9 +1,14 @@
 """`backtest-kit live --balance` and `account`: an account of live runs as a person uses it."""
 
+import asyncio
 import json
 
 import pytest
 
+import backtest_kit as bk
+from backtest_kit._values.time import to_datetime
+from backtest_kit.cli.live_session import Job, _Session
+from backtest_kit.testing import MemoryAdapter
 from command import one_line, run_here
 from markets import MINUTE, START, market
 
@@ -108,3 +113,92 @@ def test_an_account_goes_on_with_the_values_it_began_with(place):
     assert "account 'account' was begun with balance=10000.0, and not 500.0" in other.stderr
     again = replay(place, *MONEY, "--to", "2024-01-01T03:00")
     assert again.returncode == 0, again.stderr
+
+
+def test_reports_of_runs_are_there_before_candles_are_fetched_for_the_account(place, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backtest_kit.cli.live_session.account_data", interrupted)
+    done = replay(place, *MONEY, "--to", "2024-01-01T01:00")
+    assert done.returncode == 130
+    assert done.stdout.count("report: ") == len([*(place / "dump" / "live").glob("*.md")]) == 4
+    assert "fetching candles for the report of the account" in done.stderr
+
+
+def test_an_account_of_a_replay_began_when_the_replay_does(place):
+    assert replay(place, *MONEY, "--to", "2024-01-01T00:10").returncode == 0
+    (found,) = json.loads(account(place, "--json").stdout)
+    assert START <= found["since"] < START + 10 * MINUTE
+
+
+def test_a_replay_that_begins_anew_begins_its_account_anew(place):
+    found = []
+    for _ in range(2):
+        done = replay(place, *MONEY, "--to", "2024-01-01T01:00")
+        assert done.returncode == 0, done.stderr
+        found += json.loads(account(place, "--json").stdout)
+    assert found[0] == found[1]
+    assert found[0]["problems"] == []
+    assert sum(run["trades"] for run in found[0]["runs"]) > 5
+
+
+def test_the_table_shows_what_the_account_has_at_the_end(place):
+    rows = market(5, 400, gaps=False)
+    with bk.Engine() as engine:
+        bk.use_persist_adapter(MemoryAdapter())
+        bk.add_exchange(bk.exchanges.FrameExchange(rows))
+        bk.add_account(account_name="main", currency="USDT", balance=1000.0)
+
+        @bk.strategy("s", interval="1m")
+        def get_signal(symbol, when):
+            return bk.Signal(
+                position="long",
+                price_take_profit=bk.average_price(symbol) * 1.05,
+                price_stop_loss=bk.average_price(symbol) * 0.95,
+                minute_estimated_time=7,
+            )
+
+        clock = bk.VirtualClock(to_datetime(START + 50 * MINUTE), to_datetime(START + 90 * MINUTE))
+        jobs = [Job("X", "s", clock, "main")]
+        session = _Session(engine, engine.exchanges.get("frame"), jobs, place, as_json=False)
+        assert asyncio.run(session.run()) == 0
+        final = session.account.statistics.final_equity
+        assert final != 1000
+        assert session._table.account == f"{final:,.2f} USDT"
+
+
+def test_one_account_that_is_damaged_hides_no_other(place):
+    folder = place / "state" / "replay"
+    for name in ("good", "bad"):
+        with bk.Engine():
+            bk.use_persist_adapter(bk.FileAdapter(folder))
+            bk.add_exchange(bk.exchanges.FrameExchange(market(5, 100, gaps=False)))
+            bk.add_account(account_name=name, currency="USDT", balance=1000.0)
+            bk.add_strategy(strategy_name=name, interval="1m", get_signal=lambda symbol, when: None)
+            clock = bk.VirtualClock(*(to_datetime(START + i * MINUTE) for i in (50, 53)))
+            names = {"strategy_name": name, "exchange_name": "frame", "account_name": name}
+
+            async def play(names=names, clock=clock):
+                await bk.Live.background("X", **names, clock=clock)
+
+            asyncio.run(play())
+    (path,) = (folder / "account").glob("bad-*.json")
+    whole = path.read_bytes()
+    for broken in (whole[:-5], b"nonsense\n" + whole):
+        path.write_bytes(broken)
+        found = account(place, "--json")
+        assert found.returncode == 1
+        assert [each["name"] for each in json.loads(found.stdout)] == ["good"]
+        assert "bad" in found.stderr
+        assert account(place, "good").returncode == 0
+    path.write_bytes(whole)
+    (run,) = (folder / "run").glob("*bad*.json")
+    run.unlink()
+    found = account(place)
+    assert found.returncode == 1
+    assert "account bad: " in found.stderr
+    assert "backtest-kit account bad --accept" in found.stderr
+    assert account(place, "bad", "--accept").returncode == 0
+    assert account(place).returncode == 0
+    one_line(account(place, "--accept"), "--accept needs the name of an account")

@@ -163,7 +163,8 @@ def content(event):
 
 def part(state):
     """What a run has done to its account; how often that was written is no matter."""
-    return state["account"] and {**state["account"], "booked": None, "left": None}
+    counts = dict.fromkeys(("booked", "left", "revision"))
+    return state["account"] and {**state["account"], **counts}
 
 
 def outcome(folder):

@@ -6,65 +6,11 @@ import msgspec
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._live.stored_accounts import add_to_account
+from backtest_kit._live.stored_accounts import add_to_account, stored_account
 from backtest_kit.testing import MemoryAdapter
-from live.world import T0, Stage, flat, running
+from live.money import DAY, LONG, WICK, account, at, live, play, rows, stored
+from live.world import T0, Plain, Stage, flat, running
 from markets import MINUTE
-
-WICK = {"exit_trigger": "wick", "avg_price_candles_count": 1, "percent_slippage": 0.0}
-LONG = {"position": "long", "price_take_profit": 110.0, "price_stop_loss": 90.0}
-DAY = 24 * 60 * MINUTE
-
-
-def account(**changes):
-    fields = {"account_name": "main", "currency": "USDT", "balance": 1000.0} | changes
-    bk.add_account(**fields, replace=True)
-
-
-def live(symbol="X", **changes):
-    names = {"strategy_name": "s", "exchange_name": "venue", "account_name": "main"} | changes
-    return bk.Live.background(symbol, **names)
-
-
-def at(*times, **proposal):
-    """Propose at instants."""
-    return lambda when, price: (
-        LONG | {"minute_estimated_time": 3} | proposal if when in times else None
-    )
-
-
-def rows(closes, minutes=300):
-    """A market that is flat at 100 but for some closes, by the minute after `T0`."""
-    found, price = [], 100.0
-    for i, row in enumerate(flat(minutes)):
-        opening, price = price, closes.get(i - 99, price)
-        low, high = sorted((opening, price))
-        found.append((row[0], opening, high, low, price, 1.0))
-    return found
-
-
-def play(stage, until, *symbols, **changes):
-    """Run symbols together until a time; return the account's balance, and what it holds."""
-
-    async def main():
-        tasks = [live(symbol, **changes) for symbol in symbols]
-        async with running(*tasks):
-            await stage.world.until(until)
-            for task in tasks:
-                assert task.status == "running", await task
-            shared = bk._engine.engine.current_engine().live_accounts["main"].shared
-            return shared.books.balance, dict(shared.books.held)
-
-    return stage.world.run(main())
-
-
-def stored(adapter):
-    """The documents of the runs, by symbol."""
-    found = {}
-    for (kind, key), content in adapter.documents.items():
-        if kind == "run":
-            found[key.rpartition("/")[2]] = msgspec.json.decode(content)["data"]
-    return found
 
 
 def test_two_symbols_share_the_cash_and_what_they_store_adds_up():
@@ -276,6 +222,84 @@ def test_the_equity_is_kept_at_the_ends_of_days():
     (key,) = [key for kind, key in stage.adapter.documents if kind == "account"]
     closes = msgspec.json.decode(stage.adapter.documents["account", key])["data"]["closes"]
     assert closes == {"2024-01-01": pytest.approx(1000 - 0.5 + 500 * 0.04)}
+
+
+@pytest.mark.parametrize("over", [1, 2])
+def test_a_day_that_has_ended_before_a_restart_is_kept_too(over):
+    """The process was away at midnight, or at the two steps after it."""
+    account()
+    midnight = (T0 // DAY + 1) * DAY
+    late = midnight - 5 * MINUTE
+    market = [(row[0] - T0 + late, *row[1:]) for row in rows({2: 101.0})]
+    stage = Stage(market, start=late, answer=at(late, cost=500.0, minute_estimated_time=60), **WICK)
+    stops = midnight - (2 * MINUTE if over == 1 else 0)
+
+    async def main():
+        async with running(live()):
+            await stage.world.until(stops + 30_000)
+        await stage.world.until(midnight + over * MINUTE + 20_000)
+        async with running(live()):
+            await stage.world.until(midnight + 4 * MINUTE)
+
+    stage.world.run(main())
+    closes = msgspec.json.decode(stage.adapter.documents["account", "main"])["data"]["closes"]
+    assert closes == {"2024-01-01": pytest.approx(1000 - 0.5 + 500 * 0.01)}
+
+
+def test_values_that_are_replaced_while_runs_go_on_wait_for_their_end():
+    account()
+    stage = Stage(flat(), **WICK)
+
+    async def main():
+        async with running(live()):
+            await stage.world.until(T0 + 30_000)
+            for name, value, was in (("default_percent", 50.0, None), ("balance", 5.0, 1000.0)):
+                account(**{name: value})
+                with pytest.raises(bk.StateError) as raised:
+                    await live("Y")
+                assert f"in use with {name}={was!r}, and not {value!r}" in str(raised.value)
+            account()
+            async with running(live("Y")):
+                await stage.world.until(T0 + 2 * MINUTE)
+
+    stage.world.run(main())
+    assert {tick.symbol for tick in stage.told} == {"X", "Y"}
+
+
+@pytest.mark.parametrize("field", ["account_name", "currency"])
+def test_a_name_that_no_file_can_hold_is_refused(field):
+    with pytest.raises(bk.RegistrationError, match=r"'\\ud800' can't be written"):
+        account(**{field: "\ud800"})
+
+
+def test_an_account_that_is_begun_while_it_is_looked_for_is_found():
+    account()
+    stage = Stage(flat(), **WICK)
+    play(stage, T0 + 30_000, "X")
+
+    class Late(Plain):
+        asked = 0
+
+        def read(self, kind, key):
+            self.asked += kind == "account"
+            return None if kind == "account" and self.asked == 1 else super().read(kind, key)
+
+    adapter = Late()
+    adapter.documents = stage.adapter.documents
+    assert stored_account(adapter, "main").balance == 1000.0
+    with pytest.raises(bk.UnknownNameError, match=r"no account 'other' .*there are: main"):
+        stored_account(adapter, "other")
+
+
+def test_what_is_free_is_not_what_rounding_leaves():
+    account()
+    stage = Stage(flat(), answer=at(T0, cost=5000.0), percent_fee=0.3, **WICK)
+    play(stage, T0 + 90_000, "X")
+    adapter = Plain()
+    adapter.documents = stage.adapter.documents
+    found = stored_account(adapter, "main")
+    assert 0 < abs(found.balance - found.collateral) < 1e-9
+    assert found.free == 0.0
 
 
 def test_what_is_added_by_hand_is_there_at_the_next_start():

@@ -119,6 +119,7 @@ def part():
         skips={},
         reductions=1,
         not_charged=0.0,
+        revision=3,
     )
 
 
@@ -134,6 +135,8 @@ def account():
         since=START,
         changes=(BalanceChange(START, -10.0, "rent"),),
         closes={"2024-01-01": 990.5},
+        places={str(KEYS[0]): 0},
+        revision=3,
     )
 
 

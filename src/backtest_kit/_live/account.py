@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -13,14 +13,19 @@ from backtest_kit._engine.account import SharedAccount, Tally
 from backtest_kit._rules import holding as at
 from backtest_kit._rules.account import Held
 from backtest_kit._state.account_part import AccountPart
-from backtest_kit._state.accounts import AccountDocument, lost, same_values
-from backtest_kit._state.documents import LiveState, RunKey
+from backtest_kit._state.accounts import (
+    AccountDocument,
+    lost,
+    no_part,
+    older,
+    remedy,
+    same_values,
+)
+from backtest_kit._state.documents import LiveState, RunKey, run_key
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.positions import restored
 from backtest_kit._values.account_schemas import AccountSchema
-from backtest_kit._values.errors import (
-    StateError,
-)
+from backtest_kit._values.errors import StateError
 from backtest_kit._values.results import TickClosed
 from backtest_kit._values.time import INTERVALS, to_datetime
 
@@ -62,9 +67,17 @@ class LiveAccount:
         self.gates: list[Seated] = []
         #: The places of runs, also of those that do not run now.
         self.places: dict[RunKey, int] = {}
+        #: Why it is not known what a run of it has, by run.
+        self.missing: dict[RunKey, str] = {}
+        self.has_told = False
         self.booked = 0
+        #: How often its document was written, as far as is known.
+        self.revision = 0
+        self._is_older = False
         self._day = -1
         self._loading = asyncio.Lock()
+        self._writing = asyncio.Lock()
+        #: What its document should say; `revision` and what is stored come after.
         self._document: AccountDocument | None = None
         self._owner: StateOwner
 
@@ -78,12 +91,15 @@ class LiveAccount:
         async with self._loading:
             if self._document is not None:
                 return
-            name, states = self.schema.account_name, owner.runs.of_account(self.schema.account_name)
+            name = self.schema.account_name
             document = await owner.accounts.read(name)
+            if document is not None:
+                self.missing = await _missing(owner, document)
+            states = owner.runs.of_account(name)
             if document is None and states:
                 raise lost(name, owner.accounts.where(name))
-            if document is None or not (states or document.changes):  # nobody's money is in it
-                document = self._begun(now)
+            if document is None or not (states or document.changes or document.places):
+                document = self._begun(now)  # nobody's money is in what was there
                 await owner.accounts.write(document)
             begun = msgspec.structs.asdict(self._begun(document.since))
             wrong = same_values(document, {name: begun[name] for name in _FIXED})
@@ -92,8 +108,28 @@ class LiveAccount:
                     f"account {name!r} was begun with {wrong}: register it as it was, or take "
                     f"another name (it is kept in {owner.accounts.where(name)})"
                 )
+            for text, order in document.places.items():
+                self.place(run_key(text), order)
             await self._read(owner, states, document.paid_in)
+            known = [state.account.revision for state in states if state.account is not None]
+            self.revision = max(document.revision, *known, 0)
+            self._is_older = self.revision > document.revision
+            steps = [max(state.at or 0, owner.heartbeats.last_step(state)) for state in states]
+            if any(steps):  # a day that has ended since is to be kept too
+                self._day = (max(steps) - 1) // INTERVALS["1d"]
             self._document, self._owner = document, owner
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not known what money it has; "" where it is.
+
+        For as long as that is so, nothing is entered.
+        """
+        name = self.schema.account_name
+        why = [*self.missing.values()]
+        if self._is_older:
+            why.append(older(name, self._owner.accounts.where(name)))
+        return "" if not why else f"{'; '.join(why)}. {remedy(name)}"
 
     async def _read(self, owner: StateOwner, states: Sequence[LiveState], paid_in: float) -> None:
         """Take in what the runs have done so far."""
@@ -103,8 +139,12 @@ class LiveAccount:
             part = state.account
             assert part is not None
             parts.append(part)
-            # two have the same where one was damaged when the other joined, and is back
-            order = self.place(state.key, part.order)
+            # its place may not be in the account's document yet; or it was given to another
+            order = (
+                self.places[state.key]
+                if state.key in self.places
+                else self.place(state.key, part.order)
+            )
             price = float("nan") if part.mark is None else part.mark
             shared.members[order] = Absent(state.symbol, state.strategy_name, price)
             shared.tallies[order] = Tally(
@@ -146,16 +186,39 @@ class LiveAccount:
         self._day = max(day, known)
         if document is None or not 0 <= known < day:
             return
-        equity = self.shared.equity((known + 1) * INTERVALS["1d"])
+        equity = self.equity((known + 1) * INTERVALS["1d"])
         if math.isfinite(equity):
             date = to_datetime(known * INTERVALS["1d"]).date().isoformat()
-            closes = document.closes | {date: equity}
-            self._document = msgspec.structs.replace(document, closes=closes)
-            await self._owner.accounts.write(self._document)
+            await self._keep(document, closes=document.closes | {date: equity})
+
+    async def keep_place(self, key: RunKey) -> None:
+        """Store the place of a run that has stored its part; raises StateError.
+
+        Not before: a run that has a place and no part is one whose document is gone.
+        """
+        document = self._document
+        if document is not None and str(key) not in document.places:
+            places = document.places | {str(key): self.places[key]}
+            await self._keep(document, places=places)
+
+    async def _keep(self, document: AccountDocument, **changes: Any) -> None:
+        """Change its document; an older copy is left as it is, so that it is still known for one.
+
+        Raises:
+            StateError: it can't be stored; the next change stores this one too.
+        """
+        self._document = msgspec.structs.replace(document, **changes)
+        if self._is_older:
+            return
+        async with self._writing:
+            revision = self.revision + 1
+            document = msgspec.structs.replace(self._document, revision=revision)
+            await self._owner.accounts.write(document)
+            self.revision = revision
 
     def equity(self, now: int) -> float:
-        """Return its equity by the newest marks (at `now`, ms); NaN where one is not known yet."""
-        return self.shared.equity(now)
+        """Return its equity by the newest marks (at `now`, ms); NaN where it is not known."""
+        return math.nan if self.missing else self.shared.equity(now)
 
     def place(self, key: RunKey, order: int | None = None) -> int:
         """Return the place of a run: `order`, or one behind all others where that is taken."""
@@ -177,4 +240,20 @@ class LiveAccount:
             since=now,
             changes=(),
             closes={},
+            places={},
+            revision=1,
         )
+
+
+async def _missing(owner: StateOwner, document: AccountDocument) -> dict[RunKey, str]:
+    """Return of which runs of an account it is not known what they have, and why."""
+    found = dict[RunKey, str]()
+    for key in map(run_key, document.places):
+        try:
+            state = await owner.runs.current(key)
+        except StateError as error:
+            found[key] = str(error)
+            continue
+        if state.account is None:
+            found[key] = no_part(key)
+    return found

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from backtest_kit._data.base import run_config
 from backtest_kit._engine.account import markets_of
-from backtest_kit._engine.engine import Engine
+from backtest_kit._engine.engine import Engine, describe
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.marks import marks_of
 from backtest_kit._live.stored import stored_record
-from backtest_kit._live.stored_accounts import stored_account
+from backtest_kit._live.stored_accounts import StoredAccount, stored_account
 from backtest_kit._reports.backtest import backtest_data
-from backtest_kit._reports.portfolio_data import PortfolioData, portfolio_data
+from backtest_kit._reports.portfolio_data import PortfolioData, money, portfolio_data
 from backtest_kit._state.account_part import AccountPart
 from backtest_kit._state.accounts import AccountDocument
 from backtest_kit._state.documents import Transition
 from backtest_kit._statistics.equity import AccountCounts
 from backtest_kit._statistics.equity_outcome import CALENDAR_DAYS
-from backtest_kit._values.account import Money
+from backtest_kit._values.account import Market, Money
 from backtest_kit._values.account_schemas import AccountSchema
-from backtest_kit._values.errors import UnknownNameError
+from backtest_kit._values.config import Config
+from backtest_kit._values.equity_curve import Marks
+from backtest_kit._values.errors import DataError, StateError, UnknownNameError
 from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import TickAdded, TickClosed, TickOpened, TickPartial
+from backtest_kit._values.schemas import ExchangeSchema
 from backtest_kit._values.time import INTERVALS
 
+#: Of a balance: how far the end of the curve may be off what is stored, by rounding.
+_ROUNDING: Final = 1e-8
 _NOTHING: Final = Money(
     quantity=0.0,
     cost=0.0,
@@ -54,6 +61,8 @@ async def account_data(engine: Engine, account_name: str) -> PortfolioData:
     adapter = _blocking(engine.live.adapter)
     stored = await asyncio.to_thread(stored_account, adapter, account_name)
     document, runs = stored.document, stored.runs
+    if not runs and stored.problems:
+        raise StateError("; ".join(stored.problems))
     if not runs:
         raise UnknownNameError(f"account {account_name!r} has no runs yet")
     exchange = engine.exchanges.get(document.exchange_name)
@@ -63,30 +72,109 @@ async def account_data(engine: Engine, account_name: str) -> PortfolioData:
     since = min(run.state.began_at or 0 for run in runs if run.state is not None)
     until = max((run.at or 0 for run in runs), default=since)
     last = int(fills.timestamp[-1]) if len(fills) else since
-    marks = await marks_of(
-        engine.store,
-        exchange,
-        configs,
-        since,
-        max(until, last, since + min(INTERVALS[c.base_interval] for c in configs.values())),
-        traded_days_only=schema.days_per_year < CALENDAR_DAYS,
-    )
+    traded = {runs[i].key.symbol for i in set(fills.run.tolist())}
+    until = max(until, last, since + min(INTERVALS[c.base_interval] for c in configs.values()))
+    asked = _Asked(engine, exchange, since, until, schema.days_per_year < CALENDAR_DAYS)
+    marks, unmarked = await _marks(asked, configs, traded)
+    markets, unknown = await _markets(exchange, [*configs])
     records = [stored_record(run, configs[run.key.symbol]) for run in runs]
     for record in records:
         record.complete = True  # it has no end that it could miss
     trades = sorted(
         (tick for record in records for tick in record.closed), key=lambda x: x.close_timestamp
     )
-    return portfolio_data(
+    found = portfolio_data(
         schema,
         [backtest_data(record) for record in records],
         trades,
         fills,
         marks,
         _counts(stored.parts),
-        markets=await markets_of(exchange, [*configs]),
+        markets=markets,
         added=document.paid_in - document.balance,
     )
+    damage = [f"{run.key}: {text}" for run in runs for text in run.damage]
+    problems = (*stored.problems, *damage, *_difference(stored, found), *unmarked, *unknown)
+    return msgspec.structs.replace(found, problems=tuple(dict.fromkeys(problems)))
+
+
+class _Asked(NamedTuple):
+    """What marks are asked for, from `since` to `until` (ms)."""
+
+    engine: Engine
+    exchange: ExchangeSchema
+    since: int
+    until: int
+    traded_days_only: bool
+
+    async def of(self, configs: Mapping[str, Config]) -> Marks:
+        """Return the marks of some symbols; raises DataError."""
+        return await marks_of(
+            self.engine.store,
+            self.exchange,
+            configs,
+            self.since,
+            self.until,
+            traded_days_only=self.traded_days_only,
+        )
+
+
+async def _marks(
+    asked: _Asked, configs: Mapping[str, Config], traded: Collection[str]
+) -> tuple[Marks, list[str]]:
+    """Return the marks of symbols, and which have none: no fill needs them.
+
+    Raises:
+        DataError: the candles of a symbol that was `traded` can't be had.
+    """
+    try:
+        return await asked.of(configs), []
+    except DataError:
+        if not {*configs} - {*traded}:
+            raise
+    there, problems = dict[str, Config](), list[str]()
+    for symbol, config in configs.items():
+        try:
+            await asked.of({symbol: config})
+        except DataError as error:
+            if symbol in traded:
+                raise
+            problems.append(f"Without {symbol}, which was not traded: {error}")
+        else:
+            there[symbol] = config
+    step = min(INTERVALS[config.base_interval] for config in configs.values())
+    if there:
+        marks = await asked.of(there)
+    else:
+        marks = Marks(timestamp=np.arange(asked.since, asked.until + 1, step), prices={})
+    nothing = np.full(len(marks.timestamp), np.nan)
+    prices = {symbol: marks.prices.get(symbol, nothing) for symbol in configs}
+    return msgspec.structs.replace(marks, prices=prices), problems
+
+
+async def _markets(
+    exchange: ExchangeSchema, symbols: Iterable[str]
+) -> tuple[dict[str, Market | None], list[str]]:
+    """Return what an exchange says of symbols now, and what went wrong; a report needs none."""
+    found, problems = dict[str, Market | None](), list[str]()
+    for symbol in symbols:
+        try:
+            found |= await markets_of(exchange, [symbol])
+        except Exception as error:  # noqa: BLE001 - of user code of any kind
+            found[symbol] = None
+            problems.append(f"get_market for {symbol} raised {describe(error)}")
+    return found, problems
+
+
+def _difference(stored: StoredAccount, found: PortfolioData) -> list[str]:
+    """Return that the curve does not end where the account is, if so."""
+    begun = stored.document.balance
+    wanted = begun + math.fsum(part.gain for part in stored.parts)
+    ends = float(found.curve.balance[-1])
+    if abs(wanted - ends) <= _ROUNDING * max(begun, abs(wanted)):
+        return []
+    text = f"The curve ends with a balance of {money(ends)}, and {money(wanted)} is stored"
+    return [f"{text}: some of what was traded is missing from it."]
 
 
 def fills_of(runs: Sequence[Iterable[Transition]]) -> Fills:

@@ -13,6 +13,7 @@ import msgspec
 
 from backtest_kit._engine.account import Tally, check_quotes, markets_of
 from backtest_kit._engine.account_gate import AccountGate
+from backtest_kit._engine.account_size import AccountRun
 from backtest_kit._engine.engine import describe
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.turns import Turn
@@ -21,7 +22,8 @@ from backtest_kit._rules.account import Held
 from backtest_kit._rules.bars import Bars
 from backtest_kit._rules.managed import Holding
 from backtest_kit._state.account_part import AccountPart
-from backtest_kit._state.documents import LiveState
+from backtest_kit._state.accounts import begun_anew, same_values
+from backtest_kit._state.documents import LiveState, RunKey
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.account import Money
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
@@ -52,16 +54,20 @@ class _Saved(NamedTuple):
 
 
 class LiveGate(AccountGate):
-    """What one live run has to do with its account. `recorded`: its candles exist already."""
+    """What one live run has to do with its account.
 
-    run: Run
+    `begins`: over recorded candles, when they begin (ms); by the wall clock `None`.
+    """
+
+    _run: Run
 
     def __init__(
-        self, schema: AccountSchema, sizing: SizingSchema | None, *, recorded: bool
+        self, schema: AccountSchema, sizing: SizingSchema | None, begins: int | None
     ) -> None:
         super().__init__(schema, sizing)
-        self._recorded = recorded
-        self._patience = None if recorded else PATIENCE
+        self._begins = begins
+        self._recorded = begins is not None
+        self._patience = None if self._recorded else PATIENCE
         self._live: LiveAccount | None = None
         self._arrived: Turn | None = None
         #: Set once its place is known, or it has left.
@@ -77,23 +83,34 @@ class LiveGate(AccountGate):
         #: Profits in percent of what it has closed since.
         self._closed: list[float] = []
 
+    def begin(self, run: AccountRun) -> None:
+        """See `AccountGate`."""
+        super().begin(run)
+        assert isinstance(run, Run)
+        self._run = run
+
     def arrive(self) -> None:
         """Let the other runs of the account wait for this one, from now on.
 
         Raises:
             StateError: the account is in use with other values, or on another event loop.
         """
-        name, exchange = self.schema.account_name, self.run.exchange_name
-        accounts = self.run.engine.live_accounts
+        name, exchange = self.schema.account_name, self._run.exchange_name
+        accounts = self._run.engine.live_accounts
         live = accounts.get(name)
         if live is None:
             live = accounts[name] = LiveAccount(self.schema, exchange)
         assert isinstance(live, LiveAccount)
-        if live.schema != self.schema or live.exchange_name != exchange:
+        if live.exchange_name != exchange:
             raise StateError(
-                f"account {name!r} is in use with other values, or on exchange "
-                f"{live.exchange_name!r}: an account has one exchange, and its values for as long "
-                "as one of its runs goes on"
+                f"account {name!r} is in use on exchange {live.exchange_name!r}, and not on "
+                f"{exchange!r}: an account has one exchange"
+            )
+        wrong = same_values(live.schema, msgspec.structs.asdict(self.schema))
+        if wrong is not None:
+            raise StateError(
+                f"account {name!r} is in use with {wrong}: it keeps what it is registered with for "
+                "as long as one of its runs goes on; end them, and start them again"
             )
         if live.loop is not asyncio.get_running_loop():
             raise StateError(f"the runs of account {name!r} must share one event loop")
@@ -110,8 +127,9 @@ class LiveGate(AccountGate):
         live, turn, part = self._live, self._arrived, state.account
         assert live is not None
         assert turn is not None
-        await live.load(owner, self.run.engine.clock.wall_ms())
-        if part is not None and state.key not in live.places:
+        now = self._run.engine.clock.wall_ms() if self._begins is None else self._begins
+        await live.load(owner, now)
+        if part is not None and (state.key in live.missing or state.key not in live.places):
             raise StateError(
                 f"what {state.strategy_name} on {state.symbol} holds was not known when account "
                 f"{self.schema.account_name!r} began: end all of its runs, and start them again"
@@ -119,6 +137,10 @@ class LiveGate(AccountGate):
         if part is not None:
             turn.order = live.places[state.key]
             part = msgspec.structs.replace(part, order=turn.order)
+        elif state.key in live.missing and holding is None:
+            del live.missing[state.key]  # somebody has let it begin anew, and it is here now
+            turn.order = live.places[state.key]
+            self._run.error("account", StateError(begun_anew(self.schema.account_name, state.key)))
         elif holding is not None:
             raise StateError(
                 f"{state.strategy_name} on {state.symbol} holds a position that was opened without "
@@ -139,16 +161,36 @@ class LiveGate(AccountGate):
         self._part = part
         self.has_entered = True
         self.is_seated.set()
-        try:
+        if live.trouble and not live.has_told:
+            live.has_told = True
+            self._run.error("account", StateError(live.trouble))
+        if self._recorded:
             await self._ask_market()
+        else:
+            await self._ask_market_soon()
+
+    async def keep_place(self, key: RunKey) -> None:
+        """Store its place, once its first part is stored; raises StateError."""
+        if self._live is not None:
+            await self._live.keep_place(key)
+
+    async def _ask_market_soon(self) -> None:
+        """Ask for the rules of the market; where they can't be had, they are asked for again."""
+        self.pause()  # the others don't wait for an answer
+        try:
+            async with self.in_time():
+                await self._ask_market()
         except DataError as error:
-            if self._recorded:
-                raise
-            self.run.error("market", error)
+            self._run.error("market", error)
+        except TimeoutError:
+            why = f"get_market for {self.symbol} has not answered for {PATIENCE:g} s"
+            self._run.error("market", FetchError(why))
+        finally:
+            self.resume()
 
     async def _ask_market(self) -> None:
         """Ask once for the rules of the symbol's market."""
-        run = self.run
+        run = self._run
         try:
             found = await markets_of(run.exchange, [run.symbol])
         except (DataError, ArgumentError):
@@ -163,7 +205,7 @@ class LiveGate(AccountGate):
         """See `AccountGate`; from then on what is done may be taken back."""
         books, order, saved = self.account.books, self._turn.order, self._saved
         own = 0.0 if saved is None else books.balance - saved.balance
-        gate, was = self.run.risk_gate, self.run.risk_gate.paused
+        gate, was = self._run.risk_gate, self._run.risk_gate.paused
         gate.pause()  # who waits for this one there may be whom it waits for here
         try:
             await super().wait(when, what)
@@ -189,6 +231,8 @@ class LiveGate(AccountGate):
         Raises:
             DataError: the rules of the market can't be had.
         """
+        if self._trouble:
+            return self._refuse(row, when, "cash", self._trouble)
         try:
             async with self.in_time():
                 if not self._knows_market:
@@ -196,12 +240,26 @@ class LiveGate(AccountGate):
                 return await super().admit(row, when)
         except TimeoutError:
             why = f"no size was there after {PATIENCE:g} s, and the others wait"
-            self.run.error("sizing", MissedStepsError(f"{why}: nothing was opened"))
+            self._run.error("sizing", MissedStepsError(f"{why}: nothing was opened"))
             return self._refuse(row, when, "size", why)
 
     def in_time(self) -> asyncio.Timeout:
         """Limit what is asked while the others wait; over recorded candles nothing is."""
         return asyncio.timeout(self._patience)
+
+    @property
+    def _trouble(self) -> str:
+        return "" if self._live is None else self._live.trouble
+
+    def _free(self, when: int) -> float:
+        return 0.0 if self._trouble else super()._free(when)
+
+    def _skipped(self, row: SignalRow, when: int, reason: Refusal, count: int) -> None:
+        if reason != "cash" or not self._trouble:
+            super()._skipped(row, when, reason, count)
+            return
+        for _ in range(count):
+            self._tell(row, when, reason, f"skipped: {self._trouble}")
 
     def book(self, before: Holding | None, after: Holding, when: int) -> None:
         """See `AccountGate`."""
@@ -223,10 +281,11 @@ class LiveGate(AccountGate):
         assert live is not None
         holds = self._turn.order in self.account.books.held
         mark = self.mark(self._turn.key[0]) if holds else None
-        if part is not None and self._saved is None:
-            return msgspec.structs.replace(part, mark=mark)
-        live.booked += 1
         account, tally = self.account, self.tally
+        if part is not None and self._saved is None:  # what it has counted since is not money
+            counts = msgspec.structs.asdict(tally)
+            return msgspec.structs.replace(part, mark=mark, revision=live.revision, **counts)
+        live.booked += 1
         return AccountPart(
             name=self.schema.account_name,
             order=self._turn.order,
@@ -243,6 +302,7 @@ class LiveGate(AccountGate):
             skips=tally.skips,
             reductions=tally.reductions,
             not_charged=tally.not_charged,
+            revision=live.revision,
         )
 
     def stored(self, part: AccountPart) -> None:
@@ -299,7 +359,7 @@ class LiveGate(AccountGate):
         try:
             await self._live.note_days(when)
         except StateError as error:  # the next day's end is noted again
-            self.run.error("account", error)
+            self._run.error("account", error)
 
     def pass_to(self, when: int, what: int) -> None:
         """Say that it does nothing before `what` it may do at `when` (ms)."""
@@ -328,7 +388,7 @@ class LiveGate(AccountGate):
             live.shared.members[turn.order] = Absent(self.symbol, self.strategy_name, price)
         turn.leave()
         if not live.gates:
-            self.run.engine.live_accounts.pop(self.schema.account_name, None)
+            self._run.engine.live_accounts.pop(self.schema.account_name, None)
 
 
 def live_gate(run: Run) -> LiveGate | None:
@@ -336,22 +396,3 @@ def live_gate(run: Run) -> LiveGate | None:
     gate = run.account
     assert gate is None or isinstance(gate, LiveGate)
     return gate
-
-
-async def enter_account(
-    run: Run, owner: StateOwner, state: LiveState, holding: Holding | None
-) -> None:
-    """Let a run go on in its account, if it has one.
-
-    Raises:
-        ArgumentError, StateError: as `LiveGate.enter`; or the run is stored in another account.
-    """
-    gate, part = live_gate(run), state.account
-    name = None if gate is None else gate.schema.account_name
-    if part is not None and part.name != name:
-        raise StateError(
-            f"{state.strategy_name} on {state.symbol} belongs to account {part.name!r}: start it "
-            f"with account_name={part.name!r}, or keep it in another state_dir"
-        )
-    if gate is not None:
-        await gate.enter(owner, state, holding)

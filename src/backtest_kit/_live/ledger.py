@@ -23,8 +23,9 @@ import msgspec
 
 from backtest_kit._engine.ambient import current_moment
 from backtest_kit._engine.run import Run
-from backtest_kit._live.account_gate import enter_account, live_gate
+from backtest_kit._live.account_gate import live_gate
 from backtest_kit._live.callbacks import Callbacks
+from backtest_kit._live.entering import enter_account
 from backtest_kit._live.own_state import OwnState
 from backtest_kit._live.telling import tell
 from backtest_kit._live.transitions import STATES, LiveTick, Transitions, first_of, stored_after
@@ -99,9 +100,8 @@ class Ledger:
 
     async def enter(self, stop: Callable[[], None]) -> None:
         """Make the state this run's own; raises as `StateOwner.enter`."""
-        state = await self._owner.enter(self.key, stop)
+        self.state = state = await self._owner.enter(self.key, stop)
         self._untold.sequence, self._results.sequence = state.places
-        self.state = state
         if (row := self.filled) is not None:
             self.holding = held_by(state.position, row, self._run.config)
 
@@ -146,19 +146,21 @@ class Ledger:
             session=self._owner.session(run.config, recorded=self._recorded),
             **self._places(),
         )
+        if self._account is not None:
+            await self._account.keep_place(self.key)
         knows = told if run.own is None else state.own_sequence
         for entry in history:
-            if entry.sequence >= min(told, knows):
-                own, others = entry.sequence >= knows, entry.sequence >= told
+            own, others = entry.sequence >= knows, entry.sequence >= told
+            if own or others:
                 await self._tell(entry, own=own, others=others)
         self._own.know(self.state.sequence)
         self.notify()  # the consumer may have to be told of what callbacks have been told of
         current_moment.set(None)
         if state.at is None or state.began_at is None:
             return None
-        run.record.since = state.began_at
-        run.record.until = max(state.at, self._owner.heartbeats.last_step(state))
-        return run.record.until
+        at = max(state.at, self._owner.heartbeats.last_step(state))
+        run.record.since, run.record.until = state.began_at, at
+        return at
 
     def begin(self, when: int) -> None:
         """Note the first step of a new run."""
@@ -294,8 +296,7 @@ class Ledger:
     async def leave(self, at: int | None, *, cancelled: bool) -> None:
         """Finish the writes under way, store the newest step, release the state and risk slots.
 
-        Those who are to be told are waited for `PATIENCE` seconds; a replay that was not asked to
-        stop waits for as long as it takes.
+        Those to be told are waited for `PATIENCE` seconds, in a replay until it is stopped.
         """
         run = self._run
         run.risk_gate.cancel_reservation(held=self.filled is not None)

@@ -303,7 +303,9 @@ def _prepare(
             step_at=step_at(exchange, config),
             account=account_name,
         ),
-        account=None if account is None else LiveGate(account, sizing, recorded=recorded),
+        account=None
+        if account is None
+        else LiveGate(account, sizing, None if clock is None else clock.start),
         waits=recorded,
     )
     if clock is not None:

@@ -19,7 +19,7 @@ from backtest_kit._state.adapter import finish
 from backtest_kit._state.documents import Transition
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.clock import yield_to_others
-from backtest_kit._values.errors import StateError
+from backtest_kit._values.errors import ListenerBehindError, StateError
 from backtest_kit._values.events import ListenerHealth, RunHealth
 
 #: Seconds between two looks at who is still to be told, where a replay waits for it.
@@ -51,6 +51,7 @@ class LiveRun:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The consumer has left the loop over the results: the run ends, tidily.
         self._left = False
+        self._has_told = False
 
     def stop(self) -> None:
         """Take no new signals; cancel a waiting one, and follow an open position to its close.
@@ -201,14 +202,28 @@ class LiveRun:
             if await self.ledger.caught_up(0):
                 return
             await yield_to_others()
+        if account is not None and await self.ledger.caught_up(_LOOK):
+            return  # without it the others would find other money than in a backtest
         gate.pause()  # the consumer holds it: others don't wait
         if account is not None:
             account.pause()
+            self._tell_paused(account.schema.account_name)
         while not self.run.stopping and not await self.ledger.caught_up(_LOOK):
             pass
         gate.resume()
         if account is not None:
             account.resume()
+
+    def _tell_paused(self, account_name: str) -> None:
+        """Say once that the others of its account go on without this run."""
+        if not self._has_told:
+            self._has_told = True
+            text = (
+                f"a result was not taken, or a callback not done, after {_LOOK:g} s: the other "
+                f"runs of account {account_name!r} go on meanwhile, and this replay may not be "
+                "the backtest"
+            )
+            self.run.error("account", ListenerBehindError(text))
 
     async def _settle(self, patience: float) -> list[ListenerHealth]:
         """Wait for listeners, but not for ever; return who has something left."""

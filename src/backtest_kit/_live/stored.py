@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from backtest_kit._engine.record import RunRecord
+from backtest_kit._state.accounts import ACCOUNT, AccountDocument, account_key
 from backtest_kit._state.cursors import CURSOR
 from backtest_kit._state.documents import (
     Heartbeat,
@@ -30,7 +31,8 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
     """A live run as it is stored.
 
     `at` is its newest step in milliseconds, `None` before the first. `damage` holds a message for
-    each document of it that can't be read; `state` is `None` if its own can't be.
+    each document of it that can't be read; `state` is `None` if its own can't be. `is_known`:
+    `state` is what the run has stored last, not an older copy.
     """
 
     key: RunKey
@@ -38,6 +40,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
     state: LiveState | None = None
     transitions: tuple[Transition, ...] = ()
     damage: tuple[str, ...] = ()
+    is_known: bool = True
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -98,7 +101,8 @@ def _run(adapter: Any, key: RunKey, pages: Iterable[str], beats: Heartbeat | Non
     revisions = [page.revision for page, _ in read if page is not None]
     newest = max(0, noted.revision.get(str(key), 0), *revisions)
     known = 0 if state is None else state.revision
-    if not damage and newest > max(known, noted.told.get(str(key), 0)):
+    is_older = newest > max(known, noted.told.get(str(key), 0))
+    if not damage and is_older:
         what = "is gone" if state is None else "is an older copy"
         problems.append(f"{_where(adapter, 'run', str(key))} {what}: a newer one was there")
     if state is None:
@@ -114,6 +118,7 @@ def _run(adapter: Any, key: RunKey, pages: Iterable[str], beats: Heartbeat | Non
         state=state,
         transitions=tuple(transitions),
         damage=tuple(filter(None, problems)),
+        is_known=not is_older,
     )
 
 
@@ -148,10 +153,15 @@ def stored_record(run: StoredRun, config: Config) -> RunRecord:
 
 
 def forget(adapter: Any, run: StoredRun) -> None:
-    """Delete a run with its transitions; nobody else may use the adapter meanwhile."""
+    """Delete a run with its transitions; nobody else may use the adapter meanwhile.
+
+    Raises:
+        StateError: its account can't be read.
+    """
     key = str(run.key)
     adapter.acquire()
     try:
+        _leave_account(adapter, run)  # first: one that has a place and no document is damaged
         adapter.delete("run", key)
         for name in adapter.list("journal"):
             if name.rpartition("/")[0] == key:
@@ -166,6 +176,22 @@ def forget(adapter: Any, run: StoredRun) -> None:
             adapter.write("heartbeat", HEARTBEAT, encode("heartbeat", HEARTBEAT, beats))
     finally:
         adapter.release()
+
+
+def _leave_account(adapter: Any, run: StoredRun) -> None:
+    """Take away the place of a run in its account."""
+    part = None if run.state is None else run.state.account
+    if part is None:
+        return
+    account = account_key(part.name)
+    document, damage = _read(adapter, ACCOUNT, account, AccountDocument)
+    if damage:
+        raise StateError(damage)
+    if document is not None and str(run.key) in document.places:
+        places = {key: place for key, place in document.places.items() if key != str(run.key)}
+        revision = document.revision + 1
+        changed = msgspec.structs.replace(document, places=places, revision=revision)
+        adapter.write(ACCOUNT, account, encode(ACCOUNT, account, changed))
 
 
 def _keys(text: str, problems: list[str]) -> list[RunKey]:

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
 from backtest_kit._live.stored import StoredRun, read_stored
 from backtest_kit._state.account_part import AccountPart
-from backtest_kit._state.accounts import ACCOUNT, AccountDocument, BalanceChange, account_key
-from backtest_kit._state.documents import decode, encode
+from backtest_kit._state.accounts import (
+    ACCOUNT,
+    AccountDocument,
+    BalanceChange,
+    account_key,
+    no_part,
+    older,
+    remedy,
+)
+from backtest_kit._state.documents import RunKey, decode, encode, run_key
 from backtest_kit._values.errors import ArgumentError, StateError, UnknownNameError
+
+#: Of a balance: what is left of it by rounding.
+_DUST: Final = 1e-9
 
 
 class StoredAccount(msgspec.Struct, frozen=True):
-    """An account of live runs as it is stored, and its runs, in the order in which they joined."""
+    """An account of live runs as it is stored, and its runs, in the order in which they joined.
+
+    `problems` say why it is not known what money it has: it enters nothing until they are solved.
+    `is_older`: its document is an older copy.
+    """
 
     document: AccountDocument
     runs: tuple[StoredRun, ...]
+    problems: tuple[str, ...] = ()
+    is_older: bool = False
 
     @property
     def parts(self) -> list[AccountPart]:
@@ -39,30 +58,69 @@ class StoredAccount(msgspec.Struct, frozen=True):
         held = [position.account for position in positions if position is not None]
         return math.fsum(x["basis"] / self.document.leverage for x in held if x is not None)
 
+    @property
+    def free(self) -> float:
+        """What of the balance no position binds."""
+        free = self.balance - self.collateral
+        return 0.0 if abs(free) < _DUST * self.document.balance else free
 
-def stored_accounts(adapter: Any) -> list[StoredAccount]:
-    """Return the accounts that are in a sync adapter, by name.
+
+def account_names(adapter: Any) -> list[str]:
+    """Return the names of the accounts that are in a sync adapter.
 
     Raises:
-        StateError: the state can't be read, or an account's document is damaged.
+        StateError: the state can't be read.
     """
-    return [stored_account(adapter, unquote(key)) for key in adapter.list(ACCOUNT)]
+    try:
+        return [unquote(key) for key in adapter.list(ACCOUNT)]
+    except Exception as error:  # of an adapter of any kind
+        raise StateError(f"the state can't be read: {error}") from error
 
 
 def stored_account(adapter: Any, name: str) -> StoredAccount:
-    """Return an account that is in a sync adapter.
+    """Return an account that is in a sync adapter, which runs may use meanwhile.
 
     Raises:
         UnknownNameError: it has no such account.
         StateError: the state can't be read, or the account's document is damaged.
     """
-    document = _document(adapter, name)
-    runs = [
-        (run.state.account.order, run)
-        for run in read_stored(adapter).runs
+    # what was a place before was a document before; what a part knows of is there after
+    before, runs, document = (
+        _document(adapter, name),
+        {run.key: run for run in read_stored(adapter).runs},
+        _document(adapter, name),
+    )
+    places = {run_key(text): place for text, place in document.places.items()}
+    mine = [
+        (places.get(key, run.state.account.order), run)
+        for key, run in runs.items()
         if run.state is not None and run.state.account and run.state.account.name == name
     ]
-    return StoredAccount(document, tuple(run for _, run in sorted(runs, key=lambda pair: pair[0])))
+    missing = {run_key(text): runs.get(run_key(text)) for text in before.places}
+    problems = [text for key, run in missing.items() if key in places for text in _why(key, run)]
+    stored = StoredAccount(document, tuple(run for _, run in sorted(mine, key=lambda x: x[0])))
+    is_older = _newest(stored) > document.revision
+    if is_older:
+        where = getattr(adapter, "where", None)
+        key = account_key(name)
+        place = f"{ACCOUNT} {key}" if where is None else str(where(ACCOUNT, key))
+        problems.append(older(name, place))
+    if problems:
+        problems.append(remedy(name))
+    return msgspec.structs.replace(stored, problems=tuple(problems), is_older=is_older)
+
+
+def _why(key: RunKey, run: StoredRun | None) -> list[str]:
+    """Return why it is not known what a run of an account has; nothing where it is."""
+    if run is not None and run.state is not None and run.is_known and run.state.account:
+        return []
+    who = f"{key.strategy_name} on {key.symbol} ({key.exchange_name})"
+    return [f"{who}: {text}" for text in ([] if run is None else run.damage)] or [no_part(key)]
+
+
+def _newest(stored: StoredAccount) -> int:
+    """Return the newest revision of an account's document that its runs know of."""
+    return max((part.revision for part in stored.parts), default=0)
 
 
 def add_to_account(adapter: Any, name: str, amount: float, note: str, now: int) -> None:
@@ -72,23 +130,61 @@ def add_to_account(adapter: Any, name: str, amount: float, note: str, now: int) 
         ArgumentError: the amount is 0 or not finite, or more would be taken than is free.
         UnknownNameError: there is no such account.
         StateOwnedError: live runs use the state.
-        StateError: it can't be read or written.
+        StateError: it can't be read or written, or it is not known what the account has: then
+            nothing is taken out, and nothing is added to an older copy.
     """
     if not math.isfinite(amount) or amount == 0:
         raise ArgumentError(f"{amount!r} must be an amount, above 0 to add, below to take out")
+
+    def added(stored: StoredAccount) -> AccountDocument:
+        if stored.problems and (amount < 0 or stored.is_older):
+            raise StateError("; ".join(stored.problems))
+        if amount < -stored.free:
+            raise ArgumentError(
+                f"{-amount:.8g} {stored.document.currency} can't be taken out: "
+                f"{stored.free:.8g} are free"
+            )
+        changes = (*stored.document.changes, BalanceChange(now, float(amount), note))
+        return msgspec.structs.replace(stored.document, changes=changes)
+
+    _change(adapter, name, added)
+
+
+def accept_account(adapter: Any, name: str) -> None:
+    """Let an account go on with what is there, while no process uses it.
+
+    Runs whose documents are damaged or gone belong to it no more, and an older copy of its own is
+    taken. What they had gained counts no more, nor what they hold.
+
+    Raises:
+        UnknownNameError: there is no such account.
+        StateOwnedError: live runs use the state.
+        StateError: it can't be read or written.
+    """
+
+    def accepted(stored: StoredAccount) -> AccountDocument:
+        known = {str(run.key) for run in stored.runs if run.is_known}
+        places = {key: place for key, place in stored.document.places.items() if key in known}
+        revision = max(stored.document.revision, _newest(stored))
+        return msgspec.structs.replace(stored.document, places=places, revision=revision)
+
+    _change(adapter, name, accepted)
+
+
+def _change(adapter: Any, name: str, changed: Callable[[StoredAccount], AccountDocument]) -> None:
+    key = account_key(name)
+    with _owned(adapter):
+        document = changed(stored_account(adapter, name))
+        document = msgspec.structs.replace(document, revision=document.revision + 1)
+        adapter.write(ACCOUNT, key, encode(ACCOUNT, key, document))
+
+
+@contextmanager
+def _owned(adapter: Any) -> Iterator[None]:
     acquire, release = (getattr(adapter, name, _nothing) for name in ("acquire", "release"))
     acquire()
     try:
-        stored = stored_account(adapter, name)
-        free = stored.balance - stored.collateral
-        if amount < -free:
-            raise ArgumentError(
-                f"{-amount:.8g} {stored.document.currency} can't be taken out: {free:.8g} are free"
-            )
-        changes = (*stored.document.changes, BalanceChange(now, float(amount), note))
-        changed = msgspec.structs.replace(stored.document, changes=changes)
-        key = account_key(name)
-        adapter.write(ACCOUNT, key, encode(ACCOUNT, key, changed))
+        yield
     finally:
         release()
 
@@ -101,8 +197,14 @@ def _document(adapter: Any, name: str) -> AccountDocument:
     key = account_key(name)
     content = adapter.read(ACCOUNT, key)
     if content is None:
-        known = ", ".join(unquote(key) for key in adapter.list(ACCOUNT)) or "none"
-        raise UnknownNameError(f"no account {name!r} of live runs is stored (there are: {known})")
+        names = account_names(adapter)
+        if name in names:  # it was begun just now
+            content = adapter.read(ACCOUNT, key)
+        if content is None:
+            known = ", ".join(names) or "none"
+            raise UnknownNameError(
+                f"no account {name!r} of live runs is stored (there are: {known})"
+            )
     try:
         return decode(ACCOUNT, key, bytes(content), AccountDocument)
     except ValueError as error:

@@ -45,7 +45,8 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     of the runs' daily profits. `refusals` are the newest of what the account refused or skipped;
     `statistics` counts all. `markets` is what the exchange said of each symbol, `None` where
     nothing. `daily` and `sums` are what `returns` and `table` are made of. `added` is
-    what a person has added to an account of live runs since it began, which is in no other figure.
+    what a person has added to an account of live runs since it began, which is in no other figure;
+    `problems` are what is wrong with what is stored of one, or could not be had.
     """
 
     account: AccountSchema
@@ -66,6 +67,7 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
     daily: DailyReturns
     sums: TradeSums
     added: float = 0.0
+    problems: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[tuple[str, str], ...]:
@@ -219,7 +221,7 @@ class PortfolioData(Tabular, frozen=True, kw_only=True, eq=False):
 
 _PLAIN: Final = (
     *("account", "exchange_name", "frame_name", "since", "until", "profits", "trades"),
-    *("statistics", "parts", "correlations", "refusals", "markets", "added"),
+    *("statistics", "parts", "correlations", "refusals", "markets", "added", "problems"),
 )
 
 
@@ -304,7 +306,7 @@ def key_figures(data: PortfolioData) -> list[tuple[str, str, str]]:
 
 def doubts(data: PortfolioData) -> list[str]:
     """Return what nobody should miss, in words."""
-    s, found = data.statistics, []
+    s, found = data.statistics, [*data.problems]
     if s.ruined:
         found.append("The account was ruined: its equity fell to 0 or below.")
     if s.total_trades < FEW_TRADES:

@@ -183,8 +183,8 @@ def test_lines(data: WalkerData) -> list[str]:
             f"good as {number(test.effective_trials, 1)} independent trials."
         )
         lines.append(
-            f"How often luck does as well as the best of the {test.known_trials:,} known trials, by "
-            f"their trades as they are: reality check p = {number(test.reality_check, 3)}, "
+            f"How often luck does as well as the best of the {test.known_trials:,} known trials, "
+            f"by their trades as they are: reality check p = {number(test.reality_check, 3)}, "
             f"superior predictive ability p = {number(test.superior_ability, 3)}."
         )
     best = data.ranking[0] if data.best_strategy is not None else None

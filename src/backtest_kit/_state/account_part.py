@@ -21,6 +21,7 @@ class AccountPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account's money, of all runs: after this one its balance was `left`. `taken` is the equity of
     the instant `taken_at` (ms), by which sizes are measured. `refusals` and `skips` count by
     reason; `reductions` what was reduced, and `not_charged` is what was lost beyond collaterals.
+    `revision` is the newest of the account's own document that it knows of.
     """
 
     name: str
@@ -38,6 +39,7 @@ class AccountPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     skips: dict[str, _Index]
     reductions: _Index
     not_charged: float
+    revision: _Index
 
     @property
     def gain(self) -> float:

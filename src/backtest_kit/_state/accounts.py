@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from backtest_kit._state.documents import Document
+from backtest_kit._state.documents import Count, Document, RunKey, run_key
 from backtest_kit._state.envelope import DamagedError
-from backtest_kit._state.storage import DocumentStore
+from backtest_kit._state.storage import SET_ASIDE, DocumentStore
 from backtest_kit._values.errors import CorruptStateError
 from backtest_kit._values.time import Instant
 
@@ -35,7 +35,10 @@ class BalanceChange(Document, frozen=True):
 class AccountDocument(Document, frozen=True, kw_only=True):
     """What an account of live runs begins with, and since when (ms); every field is there.
 
-    `closes` are its equities at the ends of days (UTC), by date.
+    `closes` are its equities at the ends of days (UTC), by date. `places` are those of its runs, in
+    the order in which they joined, by the key of each: what a run holds whose own document is
+    damaged or gone is not known, and is not nothing. `revision` counts how often this was written:
+    a part that knows of a later one shows that this is an older copy.
     """
 
     name: str
@@ -47,11 +50,15 @@ class AccountDocument(Document, frozen=True, kw_only=True):
     since: Instant
     changes: tuple[BalanceChange, ...]
     closes: dict[str, float]
+    places: dict[str, Count]
+    revision: Count
 
     def check(self, key: str) -> None:
         """Compare its name with its key."""
         if account_key(self.name) != key:
             raise DamagedError(f"it belongs to account {self.name!r}")
+        for text in self.places:
+            run_key(text)
 
     @property
     def paid_in(self) -> float:
@@ -74,18 +81,25 @@ class Accounts:
         """Return what is stored of an account, `None` where nothing is.
 
         Raises:
-            CorruptStateError: it is damaged, and was moved aside.
+            CorruptStateError: it is damaged, and was moved aside, now or before.
             StateError: it can't be read.
         """
 
-        def explain(error: ValueError, place: str) -> str:
+        def explain(error: ValueError | None, place: str) -> str:
+            why = "" if error is None else f" ({error})"
             return (
-                f"account {name!r} is damaged ({error}) and was moved to {place}; put a good copy "
-                f"back as {self.where(name)}"
+                f"account {name!r} is damaged{why} and was moved to {place}; put a good copy back "
+                f"as {self.where(name)}"
             )
 
         key = account_key(name)
-        return await self._store.read(ACCOUNT, key, AccountDocument, explain)
+        document = await self._store.read(ACCOUNT, key, AccountDocument, explain)
+        if document is None:
+            for text in await self._store.keys(ACCOUNT + SET_ASIDE):
+                if text.partition(" ")[0] == key:
+                    place = self._store.where(ACCOUNT + SET_ASIDE, text)
+                    raise CorruptStateError(explain(None, place))
+        return document
 
     async def write(self, document: AccountDocument) -> None:
         """Make an account's document durable; raises StateError where that fails."""
@@ -104,9 +118,38 @@ def lost(name: str, where: str) -> CorruptStateError:
     )
 
 
-def same_values(document: AccountDocument, given: Mapping[str, Any]) -> str | None:
-    """Return in what an account that is stored is not the one that is given; `None`: in nothing."""
+def no_part(key: RunKey) -> str:
+    """Return what to say of a run of an account whose document is gone, or has nothing of it."""
+    return f"what {key.strategy_name} on {key.symbol} ({key.exchange_name}) has is not stored"
+
+
+def begun_anew(name: str, key: RunKey) -> str:
+    """Return what to say of a run of an account whose document was let go of."""
+    return (
+        f"{key.strategy_name} on {key.symbol} begins with nothing: what it has gained in account "
+        f"{name!r} counts no more. Where that was not 0, add it by hand (account {name} --add)"
+    )
+
+
+def older(name: str, where: str) -> str:
+    """Return what to say of an account whose document is an older copy."""
+    return (
+        f"{where} is an older copy of account {name!r}: what was added to it or taken out since is "
+        "not known"
+    )
+
+
+def remedy(name: str) -> str:
+    """Return what to do where it is not known what money an account has."""
+    return (
+        "Nothing is entered until a good copy is back and the runs are started again, or until "
+        f"`backtest-kit account {name} --accept` goes on with what is there"
+    )
+
+
+def same_values(known: object, given: Mapping[str, Any]) -> str | None:
+    """Return in what an account that is known is not the one that is given; `None`: in nothing."""
     for name, value in given.items():
-        if getattr(document, name) != value:
-            return f"{name}={getattr(document, name)!r}, and not {value!r}"
+        if getattr(known, name) != value:
+            return f"{name}={getattr(known, name)!r}, and not {value!r}"
     return None

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args
 
 from backtest_kit._values.errors import RegistrationError, did_you_mean
 from backtest_kit._values.numbers import is_amount, is_number, is_whole
-from backtest_kit._values.schemas import Schema, check_function, check_interval_name
+from backtest_kit._values.schemas import Schema, check_function, check_interval_name, check_writable
 from backtest_kit._values.time import Interval
 
 SizingMethod = Literal[
@@ -70,6 +70,7 @@ class AccountSchema(Schema, frozen=True, kw_only=True):
     def _check(self, me: str) -> None:
         if not isinstance(self.currency, str) or not self.currency.strip():
             raise RegistrationError(f'{me}: currency={self.currency!r} must be one, such as "USDT"')
+        check_writable(f"{me}: currency", self.currency)
         if not is_amount(self.balance):
             raise RegistrationError(f"{me}: balance={self.balance!r} must be a number above 0")
         if not is_number(self.leverage) or self.leverage < 1:

@@ -56,6 +56,16 @@ BENCHMARKS: Final[tuple[Benchmark, ...]] = get_args(Benchmark)
 ARRAY_WARMUP: Final = 200
 
 
+def check_writable(field: str, text: str) -> None:
+    """Raise a `RegistrationError` for a text that no file can hold: with a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RegistrationError(
+            f"{field}={text!r} can't be written: {error.reason} at position {error.start}"
+        ) from None
+
+
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
     """Base: the name is checked, the callbacks become an object with the given functions."""
 
@@ -66,6 +76,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         name = self.name
         if not isinstance(name, str) or not name.strip():
             raise RegistrationError(f"{self.NAME} must be a non-empty string, not {name!r}")
+        check_writable(self.NAME, name)
         callbacks = getattr(self, "callbacks", None)
         if callbacks is not None:
             normal = _callbacks(callbacks, self.CALLBACKS, f"{self.NAME}={name!r}")

@@ -212,10 +212,13 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
         since, until = extent(timeline)
         if self.combinatorial is None:
             if not self.spans(since, until):
+                assert self.train is not None
+                assert self.test is not None
+                lengths = self.train, self.test, timedelta(milliseconds=until - since)
+                train, test, frame = map(_length, lengths)
                 raise RegistrationError(
-                    f"not one window of {_length(self.train)} to train and {_length(self.test)} to "
-                    f"test fits into {_length(timedelta(milliseconds=until - since))}: take shorter "
-                    "ones, or a longer frame"
+                    f"not one window of {train} to train and {test} to test fits into {frame}: "
+                    "take shorter ones, or a longer frame"
                 )
         elif self.groups(since, until, timeline.step) is None:
             raise RegistrationError(

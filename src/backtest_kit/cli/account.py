@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._live.stored_accounts import StoredAccount, add_to_account, stored_accounts
+from backtest_kit._live.stored_accounts import (
+    StoredAccount,
+    accept_account,
+    account_names,
+    add_to_account,
+    stored_account,
+)
 from backtest_kit._reports.portfolio_data import money
+from backtest_kit._state.accounts import ACCOUNT
 from backtest_kit._values.clock import Clock
+from backtest_kit._values.errors import StateError
 from backtest_kit._values.time import iso
+from backtest_kit.cli.exit_codes import FAILED
 from backtest_kit.cli.state import Blocking, choose_adapter, state_of_option, state_option
 from backtest_kit.cli.terminal import Console
 
@@ -28,6 +38,11 @@ _SHOWN = 14
 @state_of_option
 @click.option("--add", "amount", type=float, help="Add to the balance; below 0: take out.")
 @click.option("--note", default="", help="Why, with --add.")
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Go on with what is there, where documents are damaged, gone or older copies.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what is stored as JSON.")
 def account(
     name: str | None,
@@ -35,11 +50,16 @@ def account(
     file: Path | None,
     amount: float | None,
     note: str,
+    accept: bool,
     as_json: bool,
 ) -> int:
     """Show the accounts of live runs in a state, or add to the one called NAME.
 
-    --add is for times at which no run uses the state: stop them first.
+    --add and --accept are for times at which no run uses the state: stop them first.
+
+    Where the document of a run is damaged or gone, it is not known what its account has, and
+    nothing is entered. Put a good copy back; or --accept that what the run has gained and holds
+    counts no more.
 
     \b
         backtest-kit account
@@ -47,26 +67,46 @@ def account(
         backtest-kit account main --add 500 --note "saved"
         backtest-kit account main --add -250
     """
-    if amount is not None and name is None:
-        raise click.UsageError("--add needs the name of an account")
+    if name is None and (amount is not None or accept):
+        option = "--accept" if amount is None else "--add"
+        raise click.UsageError(f"{option} needs the name of an account")
     if note and amount is None:
         raise click.UsageError("--note is for --add")
     adapter, place = choose_adapter(folder, file)
     with asyncio.Runner() as runner:
         blocking = Blocking(adapter, runner)
+        if accept:
+            accept_account(blocking, name or "")
         if amount is not None:
             add_to_account(blocking, name or "", amount, note, Clock().wall_ms())
-        found = [x for x in stored_accounts(blocking) if name in (None, x.document.name)]
-    if not found:
+        found, damage = _read(blocking, name)
+    if not found and not damage:
         what = "no account of live runs" if name is None else f"no account {name!r}"
         raise click.UsageError(f"there is {what} in {place}; they begin with live --balance")
     if as_json:
         sys.stdout.write(msgspec.json.encode([_facts(each) for each in found]).decode() + "\n")
-        return 0
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        for each in found:
+            _show(each, console)
     for each in found:
-        _show(each, console)
-    return 0
+        damage += [f"account {each.document.name}: {text}" for text in each.problems]
+    for line in damage:
+        click.echo(f"backtest-kit: {line}", err=True)
+    return FAILED if damage else 0
+
+
+def _read(adapter: Any, name: str | None) -> tuple[list[StoredAccount], list[str]]:
+    """Return the accounts in a state, or the one called `name`, and which can't be read."""
+    found, damage = list[StoredAccount](), list[str]()
+    for each in account_names(adapter):
+        if name in (None, each):
+            try:
+                found.append(stored_account(adapter, each))
+            except StateError as error:
+                damage.append(str(error))
+    unreadable = getattr(adapter, "unreadable", lambda kind: ())(ACCOUNT)
+    return found, damage + [text for key, text in unreadable if name in (None, key)]
 
 
 def _facts(stored: StoredAccount) -> dict[str, object]:
@@ -75,7 +115,8 @@ def _facts(stored: StoredAccount) -> dict[str, object]:
         **msgspec.structs.asdict(stored.document),
         "paid_in": stored.document.paid_in,
         "balance_now": stored.balance,
-        "free": stored.balance - stored.collateral,
+        "free": stored.free,
+        "problems": stored.problems,
         "runs": [
             {"strategy_name": run.key.strategy_name, "symbol": run.key.symbol, **_part(part)}
             for run, part in zip(stored.runs, stored.parts, strict=True)
@@ -94,7 +135,7 @@ def _show(stored: StoredAccount, console: Console) -> None:
     console.print(
         Text(
             f"balance {money(stored.balance)} {currency}, "
-            f"{money(stored.balance - stored.collateral)} free; began with "
+            f"{money(stored.free)} free; began with "
             f"{money(document.balance)} at {iso(document.since // 60_000 * 60_000)}, leverage "
             f"{document.leverage:g}"
         )

@@ -69,29 +69,26 @@ def run_session(
 
     `address`: where to serve their health.
     """
-    session = _Session(engine, exchange, jobs, as_json=as_json)
+    session = _Session(engine, exchange, jobs, output, as_json=as_json)
     served = nullcontext() if address is None else serve_health(address, lambda: health(engine))
     with served:
         code = asyncio.run(session.run())
-    for record in session.records():
-        if not record.until:
-            continue  # it could not begin
-        data = live_data(record)
-        name = file_name(data.symbol, data.strategy_name, data.exchange_name)
-        write_bytes(msgspec.json.encode(data), output / "live", name, ".json")
-        path = write(live_report(data), output / "live", name)
-        if not as_json:
-            click.echo(f"report: {path}")
-    if not as_json:
-        print_account(session.account, engine, output, Console())
+    print_account(session.account, engine, output, Console())
     return code
 
 
 class _Session:
     def __init__(
-        self, engine: Engine, exchange: ExchangeSchema, jobs: list[Job], *, as_json: bool
+        self,
+        engine: Engine,
+        exchange: ExchangeSchema,
+        jobs: list[Job],
+        output: Path,
+        *,
+        as_json: bool,
     ) -> None:
         self._engine = engine
+        self._folder = output
         self._exchange = exchange
         self._jobs = jobs
         self._as_json = as_json
@@ -101,8 +98,9 @@ class _Session:
         self._told_of: set[asyncio.Task[None]] = set()
         self._signals: list[signal.Signals] = []
         self._unread = False
-        #: What the account of the runs has come to, once they have ended.
+        #: What the account of the runs has come to, once they have ended; for JSON, `None`.
         self.account: PortfolioData | None = None
+        self._live_account: LiveAccount | None = None
         self._shown = not as_json and sys.stdout.isatty()
         #: What is printed; `None` where nobody else writes it.
         self._output = sys.stdout if isinstance(sys.stdout, BackgroundStream) else None
@@ -130,6 +128,7 @@ class _Session:
                 notify("READY=1")
                 outcome = await self._wait(refresh)
             code = self._end(outcome)
+            self._report()  # before candles are asked for, which may take long
             await self._account()
         finally:
             notify("STOPPING=1")
@@ -137,11 +136,24 @@ class _Session:
             await close_exchange(self._exchange)
         return code
 
+    def _report(self) -> None:
+        """Keep the reports of the runs, and say where."""
+        for record in self.records():
+            if not record.until:
+                continue  # it could not begin
+            data = live_data(record)
+            name = file_name(data.symbol, data.strategy_name, data.exchange_name)
+            write_bytes(msgspec.json.encode(data), self._folder / "live", name, ".json")
+            path = write(live_report(data), self._folder / "live", name)
+            if not self._as_json:
+                click.echo(f"report: {path}")
+
     async def _account(self) -> None:
         """Make what the account of the runs has come to, unless it is to stop at once."""
         name = self._jobs[0].account_name
-        if name is None or len(self._signals) > 1:
+        if name is None or self._as_json or len(self._signals) > 1:
             return
+        _say("fetching candles for the report of the account")
         try:
             self.account = await account_data(self._engine, name)
         except BacktestKitError as error:
@@ -249,7 +261,14 @@ class _Session:
         for stop in [*self._engine.live.running.values()]:
             stop()
 
+    def _find_account(self) -> None:
+        """Keep hold of the account of the runs: it is gone from the engine once they have ended."""
+        found = self._engine.live_accounts.get(self._jobs[0].account_name or "")
+        if isinstance(found, LiveAccount):
+            self._live_account = found
+
     async def _told(self, event: Tick | PartialEvent) -> None:
+        self._find_account()
         if isinstance(event, PartialEvent):
             if self._as_json:
                 await self._print(_json(event))
@@ -309,10 +328,9 @@ class _Session:
 
     def _health(self) -> None:
         self._table.done = replayed(self._jobs, self.records())
-        account = self._engine.live_accounts.get(self._jobs[0].account_name or "")
-        if isinstance(account, LiveAccount) and math.isfinite(
-            equity := account.equity(self._now())
-        ):
+        self._find_account()
+        account = self._live_account
+        if account is not None and math.isfinite(equity := account.equity(self._now())):
             self._table.account = f"{money(equity)} {account.schema.currency}"
         for record in self.records():
             kinds = [*record.error_kinds.values()]
