@@ -221,15 +221,6 @@ def test_what_the_data_end_closes_before_equity_is_taken():
     assert b.money.equity_before == pytest.approx(1_000 + a.money.profit)
 
 
-def test_the_curve_ends_where_the_data_of_all_end():
-    """Else its days without candles would make the returns look calm."""
-    prices = {"A": [100.0] * 50, "B": [100.0] * 80}
-    register(prices, {("A", 10): long(110, 90)}, minutes=400)
-    result = bk.Portfolio.run_sync({"s": ["A", "B"]}, **PLACE)
-    assert {run.data_ended_at for run in result.runs} == {START + 50 * MINUTE, START + 80 * MINUTE}
-    assert result.curve.timestamp[-1] == START + 80 * MINUTE
-
-
 def test_a_stop_beyond_the_liquidation_price_is_refused():
     register(TWO, {("A", 2): long(120, 90, cost=100.0)}, account={"leverage": 10.0})
     result = bk.Portfolio.run_sync(RUNS, **PLACE)

@@ -296,12 +296,10 @@ class AccountSession:
         self.engine.portfolios[schema.name] = self.data
 
     def _seen(self, driver: FrameDriver) -> int:
-        """Return how far a run has come, in ms: to its end where nothing cut it short."""
-        record = driver.run.record
-        if record.data_ended_at is not None:
-            return record.data_ended_at
+        """Return how far a run has come, in ms: to its end where it was not cut short."""
+        record, end = driver.run.record, driver.timeline[-1]
         whole = record.complete or record.ended_by is not None or driver.run.stopping
-        return driver.timeline[-1] if whole else record.until
+        return end if whole or record.data_ended_at is not None else record.until
 
     async def _follow(
         self, driver: FrameDriver, tell: Callable[[TickClosed], Awaitable[None]] | None
