@@ -13,6 +13,7 @@ import backtest_kit as bk
 from backtest_kit._live.stored import stored_runs
 from backtest_kit._state import documents
 from backtest_kit._state.documents import RunKey
+from backtest_kit._state.envelope import VERSION
 from backtest_kit._state.files import FileAdapter
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.sqlite import SqliteAdapter
@@ -183,7 +184,7 @@ def test_a_damaged_page_of_the_journal_is_set_aside_and_the_run_goes_on(broken_o
 def test_a_state_of_a_newer_release_is_refused_and_left_alone(broken_off):
     adapter, _ = broken_off
     path = next((adapter.folder / "run").glob("*.json"))
-    changed = path.read_bytes().replace(b'"version":3', b'"version":9')
+    changed = path.read_bytes().replace(b'"version":%d' % VERSION, b'"version":9')
     path.write_bytes(changed.replace(b'"digest":"', b'"digest":"of another kind '))
     before = path.read_bytes()
     found = play(adapter, END)
@@ -205,9 +206,10 @@ def test_a_state_of_an_older_release_is_read(broken_off, calm, monkeypatch):
         data["signal"] = data.pop("proposal")
         return data
 
-    monkeypatch.setattr(documents, "UPGRADES", {("run", 1): upgrade, ("run", 2): lambda data: data})
+    later = {("run", version): lambda data: data for version in range(2, VERSION)}
+    monkeypatch.setattr(documents, "UPGRADES", {("run", 1): upgrade} | later)
     assert found_before(calm, at) + play(adapter, END).ids() == calm.ids()
-    assert json.loads(path.read_bytes().split(b"\n", 1)[1])["version"] == 3
+    assert json.loads(path.read_bytes().split(b"\n", 1)[1])["version"] == VERSION
 
 
 def test_sqlite_keeps_what_files_keep(tmp_path, calm):

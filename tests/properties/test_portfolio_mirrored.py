@@ -172,7 +172,7 @@ def test_mirrored_prices_with_sides_swapped_make_the_same_money_before_costs(wor
         assert before_costs[0] == pytest.approx(before_costs[1], **near)
         assert not mine.liquidated
         assert not mine.reduced
-    assert one.account.refusals == other.account.refusals
+    assert one.account.tally.refusals == other.account.tally.refusals
     if world.config["percent_fee"] == 0:
         equities = [[t.money.equity_before for t in s.trades] for s in (one, other)]
         assert equities[0] == pytest.approx(equities[1], **near)
