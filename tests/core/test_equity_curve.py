@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -11,6 +11,7 @@ from backtest_kit._statistics.equity_curve import buy_and_hold, equity_curve, ru
 from backtest_kit._statistics.equity_outcome import account_outcome
 from backtest_kit._statistics.equity_trades import trade_sums
 from backtest_kit._values.equity_curve import EquityCurve, Marks, thin
+from effort import examples
 from equity_world import DAY, MINUTE, START, World, fills_of
 
 RUNS = [
@@ -29,7 +30,7 @@ worlds = st.builds(
     fee=st.sampled_from((0.0, 0.001)),
     activity=st.sampled_from((0.0, 0.05, 0.5)),
 )
-few = settings(max_examples=40, deadline=None)
+few = examples(40)
 
 
 def outcome(world, **more):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -23,6 +23,7 @@ from backtest_kit._statistics.equity_days import (
 from backtest_kit._statistics.equity_drawdown import drawdowns, max_drawdown
 from backtest_kit._statistics.equity_outcome import account_outcome
 from backtest_kit._values.equity_curve import EquityCurve, Marks
+from effort import examples
 from equity_world import DAY, MINUTE, START, World, fills_of
 
 YEAR = 365
@@ -31,7 +32,7 @@ returns = st.lists(
     st.floats(-0.5, 0.5, allow_nan=False).map(lambda x: round(x, 4)), min_size=0, max_size=60
 ).map(np.array)
 seeds = st.integers(0, 2**32)
-few = settings(max_examples=30, deadline=None)
+few = examples(30)
 
 
 def near(value):

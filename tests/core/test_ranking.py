@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_kit._pages.results import walk_result
@@ -12,6 +12,7 @@ from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.ranking import WalkerData, rank, with_intervals
 from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._values.schemas import METRICS, WalkerSchema
+from effort import examples
 
 DAY = 86_400_000
 SPAN = (0, 90 * DAY)
@@ -48,7 +49,7 @@ def schema_of(trials, metric="sharpe_ratio"):
     )
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     counts=st.lists(st.integers(20, 45), min_size=1, max_size=5),
     first_rows=st.integers(0, 5),

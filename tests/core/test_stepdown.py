@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 from arch.bootstrap import SPA, StepM, optimal_block_length
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_kit._statistics.blocks import (
@@ -34,6 +34,7 @@ from backtest_kit._statistics.stepdown import (
     superior_ability,
 )
 from backtest_kit._statistics.trial_result import TradeColumns
+from effort import examples
 
 DAY = 86_400_000
 
@@ -216,7 +217,7 @@ def test_a_simultaneous_width_is_the_quantile_of_the_greatest():
     assert more == pytest.approx(scipy.stats.norm.isf(0.05 / 200), abs=0.1)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.integers(0, 2**32))
 def test_overfitting_by_the_sharpe_ratio_is_that_of_a_matrix(seed):
     """One trade in each of sixteen parts of sixteen periods: the two ways are the same."""

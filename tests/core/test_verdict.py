@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_kit._statistics.bins import (
@@ -23,6 +23,7 @@ from backtest_kit._statistics.family import family_test
 from backtest_kit._statistics.trades import all_trades
 from backtest_kit._statistics.trial_result import TradeColumns
 from backtest_kit._statistics.verdict import verdict
+from effort import examples
 
 DAY = 86_400_000
 SPAN = (0, 365 * DAY)
@@ -199,7 +200,7 @@ def test_too_few_trades_and_too_short_a_walk():
     assert asked.kind == "too short"
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.integers(0, 2**32), st.floats(3.0, 5.0))
 def test_what_changes_nothing_changes_no_sentence(seed, edge):
     """Copies, strategies that never trade, another order: of edges that are near the threshold."""
@@ -221,7 +222,7 @@ def test_what_changes_nothing_changes_no_sentence(seed, edge):
         assert "'edge' ('edge copy' made the same trades) wins" in again.sentence
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.integers(0, 2**32), st.floats(0.01, 1.0))
 def test_the_better_the_trades_the_smaller_the_p_value(seed, more):
     rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -16,6 +16,7 @@ from backtest_kit._statistics.trial_result import TradeColumns, TrialResult
 from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._statistics.worth import worth_choosing
 from backtest_kit._values.windows import Window, Windows
+from effort import examples
 from trials import DAY, trial
 
 
@@ -169,7 +170,7 @@ def test_windows_that_are_none_are_refused(wrong):
         bk.Windows(**({"train": timedelta(days=1), "test": timedelta(days=1)} | wrong))
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(cases(), st.lists(st.booleans(), min_size=30, max_size=30), st.floats(-1, 1))
 def test_it_stands_aside_where_nothing_is_worth_choosing(case, worthy, least):
     """And takes the best of what is, even where another has the better metric."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -25,6 +25,7 @@ from backtest_kit._statistics.worth import worth_choosing
 from backtest_kit._values.config import Config
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.windows import Window
+from effort import examples
 from trials import DAY, HOUR, trial
 
 DAYS = 60
@@ -94,7 +95,7 @@ def cases(draw):
     return trials, others, windows, draw(st.sampled_from([0, 0, 5, 500]))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(cases())
 def test_it_is_what_the_sentence_on_the_window_names(case):
     trials, others, windows, unknown = case
@@ -199,7 +200,7 @@ def test_random_entries_in_a_window_are_those_of_its_trades_there():
     assert chosen([better], [Window(0, 40 * DAY)], [], 1, against=against) == {"with an edge"}
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(st.integers(0, 2**32), st.integers(1, 50))
 def test_bins_of_windows_add_up_to_holding_each_window(seed, count):
     one = market()

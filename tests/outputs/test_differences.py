@@ -1,11 +1,12 @@
 """Two runs side by side: every trade is accounted for, and the figures add up."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit._reports.differences import differences_report
+from effort import examples
 from markets import market, played
 
 SETTINGS = {
@@ -17,7 +18,7 @@ SETTINGS = {
 changes = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in SETTINGS.items()})
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(0, 1000), changes, st.sampled_from([0, 1, 4]))
 def test_the_figures_add_up(seed, config, shift):
     before, after = played(seed), played(seed, shift, **config)
@@ -41,7 +42,7 @@ def test_the_figures_add_up(seed, config, shift):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=5)
+@examples(5)
 def test_a_run_does_not_differ_from_itself(seed):
     found = bk.differences(played(seed), played(seed))
     assert not found.trades

@@ -8,7 +8,7 @@ import shutil
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -35,6 +35,7 @@ from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.positions import restored, stored_position
 from backtest_kit._values.clock import Clock
 from backtest_kit._values.signal import SignalRow
+from effort import examples
 from markets import MINUTE, START
 
 KEYS = [RunKey("venue", "s:1", symbol) for symbol in ("BTC/USDT:USDT", "Y")]
@@ -209,7 +210,7 @@ def test_every_flipped_bit_is_noticed(name, record_property):
     record_property("measured", f"{8 * len(content)} flips of a {name[0]} document, 0 unnoticed")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     name=st.sampled_from([*STORED]),
     begin=st.integers(0, 2000),

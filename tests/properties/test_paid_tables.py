@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from unittest import mock
 
 import numpy as np
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
@@ -14,6 +14,7 @@ from backtest_kit._backtest import paid_tables
 from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._backtest.array_table import columns_of as outcome_of
 from backtest_kit._values.time import to_datetime
+from effort import examples
 from markets import MINUTE, START
 from portfolios import SYMBOLS, columns_of, rows_of, worlds
 
@@ -81,7 +82,7 @@ def sessions(world, engine):
 
 
 @given(lone, st.booleans())
-@settings(max_examples=40)
+@examples(40)
 def test_tables_pay_as_turns_do(world, compiled):
     """In plain Python, and compiled where Numba is installed."""
 

@@ -1,14 +1,15 @@
 """Live on paper over recorded candles is the portfolio of a backtest, to the last bit."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from effort import examples
 from live.paper import paper
 from portfolios import busy, end_of, played, worlds
 from properties.test_live_equals_backtest import Mortal
 
-few = settings(max_examples=20)
+few = examples(20)
 
 
 def facts(ticks, end):

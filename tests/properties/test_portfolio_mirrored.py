@@ -8,10 +8,11 @@ Only sizes in quantities mirror: given ones, and those by risk while equity is t
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import portfolios
+from effort import examples
 from markets import MINUTE, configs, script
 from portfolios import SYMBOLS, World, played
 
@@ -151,7 +152,7 @@ def both(world):
     return one, other
 
 
-@settings(max_examples=max(settings.default.max_examples // 2, 10))
+@examples(20)
 @given(worlds)
 def test_mirrored_prices_with_sides_swapped_make_the_same_money_before_costs(world):
     (one, *_), (other, *_) = both(world)

@@ -5,12 +5,13 @@ from datetime import timedelta
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
 from backtest_kit._statistics.sensitivity import Sensitivity, break_even_slippage
 from backtest_kit._values.time import to_datetime
+from effort import examples
 from markets import MINUTE, START, Case, cases, managed, market, script, spiked
 from positions import as_mapping
 
@@ -53,7 +54,7 @@ def played(case, rows, get_signal=None, **changes):
         return record, bk.Backtest.get_data("X", strategy_name="s").sensitivity()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(cases)
 def test_a_replay_with_nothing_changed_is_the_run(case):
     record, found = played(case, market(case.seed, case.minutes, coarse=case.coarse))
@@ -68,7 +69,7 @@ def test_a_replay_with_nothing_changed_is_the_run(case):
     assert found.bounds.ambiguous == sum(tick.ambiguous for tick in record.closed)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(cases, LADDERS)
 def test_a_replay_of_managed_positions_is_the_run(case, ladders):
     rows = spiked(market(case.seed, case.minutes, coarse=case.coarse), case.seed)
@@ -86,7 +87,7 @@ def test_a_replay_of_managed_positions_is_the_run(case, ladders):
     assert found.total_pnl == pytest.approx(total, abs=1e-9)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.integers(0, 2**16))
 def test_a_replay_ends_what_rows_ended(seed):
     rng = np.random.default_rng(seed)
@@ -161,7 +162,7 @@ def spaced(seed, rules, *, wick):
         return bk.Backtest.get_data("X", strategy_name="s")
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(0, 2**16), st.sets(st.sampled_from([*RULES]), min_size=1), st.booleans())
 def test_what_a_rule_contributed_is_what_a_run_without_it_lacks(seed, used, wick):
     data = spaced(seed, used, wick=wick)
@@ -213,7 +214,7 @@ def test_ladders_that_differ_are_not_replayed():
     assert (found.delays, found.bounds) == ((), None)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(cases, st.sampled_from([0.0, 0.03, 0.5]))
 def test_slippage_changes_profits_as_a_run_with_it_does(case, slippage):
     rows = market(case.seed, case.minutes, coarse=case.coarse)
