@@ -211,10 +211,11 @@ def columns_of(world, strategy, symbol, *, managed=True):
     return get_signals
 
 
-def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=()):
+def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=(), nights=False):
     """Register a world's exchange, account, sizings and strategies, which note what happens.
 
-    `arrays` names the strategies that are columns.
+    `arrays` names the strategies that are columns. `nights`: the market is closed half an hour of
+    each two.
     """
     scripts = {
         (name, symbol): script_of(world, name, symbol)
@@ -222,7 +223,13 @@ def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=())
         for symbol in symbols
     }
     files = {
-        symbol: bk.exchanges.FrameExchange([list(row) for row in rows_of(world, symbol)])
+        symbol: bk.exchanges.FrameExchange(
+            [
+                list(row)
+                for row in rows_of(world, symbol)
+                if not nights or (row[0] - START) // MINUTE % 120 < 90
+            ]
+        )
         for symbol in SYMBOLS
     }
 
@@ -260,6 +267,7 @@ def register(engine, world, *, told, events, shown, wrong, slow=None, arrays=())
         get_market=get_market,
         data_range=lambda _: (START, START + world.minutes * MINUTE),
         intervals=["1m", "3m", "5m"],
+        calendar="data" if nights else None,
     )
     start, end = to_datetime(START), to_datetime(end_of(world))
     bk.add_frame(frame_name="f", interval="1m", start_date=start, end_date=end)
@@ -304,8 +312,8 @@ def end_of(world):
     return START + world.minutes * 3 // 4 * MINUTE
 
 
-def played(world, *, listens=False, chunk=131_072, slow=None, arrays=(), alone=None):
-    """Play a world on a new engine; `arrays` names the strategies that are columns.
+def played(world, *, listens=False, chunk=131_072, slow=None, arrays=(), alone=None, nights=False):
+    """Play a world on a new engine; `arrays` and `nights` are as in `register`.
 
     `alone` is filled with the results of lone backtests of the runs, by name.
     """
@@ -313,7 +321,7 @@ def played(world, *, listens=False, chunk=131_072, slow=None, arrays=(), alone=N
     with bk.Engine() as engine:
         engine.set_config(candles_per_chunk=chunk)
         noted = {"told": told, "events": events, "shown": shown, "wrong": wrong}
-        register(engine, world, **noted, slow=slow, arrays=arrays)
+        register(engine, world, **noted, slow=slow, arrays=arrays, nights=nights)
         if listens:
             bk.listen_signal(lambda tick: None)
         session = session_of(engine, world.runs, "e", "f", "main")

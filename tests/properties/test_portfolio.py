@@ -125,9 +125,10 @@ ARRAY_RUNS = st.sampled_from([{"s": ["A"]}, {"s": ["B"], "r": ["A"]}, {"r": ["C"
     st.booleans(),
     st.sampled_from([1000, 131_072]),
     st.integers(100, 600),
+    st.booleans(),
 )
 def test_trades_found_over_arrays_are_paid_as_in_steps(
-    world, runs, arrays, compiled, chunk, minutes
+    world, runs, arrays, compiled, chunk, minutes, nights
 ):
     """Of all runs, or of some beside one that is asked step by step."""
     if compiled:
@@ -138,8 +139,8 @@ def test_trades_found_over_arrays_are_paid_as_in_steps(
     if world.seed % 5:  # few are invalid, which arrays leave to the steps
         no_limits = {name: 0.0 for name in world.config if "distance" in name}
         world = world._replace(config=world.config | no_limits | {"require_stop_loss": False})
-    fast, *_ = played(world, arrays=arrays, chunk=chunk)
-    slow, *_ = played(world, arrays=arrays, listens=True)
+    fast, *_ = played(world, arrays=arrays, chunk=chunk, nights=nights)
+    slow, *_ = played(world, arrays=arrays, listens=True, nights=nights)
     assert fast.trades == slow.trades
     for name in (one := fast.account.fills.columns()).__struct_fields__:
         assert np.array_equal(getattr(one, name), getattr(slow.account.fills.columns(), name))

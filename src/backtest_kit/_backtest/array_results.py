@@ -29,7 +29,9 @@ from backtest_kit._values.time import frames_before
 _WORTHWHILE: Final = 6_000_000
 
 
-#: Frames that a driver goes by itself after something came otherwise than was found.
+#: How many frames ahead a driver may go by itself to where what was found goes on.
+_NEAR: Final = 4096
+#: Frames that it goes by itself where that is farther.
 _LEAST_STEPS: Final = 32
 _MOST_STEPS: Final = 65_536
 
@@ -60,6 +62,7 @@ class ArrayResults:
         self._stride = stride
         self._session = session
         self._span: _SpanResults | None = None
+        self._is_elsewhere = False
         self._stepped_until = 0 if can_be_simulated(run.strategy) else len(timeline)
         self._steps_next = _LEAST_STEPS
 
@@ -74,6 +77,13 @@ class ArrayResults:
         if has_result_listeners(self._run.engine):
             self._span = None
             return False
+        if self._is_elsewhere and self._span is not None:
+            due = self.first_call(frame, asks_from)
+            if due < self._span.frame and not self._meets(due):
+                return False
+            if due >= self._span.frame:
+                self._span = None
+        self._is_elsewhere = False
         if self._span is None:
             span = await self._play(frame, asks_from)
             # a listener may have been added during the await
@@ -111,16 +121,37 @@ class ArrayResults:
         assert self._span is not None
         self._span.note(self._run, tick)
 
-    def drop(self, frame: int) -> None:
-        """Forget what lies ahead: it came otherwise, and the driver goes on at `frame` by itself.
+    def part(self, frame: int) -> None:
+        """Let the driver go on at `frame` by itself: what was taken last came otherwise.
 
-        For some frames, for more each time it soon comes otherwise again: what often does is not
-        worth finding.
+        What lies behind it comes again as it was found, from the first call on at which nothing is
+        open there either. Where that is far away, it is found anew after some frames, after more
+        each time it soon comes otherwise again.
         """
+        assert self._span is not None
+        if self._span.free[0] - frame <= _NEAR:
+            self._is_elsewhere = True
+            return
         self._span = None
         soon = frame - self._stepped_until < 16 * self._steps_next
         self._steps_next = min(2 * self._steps_next, _MOST_STEPS) if soon else _LEAST_STEPS
         self._stepped_until = frame + self._steps_next
+
+    def _meets(self, due: int) -> bool:
+        """Say whether a call at frame `due` was found as well, with nothing open there."""
+        assert self._span is not None
+        self._span.pass_to(due, self._run, self._timeline, self._stride)
+        found, hop = self.first_call(*self._span.free), self._stride.hop
+        if found > due:
+            return False
+        count, rest = divmod(due - found, hop)
+        if self._span.bars.longest_rest:
+            count = 0
+            while found < due:
+                found, count = self.first_call(found + 1, found + hop), count + 1
+            rest = found - due
+        self._span.elsewhere = count
+        return not rest
 
     async def _play(self, frame: int, asks_from: int) -> _SpanResults | None:
         """Play as far as is loaded."""
@@ -141,7 +172,7 @@ class ArrayResults:
             self._stepped_until = first if again else span.frame
             return None
         run.timed("backtest_timeframe", stopwatch() - began, max(table.calls, 1))
-        return _SpanResults(span, run)
+        return _SpanResults(span, run, (frame, asks_from))
 
     async def _has_no_price(self, frame: int) -> bool:
         run, when = self._run, self._timeline[frame]
@@ -161,11 +192,18 @@ def load_kernel_where_it_pays(run: Run, calls: int) -> None:
 
 
 class _SpanResults:
-    """The results of one span, and its milestones."""
+    """The results of one span, and its milestones.
 
-    def __init__(self, span: Span, run: Run) -> None:
+    `free` is the frame behind what was taken or passed over, and that from which on the strategy is
+    asked; `elsewhere` counts the calls from there on that the driver made, or left out, by itself.
+    """
+
+    def __init__(self, span: Span, run: Run, free: tuple[int, int]) -> None:
         self._span = span
-        self.bars = span.bars
+        self.bars, self.frame = span.bars, span.frame
+        self.free = free
+        self.elsewhere = 0
+        self._ahead: NextResult | None = None
         self._results = results_of(span.table, run.record.names)
         self._asked = 0
         self._calls = iter(span.table.asked.tolist())
@@ -173,6 +211,20 @@ class _SpanResults:
 
     def take(self, run: Run, timeline: range, stride: Stride) -> NextResult:
         """See `ArrayResults.take`."""
+        taken, self._ahead = self._ahead or self._following(run, timeline, stride), None
+        self.free = taken.frame, taken.asks_from
+        calls, self.elsewhere = taken.calls - self.elsewhere, 0
+        return taken._replace(calls=calls)
+
+    def pass_to(self, due: int, run: Run, timeline: range, stride: Stride) -> None:
+        """Pass over what was found at calls before frame `due`."""
+        while True:
+            self._ahead = self._ahead or self._following(run, timeline, stride)
+            if self._ahead.tick is None or self._ahead.asks_from - stride.hop >= due:
+                return
+            self.take(run, timeline, stride)
+
+    def _following(self, run: Run, timeline: range, stride: Stride) -> NextResult:
         span = self._span
         tick = next(self._results, None)
         if tick is None:

@@ -196,7 +196,7 @@ class FrameDriver:
             ended = await self._lives.resume(row)
             self._after(ended, frames_before(self._timeline, row.scheduled_at) + 1)
             if self._index != min(found.frame, len(self._timeline)):
-                self._results.drop(self._index)
+                self._results.part(self._index)
             found = _Next(ended.closed)
         if found.closed is not None:
             self._run.timed("backtest_signal", stopwatch() - began)
@@ -224,7 +224,7 @@ class FrameDriver:
                 called = frames_before(self._timeline, tick.signal.scheduled_at)
                 free = frames_before(self._timeline, outcome.refused_at)
                 self._go_to(max(called + 1, free))
-                self._results.drop(self._index)
+                self._results.part(self._index)
                 return _Next()
             if outcome.follows:
                 return _Next(follows=tick.signal, frame=frame)

@@ -38,6 +38,7 @@ class PaidLegs:
         self._state = [0.0] * at.SIZE
         self._legs = [0.0] * (at.WIDTH * len(tick.fills))
         self._levels = flat(row.take_profits), flat(row.stop_losses)
+        self._hangs_on_entry = row.trailing_stop is not None or row.breakeven_percent is not None
         limits = limits_of(config)
         levels = float(row.side), row.price_open, row.target, row.stop, row.price_open
         how = math.nan, math.nan, math.nan, limits.slippage, limits.fee
@@ -83,7 +84,7 @@ class PaidLegs:
         if leg.kind == "entry":
             size = self._row.entries[int(state[at.NEXT_ENTRY])][1]
             state[at.NEXT_ENTRY] += 1
-            if state[at.STEP]:  # rounded, it moves the effective entry
+            if state[at.STEP] and self._hangs_on_entry:  # which it moves otherwise, rounded
                 return False
             size = at.payable(state, price, size)
             if size > 0:
