@@ -48,9 +48,10 @@ def strategies(rng, count, n=500, **planted):
 
 
 def judge(of, span=SPAN, *, seed=1, trials=None, metric="sharpe_ratio", **more):
-    unknown = max((trials or 0) - len(of), 0)
+    unknown, asked = max((trials or 0) - len(of), 0), more.get("intervals")
     family = family_test(of, span, seed=seed, unknown=unknown, **more)
-    return verdict(of, family, span, seed=seed, metric=metric, trials=trials), family
+    found = verdict(of, family, span, seed=seed, metric=metric, trials=trials, intervals=asked)
+    return found, family
 
 
 def test_a_planted_edge_wins_and_noise_does_not():
@@ -196,8 +197,21 @@ def test_too_few_trades_and_too_short_a_walk():
     )
     assert "'long' scores higher, but it held for 20 days" in found.sentence
     assert judge({"same": trades(np.full(40, 1.5))})[0].kind == "noise"
-    asked = judge(strategies(rng, 3), interval=20 * DAY)[0]
+    of = strategies(rng, 3)
+    asked = judge(of, intervals=dict.fromkeys(of, 20 * DAY))[0]
     assert asked.kind == "too short"
+    assert "is asked every 20 days, and it takes 20 times that" in asked.sentence
+
+
+def test_the_interval_of_one_that_cant_be_judged_is_no_hurdle():
+    """Neither that of a strategy that never trades, nor one that is too long for the walk."""
+    of = {"edge": trades(brackets(np.random.default_rng(9), 500, 6.0))}
+    for name, other in (("idle", NOTHING), ("rare", trades(np.arange(40.0) % 7 - 1, held=0.1))):
+        for length in (2, 30):
+            found, family = judge(of | {name: other}, intervals={name: length * DAY})
+            counts = name == "rare" and length == 2
+            assert (found.kind, family.test.bins) == ("winner", 182 if counts else 365)
+    assert "'rare' scores higher, but its interval is 30 days, too long" in found.sentence
 
 
 @examples(15)

@@ -251,9 +251,9 @@ def test_a_window_is_judged_by_the_interval_and_the_trials_of_the_walk():
     spans = Windows(train=timedelta(days=20), test=timedelta(days=10)).spans(0, 60 * DAY)
     r = np.random.default_rng(1).normal(0.5, 0.5, 600)
     assert walk_forward([of(r, interval=20 * DAY)], spans, "avg_pnl", 1).outcome == "too short"
-    one = [of(r - 0.4)]
     for interval, unknown in ((0, 0), (20 * DAY, 0), (0, 10**6)):
-        worth = worth_choosing("avg_pnl", 1, interval=interval, unknown=unknown)
+        one = [of(r - 0.4, interval=interval)]
+        worth = worth_choosing("avg_pnl", 1, unknown=unknown)
         chosen = choose(
             WholeRuns(one), [Window(0, 60 * DAY)], [], "avg_pnl", worth=worth, least=None
         )

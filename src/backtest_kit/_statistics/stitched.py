@@ -188,11 +188,11 @@ def conclude(
         one,
         span,
         seed=seed,
-        interval=interval,
+        intervals={_ONE: interval},
         benchmark=benchmark,
         benchmark_bins=benchmark_bins,
     )
-    found = verdict(one, family, span, seed=seed)
+    found = verdict(one, family, span, seed=seed, intervals={_ONE: interval})
     mean = f"{float(trades.r.mean()):+.3f} % a trade over {count:,}"
     odds = "nothing can be tested" if found.p_value is None else f"p = {_rounded(found.p_value)}"
     if found.kind == "too short":
