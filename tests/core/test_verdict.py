@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backtest_kit._statistics.bins import (
@@ -216,6 +216,7 @@ def test_the_interval_of_one_that_cant_be_judged_is_no_hurdle():
 
 @examples(15)
 @given(st.integers(0, 2**32), st.floats(3.0, 5.0))
+@example(seed=928331, edge=3.0)  # a copy made the series look dependent
 def test_what_changes_nothing_changes_no_sentence(seed, edge):
     """Copies, strategies that never trade, another order: of edges that are near the threshold."""
     rng = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ from backtest_kit._statistics.scores import long_run, scores, student_scores
 from backtest_kit._statistics.stepdown import (
     PAIRS,
     adjusted_p_values,
-    effective_trials,
+    independent_parts,
     joint_draws,
     least_p_value,
     reality_check,
@@ -165,11 +165,12 @@ def sample_of(
         off = taken(edges)
         plain -= off
         burdened -= off
-    independent = effective_trials(plain)
+    parts = independent_parts(plain)
+    independent = max(float(parts.sum()), 1.0)
     lags = autocorrelations(plain)
     found = block_lengths(lags, independent)
     block = float(found.lengths.max())
-    if common_dependence(lags, independent):
+    if common_dependence(lags, parts):
         block = max(block, LEAST_BLOCK)
     ratios, freedom = np.ones(count), np.full(count, len(plain) - 1.0)
     if block > 1:
