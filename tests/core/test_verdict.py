@@ -6,6 +6,7 @@ How often it claims something where nothing is, and finds what is there, is meas
 
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -370,3 +371,30 @@ def test_a_sentence_about_nothing_names_its_benchmark():
     assert found.sentence.startswith(
         "Nothing here beyond buying and holding that luck would not explain: "
     )
+
+
+def test_a_figure_next_to_its_limit_shows_on_which_side_it_is():
+    of = {"a": trades(brackets(np.random.default_rng(3), 500, 1.0))}
+    family = family_test(of, SPAN, seed=1)
+    for p, text in ((0.0504, "p = 0.0504"), (0.0512, "p = 0.051"), (1.0, "p = 1.000")):
+        near = msgspec.structs.replace(family, p_values={"a": p})
+        assert (
+            f"has {text} out of 1 trial, and it takes 0.05"
+            in verdict(of, near, SPAN, seed=1).sentence
+        )
+    for p, text in ((0.0496, "p = 0.0496"), (0.05, "p = 0.050"), (0.0004, "p below 0.001")):
+        near = msgspec.structs.replace(family, p_values={"a": p})
+        assert (
+            f"'a' wins: luck does not explain its profit ({text} out"
+            in verdict(of, near, SPAN, seed=1).sentence
+        )
+
+
+def test_where_all_lose_the_sentence_says_so():
+    rng = np.random.default_rng(3)
+    of = {name: trades(brackets(rng, 500) - 0.5) for name in "ab"}
+    assert judge(of)[0].sentence.endswith("and it takes 0.05. None of them has made a profit.")
+    assert judge({"a": of["a"]})[0].sentence.endswith(" It has not made a profit.")
+    of["c"] = trades(brackets(rng, 500, 0.5) + 0.01)
+    assert "made a profit" not in judge(of)[0].sentence
+    assert "there are none, and it takes 30" in judge({"a": NOTHING})[0].sentence

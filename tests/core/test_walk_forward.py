@@ -244,7 +244,7 @@ def test_the_worst_price_a_position_saw_is_not_forgotten_in_a_window():
     assert walk_forward([of(r)], spans, "avg_pnl", 1).outcome == "earned"
     held = walk_forward([of(r, worst=500.0)], spans, "avg_pnl", 1)
     assert held.outcome == "noise"
-    assert "one more of its trades may lose 500 % decides; without it, p = below" in held.sentence
+    assert "one more of its trades may lose 500 % decides; without it, p below" in held.sentence
 
 
 def test_a_window_is_judged_by_the_interval_and_the_trials_of_the_walk():

@@ -24,6 +24,8 @@ SIGNIFICANCE: Final = 0.05
 #: A strategy beats another with at least this probability: of two equal ones one seems to beat the
 #: other, whichever it is, in 5 of 100 cases.
 BEATS: Final = 0.975
+#: Digits that a probability is shown to where it is next to its limit.
+_MOST_DIGITS: Final = 6
 #: How many names a sentence lists before it says "and 3 more".
 MOST_NAMES: Final = 5
 #: What a claim is beyond, by the benchmark of the test.
@@ -176,10 +178,10 @@ def _nothing_judged(
     if reasons[most] == "never varies":
         sentence = f"Nothing here that luck would not explain: the trades of {most!r} never vary."
         return Verdict(kind="noise", names=(most,), sentence=sentence, trials=count)
-    sentence = (
-        f"Too few trades to say anything: {most!r} has the most, {trades[most].count}, and it takes"
-        f" {MIN_TRADES}."
+    there = (
+        f"{most!r} has the most, {trades[most].count}" if trades[most].count else "there are none"
     )
+    sentence = f"Too few trades to say anything: {there}, and it takes {MIN_TRADES}."
     return Verdict(kind="too few trades", names=(most,), sentence=sentence, trials=count)
 
 
@@ -201,14 +203,16 @@ def _noise(
     p = family.p_values[likeliest]
     sentence = (
         f"{_nothing(family)}: the likeliest to be more, {likeliest!r}, has "
-        f"{_p_value(p)}{_out_of(family, count)}, and it takes {SIGNIFICANCE}."
+        f"{p_text(p)}{_out_of(family, count)}, and it takes {SIGNIFICANCE}."
     )
     if decided:
         sentence += (
             f" It has hardly lost: that one more of its trades may lose "
             f"{rare_loss(trades[likeliest]):.3g} % decides; without it, it has "
-            f"{_p_value(family.without_loss[likeliest])}."
+            f"{p_text(family.without_loss[likeliest])}."
         )
+    if family.test.benchmark == 0 and max(float(trades[name].r.sum()) for name in judged) <= 0:
+        sentence += f" {'None of them has' if len(judged) > 1 else 'It has not'} made a profit."
     return Verdict(
         kind="noise",
         names=(likeliest,),
@@ -231,7 +235,7 @@ def _found(
     p = family.p_values[leader]
     same = f" ({_listed(copies)} made the same trades)" if copies else ""
     beyond = BEYOND[family.test.benchmark]
-    luck = f"{_p_value(p)}{_out_of(family, count)}"
+    luck = f"{p_text(p)}{_out_of(family, count)}"
     # a comparison that can't be made counts as a tie, but is named only if there is no other
     closest = min(
         wins,
@@ -318,15 +322,28 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(shown)} and {last}"
 
 
-def _p_value(p: float) -> str:
-    return "p below 0.001" if p < 0.001 else f"p = {p:.3f}"
+def p_text(p: float) -> str:
+    """Return a p-value as a sentence has it."""
+    return "p below 0.001" if p < 0.001 else f"p = {_digits(p, SIGNIFICANCE)}"
 
 
 def _rounded(probability: float) -> str:
-    """Return a probability to three digits, without claiming certainty."""
+    """Return the probability of beating another to three digits, without claiming certainty."""
     if probability > 0.999:
         return "above 0.999"
-    return "below 0.001" if probability < 0.001 else f"{probability:.3f}"
+    return "below 0.001" if probability < 0.001 else _digits(probability, BEATS)
+
+
+def _digits(value: float, limit: float) -> str:
+    """Return three digits, or as many more as show on which side of the limit a value is."""
+    digits = 3
+    while digits < _MOST_DIGITS and _crosses(round(value, digits), value, limit):
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
+def _crosses(shown: float, value: float, limit: float) -> bool:
+    return (shown <= limit) != (value <= limit) or (shown < limit) != (value < limit)
 
 
 def _duration(length: int) -> str:
