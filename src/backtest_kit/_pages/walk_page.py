@@ -28,12 +28,11 @@ from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_
 from backtest_kit._reports.walker import (
     all_lose,
     conclusion,
-    forward_lines,
     interval_text,
     warming_lines,
     worth_text,
 )
-from backtest_kit._reports.windows import cross_validation_lines, paths_table
+from backtest_kit._reports.windows import cross_validation_lines, forward_lines, paths_table
 from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau

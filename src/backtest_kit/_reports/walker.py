@@ -12,9 +12,9 @@ from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_
 from backtest_kit._reports.windows import (
     as_list,
     cross_validation_lines,
+    forward_lines,
     paths_table,
     splits_table,
-    stitched_lines,
 )
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.ranking import FIRST_ROWS, RankRow, WalkerData
@@ -32,7 +32,7 @@ _EXPLAINED: Final = (
     "deflated Sharpe ratio of 0.95."
 )
 _AGAINST: Final[dict[Benchmark, str]] = {
-    0: "0",
+    0: "no profit",
     "hold": "buying and holding",
     "random": "random entries with the same exits",
 }
@@ -176,11 +176,18 @@ def test_lines(data: WalkerData) -> list[str]:
     """Return what the sentence rests on, and the interval of the best, corrected for the choice."""
     test, lines = data.test, []
     if test is not None:
-        days = test.bin_length / (1440 * MINUTE)
+        blocks = (
+            f"in blocks of {number(test.block, 1)} on average" if test.block > 1 else "one by one"
+        )
+        alike = (
+            f" The {data.trials:,} trials count as about {number(test.effective_trials, 1)} "
+            "independent trials."
+        )
         lines.append(
-            f"Tested against {_AGAINST[test.benchmark]}, on {test.bins:,} bins of "
-            f"{number(days, 3)} days, resampled in blocks of {number(test.block, 1)}; about as "
-            f"good as {number(test.effective_trials, 1)} independent trials."
+            f"Tested against {_AGAINST[test.benchmark]}, on {test.bins:,} bins of time of "
+            f"{duration(test.bin_length / MINUTE)} each, resampled {blocks}."
+            + alike
+            * (data.trials > 1)
         )
         lines.append(
             f"How often luck does as well as the best of the {test.known_trials:,} known trials, "
@@ -307,50 +314,6 @@ def _metrics(data: WalkerData) -> Rows:
             )
         )
     return columns, rows
-
-
-def out_of_sample_text(data: WalkForward) -> str:
-    """Return the metric over the test windows together, with its trades and its interval."""
-    trades = data.statistics.total_signals
-    if data.out_of_sample is None:
-        outside = f"too few trades ({trades})" if trades < MIN_TRADES else "n/a"
-    else:
-        outside = f"{number(data.out_of_sample, 3)} over {trades} trades"
-    if data.interval is not None:
-        outside += f" (95 %: {number(data.interval.lower, 3)} to {number(data.interval.upper, 3)})"
-    return outside
-
-
-def forward_lines(data: WalkForward) -> list[str]:
-    """Return what the windows amount to: their means side by side, then all test windows as one."""
-    chosen = {window.strategy_name for window in data.windows if window.strategy_name}
-    traded = [window for window in data.windows if window.aside is None]
-    inside = [w.in_sample for w in traded if w.in_sample is not None]
-    outside = [w.out_of_sample for w in traded if w.out_of_sample is not None]
-    train = _length([(w.train_since, w.train_until) for w in data.windows])
-    test = _length([(w.test_since, w.test_until) for w in data.windows])
-    means = (
-        f"Mean of the windows, {data.metric}: {number(data.in_sample, 3)} in sample ({len(inside)} "
-        f"windows of {train}), {number(_mean(outside), 3)} out of sample ({len(outside)} windows "
-        f"of {test}; those with {MIN_TRADES} trades count)."
-    )
-    return [
-        *stitched_lines(data),
-        means,
-        f"Out of sample, all test windows together, {data.metric}: {out_of_sample_text(data)}.",
-        f"Profit a day out of sample over profit a day in sample: {number(data.efficiency)}.",
-        f"{len(data.windows)} windows chose {len(chosen)} different strategies.",
-    ]
-
-
-def _length(spans: Sequence[tuple[int, int]]) -> str:
-    """Return how long windows are; the longest of those that grow."""
-    lengths = {end - begin for begin, end in spans}
-    return ("up to " if len(lengths) > 1 else "") + duration(max(lengths) / MINUTE)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def forward_section(data: WalkForward, *, folded: bool = True) -> str:

@@ -23,12 +23,11 @@ from backtest_kit._reports.run_folder import REPORT
 from backtest_kit._reports.walk_accounts import account_lines
 from backtest_kit._reports.walker import (
     conclusion,
-    forward_lines,
     overfitting_text,
     test_lines,
     warming_lines,
 )
-from backtest_kit._reports.windows import cross_validation_lines
+from backtest_kit._reports.windows import cross_validation_lines, forward_lines
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import (
     ACCOUNT_METRICS,
