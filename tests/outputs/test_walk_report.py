@@ -35,7 +35,7 @@ from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.time import to_datetime
 from backtest_kit._values.windows import TrainTestSplit
-from backtest_kit.cli.walk_tables import ranking_table
+from backtest_kit.cli.walk_tables import abbreviations, ranking_table
 from markets import MINUTE, START, market
 
 ROW = re.compile(r"^\| \d* \| (s\d+) \|", re.MULTILINE)
@@ -237,7 +237,13 @@ def test_every_figure_beside_the_sentence_is_in_every_form_of_a_ranking():
     screen = console.file.getvalue()
     assert all(f"crossover(fast={i})" in screen for i in range(3)), "nothing is cut"
     assert "95 % interval" in screen
+    assert abbreviations(data, wide=True).startswith("95 % interval: as if nothing had been chosen")
+    assert abbreviations(data, wide=False).startswith("Adj. p: ")
     page = walk_page(data)
+    ends = best.selection_interval
+    assert f"95 %: {ends.lower:.3f} to {ends.upper:.3f}, corrected for the choice" in page
+    for text in (report, page):
+        assert "The interval is not corrected for a strategy" in text
     for value in (best.adjusted_p_value, best.deflated_sharpe, best.probabilistic_sharpe):
         assert f"{value:.3f}" in report
         assert f"{value:.3f}" in screen

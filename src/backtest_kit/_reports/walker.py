@@ -16,6 +16,7 @@ from backtest_kit._reports.windows import (
     paths_table,
     splits_table,
 )
+from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.ranking import FIRST_ROWS, RankRow, WalkerData
 from backtest_kit._statistics.walk_forward import ForwardWindow, WalkForward
@@ -24,7 +25,8 @@ from backtest_kit._values.time import MINUTE
 
 #: How many strategies a line names before it counts the others.
 _NAMES: Final = 5
-_EXPLAINED: Final = (
+#: What the figures of a row are, and are not.
+EXPLAINED: Final = (
     "The interval is not corrected for a strategy's having been chosen. Adjusted p: how often luck "
     "would make one of all trials look as good; the sentence goes by it. Deflated Sharpe: the "
     "probability that the Sharpe ratio is above what the best of as many effective trials has by "
@@ -54,7 +56,7 @@ def walker_report(data: WalkerData, *, folded: bool = True) -> str:
         f"## Ranking by {data.metric}",
         _table(*_ranking(data), folded=folded),
         *([as_list(benchmark_lines(data))] if data.benchmarks else []),
-        _EXPLAINED,
+        EXPLAINED,
         "## All metrics",
         _table(*_metrics(data), folded=folded),
     ]
@@ -272,7 +274,22 @@ def interval_text(row: RankRow) -> str:
     if row.interval is None:
         trades = row.statistics.total_signals if row.statistics is not None else 0
         return "too few trades" if trades < MIN_TRADES else "n/a"
-    return f"{number(row.interval.lower, 3)} to {number(row.interval.upper, 3)}"
+    return _ends(row.interval)
+
+
+def chosen_interval_text(row: RankRow) -> str:
+    """Return the ends of the interval that holds for a chosen row, or why there is none."""
+    interval = row.selection_interval
+    if isinstance(interval, ConfidenceInterval):
+        return f"{_ends(interval)}, corrected for the choice"
+    text = interval_text(row)
+    return (
+        text if row.interval is None or row.interval == "not computed" else f"{text}, if not chosen"
+    )
+
+
+def _ends(interval: ConfidenceInterval) -> str:
+    return f"{number(interval.lower, 3)} to {number(interval.upper, 3)}"
 
 
 def _metrics(data: WalkerData) -> Rows:

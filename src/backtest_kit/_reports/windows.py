@@ -113,7 +113,8 @@ def cross_validation_lines(data: CrossValidation) -> list[str]:
     if data.always is not None:
         lines.append(f"Had it always traded the best: {_paths(data.always, data.metric)}.")
     if data.fresh is not None:
-        lines.append(f"With each window run for itself, from clean state: {data.fresh.sentence}")
+        said = data.fresh.sentence[:1].lower() + data.fresh.sentence[1:]
+        lines.append(f"With each window run for itself, from clean state: {said}")
         if data.fresh.always is not None:
             lines.append(
                 f"So, had it always traded the best: {_paths(data.fresh.always, data.metric)}."
@@ -129,8 +130,8 @@ def cross_validation_lines(data: CrossValidation) -> list[str]:
 def _paths(data: Paths, metric: str) -> str:
     return (
         f"{metric} {number(data.median, 3)} in the median path (5 to 95 % of them: "
-        f"{number(data.lower, 3)} to {number(data.upper, 3)}), {data.lost} of {len(data.paths)} "
-        "lost"
+        f"{number(data.lower, 3)} to {number(data.upper, 3)}), {data.lost or 'none'} of "
+        f"{len(data.paths)} lost"
     )
 
 
