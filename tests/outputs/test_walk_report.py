@@ -307,11 +307,12 @@ def test_what_benchmarks_say_does_not_flatter_the_best(row):
         trades=40,
         draws=200,
     )
-    data = msgspec.structs.replace(walk_of([row, row]), benchmarks=(hold, at_random))
+    good = msgspec.structs.replace(row, metric_value=0.1, error=None)
+    data = msgspec.structs.replace(walk_of([good, good, row]), benchmarks=(hold, at_random))
     held, drawn = benchmark_lines(data)
     assert held == "Buying and holding earned 5.00 % after costs."
     assert drawn.endswith("; the best beats 99.5 % of them, but was chosen out of 2.")
-    alone = msgspec.structs.replace(walk_of([row]), benchmarks=(at_random,))
+    alone = msgspec.structs.replace(walk_of([good, row]), benchmarks=(at_random,))
     assert benchmark_lines(alone)[0].endswith("; the best beats 99.5 % of them.")
 
 
@@ -328,7 +329,15 @@ def test_bins_are_told_as_a_length_of_time():
         statistics=summarize(r, opened, columns.closed_at, span),
         trades=columns,
     )
-    line = lines_of_the_test(rank(schema_of(["s"]), ("X",), [one]))[0]
+    line, luck, *_ = lines_of_the_test(rank(schema_of(["s"]), ("X",), [one]))
+    assert luck.startswith("How often luck does as well as the one known trial, by its trades")
     assert line == (
         "Tested against no profit, on 59 bins of time of 4 h 4 min each, resampled one by one."
+    )
+    idle = msgspec.structs.replace(one, strategy_name="idle", trades=TradeColumns.of([], [], []))
+    data = rank(schema_of(["s", "idle"]), ("X",), [one, idle])
+    assert lines_of_the_test(data)[0] == line, "one that can't be judged is no trial of the test"
+    data = rank(schema_of(["s"]), ("X",), [one], tried=3)
+    assert lines_of_the_test(data)[0].endswith(
+        " The 3 trials that can be judged count as about 3.0 independent trials."
     )

@@ -58,8 +58,9 @@ def _line(data: WalkerData, row: BenchmarkRow) -> str:
     beaten = ""
     if row.share_below is not None:
         beaten = f"; the best beats {row.share_below * 100:.1f} % of them"
-        if len(data.ranking) > 1:
-            beaten += f", but was chosen out of {data.strategies_tested:,}"
+        chosen = sum(each.metric_value is not None for each in data.ranking)
+        if chosen > 1:
+            beaten += f", but was chosen out of {chosen:,}"
     return (
         f"Random entries with the brackets, sides and number of trades of the best, {row.draws} "
         f"draws: median {number(row.metric_value, 3)}, 95th percentile "

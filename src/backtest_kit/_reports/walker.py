@@ -181,20 +181,24 @@ def test_lines(data: WalkerData) -> list[str]:
         blocks = (
             f"in blocks of {number(test.block, 1)} on average" if test.block > 1 else "one by one"
         )
-        alike = (
-            f" The {data.trials:,} trials count as about {number(test.effective_trials, 1)} "
-            "independent trials."
-        )
-        lines.append(
+        line = (
             f"Tested against {_AGAINST[test.benchmark]}, on {test.bins:,} bins of time of "
             f"{duration(test.bin_length / MINUTE)} each, resampled {blocks}."
-            + alike
-            * (data.trials > 1)
         )
+        judged = test.known_trials + test.unknown_trials
+        if judged > 1:
+            line += (
+                f" The {judged:,} trials that can be judged count as about "
+                f"{number(test.effective_trials, 1)} independent trials."
+            )
+        lines.append(line)
+        best_of, whose = f"the best of the {test.known_trials:,} known trials", "their"
+        if test.known_trials == 1:
+            best_of, whose = "the one known trial", "its"
         lines.append(
-            f"How often luck does as well as the best of the {test.known_trials:,} known trials, "
-            f"by their trades as they are: reality check p = {number(test.reality_check, 3)}, "
-            f"superior predictive ability p = {number(test.superior_ability, 3)}."
+            f"How often luck does as well as {best_of}, by {whose} trades as they are: reality "
+            f"check p = {number(test.reality_check, 3)}, superior predictive ability p = "
+            f"{number(test.superior_ability, 3)}."
         )
     best = data.ranking[0] if data.best_strategy is not None else None
     interval = None if best is None else best.selection_interval
