@@ -26,7 +26,7 @@ from backtest_kit._statistics.scores import normal_of_student, scores, t_statist
 from backtest_kit._statistics.stepdown import (
     Draws,
     adjusted_p_values,
-    effective_trials,
+    independent_parts,
     joint_draws,
     least_p_value,
     reality_check,
@@ -66,12 +66,22 @@ def test_a_family_of_independent_series_hardly_ever_looks_dependent():
         lags = autocorrelations(rng.standard_normal((365, 100)))
         alone.append(block_lengths(lags).lengths.max() > 1)
         together.append(block_lengths(lags, 100).lengths.max() > 1)
-        assert not common_dependence(lags, 100)
+        assert not common_dependence(lags, np.ones(100))
     assert np.mean(alone) > 0.3, "what the wider band is for"
     assert np.mean(together) < 0.15
     weak = autocorrelations(autoregressive(rng, 100, 0.2, columns=50))
     assert (block_lengths(weak, 50).lengths == 1).mean() > 0.9
-    assert common_dependence(weak, 50)
+    assert common_dependence(weak, np.ones(50))
+
+
+def test_copies_of_one_series_do_not_make_a_family_look_dependent():
+    rng, found = np.random.default_rng(4), []
+    for _ in range(40):
+        apart = rng.standard_normal((365, 10))
+        near = apart[:, :1] + rng.normal(0, 0.1, (365, 100))
+        series = np.hstack((apart, near))
+        found.append(common_dependence(autocorrelations(series), independent_parts(series)))
+    assert np.mean(found) < 0.05, "a correlation of one is not that of eleven"
 
 
 def test_long_run_variances_are_those_of_their_definitions_and_of_theory():
@@ -184,11 +194,11 @@ def test_effective_trials_of_copies_and_of_what_is_apart():
     apart = rng.standard_normal((365, 10))
     base = rng.standard_normal((365, 1))
     copies = base + 0.05 * rng.standard_normal((365, 500))
-    assert effective_trials(apart) == pytest.approx(10, abs=0.1)
-    assert effective_trials(copies) == pytest.approx(1, abs=0.05)
-    assert effective_trials(np.hstack((apart, copies))) == pytest.approx(11, abs=0.3)
-    assert effective_trials(base) == 1.0
-    assert effective_trials(rng.standard_normal((365, 700))) == pytest.approx(700, rel=0.1)
+    assert independent_parts(apart).sum() == pytest.approx(10, abs=0.1)
+    assert independent_parts(copies).sum() == pytest.approx(1, abs=0.05)
+    assert independent_parts(np.hstack((apart, copies))).sum() == pytest.approx(11, abs=0.3)
+    assert independent_parts(base).sum() == 1.0
+    assert independent_parts(rng.standard_normal((365, 700))).sum() == pytest.approx(700, rel=0.1)
 
 
 def test_an_interval_for_the_chosen_holds_the_truth_of_the_best():

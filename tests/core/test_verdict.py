@@ -6,9 +6,10 @@ How often it claims something where nothing is, and finds what is there, is meas
 
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backtest_kit._statistics.bins import (
@@ -48,9 +49,10 @@ def strategies(rng, count, n=500, **planted):
 
 
 def judge(of, span=SPAN, *, seed=1, trials=None, metric="sharpe_ratio", **more):
-    unknown = max((trials or 0) - len(of), 0)
+    unknown, asked = max((trials or 0) - len(of), 0), more.get("intervals")
     family = family_test(of, span, seed=seed, unknown=unknown, **more)
-    return verdict(of, family, span, seed=seed, metric=metric, trials=trials), family
+    found = verdict(of, family, span, seed=seed, metric=metric, trials=trials, intervals=asked)
+    return found, family
 
 
 def test_a_planted_edge_wins_and_noise_does_not():
@@ -196,12 +198,26 @@ def test_too_few_trades_and_too_short_a_walk():
     )
     assert "'long' scores higher, but it held for 20 days" in found.sentence
     assert judge({"same": trades(np.full(40, 1.5))})[0].kind == "noise"
-    asked = judge(strategies(rng, 3), interval=20 * DAY)[0]
+    of = strategies(rng, 3)
+    asked = judge(of, intervals=dict.fromkeys(of, 20 * DAY))[0]
     assert asked.kind == "too short"
+    assert "is asked every 20 days, and it takes 20 times that" in asked.sentence
+
+
+def test_the_interval_of_one_that_cant_be_judged_is_no_hurdle():
+    """Neither that of a strategy that never trades, nor one that is too long for the walk."""
+    of = {"edge": trades(brackets(np.random.default_rng(9), 500, 6.0))}
+    for name, other in (("idle", NOTHING), ("rare", trades(np.arange(40.0) % 7 - 1, held=0.1))):
+        for length in (2, 30):
+            found, family = judge(of | {name: other}, intervals={name: length * DAY})
+            counts = name == "rare" and length == 2
+            assert (found.kind, family.test.bins) == ("winner", 182 if counts else 365)
+    assert "'rare' scores higher, but its interval is 30 days, too long" in found.sentence
 
 
 @examples(15)
 @given(st.integers(0, 2**32), st.floats(3.0, 5.0))
+@example(seed=928331, edge=3.0)  # a copy made the series look dependent
 def test_what_changes_nothing_changes_no_sentence(seed, edge):
     """Copies, strategies that never trade, another order: of edges that are near the threshold."""
     rng = np.random.default_rng(seed)
@@ -355,3 +371,30 @@ def test_a_sentence_about_nothing_names_its_benchmark():
     assert found.sentence.startswith(
         "Nothing here beyond buying and holding that luck would not explain: "
     )
+
+
+def test_a_figure_next_to_its_limit_shows_on_which_side_it_is():
+    of = {"a": trades(brackets(np.random.default_rng(3), 500, 1.0))}
+    family = family_test(of, SPAN, seed=1)
+    for p, text in ((0.0504, "p = 0.0504"), (0.0512, "p = 0.051"), (1.0, "p = 1.000")):
+        near = msgspec.structs.replace(family, p_values={"a": p})
+        assert (
+            f"has {text} out of 1 trial, and it takes 0.05"
+            in verdict(of, near, SPAN, seed=1).sentence
+        )
+    for p, text in ((0.0496, "p = 0.0496"), (0.05, "p = 0.050"), (0.0004, "p below 0.001")):
+        near = msgspec.structs.replace(family, p_values={"a": p})
+        assert (
+            f"'a' wins: luck does not explain its profit ({text} out"
+            in verdict(of, near, SPAN, seed=1).sentence
+        )
+
+
+def test_where_all_lose_the_sentence_says_so():
+    rng = np.random.default_rng(3)
+    of = {name: trades(brackets(rng, 500) - 0.5) for name in "ab"}
+    assert judge(of)[0].sentence.endswith("and it takes 0.05. None of them has made a profit.")
+    assert judge({"a": of["a"]})[0].sentence.endswith(" It has not made a profit.")
+    of["c"] = trades(brackets(rng, 500, 0.5) + 0.01)
+    assert "made a profit" not in judge(of)[0].sentence
+    assert "there are none, and it takes 30" in judge({"a": NOTHING})[0].sentence

@@ -244,16 +244,16 @@ def test_the_worst_price_a_position_saw_is_not_forgotten_in_a_window():
     assert walk_forward([of(r)], spans, "avg_pnl", 1).outcome == "earned"
     held = walk_forward([of(r, worst=500.0)], spans, "avg_pnl", 1)
     assert held.outcome == "noise"
-    assert "one more of its trades may lose 500 % decides; without it, p = below" in held.sentence
+    assert "one more of its trades may lose 500 % decides; without it, p below" in held.sentence
 
 
 def test_a_window_is_judged_by_the_interval_and_the_trials_of_the_walk():
     spans = Windows(train=timedelta(days=20), test=timedelta(days=10)).spans(0, 60 * DAY)
     r = np.random.default_rng(1).normal(0.5, 0.5, 600)
     assert walk_forward([of(r, interval=20 * DAY)], spans, "avg_pnl", 1).outcome == "too short"
-    one = [of(r - 0.4)]
     for interval, unknown in ((0, 0), (20 * DAY, 0), (0, 10**6)):
-        worth = worth_choosing("avg_pnl", 1, interval=interval, unknown=unknown)
+        one = [of(r - 0.4, interval=interval)]
+        worth = worth_choosing("avg_pnl", 1, unknown=unknown)
         chosen = choose(
             WholeRuns(one), [Window(0, 60 * DAY)], [], "avg_pnl", worth=worth, least=None
         )

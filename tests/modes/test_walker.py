@@ -375,7 +375,7 @@ def test_windows_are_walked_forward_and_reported():
     )
     report = bk.Walker.get_report("X", walker_name="w")
     assert "## Walk-forward" in report
-    assert "4 windows chose" in report
+    assert "The best of 4 train windows: " in report
 
 
 def test_a_walk_stopped_as_a_strategy_starts_does_not_run_it():

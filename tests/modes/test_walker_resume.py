@@ -61,6 +61,8 @@ def walk(
     percent=1.0,
     config=None,
     interval="5m",
+    stop_in=None,
+    stop_before=None,
 ):
     """Be a process that walks; return what it found, and how many strategies it ran."""
     ran = []
@@ -73,6 +75,16 @@ def walk(
             start_date=BEGIN,
             end_date=BEGIN + timedelta(hours=hours),
         )
+
+        def opened(tick):
+            ran.append(tick.signal.strategy_name)
+            if tick.signal.strategy_name == stop_in:
+                bk.Walker.stop(symbols, walker_name="w")
+
+        def started(name, symbol):
+            if name == stop_before:
+                bk.Walker.stop(symbols, walker_name="w")
+
         bk.add_risk(risk_name="r", validations=[risk or (lambda check: None)])
         for each in minutes:
             bk.add_strategy(
@@ -80,13 +92,14 @@ def walk(
                 interval=interval,
                 get_signal=bracket(each, percent),
                 risk_name="r",
-                callbacks={"on_open": lambda tick: ran.append(tick.signal.strategy_name)},
+                callbacks={"on_open": opened},
             )
         bk.add_walker(
             walker_name="w",
             exchange_name=bk.list_exchanges()[0].exchange_name,
             frame_name="f",
             strategies=[f"hold {each}" for each in minutes],
+            callbacks={"on_strategy_start": started},
         )
         bk.Walker.run_sync(symbols, walker_name="w", store=store)
         return bk.Walker.get_data(symbols, walker_name="w"), len(set(ran))
@@ -123,6 +136,20 @@ def test_what_else_was_tried_counts_by_its_trades(tmp_path):
     unknown, _ = walk(tmp_path, (21, 6))
     assert (unknown.test.known_trials, unknown.test.unknown_trials) == (2, 2)
     assert "of 2 of which only the number is known" in unknown.verdict.sentence
+
+
+def test_what_a_walk_did_not_get_to_counts_as_what_it_is(tmp_path):
+    """A trial that was broken off counts once or not at all, stored ones by their trades."""
+    cut, _ = walk(tmp_path, (5, 20, 6), stop_in="hold 6")
+    with closing(sqlite3.connect(tmp_path / "walks.db")) as file:
+        stored = file.execute("SELECT count(*) FROM trials").fetchone()[0]
+    assert (cut.strategies_tested, cut.trials) == (2, stored)
+    assert (cut.test.known_trials, cut.test.unknown_trials) == (stored, 0)
+    walk(tmp_path, (5, 20, 6))
+    again, ran = walk(tmp_path, (5, 20, 6), stop_before="hold 20")
+    assert (ran, again.strategies_tested, again.trials) == (0, 1, 3)
+    assert (again.test.known_trials, again.test.unknown_trials) == (3, 0)
+    assert "only the number is known" not in again.verdict.sentence
 
 
 CHANGED = {

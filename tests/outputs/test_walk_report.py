@@ -15,7 +15,17 @@ from rich.console import Console
 
 import backtest_kit as bk
 from backtest_kit._pages.walk_page import walk_page
-from backtest_kit._reports.walker import forward_lines, walker_report, warming_lines, worth_text
+from backtest_kit._reports.benchmarks import benchmark_lines
+from backtest_kit._reports.walker import (
+    test_lines as lines_of_the_test,
+)
+from backtest_kit._reports.walker import (
+    walker_report,
+    warming_lines,
+    worth_text,
+)
+from backtest_kit._reports.windows import forward_lines
+from backtest_kit._statistics.benchmarks import HOLD, RANDOM, BenchmarkRow
 from backtest_kit._statistics.figures import summarize
 from backtest_kit._statistics.overfitting import Overfitting
 from backtest_kit._statistics.ranking import RankRow, WalkerData, rank
@@ -25,7 +35,7 @@ from backtest_kit._statistics.walk_forward import walk_forward
 from backtest_kit._values.schemas import WalkerSchema
 from backtest_kit._values.time import to_datetime
 from backtest_kit._values.windows import TrainTestSplit
-from backtest_kit.cli.walk_tables import ranking_table
+from backtest_kit.cli.walk_tables import abbreviations, ranking_table
 from markets import MINUTE, START, market
 
 ROW = re.compile(r"^\| \d* \| (s\d+) \|", re.MULTILINE)
@@ -227,7 +237,13 @@ def test_every_figure_beside_the_sentence_is_in_every_form_of_a_ranking():
     screen = console.file.getvalue()
     assert all(f"crossover(fast={i})" in screen for i in range(3)), "nothing is cut"
     assert "95 % interval" in screen
+    assert abbreviations(data, wide=True).startswith("95 % interval: as if nothing had been chosen")
+    assert abbreviations(data, wide=False).startswith("Adj. p: ")
     page = walk_page(data)
+    ends = best.selection_interval
+    assert f"95 %: {ends.lower:.3f} to {ends.upper:.3f}, corrected for the choice" in page
+    for text in (report, page):
+        assert "The interval is not corrected for a strategy" in text
     for value in (best.adjusted_p_value, best.deflated_sharpe, best.probabilistic_sharpe):
         assert f"{value:.3f}" in report
         assert f"{value:.3f}" in screen
@@ -256,3 +272,72 @@ def test_figures_say_for_how_many_trials_they_are(row):
     assert "| Adjusted p | Deflated Sharpe | PSR | Trades | Trades needed |" in report
     assert "The interval is not corrected for a strategy's having been chosen." in report
     assert "Trades needed: for a deflated Sharpe ratio of 0.95." in report
+
+
+def test_a_walk_forward_that_never_traded_has_no_figures_of_nothing():
+    """Two windows that lose: it stands aside in both, and no mean or profit a day is shown."""
+    closed, hour = np.arange(1, 241) * MINUTE, 60 * MINUTE
+    spans = [
+        TrainTestSplit(
+            train_since=2 * i * hour,
+            train_until=(2 * i + 1) * hour,
+            test_since=(2 * i + 1) * hour,
+            test_until=(2 * i + 2) * hour,
+        )
+        for i in range(2)
+    ]
+    one = trial_of("s", np.where(closed // MINUTE % 2, -1.0, 0.5), closed)
+    lines = forward_lines(walk_forward([one], spans, "total_pnl", seed=1, least=0.0))
+    assert lines[0].startswith("Walking forward never traded")
+    assert lines[1].startswith("Had it always traded the best")
+    assert lines[2:] == ["The best of 2 train windows: one and the same strategy."]
+    lines = forward_lines(walk_forward([one], spans, "total_pnl", seed=1))
+    assert lines[-1] == "2 windows chose one and the same strategy."
+
+
+def test_what_benchmarks_say_does_not_flatter_the_best(row):
+    hold = BenchmarkRow(kind="hold", name=HOLD, metric_value=0.1, total_pnl=5.0, trades=1, draws=0)
+    at_random = BenchmarkRow(
+        kind="random",
+        name=RANDOM,
+        metric_value=0.1,
+        percentile_95=0.2,
+        share_below=0.995,
+        total_pnl=1.0,
+        trades=40,
+        draws=200,
+    )
+    good = msgspec.structs.replace(row, metric_value=0.1, error=None)
+    data = msgspec.structs.replace(walk_of([good, good, row]), benchmarks=(hold, at_random))
+    held, drawn = benchmark_lines(data)
+    assert held == "Buying and holding earned 5.00 % after costs."
+    assert drawn.endswith("; the best beats 99.5 % of them, but was chosen out of 2.")
+    alone = msgspec.structs.replace(walk_of([good, row]), benchmarks=(at_random,))
+    assert benchmark_lines(alone)[0].endswith("; the best beats 99.5 % of them.")
+
+
+def test_bins_are_told_as_a_length_of_time():
+    opened = START + np.arange(60) * 4 * 60 * MINUTE
+    r = np.random.default_rng(1).normal(0, 1, 60)
+    columns = TradeColumns.of(r, opened, opened + 241 * MINUTE, stop_loss=1.0)
+    span = (START, int(columns.closed_at[-1]))
+    one = TrialResult(
+        strategy_name="s",
+        symbols=("X",),
+        since=span[0],
+        until=span[1],
+        statistics=summarize(r, opened, columns.closed_at, span),
+        trades=columns,
+    )
+    line, luck, *_ = lines_of_the_test(rank(schema_of(["s"]), ("X",), [one]))
+    assert luck.startswith("How often luck does as well as the one known trial, by its trades")
+    assert line == (
+        "Tested against no profit, on 59 bins of time of 4 h 4 min each, resampled one by one."
+    )
+    idle = msgspec.structs.replace(one, strategy_name="idle", trades=TradeColumns.of([], [], []))
+    data = rank(schema_of(["s", "idle"]), ("X",), [one, idle])
+    assert lines_of_the_test(data)[0] == line, "one that can't be judged is no trial of the test"
+    data = rank(schema_of(["s"]), ("X",), [one], tried=3)
+    assert lines_of_the_test(data)[0].endswith(
+        " The 3 trials that can be judged count as about 3.0 independent trials."
+    )

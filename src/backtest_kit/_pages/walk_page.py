@@ -26,14 +26,15 @@ from backtest_kit._reports.portfolio_data import money
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_rows
 from backtest_kit._reports.walker import (
+    EXPLAINED,
     all_lose,
+    chosen_interval_text,
     conclusion,
-    forward_lines,
     interval_text,
     warming_lines,
     worth_text,
 )
-from backtest_kit._reports.windows import cross_validation_lines, paths_table
+from backtest_kit._reports.windows import cross_validation_lines, forward_lines, paths_table
 from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
@@ -66,7 +67,7 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
         )
         parts.append(_curves_section(len(curves)))
     compared = "".join(f"<li>{escape(line)}</li>" for line in benchmark_lines(data))
-    compared = f"<ul>{compared}</ul>" if compared else ""
+    compared = f"<ul>{compared}</ul><p>{EXPLAINED}</p>" if compared else f"<p>{EXPLAINED}</p>"
     parts.append(section(f"Ranking by {data.metric}", TABLE + compared, "ranking"))
     points, around = grid_points(data), plateau(data)
     if len(points) > 1:
@@ -102,7 +103,7 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
 
 def _figures(data: WalkerData) -> list[tuple[str, str, str]]:
     best = data.ranking[0] if data.best_strategy is not None else None
-    interval = "no interval" if best is None else f"95 %: {interval_text(best)}"
+    interval = "no interval" if best is None else f"95 %: {chosen_interval_text(best)}"
     odds = None if data.overfitting is None else data.overfitting.probability
     trades = best.statistics.total_signals if best is not None and best.statistics else 0
     tried = f"{data.strategies_tested} of {data.total_strategies}"

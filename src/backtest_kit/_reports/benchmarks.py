@@ -47,13 +47,20 @@ def _line(data: WalkerData, row: BenchmarkRow) -> str:
     if row.error is not None:
         return f"No {row.name} to compare with: {row.error}."
     if row.kind == "hold":
+        earned = f"Buying and holding earned {number(row.total_pnl)} % after costs"
+        if row.trades <= len(data.symbols):  # one part each: nothing is cut
+            return f"{earned}."
         return (
-            f"Buying and holding earned {number(row.total_pnl)} % after costs; it is cut into "
-            f"{row.trades:,} equal part{'s' * (row.trades != 1)}, as many as the best has trades."
+            f"{earned}; it is cut into {row.trades:,} equal parts, as many as the best has trades."
         )
     if row.percentile_95 is None:
         return f"Random entries with the brackets of the best have no {data.metric}."
-    beaten = "" if row.share_below is None else f"; the best beats {row.share_below:.1%} of them"
+    beaten = ""
+    if row.share_below is not None:
+        beaten = f"; the best beats {row.share_below * 100:.1f} % of them"
+        chosen = sum(each.metric_value is not None for each in data.ranking)
+        if chosen > 1:
+            beaten += f", but was chosen out of {chosen:,}"
     return (
         f"Random entries with the brackets, sides and number of trades of the best, {row.draws} "
         f"draws: median {number(row.metric_value, 3)}, 95th percentile "

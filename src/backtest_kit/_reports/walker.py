@@ -12,10 +12,11 @@ from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_
 from backtest_kit._reports.windows import (
     as_list,
     cross_validation_lines,
+    forward_lines,
     paths_table,
     splits_table,
-    stitched_lines,
 )
+from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.ranking import FIRST_ROWS, RankRow, WalkerData
 from backtest_kit._statistics.walk_forward import ForwardWindow, WalkForward
@@ -24,7 +25,8 @@ from backtest_kit._values.time import MINUTE
 
 #: How many strategies a line names before it counts the others.
 _NAMES: Final = 5
-_EXPLAINED: Final = (
+#: What the figures of a row are, and are not.
+EXPLAINED: Final = (
     "The interval is not corrected for a strategy's having been chosen. Adjusted p: how often luck "
     "would make one of all trials look as good; the sentence goes by it. Deflated Sharpe: the "
     "probability that the Sharpe ratio is above what the best of as many effective trials has by "
@@ -32,7 +34,7 @@ _EXPLAINED: Final = (
     "deflated Sharpe ratio of 0.95."
 )
 _AGAINST: Final[dict[Benchmark, str]] = {
-    0: "0",
+    0: "no profit",
     "hold": "buying and holding",
     "random": "random entries with the same exits",
 }
@@ -54,7 +56,7 @@ def walker_report(data: WalkerData, *, folded: bool = True) -> str:
         f"## Ranking by {data.metric}",
         _table(*_ranking(data), folded=folded),
         *([as_list(benchmark_lines(data))] if data.benchmarks else []),
-        _EXPLAINED,
+        EXPLAINED,
         "## All metrics",
         _table(*_metrics(data), folded=folded),
     ]
@@ -176,16 +178,27 @@ def test_lines(data: WalkerData) -> list[str]:
     """Return what the sentence rests on, and the interval of the best, corrected for the choice."""
     test, lines = data.test, []
     if test is not None:
-        days = test.bin_length / (1440 * MINUTE)
-        lines.append(
-            f"Tested against {_AGAINST[test.benchmark]}, on {test.bins:,} bins of "
-            f"{number(days, 3)} days, resampled in blocks of {number(test.block, 1)}; about as "
-            f"good as {number(test.effective_trials, 1)} independent trials."
+        blocks = (
+            f"in blocks of {number(test.block, 1)} on average" if test.block > 1 else "one by one"
         )
+        line = (
+            f"Tested against {_AGAINST[test.benchmark]}, on {test.bins:,} bins of time of "
+            f"{duration(test.bin_length / MINUTE)} each, resampled {blocks}."
+        )
+        judged = test.known_trials + test.unknown_trials
+        if judged > 1:
+            line += (
+                f" The {judged:,} trials that can be judged count as about "
+                f"{number(test.effective_trials, 1)} independent trials."
+            )
+        lines.append(line)
+        best_of, whose = f"the best of the {test.known_trials:,} known trials", "their"
+        if test.known_trials == 1:
+            best_of, whose = "the one known trial", "its"
         lines.append(
-            f"How often luck does as well as the best of the {test.known_trials:,} known trials, "
-            f"by their trades as they are: reality check p = {number(test.reality_check, 3)}, "
-            f"superior predictive ability p = {number(test.superior_ability, 3)}."
+            f"How often luck does as well as {best_of}, by {whose} trades as they are: reality "
+            f"check p = {number(test.reality_check, 3)}, superior predictive ability p = "
+            f"{number(test.superior_ability, 3)}."
         )
     best = data.ranking[0] if data.best_strategy is not None else None
     interval = None if best is None else best.selection_interval
@@ -265,7 +278,22 @@ def interval_text(row: RankRow) -> str:
     if row.interval is None:
         trades = row.statistics.total_signals if row.statistics is not None else 0
         return "too few trades" if trades < MIN_TRADES else "n/a"
-    return f"{number(row.interval.lower, 3)} to {number(row.interval.upper, 3)}"
+    return _ends(row.interval)
+
+
+def chosen_interval_text(row: RankRow) -> str:
+    """Return the ends of the interval that holds for a chosen row, or why there is none."""
+    interval = row.selection_interval
+    if isinstance(interval, ConfidenceInterval):
+        return f"{_ends(interval)}, corrected for the choice"
+    text = interval_text(row)
+    return (
+        text if row.interval is None or row.interval == "not computed" else f"{text}, if not chosen"
+    )
+
+
+def _ends(interval: ConfidenceInterval) -> str:
+    return f"{number(interval.lower, 3)} to {number(interval.upper, 3)}"
 
 
 def _metrics(data: WalkerData) -> Rows:
@@ -307,50 +335,6 @@ def _metrics(data: WalkerData) -> Rows:
             )
         )
     return columns, rows
-
-
-def out_of_sample_text(data: WalkForward) -> str:
-    """Return the metric over the test windows together, with its trades and its interval."""
-    trades = data.statistics.total_signals
-    if data.out_of_sample is None:
-        outside = f"too few trades ({trades})" if trades < MIN_TRADES else "n/a"
-    else:
-        outside = f"{number(data.out_of_sample, 3)} over {trades} trades"
-    if data.interval is not None:
-        outside += f" (95 %: {number(data.interval.lower, 3)} to {number(data.interval.upper, 3)})"
-    return outside
-
-
-def forward_lines(data: WalkForward) -> list[str]:
-    """Return what the windows amount to: their means side by side, then all test windows as one."""
-    chosen = {window.strategy_name for window in data.windows if window.strategy_name}
-    traded = [window for window in data.windows if window.aside is None]
-    inside = [w.in_sample for w in traded if w.in_sample is not None]
-    outside = [w.out_of_sample for w in traded if w.out_of_sample is not None]
-    train = _length([(w.train_since, w.train_until) for w in data.windows])
-    test = _length([(w.test_since, w.test_until) for w in data.windows])
-    means = (
-        f"Mean of the windows, {data.metric}: {number(data.in_sample, 3)} in sample ({len(inside)} "
-        f"windows of {train}), {number(_mean(outside), 3)} out of sample ({len(outside)} windows "
-        f"of {test}; those with {MIN_TRADES} trades count)."
-    )
-    return [
-        *stitched_lines(data),
-        means,
-        f"Out of sample, all test windows together, {data.metric}: {out_of_sample_text(data)}.",
-        f"Profit a day out of sample over profit a day in sample: {number(data.efficiency)}.",
-        f"{len(data.windows)} windows chose {len(chosen)} different strategies.",
-    ]
-
-
-def _length(spans: Sequence[tuple[int, int]]) -> str:
-    """Return how long windows are; the longest of those that grow."""
-    lengths = {end - begin for begin, end in spans}
-    return ("up to " if len(lengths) > 1 else "") + duration(max(lengths) / MINUTE)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def forward_section(data: WalkForward, *, folded: bool = True) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backtest_kit._reports.table import minutes as duration
 from backtest_kit._reports.table import number, plain, span
 from backtest_kit._statistics.cross_validation import CrossValidation, Paths
+from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.stitched import Stitched
 from backtest_kit._statistics.walk_forward import WalkForward
+from backtest_kit._values.time import MINUTE
 
 Rows = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -27,6 +30,64 @@ def stitched_lines(data: WalkForward) -> list[str]:
             lines.append(f"So, had it always traded the best: {figures}.")
         lines += _failed(data.fresh.failed)
     return lines
+
+
+def out_of_sample_text(data: WalkForward) -> str:
+    """Return the metric over the test windows together, with its trades and its interval."""
+    trades = data.statistics.total_signals
+    if data.out_of_sample is None:
+        outside = f"too few trades ({trades})" if trades < MIN_TRADES else "n/a"
+    else:
+        outside = f"{number(data.out_of_sample, 3)} over {trades} trades"
+    if data.interval is not None:
+        outside += f" (95 %: {number(data.interval.lower, 3)} to {number(data.interval.upper, 3)})"
+    return outside
+
+
+def forward_lines(data: WalkForward) -> list[str]:
+    """Return what the windows amount to: their means side by side, then all test windows as one."""
+    traded = [window for window in data.windows if window.aside is None]
+    inside = [w.in_sample for w in traded if w.in_sample is not None]
+    outside = [w.out_of_sample for w in traded if w.out_of_sample is not None]
+    train = _length([(w.train_since, w.train_until) for w in data.windows])
+    test = _length([(w.test_since, w.test_until) for w in data.windows])
+    means = (
+        f"Mean of the windows, {data.metric}: {number(data.in_sample, 3)} in sample ({len(inside)} "
+        f"windows of {train}), {number(_mean(outside), 3)} out of sample ({len(outside)} windows "
+        f"of {test}; those with {MIN_TRADES} trades count)."
+    )
+    if not traded:  # the figures of nothing
+        return [*stitched_lines(data), _best_of_each(data)]
+    return [
+        *stitched_lines(data),
+        means,
+        f"Out of sample, all test windows together, {data.metric}: {out_of_sample_text(data)}.",
+        f"Profit a day out of sample over profit a day in sample: {number(data.efficiency)}.",
+        _best_of_each(data),
+    ]
+
+
+def _best_of_each(data: WalkForward) -> str:
+    """Return how many strategies were the best of a train window."""
+    names = [window.strategy_name for window in data.windows if window.strategy_name]
+    if not names:
+        return f"In no train window had a strategy {MIN_TRADES} trades."
+    best = len(set(names))
+    were = f"{best:,} different strategies" if best > 1 else "one and the same strategy"
+    if all(window.aside is None for window in data.windows):
+        return f"{len(names):,} window{'s' * (len(names) > 1)} chose {were}."
+    of_all = f" of {len(data.windows):,}" if len(data.windows) > len(names) else ""
+    return f"The best of {len(names):,}{of_all} train windows: {were}."
+
+
+def _length(spans: Sequence[tuple[int, int]]) -> str:
+    """Return how long windows are; the longest of those that grow."""
+    lengths = {end - begin for begin, end in spans}
+    return ("up to " if len(lengths) > 1 else "") + duration(max(lengths) / MINUTE)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _figures(data: Stitched, metric: str) -> str:
@@ -52,7 +113,8 @@ def cross_validation_lines(data: CrossValidation) -> list[str]:
     if data.always is not None:
         lines.append(f"Had it always traded the best: {_paths(data.always, data.metric)}.")
     if data.fresh is not None:
-        lines.append(f"With each window run for itself, from clean state: {data.fresh.sentence}")
+        said = data.fresh.sentence[:1].lower() + data.fresh.sentence[1:]
+        lines.append(f"With each window run for itself, from clean state: {said}")
         if data.fresh.always is not None:
             lines.append(
                 f"So, had it always traded the best: {_paths(data.fresh.always, data.metric)}."
@@ -68,8 +130,8 @@ def cross_validation_lines(data: CrossValidation) -> list[str]:
 def _paths(data: Paths, metric: str) -> str:
     return (
         f"{metric} {number(data.median, 3)} in the median path (5 to 95 % of them: "
-        f"{number(data.lower, 3)} to {number(data.upper, 3)}), {data.lost} of {len(data.paths)} "
-        "lost"
+        f"{number(data.lower, 3)} to {number(data.upper, 3)}), {data.lost or 'none'} of "
+        f"{len(data.paths)} lost"
     )
 
 

@@ -120,17 +120,17 @@ def _under_window(lags: Lags, widths: Ints) -> Blocks:
     )
 
 
-def common_dependence(lags: Lags, family: float) -> bool:
+def common_dependence(lags: Lags, parts: Floats) -> bool:
     """Say whether the series have an autocorrelation of the first lag in common.
 
-    Series that each depend on their past a little look independent one by one. `family` is how many
-    of them are independent of each other.
+    Series that each depend on their past a little look independent one by one. `parts` say for how
+    much of an independent one each counts, so that copies of one count once.
     """
     n = lags.length
     if n < 2 * QUIET_LAGS or not lags.correlations.shape[1]:
         return False
-    mean = float(lags.correlations[1].mean()) + 1 / n
-    return mean * math.sqrt(n * family) > COMMON
+    mean = float(np.average(lags.correlations[1], weights=parts)) + 1 / n
+    return mean * math.sqrt(n * max(float(parts.sum()), 1.0)) > COMMON
 
 
 def block_variance(lags: Lags, block: float) -> Floats:

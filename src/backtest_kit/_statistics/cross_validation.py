@@ -209,7 +209,8 @@ def _sentence(paths: Paths, choices: Sequence[Choice | None], name: str) -> str:
             f"Too few trades in each of {count} paths to say anything: at most {most}, and it "
             f"takes {MIN_TRADES}.{tail}"
         )
+    lost = paths.lost or "none"
     return (
         f"The median of {count} paths has a {name} of {paths.median:.3f} (5 to 95 % of them: "
-        f"{paths.lower:.3f} to {paths.upper:.3f}), and {paths.lost} of them lost.{tail}"
+        f"{paths.lower:.3f} to {paths.upper:.3f}), and {lost} of them lost.{tail}"
     )

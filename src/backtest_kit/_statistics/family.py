@@ -28,7 +28,7 @@ from backtest_kit._statistics.scores import long_run, scores, student_scores
 from backtest_kit._statistics.stepdown import (
     PAIRS,
     adjusted_p_values,
-    effective_trials,
+    independent_parts,
     joint_draws,
     least_p_value,
     reality_check,
@@ -99,13 +99,16 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     without_loss: Mapping[str, float]
 
 
-def why_not_judged(trades: TradeColumns, span: Span) -> Unjudged | None:
-    """Return why nothing can be said of a strategy's trades, or `None`."""
+def why_not_judged(trades: TradeColumns, span: Span, interval: int = 0) -> Unjudged | None:
+    """Return why nothing can be said of a strategy's trades, or `None`.
+
+    It is asked every `interval` ms.
+    """
     if trades.count < MIN_TRADES:
         return "too few trades"
     if sharpe_ratio(trades.r) is None:
         return "never varies"
-    if longest_holding(trades) * LEAST_BINS > span[1] - span[0]:
+    if max(longest_holding(trades), interval) * LEAST_BINS > span[1] - span[0]:
         return "too short"
     return None
 
@@ -133,15 +136,15 @@ class Sample(NamedTuple):
         return scores(series, ratios, self.freedom)
 
 
-def judged(trades: Trades, count: int, length: int) -> tuple[Mask, Mask]:
+def judged(trades: Trades, count: int, length: int, intervals: Ints | int = 0) -> tuple[Mask, Mask]:
     """Return which of `count` strategies have enough trades, and which can be judged.
 
-    As `why_not_judged` says; `length` is that of the span.
+    As `why_not_judged` says; `length` is that of the span, and they are asked every `intervals` ms.
     """
     enough = counted(trades, count) >= MIN_TRADES
     enough &= np.isfinite(metrics(trades, count, "sharpe_ratio", (0, 0)))
     held = greatest(trades.closed - trades.opened, trades.of, count, 0.0)
-    return enough, enough & (held * LEAST_BINS <= length)
+    return enough, enough & (np.maximum(held, intervals) * LEAST_BINS <= length)
 
 
 def sample_of(
@@ -162,11 +165,12 @@ def sample_of(
         off = taken(edges)
         plain -= off
         burdened -= off
-    independent = effective_trials(plain)
+    parts = independent_parts(plain)
+    independent = max(float(parts.sum()), 1.0)
     lags = autocorrelations(plain)
     found = block_lengths(lags, independent)
     block = float(found.lengths.max())
-    if common_dependence(lags, independent):
+    if common_dependence(lags, parts):
         block = max(block, LEAST_BLOCK)
     ratios, freedom = np.ones(count), np.full(count, len(plain) - 1.0)
     if block > 1:
@@ -202,7 +206,7 @@ def family_test(
     span: Span,
     *,
     seed: int,
-    interval: int = 0,
+    intervals: Mapping[str, int] | None = None,
     others: Sequence[TradeColumns] = (),
     unknown: int = 0,
     benchmark: Benchmark = 0,
@@ -211,7 +215,7 @@ def family_test(
 ) -> Family | None:
     """Return the test of the strategies of a walk, out of all that were tried on these data.
 
-    `span` is that of the walk in ms, `interval` the longest at which one of them is asked.
+    `span` is that of the walk in ms, `intervals` (ms) are those at which they are asked, by name.
     `others` are the trades of further trials on these data, of `unknown` ones only the number is
     known. `benchmark_bins` returns what is taken off each strategy's profits; nothing, if left out.
     Off those of `others` buying and holding is taken as well; with another benchmark, which is not
@@ -222,21 +226,21 @@ def family_test(
     overlap or depend on each other; and StepM's p-values from a joint stationary bootstrap.
 
     `None` if no strategy can be judged: fewer than `MIN_TRADES` trades, identical ones, or no
-    `LEAST_BINS` bins that are as long as its longest trade. Such a strategy does not count, since
-    nothing can be claimed of it. Of `others` the trades within the span count; one that could be
-    judged, but not by these, or whose trades are too long, counts as unknown.
+    `LEAST_BINS` bins that are as long as its longest trade and its interval. Such a strategy
+    does not count, nor does its interval, since nothing can be claimed of it. Of `others` the
+    trades within the span count; one that could be judged, but not by these, or whose trades
+    are too long, counts as unknown.
 
     Raises:
         ArgumentError: a benchmark of another length than the bins, or with a value that is not
             finite.
     """
     length = span[1] - span[0]
-    if interval * LEAST_BINS > length:
-        return None
     # in an order of their own, so that the figures depend on no other
     ordered = sorted(trades)
     own = all_trades([trades[name] for name in ordered])
-    chosen = np.flatnonzero(judged(own, len(ordered), length)[1])
+    asked = np.array([(intervals or {}).get(name, 0) for name in ordered], dtype=np.int64)
+    chosen = np.flatnonzero(judged(own, len(ordered), length, asked)[1])
     if not len(chosen):
         return None
     names = [ordered[i] for i in chosen.tolist()]
@@ -258,6 +262,7 @@ def family_test(
         # holding, which is the same for every name
         return np.stack(off + [off[0]] * (count - len(names)), axis=1)
 
+    interval = int(asked[chosen].max())
     sample = sample_of(rows, count, span, interval, None if benchmark_bins is None else taken)
     draws = joint_draws(sample.plain, sample.block, seed, pairs)
     test = LuckTest(

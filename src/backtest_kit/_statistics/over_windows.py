@@ -55,7 +55,6 @@ def over_windows(
     worth = worth_choosing(
         of_trades(name),
         seed,
-        interval=max((trial.interval for trial in trials), default=0),
         others=others,
         unknown=unknown,
         against=against,

@@ -205,11 +205,12 @@ def rank(
     if lacking is not None:
         benchmark_bins = None
     unknown = max(count - len(trials) - len(others), 0)
+    intervals = {trial.strategy_name: trial.interval for trial in good}
     family = family_test(
         trades,
         span,
         seed=SEED,
-        interval=max((trial.interval for trial in good), default=0),
+        intervals=intervals,
         others=[other.trades for other in others],
         unknown=unknown,
         benchmark=schema.benchmark if benchmark_bins is not None else 0,
@@ -222,7 +223,13 @@ def rank(
         )
         for place, trial in enumerate(order, 1)
     )
-    found = verdict(trades, family, span, seed=SEED, metric=of_trades(schema.metric), trials=count)
+    found = verdict(
+        *(trades, family, span),
+        seed=SEED,
+        metric=of_trades(schema.metric),
+        trials=count,
+        intervals=intervals,
+    )
     if family is not None and lacking is not None:
         found = msgspec.structs.replace(found, sentence=f"{found.sentence} {lacking}")
     forward, crossed = over_windows(schema, good, others, unknown, timeline, markets, SEED)

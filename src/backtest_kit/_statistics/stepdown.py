@@ -148,12 +148,12 @@ def superior_ability(series: Floats, lags: Lags, block: float, draws: Draws) -> 
     return _share(np.maximum(null.max(axis=0), 0), max(0.0, float(t.max())))
 
 
-def effective_trials(series: Floats) -> float:
-    """Return how many independent strategies columns of shape (T, N) are about as good as.
+def independent_parts(series: Floats) -> Floats:
+    """Return for how much of an independent strategy each column of shape (T, N) counts, (N,).
 
-    Each counts for one over the sum of its squared correlations with all, its own included: one of
-    k copies for 1 / k, whatever else there is. Correlations that chance would explain, below
-    `_CHANCE` standard errors, are left out.
+    For one over the sum of its squared correlations with all, its own included: one of k copies for
+    1 / k, whatever else there is. Correlations that chance would explain, below `_CHANCE` standard
+    errors, are left out. Their sum is how many independent strategies they are about as good as.
     """
     n, count = series.shape
     d = series - series.mean(axis=0)
@@ -167,7 +167,7 @@ def effective_trials(series: Floats) -> float:
         squares *= squares >= _CHANCE**2 / n
         totals[begin:end] += squares.sum(axis=1, dtype=np.float64)
         totals[end:] += squares[:, end - begin :].sum(axis=0, dtype=np.float64)
-    return max(float((1 / np.maximum(totals, 1.0)).sum()), 1.0)
+    return np.asarray(1 / np.maximum(totals, 1.0), dtype=np.float64)
 
 
 def _share(null: Singles, best: float) -> float:

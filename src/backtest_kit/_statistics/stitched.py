@@ -17,7 +17,7 @@ from backtest_kit._statistics.figures import Statistics, metric, summarize
 from backtest_kit._statistics.inference import ConfidenceInterval, bootstrap_interval
 from backtest_kit._statistics.overfitting import MIN_TRADES
 from backtest_kit._statistics.trades import Trades, all_trades, together
-from backtest_kit._statistics.verdict import BEYOND, SIGNIFICANCE, verdict
+from backtest_kit._statistics.verdict import BEYOND, SIGNIFICANCE, p_text, verdict
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.schemas import Benchmark
 from backtest_kit._values.windows import Window
@@ -188,13 +188,13 @@ def conclude(
         one,
         span,
         seed=seed,
-        interval=interval,
+        intervals={_ONE: interval},
         benchmark=benchmark,
         benchmark_bins=benchmark_bins,
     )
-    found = verdict(one, family, span, seed=seed)
+    found = verdict(one, family, span, seed=seed, intervals={_ONE: interval})
     mean = f"{float(trades.r.mean()):+.3f} % a trade over {count:,}"
-    odds = "nothing can be tested" if found.p_value is None else f"p = {_rounded(found.p_value)}"
+    odds = "nothing can be tested" if found.p_value is None else p_text(found.p_value)
     if found.kind == "too short":
         text = f"Too short a time out of sample to say anything: {mean} trades."
         return "too short", found.p_value, text + tail
@@ -208,12 +208,6 @@ def conclude(
     if found.rare_loss and family is not None:
         text += (
             f" It has hardly lost: that one more of its trades may lose {rare_loss(one[_ONE]):.3g} "
-            f"% decides; without it, p = {_rounded(family.without_loss[_ONE])}."
+            f"% decides; without it, {p_text(family.without_loss[_ONE])}."
         )
     return "noise", found.p_value, text + tail
-
-
-def _rounded(probability: float) -> str:
-    if probability > 0.999:
-        return "above 0.999"
-    return "below 0.001" if probability < 0.001 else f"{probability:.3f}"

@@ -24,6 +24,8 @@ SIGNIFICANCE: Final = 0.05
 #: A strategy beats another with at least this probability: of two equal ones one seems to beat the
 #: other, whichever it is, in 5 of 100 cases.
 BEATS: Final = 0.975
+#: Digits that a probability is shown to where it is next to its limit.
+_MOST_DIGITS: Final = 6
 #: How many names a sentence lists before it says "and 3 more".
 MOST_NAMES: Final = 5
 #: What a claim is beyond, by the benchmark of the test.
@@ -64,16 +66,17 @@ def verdict(
     metric: str = "sharpe_ratio",
     trials: int | None = None,
     draws: int = DRAWS,
+    intervals: Mapping[str, int] | None = None,
 ) -> Verdict:
     """Return whether one of the strategies stands out, and from which others.
 
     `trades` has the trades of each strategy by name, `family` is their test (`family_test`), `span`
     that of the walk in ms, `trials` how many strategies were tried in all (at least, and by
-    default, as many as given).
+    default, as many as given), `intervals` (ms) are those at which they are asked, by name.
 
     - "too few trades", "too short": none can be judged, for want of `MIN_TRADES` trades, or of
-      `LEAST_BINS` bins as long as its longest trade. A strategy that can't be judged never counts;
-      if its metric is better than the leader's, the sentence says so.
+      `LEAST_BINS` bins as long as its longest trade and its interval. A strategy that can't be
+      judged never counts; if its metric is better than the leader's, the sentence says so.
     - "noise": luck explains all of them. No p-value, adjusted for the whole family, is at most
       `SIGNIFICANCE`, so that of walks with nothing in them at most 5 in 100 claim anything.
     - "winner": the leader, the one with the best metric of those that luck does not explain, beats
@@ -85,10 +88,10 @@ def verdict(
         ArgumentError: no such metric, or a metric without its span; `draws` is below 1, `seed`
             negative.
     """
-    scale = check_metric(metric, span, draws)
+    scale, asked = check_metric(metric, span, draws), intervals or {}
     count = max(len(trades), trials or 0)
     if family is None:
-        return _nothing_judged(trades, span, count)
+        return _nothing_judged(trades, span, count, asked)
     values = {name: estimate(each.r, metric, scale) for name, each in trades.items()}
     scores = {name: value for name, value in values.items() if value is not None}
     judged = [name for name in trades if name in family.p_values and name in scores]
@@ -98,13 +101,13 @@ def verdict(
     members = [name for name in judged if family.p_values[name] <= SIGNIFICANCE]
     if not members:
         judged.sort(key=lambda name: -scores[name])
-        return _noise(trades, family, judged, count, _note(trades, scores, judged, span))
+        return _noise(trades, family, judged, count, _note(trades, scores, judged, span, asked))
     told = standing(
         {name: trades[name] for name in members},
         {name: scores[name] for name in members},
         *(family.edges, family.test.block, metric, scale, seed, draws),
     )
-    note = _note(trades, scores, [told.leader], span)
+    note = _note(trades, scores, [told.leader], span, asked)
     return _found(told, scores, family, count, note)
 
 
@@ -152,29 +155,33 @@ def standing(
     return Standing(leader, copies, {name: share_above(drawn[0], other) for name, other in others})
 
 
-def _nothing_judged(trades: Mapping[str, TradeColumns], span: Span, count: int) -> Verdict:
+def _nothing_judged(
+    trades: Mapping[str, TradeColumns], span: Span, count: int, asked: Mapping[str, int]
+) -> Verdict:
     if not trades:
         sentence = "Too few trades to say anything: no strategy has a result."
         return Verdict(kind="too few trades", names=(), sentence=sentence, trials=count)
-    reasons = {name: why_not_judged(each, span) for name, each in trades.items()}
-    short = [name for name, reason in reasons.items() if reason in ("too short", None)]
-    if short:
-        name = min(short, key=lambda x: longest_holding(trades[x]))
-        held = longest_holding(trades[name])
+    reasons = {n: why_not_judged(each, span, asked.get(n, 0)) for n, each in trades.items()}
+    needs = {
+        name: max(longest_holding(trades[name]), asked.get(name, 0))
+        for name, reason in reasons.items()
+        if reason == "too short"
+    }
+    if needs:
+        name = min(needs, key=needs.__getitem__)
         sentence = (
-            f"Too short to say anything: {name!r} held a position for {_duration(held)}, and it "
-            f"takes {LEAST_BINS} times that, and {LEAST_BINS} of its intervals; the walk is over "
-            f"{_duration(span[1] - span[0])}."
+            f"Too short to say anything: {_why_too_short(trades[name], name, asked)}, and it takes "
+            f"{LEAST_BINS} times that; the walk is over {_duration(span[1] - span[0])}."
         )
         return Verdict(kind="too short", names=(name,), sentence=sentence, trials=count)
     most = max(trades, key=lambda name: trades[name].count)
     if reasons[most] == "never varies":
         sentence = f"Nothing here that luck would not explain: the trades of {most!r} never vary."
         return Verdict(kind="noise", names=(most,), sentence=sentence, trials=count)
-    sentence = (
-        f"Too few trades to say anything: {most!r} has the most, {trades[most].count}, and it takes"
-        f" {MIN_TRADES}."
+    there = (
+        f"{most!r} has the most, {trades[most].count}" if trades[most].count else "there are none"
     )
+    sentence = f"Too few trades to say anything: {there}, and it takes {MIN_TRADES}."
     return Verdict(kind="too few trades", names=(most,), sentence=sentence, trials=count)
 
 
@@ -196,14 +203,16 @@ def _noise(
     p = family.p_values[likeliest]
     sentence = (
         f"{_nothing(family)}: the likeliest to be more, {likeliest!r}, has "
-        f"{_p_value(p)}{_out_of(family, count)}, and it takes {SIGNIFICANCE}."
+        f"{p_text(p)}{_out_of(family, count)}, and it takes {SIGNIFICANCE}."
     )
     if decided:
         sentence += (
             f" It has hardly lost: that one more of its trades may lose "
             f"{rare_loss(trades[likeliest]):.3g} % decides; without it, it has "
-            f"{_p_value(family.without_loss[likeliest])}."
+            f"{p_text(family.without_loss[likeliest])}."
         )
+    if family.test.benchmark == 0 and max(float(trades[name].r.sum()) for name in judged) <= 0:
+        sentence += f" {'None of them has' if len(judged) > 1 else 'It has not'} made a profit."
     return Verdict(
         kind="noise",
         names=(likeliest,),
@@ -226,7 +235,7 @@ def _found(
     p = family.p_values[leader]
     same = f" ({_listed(copies)} made the same trades)" if copies else ""
     beyond = BEYOND[family.test.benchmark]
-    luck = f"{_p_value(p)}{_out_of(family, count)}"
+    luck = f"{p_text(p)}{_out_of(family, count)}"
     # a comparison that can't be made counts as a tie, but is named only if there is no other
     closest = min(
         wins,
@@ -269,13 +278,15 @@ def _note(
     scores: Mapping[str, float],
     judged: Iterable[str],
     span: Span,
+    asked: Mapping[str, int],
 ) -> str:
     """Return a remark on the best strategy that is not judged, if it beats all of `judged`."""
     lead = max(scores[name] for name in judged)
+    reasons = {n: why_not_judged(trades[n], span, asked.get(n, 0)) for n in scores}
     better = [
         name
         for name, score in scores.items()
-        if score > lead and why_not_judged(trades[name], span) in ("too few trades", "too short")
+        if score > lead and reasons[name] in ("too few trades", "too short")
     ]
     if not better:
         return ""
@@ -283,8 +294,16 @@ def _note(
     each = trades[top]
     if each.count < MIN_TRADES:
         return f" {top!r} scores higher, but over {_counted(each.count, 'trade')} only."
-    held = _duration(longest_holding(each))
-    return f" {top!r} scores higher, but it held for {held}, too long to judge it by this walk."
+    why = "its interval is" if asked.get(top, 0) > longest_holding(each) else "it held for"
+    length = _duration(max(longest_holding(each), asked.get(top, 0)))
+    return f" {top!r} scores higher, but {why} {length}, too long to judge it by this walk."
+
+
+def _why_too_short(trades: TradeColumns, name: str, asked: Mapping[str, int]) -> str:
+    held, interval = longest_holding(trades), asked.get(name, 0)
+    if interval > held:
+        return f"{name!r} is asked every {_duration(interval)}"
+    return f"{name!r} held a position for {_duration(held)}"
 
 
 def _out_of(family: Family, count: int) -> str:
@@ -303,15 +322,28 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(shown)} and {last}"
 
 
-def _p_value(p: float) -> str:
-    return "p below 0.001" if p < 0.001 else f"p = {p:.3f}"
+def p_text(p: float) -> str:
+    """Return a p-value as a sentence has it."""
+    return "p below 0.001" if p < 0.001 else f"p = {_digits(p, SIGNIFICANCE)}"
 
 
 def _rounded(probability: float) -> str:
-    """Return a probability to three digits, without claiming certainty."""
+    """Return the probability of beating another to three digits, without claiming certainty."""
     if probability > 0.999:
         return "above 0.999"
-    return "below 0.001" if probability < 0.001 else f"{probability:.3f}"
+    return "below 0.001" if probability < 0.001 else _digits(probability, BEATS)
+
+
+def _digits(value: float, limit: float) -> str:
+    """Return three digits, or as many more as show on which side of the limit a value is."""
+    digits = 3
+    while digits < _MOST_DIGITS and _crosses(round(value, digits), value, limit):
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
+def _crosses(shown: float, value: float, limit: float) -> bool:
+    return (shown <= limit) != (value <= limit) or (shown < limit) != (value < limit)
 
 
 def _duration(length: int) -> str:

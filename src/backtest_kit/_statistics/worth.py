@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from backtest_kit._statistics.against import Against, Entered
-from backtest_kit._statistics.bins import LEAST_BINS
 from backtest_kit._statistics.bootstrap import check_metric, estimate
 from backtest_kit._statistics.choosing import Candidates, Worth, in_train, joined, opened_in
 from backtest_kit._statistics.family import beside, beyond_luck, judged, sample_of
@@ -25,7 +24,6 @@ def worth_choosing(
     name: str,
     seed: int,
     *,
-    interval: int = 0,
     others: Sequence[OtherTrial] = (),
     unknown: int = 0,
     against: Against | None = None,
@@ -33,8 +31,7 @@ def worth_choosing(
     """Return the rule of a walk's sentence, for choices by a metric.
 
     Worth choosing is what the sentence on the trades of the window would name: the winner, or all
-    that tie. `interval` is the longest at which a strategy of the walk is asked, in ms; `against`
-    what is tested against, if not 0.
+    that tie. `against` is what is tested against, if not 0.
 
     The family are all trials on these data: those of the walk, the trades of `others` that lie in
     the window, and `unknown` ones of which only the number counts. So it does of one of `others`
@@ -51,6 +48,7 @@ def worth_choosing(
         part = joined(theirs.at(inside), given.windows)
         known = judged(part, len(others), length)[1]
         first, last = given.windows[0].since, given.windows[-1].until
+        interval = max((trial.interval for trial in given.source.trials), default=0)
         part_only = could & ~known & ((since > first) | (until < last - interval))
         number = unknown + int(part_only.sum())
         if against is not None and against.benchmark == "random":  # not known for them
@@ -60,10 +58,9 @@ def worth_choosing(
     def worth(given: Candidates) -> Mask:
         span, trials = given.span, given.source.trials
         length, found = span[1] - span[0], np.zeros(len(given.numbers), dtype=np.bool_)
-        if interval * LEAST_BINS > length:
-            return found
         mine = joined(given.trades, given.windows)
-        can = judged(mine, len(trials), length)[1]
+        intervals = np.array([trial.interval for trial in trials], dtype=np.int64)
+        can = judged(mine, len(trials), length, intervals)[1]
         chosen = np.flatnonzero(can)
         if not len(chosen):
             return found
@@ -76,7 +73,8 @@ def worth_choosing(
 
         family = beside(rows, len(chosen), theirs_here)
         sample = sample_of(
-            *(family, len(chosen) + more, span, interval), None if against is None else taken
+            *(family, len(chosen) + more, span, int(intervals[chosen].max())),
+            None if against is None else taken,
         )
         beyond = beyond_luck(sample, family, seed, number, SIGNIFICANCE)[: len(chosen)]
         numbers = {trials[chosen[i]].strategy_name: i for i in np.flatnonzero(beyond).tolist()}

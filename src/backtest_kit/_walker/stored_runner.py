@@ -39,6 +39,8 @@ class StoredRunner:
         #: Trials of this walk that the store does not count: failed ones, and those without a key.
         self._not_counted = 0
         self._keys: list[TrialKey | None] = []
+        #: Trials whose results were returned.
+        self._told: set[int] = set()
         #: What the strategies read that fingerprints don't cover.
         self.unseen: tuple[str, ...] = ()
         self._stored: dict[int, TrialResult] = {}
@@ -87,15 +89,25 @@ class StoredRunner:
         Raises:
             StateError: the result can't be stored.
         """
-        if index in self._stored:
-            return self._stored[index]
+        if index not in self._stored:
+            result = await self._run(index)
+        else:
+            result = self._stored[index]
+        self._told.add(index)
+        return result
+
+    async def _run(self, index: int) -> TrialResult:
         assert self._runner is not None
         self._not_counted += 1
-        result = await self._runner.run(self._runner_index[index])
-        key = self._keys[index]
-        if key is not None:
-            await asyncio.to_thread(self._store.put, key, result)
+        try:
+            result = await self._runner.run(self._runner_index[index])
+            key = self._keys[index]
+            if key is not None:
+                await asyncio.to_thread(self._store.put, key, result)
+                self._not_counted -= 1
+        except asyncio.CancelledError:  # nothing came of it, or what did is in the store
             self._not_counted -= 1
+            raise
         return result
 
     async def close(self) -> None:
@@ -115,5 +127,6 @@ class StoredRunner:
         line = self._setup.frame.timeline
         keys = [key for key in self._keys if key is not None]
         hours = next((key.hours for key in keys), b"")
-        own = {key.variant for key in keys}
+        told = [self._keys[index] for index in self._told]
+        own = {key.variant for key in told if key is not None}
         return self._store.trades_of_others(line[0], line[-1], hours, own)

@@ -23,12 +23,11 @@ from backtest_kit._reports.run_folder import REPORT
 from backtest_kit._reports.walk_accounts import account_lines
 from backtest_kit._reports.walker import (
     conclusion,
-    forward_lines,
     overfitting_text,
     test_lines,
     warming_lines,
 )
-from backtest_kit._reports.windows import cross_validation_lines
+from backtest_kit._reports.windows import cross_validation_lines, forward_lines
 from backtest_kit._statistics.ranking import WalkerData
 from backtest_kit._values.schemas import (
     ACCOUNT_METRICS,
@@ -79,7 +78,7 @@ from backtest_kit.cli.strategy_file import load
 from backtest_kit.cli.terminal import WIDE, only_json, wide_console
 from backtest_kit.cli.walk_display import display, interrupts
 from backtest_kit.cli.walk_tables import (
-    ABBREVIATED,
+    abbreviations,
     money_table,
     ranking_table,
     windows_table,
@@ -322,7 +321,7 @@ def _print(data: WalkerData, folder: Path, *, as_json: bool) -> None:
     if data.overfitting is not None:
         worth.append(overfitting_text(data))
     notes = [*benchmark_lines(data), *account_lines(data), *warming_lines(data), *worth]
-    for line in [ABBREVIATED, *notes]:
+    for line in [abbreviations(data, wide=wide), *notes]:
         console.print(Text(line))
     console.print(Text(conclusion(data), style="bold"))
     console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)

@@ -16,11 +16,12 @@ from backtest_kit._statistics.walk_forward import WalkForward
 from backtest_kit._values.schemas import METRICS
 
 #: What the titles of a ranking stand for.
-ABBREVIATED: Final = (
+_ABBREVIATED: Final = (
     "Adj. p: p-value, adjusted for all trials. DSR, PSR: deflated and probabilistic Sharpe ratio. "
     "Needed: trades for a DSR of 0.95."
 )
 _INTERVAL: Final = "95 % interval"
+_NOT_CORRECTED: Final = "95 % interval: as if nothing had been chosen. "
 #: The columns of a ranking that only a wide terminal has room for.
 _WIDE: Final = (_INTERVAL, "PSR", "Needed")
 #: The columns of what the money came to; the report has all.
@@ -50,6 +51,11 @@ def ranking_table(data: WalkerData, *, wide: bool = True) -> Table:
     for cells in beside(data, titles, first):
         table.add_row(*(Text(cells[place]) for place in shown))
     return _counted(table, len(data.ranking))
+
+
+def abbreviations(data: WalkerData, *, wide: bool) -> str:
+    """Return what the titles of a ranking stand for, those that it shows."""
+    return _NOT_CORRECTED * (wide and data.metric in METRICS) + _ABBREVIATED
 
 
 def money_table(data: WalkerData) -> Table:
