@@ -309,6 +309,9 @@ def test_what_benchmarks_say_does_not_flatter_the_best(row):
     )
     good = msgspec.structs.replace(row, metric_value=0.1, error=None)
     data = msgspec.structs.replace(walk_of([good, good, row]), benchmarks=(hold, at_random))
+    page = walk_page(data, [])
+    assert page.count(f'"name":"benchmark: {HOLD}"') == 1
+    assert page.count(f'"name":"benchmark: {RANDOM}, median"') == 1
     held, drawn = benchmark_lines(data)
     assert held == "Buying and holding earned 5.00 % after costs."
     assert drawn.endswith("; the best beats 99.5 % of them, but was chosen out of 2.")

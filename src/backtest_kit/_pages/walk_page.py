@@ -21,7 +21,7 @@ from backtest_kit._pages.page import (
     tiles,
 )
 from backtest_kit._pages.walk_charts import curves_chart, windows_chart
-from backtest_kit._reports.benchmarks import benchmark_lines
+from backtest_kit._reports.benchmarks import benchmark_lines, beside, title_of
 from backtest_kit._reports.portfolio_data import money
 from backtest_kit._reports.table import number
 from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_rows
@@ -35,6 +35,7 @@ from backtest_kit._reports.walker import (
     worth_text,
 )
 from backtest_kit._reports.windows import cross_validation_lines, forward_lines, paths_table
+from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.cross_validation import CrossValidation
 from backtest_kit._statistics.inference import ConfidenceInterval
 from backtest_kit._statistics.plateau import grid_points, plateau
@@ -97,7 +98,8 @@ def walk_page(data: WalkerData, trials: Sequence[TrialResult] = ()) -> str:
         + "<footer>Made by backtest-kit. All times are UTC. Past results say little of future "
         "ones.</footer>"
     )
-    page_data = {"rows": [_row(row) for row in data.ranking], "curves": curves}
+    rows = beside(data, [_row(row) for row in data.ranking], _benchmark)
+    page_data = {"rows": rows, "curves": curves}
     return html_page(data.walker_name, body, data=page_data, charts=charts, script="walk.js")
 
 
@@ -260,6 +262,20 @@ def _row(row: RankRow) -> dict[str, Any]:
         "drawdown": None if s is None else s.max_drawdown_percent,
         "equity": None if row.account is None else row.account.final_equity,
         "fall": None if row.account is None else row.account.max_drawdown_percent,
+    }
+
+
+def _benchmark(row: BenchmarkRow) -> dict[str, Any]:
+    """Return the row of a benchmark, which has few of the figures of a strategy."""
+    unknown = dict.fromkeys(
+        ("rank", "lower", "upper", "p", "deflated", "psr", "needed", "drawdown", "equity", "fall")
+    )
+    return unknown | {
+        "name": title_of(row),
+        "metric": row.metric_value,
+        "interval": "",
+        "trades": row.trades,
+        "total": row.total_pnl,
     }
 
 

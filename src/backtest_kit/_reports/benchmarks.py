@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from backtest_kit._reports.table import number
 from backtest_kit._statistics.benchmarks import BenchmarkRow
 from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
 
+Row = TypeVar("Row")
+
 
 def beside(
-    data: WalkerData, columns: Sequence[str], rows: Sequence[Sequence[str]]
-) -> list[Sequence[str]]:
+    data: WalkerData, rows: Sequence[Row], shown: Callable[[BenchmarkRow], Row]
+) -> list[Row]:
     """Return the rows of a ranking, in its order, with the benchmarks at their places by value.
 
-    None comes after the first `FIRST_ROWS`. `columns` are the titles, of which the benchmarks fill
-    those that they know.
+    None comes after the first `FIRST_ROWS`. `shown` makes the row of one.
     """
-    found: list[Sequence[str]] = [*rows]
+    found = [*rows]
     for benchmark in reversed(data.benchmarks):
         value = benchmark.metric_value
         better = [
@@ -25,17 +27,23 @@ def beside(
             for row in data.ranking
             if row.metric_value is not None and (value is None or row.metric_value >= value)
         ]
-        found.insert(min(len(better), FIRST_ROWS - 1, len(rows)), _cells(data, columns, benchmark))
+        found.insert(min(len(better), FIRST_ROWS - 1, len(rows)), shown(benchmark))
     return found
 
 
-def _cells(data: WalkerData, columns: Sequence[str], row: BenchmarkRow) -> list[str]:
+def title_of(row: BenchmarkRow) -> str:
+    """Return what a benchmark is called in a ranking."""
+    return f"benchmark: {row.name}{', median' * (row.kind == 'random')}"
+
+
+def cells_of(data: WalkerData, columns: Sequence[str], row: BenchmarkRow) -> tuple[str, ...]:
+    """Return the row of a benchmark under these titles, of which it fills those that it knows."""
     known = {
-        "Strategy": f"benchmark: {row.name}{', median' * (row.kind == 'random')}",
+        "Strategy": title_of(row),
         data.metric: number(row.metric_value, 3),
         "Trades": str(row.trades),
     }
-    return [known.get(column, "") for column in columns]
+    return tuple(known.get(column, "") for column in columns)
 
 
 def benchmark_lines(data: WalkerData) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from backtest_kit._reports.benchmarks import benchmark_lines, beside
+from backtest_kit._reports.benchmarks import benchmark_lines, beside, cells_of
 from backtest_kit._reports.table import Cell, markdown_table, number, plain, span
 from backtest_kit._reports.table import minutes as duration
 from backtest_kit._reports.walk_accounts import COLUMNS, account_lines, account_rows, by_symbol
@@ -246,7 +246,8 @@ def _ranking(data: WalkerData) -> Rows:
         "Trades",
         "Trades needed",
     )
-    return columns, beside(data, columns, [rank_cells(row) for row in data.ranking])
+    rows = [rank_cells(row) for row in data.ranking]
+    return columns, beside(data, rows, lambda row: cells_of(data, columns, row))
 
 
 def rank_cells(row: RankRow) -> tuple[str, ...]:

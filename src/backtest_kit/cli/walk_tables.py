@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from backtest_kit._reports.benchmarks import beside
+from backtest_kit._reports.benchmarks import beside, cells_of
 from backtest_kit._reports.walk_accounts import COLUMNS, account_rows
 from backtest_kit._reports.walker import rank_cells, window_cells
 from backtest_kit._statistics.ranking import FIRST_ROWS, WalkerData
@@ -48,7 +48,7 @@ def ranking_table(data: WalkerData, *, wide: bool = True) -> Table:
     for place in shown[3:]:
         table.add_column(titles[place], justify="right", no_wrap=True)
     first = [rank_cells(row) for row in data.ranking[:FIRST_ROWS]]
-    for cells in beside(data, titles, first):
+    for cells in beside(data, first, lambda row: cells_of(data, titles, row)):
         table.add_row(*(Text(cells[place]) for place in shown))
     return _counted(table, len(data.ranking))
 
