@@ -443,6 +443,21 @@ def test_what_is_no_market_is_told():
         bk.Portfolio.run_sync(RUNS, **PLACE)
 
 
+def test_markets_that_cant_be_had_are_told_with_their_place():
+    def unknown(symbol):
+        raise KeyError(symbol)
+
+    register(TWO, {}, market=unknown)
+    with pytest.raises(bk.FetchError, match=r"get_market for A raised KeyError: 'A' \(.*py:\d+"):
+        bk.Portfolio.run_sync(RUNS, **PLACE)
+
+
+def test_a_market_that_cant_be_is_told_with_its_place():
+    register(TWO, {}, market=lambda symbol: bk.Market(base="A", quote="USDT", quantity_step=0.0))
+    with pytest.raises(bk.ArgumentError, match=r"get_market for A: Market: quantity_step=0\.0"):
+        bk.Portfolio.run_sync(RUNS, **PLACE)
+
+
 def test_what_closed_before_the_candles_failed_is_kept():
     register(TWO, {("A", 2): long(110, 90)})
     exchange = bk.list_exchanges()[0]
