@@ -156,8 +156,9 @@ def test_a_walk_lets_each_strategy_play_with_the_balance(file, tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--leverage", "2"), "--sizing and --leverage are for an account; give --balance"),
-        (("--sizing", "tenth"), "--sizing and --leverage are for an account; give --balance"),
+        (("--leverage", "2"), "--currency, --leverage and --sizing are for an account"),
+        (("--currency", "EUR"), "--currency, --leverage and --sizing are for an account"),
+        (("--sizing", "tenth"), "--currency, --leverage and --sizing are for an account"),
         (("--balance", "0"), "balance=0.0 must be a number above 0"),
         (("--balance", "nan"), "balance=nan must be a number above 0"),
         (("--balance=-5",), "balance=-5.0 must be a number above 0 (--balance)"),

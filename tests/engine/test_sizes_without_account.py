@@ -79,8 +79,9 @@ def signals(candles):
     n = len(candles)
     minute = candles.timestamp // 300_000
     cost = np.where(minute % 3 == 0, np.nan, 50.0 + minute % 7)
+    side = np.where(minute % 2 == 0, 1, -1)
     return bk.Signals.bracket(
-        np.where(minute % 2 == 0, 1, -1),
+        np.where(minute % 22 == 0, 0, side),  # some of the rows that are bad are no signals
         0.8,
         0.6,
         15,

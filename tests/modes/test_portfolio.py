@@ -311,6 +311,16 @@ def test_a_sizing_function_sees_the_account_and_may_fail():
     assert row.price_open == 101.0
 
 
+@pytest.mark.parametrize("answer", [None, "100 USDT", [100.0]])
+def test_what_a_sizing_function_returns_is_a_number(answer):
+    errors = []
+    bk.listen_error(errors.append)
+    result = sized({"method": "function", "size": lambda account, signal: answer})
+    assert [event.reason for event in result.refusals] == ["size"]
+    (error,) = errors
+    assert f"returned {answer!r}; return a cost in USDT, as a number" in str(error.error)
+
+
 def test_kelly_counts_the_closed_trades_of_the_strategy():
     prices = {"A": [100.0, 100.0] + [102.0, 100.0, 99.0, 100.0] * 12}
     proposals = {("A", m): long(101.5, 99.5, 10) for m in range(2, 46, 4)}
@@ -440,6 +450,21 @@ def test_another_currency_is_refused_at_the_start():
 def test_what_is_no_market_is_told():
     register(TWO, {}, market=lambda symbol: {"base": "A"})
     with pytest.raises(bk.ArgumentError, match=r"get_market of exchange 'e' returned .* for A"):
+        bk.Portfolio.run_sync(RUNS, **PLACE)
+
+
+def test_markets_that_cant_be_had_are_told_with_their_place():
+    def unknown(symbol):
+        raise KeyError(symbol)
+
+    register(TWO, {}, market=unknown)
+    with pytest.raises(bk.FetchError, match=r"get_market for A raised KeyError: 'A' \(.*py:\d+"):
+        bk.Portfolio.run_sync(RUNS, **PLACE)
+
+
+def test_a_market_that_cant_be_is_told_with_its_place():
+    register(TWO, {}, market=lambda symbol: bk.Market(base="A", quote="USDT", quantity_step=0.0))
+    with pytest.raises(bk.ArgumentError, match=r"get_market for A: Market: quantity_step=0\.0"):
         bk.Portfolio.run_sync(RUNS, **PLACE)
 
 

@@ -109,4 +109,6 @@ def test_what_the_market_does_not_answer_is_an_error_of_the_trial(tmp_path):
             account_name="main",
         )  # fmt: skip
         (contract,) = bk.Walker.run_sync("X", walker_name="w", store=tmp_path)
-        assert contract.error.startswith("OSError: no answer (")
+        text = "FetchError: get_market for X raised OSError: no answer ("
+        assert contract.error.startswith(text)
+        assert contract.error.count("test_walker_account_keys.py:") == 1  # the line, once

@@ -271,6 +271,23 @@ def test_a_later_entry_is_a_run_that_is_asked_later():
     assert msgspec.json.decode(found.to_json(), type=Sensitivity) == found
 
 
+def test_what_earned_most_of_the_price_is_tested_by_slippages_that_leave_one():
+    """As a short over a split of the shares: half of the price may be lost to break even."""
+    closes = [100.0] * 250 + [36.0] * 50
+    rows = [(START + i * MINUTE, p, p, p, p, 1.0) for i, p in enumerate(closes)]
+
+    def get_signals(candles):
+        side = -(candles.timestamp == START + 230 * MINUTE).astype(np.int8)
+        return bk.Signals.bracket(side, 99, 5, 40)
+
+    found = bk.backtest(np.array(rows), get_signals, interval="1m").sensitivity()
+    assert found.break_even_slippage > 45
+    slippages = [point.percent_slippage for point in found.slippage]
+    assert max(slippages) > found.break_even_slippage
+    assert max(slippages) < 100
+    assert np.isfinite([point.total_pnl for point in found.slippage]).all()
+
+
 def test_break_even_is_not_defined_for_a_loser():
     assert break_even_slippage(lambda s: -1 - s) is None
     assert break_even_slippage(lambda s: 1.0) is None

@@ -111,7 +111,8 @@ def _take_profit(signals: Signals) -> Floats:
     """Return the take profits; infinite, which is invalid, where a size is."""
     if not signals.is_sized or not (bad := signals.bad_sizes()).any():
         return signals.price_take_profit
-    return np.where(bad, -np.inf * signals.side, signals.price_take_profit)
+    infinite = np.where(signals.side > 0, -np.inf, np.inf)
+    return np.where(bad, infinite, signals.price_take_profit)
 
 
 def levels_of(signals: Signals) -> tuple[Levels, Levels, Levels]:

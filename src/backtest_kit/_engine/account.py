@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from backtest_kit._engine.engine import describe
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import KEPT_REJECTIONS
@@ -15,7 +16,7 @@ from backtest_kit._engine.turns import Turns
 from backtest_kit._rules.account import Books
 from backtest_kit._values.account import AccountPosition, AccountView, Market
 from backtest_kit._values.account_schemas import AccountSchema
-from backtest_kit._values.errors import ArgumentError
+from backtest_kit._values.errors import ArgumentError, DataError, FetchError
 from backtest_kit._values.events import RiskEvent
 from backtest_kit._values.schemas import ExchangeSchema
 
@@ -118,11 +119,20 @@ async def markets_of(exchange: ExchangeSchema, symbols: Sequence[str]) -> dict[s
     """Ask an exchange once for the rules of each symbol's market; `None`: it says nothing.
 
     Raises:
-        ArgumentError: it answers with something else; and whatever `get_market` raises.
+        ArgumentError: it answers with something else, or with a market that can't be.
+        FetchError: `get_market` raises; a `DataError` of its own is raised as it is.
     """
     ask, found = exchange.get_market, dict[str, Market | None]()
     for symbol in dict.fromkeys(symbols):
-        market = None if ask is None else await call_user_code(ask, symbol)
+        place = f"get_market for {symbol}"
+        try:
+            market = None if ask is None else await call_user_code(ask, symbol)
+        except DataError:
+            raise
+        except ArgumentError as error:
+            raise ArgumentError(f"{place}: {error}") from error
+        except Exception as error:
+            raise FetchError(f"{place} raised {describe(error)}") from error
         if market is not None and not isinstance(market, Market):
             raise ArgumentError(
                 f"get_market of exchange {exchange.name!r} returned {market!r} for {symbol}; "

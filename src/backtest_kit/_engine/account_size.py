@@ -21,7 +21,7 @@ from backtest_kit._rules.sizing import (
 from backtest_kit._values.account import AccountView
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.candles import Candles
-from backtest_kit._values.errors import BeforeDataError
+from backtest_kit._values.errors import ArgumentError, BeforeDataError
 from backtest_kit._values.events import RiskEvent
 from backtest_kit._values.schemas import StrategySchema
 from backtest_kit._values.signal import SignalRow
@@ -144,12 +144,22 @@ async def _asked(
         case "function":
             assert sizing.size is not None
             try:
-                return Wanted(
-                    cost=float(await call_user_code(sizing.size, account.view(when), row))
-                )
+                answer = await call_user_code(sizing.size, account.view(when), row)
+                return Wanted(cost=_as_cost(answer, sizing, account))
             except Exception as error:  # noqa: BLE001 - user code never ends a run
                 run.error("sizing", error)
                 return Wanted()
+
+
+def _as_cost(answer: Any, sizing: SizingSchema, account: Purse) -> float:
+    """Return the cost that a sizing function answered."""
+    try:
+        return float(answer)
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"size of sizing {sizing.name!r} returned {answer!r}; return a cost in "
+            f"{account.schema.currency}, as a number"
+        ) from None
 
 
 async def _last(run: AccountRun, interval: str, most: int, when: int) -> Candles:

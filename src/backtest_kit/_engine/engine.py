@@ -248,10 +248,13 @@ def _event(where: str, error: BaseException, at: Moment | None) -> ErrorEvent:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as one line: its type, its text, and the user's line at which it arose."""
+    """Return an error as one line: its type, its text, and the user's line at which it arose.
+
+    The text of one that tells of another may have that line already.
+    """
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     place = place_of(error)
-    return text if place is None else f"{text} ({place})"
+    return text if place is None or f"({place})" in text else f"{text} ({place})"
 
 
 #: The engines entered, innermost last; a task or thread has its own.

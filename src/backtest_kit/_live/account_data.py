@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest_kit._data.base import run_config
 from backtest_kit._engine.account import markets_of
-from backtest_kit._engine.engine import Engine, describe
+from backtest_kit._engine.engine import Engine
 from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.marks import marks_of
 from backtest_kit._live.stored import stored_record
@@ -30,7 +30,12 @@ from backtest_kit._values.account import Market, Money
 from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.config import Config
 from backtest_kit._values.equity_curve import Marks
-from backtest_kit._values.errors import DataError, StateError, UnknownNameError
+from backtest_kit._values.errors import (
+    ArgumentError,
+    DataError,
+    StateError,
+    UnknownNameError,
+)
 from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import TickAdded, TickClosed, TickOpened, TickPartial
 from backtest_kit._values.schemas import ExchangeSchema
@@ -160,9 +165,9 @@ async def _markets(
     for symbol in symbols:
         try:
             found |= await markets_of(exchange, [symbol])
-        except Exception as error:  # noqa: BLE001 - of user code of any kind
+        except (ArgumentError, DataError) as error:
             found[symbol] = None
-            problems.append(f"get_market for {symbol} raised {describe(error)}")
+            problems.append(str(error))
     return found, problems
 
 

@@ -14,7 +14,6 @@ import msgspec
 from backtest_kit._engine.account import Tally, check_quotes, markets_of
 from backtest_kit._engine.account_gate import AccountGate
 from backtest_kit._engine.account_size import AccountRun
-from backtest_kit._engine.engine import describe
 from backtest_kit._engine.run import Run
 from backtest_kit._engine.turns import Turn
 from backtest_kit._live.account import LAST, Absent, LiveAccount
@@ -28,7 +27,6 @@ from backtest_kit._state.owner import StateOwner
 from backtest_kit._values.account import Money
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
 from backtest_kit._values.errors import (
-    ArgumentError,
     DataError,
     FetchError,
     MissedStepsError,
@@ -191,12 +189,7 @@ class LiveGate(AccountGate):
     async def _ask_market(self) -> None:
         """Ask once for the rules of the symbol's market."""
         run = self._run
-        try:
-            found = await markets_of(run.exchange, [run.symbol])
-        except (DataError, ArgumentError):
-            raise
-        except Exception as error:
-            raise FetchError(f"get_market for {run.symbol} raised {describe(error)}") from error
+        found = await markets_of(run.exchange, [run.symbol])
         check_quotes(self.schema, run.exchange_name, [*found.items()])
         self.keep_to(found[run.symbol])
         self._knows_market = True

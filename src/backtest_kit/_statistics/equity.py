@@ -188,12 +188,12 @@ def account_statistics(
 def cagr(growth: float, n: int, days: float) -> float | None:
     """Return compound growth per year of `n` days that ended at `growth` times the beginning.
 
-    By days, as empyrical and quantstats; not by calendar years.
+    By days, as empyrical and quantstats; not by calendar years. What rounding leaves below 0 is 0.
     """
-    if not n or growth < 0:
+    if not n or growth < -HAIR:
         return None
     try:
-        return finite(growth ** (days / n) - 1.0)
+        return finite(max(growth, 0.0) ** (days / n) - 1.0)
     except OverflowError:
         return None
 

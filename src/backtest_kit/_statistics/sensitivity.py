@@ -242,8 +242,12 @@ def _compounded(profits: Floats) -> float:
 
 
 def _grid(known: float) -> list[float]:
-    """Return slippages from 0 to about twice `known`, in steps of a round number."""
+    """Return slippages from 0 to about twice `known`, in steps of a round number.
+
+    They are below 100 %, at which nothing is paid for what is sold.
+    """
     least = 2 * known / (_POINTS - 1)
     power = 10.0 ** math.floor(math.log10(least))
     step = next((m * power for m in (1, 2, 2.5, 5) if m * power >= least), 10 * power)
-    return [round(i * step, 12) for i in range(_POINTS)]
+    slippages = (round(i * step, 12) for i in range(_POINTS))
+    return [slippage for slippage in slippages if slippage < 100]

@@ -104,8 +104,7 @@ async def market_fingerprint(setup: TrialSetup) -> str:
     """Return the fingerprint of the candles, and with an account of what the markets allow.
 
     Raises:
-        FingerprintError, BacktestKitError, OSError: as `data_fingerprint`; and whatever the
-            exchange's `get_market` raises.
+        FingerprintError, BacktestKitError, OSError: as `data_fingerprint` and `markets_of`.
     """
     data = await data_fingerprint(setup.exchange)
     if setup.account is None:

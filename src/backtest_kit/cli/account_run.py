@@ -27,6 +27,7 @@ from backtest_kit.cli.terminal import Console
 
 #: The name of an account that the command line makes.
 _NAME = "account"
+_CURRENCY: Final = "USDT"
 #: The parameters that its options come as; all but the last are fields of an account.
 ACCOUNT_OPTIONS: Final = ("balance", "currency", "leverage", "sizing")
 
@@ -49,7 +50,7 @@ def account_options(what: str) -> Callable[[F], F]:
             help=what,
         ),
         click.option(
-            "--currency", default="USDT", show_default=True, help="The account's currency."
+            "--currency", default=_CURRENCY, show_default=True, help="The account's currency."
         ),
         click.option(
             "--leverage", type=float, default=1.0, show_default=True, help="With --balance."
@@ -75,8 +76,10 @@ def chosen_account(engine: Engine, money: Money) -> AccountSchema | None:
         UnknownNameError: the file registers no such sizing.
     """
     if money.balance is None:
-        if money.sizing is not None or money.leverage != 1:
-            raise click.UsageError("--sizing and --leverage are for an account; give --balance")
+        if (money.currency, money.leverage, money.sizing) != (_CURRENCY, 1, None):
+            raise click.UsageError(
+                "--currency, --leverage and --sizing are for an account; give --balance"
+            )
         return None
     try:
         account = AccountSchema(
@@ -112,7 +115,7 @@ def _of_options(text: str, leverage: float) -> str:
     field = text.partition("=")[0]
     if field in ACCOUNT_OPTIONS:
         return f"{text} (--{field})"
-    margin = AccountSchema(account_name=_NAME, currency="USDT", balance=1.0).maintenance_percent
+    margin = AccountSchema(account_name=_NAME, currency=_CURRENCY, balance=1.0).maintenance_percent
     return (
         f"--leverage {leverage:g} must be below {100 / margin:g}: the collateral of a position has "
         f"to be more than its maintenance margin, {margin:g} % of its value"
