@@ -296,3 +296,96 @@ def test_a_report_does_without_candles_that_no_trade_needs(alone):
     assert any("get_market for X raised" in text for text in found.problems)
     assert found.statistics.total_trades == (0 if alone else 2)
     assert (found.statistics.benchmark_growth_percent or 0.0) == pytest.approx(0.0)
+
+
+def shared_account():
+    return bk._engine.engine.current_engine().live_accounts["main"]
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+def test_what_ends_one_run_while_it_reads_its_account_leaves_nothing_to_the_next(begun, how):
+    """X and Y start together; what X has read by then counts once."""
+    with bk.Engine():
+        stage = Stage(flat(), start=T0 + 4 * MINUTE, **WICK)
+        stage.adapter = MemoryAdapter(begun)
+        bk.use_persist_adapter(stage.adapter)
+        account()
+        read, reads, tasks = stage.adapter.read, [], {}
+
+        async def disturbed(kind, key):
+            if kind == "journal" and key == "venue/s/Y/000000":
+                reads.append(key)
+                if how == "fails" and len(reads) > 2:  # but for its own run, which reads it first
+                    raise OSError("input/output error")
+                if len(reads) == 3:
+                    tasks["X"].cancel()
+            return await read(kind, key)
+
+        stage.adapter.read = disturbed
+
+        async def main():
+            tasks.update({symbol: live(symbol) for symbol in "XY"})
+            async with running(*tasks.values()):
+                await stage.world.until(T0 + 6 * MINUTE)
+                left = [symbol for symbol in "XY" if tasks[symbol].status == "running"]
+                found = shared_account()
+                places = {key.symbol: place for key, place in found.places.items()}
+                return left, places, found.shared.trades, sorted(found.shared.members)
+
+        left, places, trades, members = stage.world.run(main())
+    assert len(reads) > 2
+    assert left == (["X", "Y"] if how == "fails" else ["Y"])
+    assert (places, trades, members) == ({"X": 0, "Y": 1}, 2, [0, 1])
+    assert bool(stage.error_texts("journal")) == (how == "fails")
+
+
+def test_a_place_that_could_not_be_stored_is_stored_when_its_run_starts_again(begun):
+    with bk.Engine():
+        stage = Stage(flat(), start=T0 + 4 * MINUTE, **WICK)
+        stage.adapter = MemoryAdapter(begun)
+        bk.use_persist_adapter(stage.adapter)
+        account()
+        write, full = stage.adapter.write, [True]
+
+        async def fails(kind, key, content):
+            if kind == "account" and full:
+                raise OSError("disk full")
+            await write(kind, key, content)
+
+        stage.adapter.write = fails
+
+        async def main():
+            async with running(live("X")):
+                await stage.world.until(T0 + 5 * MINUTE)
+                with pytest.raises(bk.StateError, match="disk full"):
+                    await live("Z")
+                full.clear()
+                async with running(live("Z")):
+                    await stage.world.until(T0 + 6 * MINUTE)
+                    return msgspec.json.decode(stage.adapter.documents[ACCOUNT])["data"]
+
+        assert stage.world.run(main())["places"] == {"venue/s/X": 0, "venue/s/Y": 1, "venue/s/Z": 2}
+
+
+def test_a_run_that_was_refused_at_its_start_has_no_share_of_the_default_size():
+    stage = Stage(flat(), **WICK)
+    stage.adapter = MemoryAdapter()
+    bk.use_persist_adapter(stage.adapter)
+    account()
+    bk.add_exchange(
+        exchange_name="venue",
+        get_candles=stage.venue.get_candles,
+        get_market=lambda symbol: bk.Market(base=symbol, quote="EUR" if symbol == "Z" else "USDT"),
+        replace=True,
+    )
+
+    async def main():
+        async with running(live("X")):
+            await stage.world.until(T0 + MINUTE)
+            for _ in range(2):
+                with pytest.raises(bk.ArgumentError, match="EUR"):
+                    await live("Z")
+            found = shared_account()
+            return len(found.shared.members), [key.symbol for key in found.places]
+
+    assert stage.world.run(main()) == (1, ["X"])
