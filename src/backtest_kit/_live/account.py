@@ -187,7 +187,7 @@ class LiveAccount:
             StateError: it can't be stored.
         """
         known, document = self._day, self._document
-        begins = known < 0 and self.booked == 0  # its first minute is of the day that begins
+        begins = known < 0  # its first minute is of the day that begins
         day = (when - (not begins)) // INTERVALS["1d"]
         self._day = max(day, known)
         if document is None or not 0 <= known < day:
