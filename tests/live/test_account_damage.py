@@ -170,6 +170,17 @@ def test_what_is_stored_can_be_looked_at_and_accepted_as_it_is(begun):
     assert now.told == [("Z", "opened")]
 
 
+def test_all_that_is_free_can_be_taken_out_as_it_is_shown():
+    adapter = Plain()
+    plan = {("X", 0): {"cost": 700.1}, ("Y", 0): {"cost": 100.7}}
+    adapter.documents = process({}, plan, 0, 3, "X", "Y").documents
+    free = stored_account(adapter, "main").free
+    shown = round(free, 6)
+    assert free < shown  # by rounding
+    add_to_account(adapter, "main", -shown, "", 1)
+    assert stored_account(adapter, "main").free == 0
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_damaged_document_of_an_account_stays_refused(begun, gone):
     """Also in the next process, when it has been moved aside, and nothing else is left of it."""

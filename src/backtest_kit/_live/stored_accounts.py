@@ -24,7 +24,7 @@ from backtest_kit._state.accounts import (
 from backtest_kit._state.documents import RunKey, decode, encode, run_key
 from backtest_kit._values.errors import ArgumentError, StateError, UnknownNameError
 
-#: Of a balance: what is left of it by rounding.
+#: Of a balance: what is left of it, or short of it, by rounding.
 _DUST: Final = 1e-9
 
 
@@ -139,7 +139,7 @@ def add_to_account(adapter: Any, name: str, amount: float, note: str, now: int) 
     def added(stored: StoredAccount) -> AccountDocument:
         if stored.problems and (amount < 0 or stored.is_older):
             raise StateError("; ".join(stored.problems))
-        if amount < -stored.free:
+        if -amount - stored.free > _DUST * stored.document.balance:
             raise ArgumentError(
                 f"{-amount:.8g} {stored.document.currency} can't be taken out: "
                 f"{stored.free:.8g} are free"
