@@ -7,7 +7,12 @@ import msgspec
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._live.stored_accounts import accept_account, add_to_account, stored_account
+from backtest_kit._live.stored_accounts import (
+    accept_account,
+    account_names,
+    add_to_account,
+    stored_account,
+)
 from backtest_kit._reports.portfolio import portfolio_report
 from backtest_kit.testing import MemoryAdapter
 from live.money import LONG, WICK, account, live, rows, stored
@@ -192,6 +197,24 @@ def test_a_damaged_document_of_an_account_stays_refused(begun, gone):
             del begun[name]
     again = process_that_fails(begun)
     assert ("put a good copy back" in again) or ("is gone: what it began with" in again)
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_who_looks_at_an_account_without_its_document_is_told_why_it_is_not_there(begun, how):
+    adapter = Plain()
+    if how == "damaged":
+        cut(begun, ACCOUNT)
+    else:
+        del begun[ACCOUNT]
+    told = process_that_fails(begun)
+    adapter.documents = begun
+    assert account_names(adapter) == ["main"]
+    for look in (stored_account, accept_account):
+        with pytest.raises(bk.StateError) as raised:
+            look(adapter, "main")
+        assert str(raised.value) in told.replace(" (Input data was truncated)", "")
+    with pytest.raises(bk.UnknownNameError, match="there are: main"):
+        stored_account(adapter, "other")
 
 
 def process_that_fails(documents):
