@@ -423,3 +423,32 @@ def test_a_run_that_was_refused_at_its_start_has_no_share_of_the_default_size():
             return len(found.shared.members), [key.symbol for key in found.places]
 
     assert stage.world.run(main()) == (1, ["X"])
+
+
+def test_a_run_that_begins_anew_keeps_its_place_where_its_first_start_fails(begun):
+    begun.pop(RUN_Y)
+    process(begun, {}, 4, 5, "X")  # which finds that it is gone
+    with bk.Engine():
+        stage = Stage(flat(), start=T0 + 6 * MINUTE, **WICK)
+        stage.adapter = MemoryAdapter({k: v for k, v in begun.items() if k[0] != ASIDE})
+        bk.use_persist_adapter(stage.adapter)
+        account()
+        quotes = iter(["USDT", "EUR", "USDT"])
+        bk.add_exchange(
+            exchange_name="venue",
+            get_candles=stage.venue.get_candles,
+            get_market=lambda symbol: bk.Market(base=symbol, quote=next(quotes)),
+            replace=True,
+        )
+
+        async def main():
+            async with running(live("X")):
+                await stage.world.until(T0 + 7 * MINUTE)
+                with pytest.raises(bk.ArgumentError, match="EUR"):
+                    await live("Y")
+                async with running(live("Y")):
+                    await stage.world.until(T0 + 8 * MINUTE)
+                    found = shared_account()
+                    return {key.symbol: place for key, place in found.places.items()}
+
+        assert stage.world.run(main()) == {"X": 0, "Y": 1}

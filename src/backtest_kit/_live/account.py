@@ -228,9 +228,11 @@ class LiveAccount:
         return math.nan if self.missing else self.shared.equity(now)
 
     def place(self, key: RunKey, order: int | None = None) -> int:
-        """Return the place of a run: `order`, or one behind all others where that is taken."""
+        """Return the place of a run: its own, or `order`, or one behind all others."""
         taken = self.places.values()
-        if order is None or order in taken:
+        if key in self.places:  # it began anew, and its start failed
+            order = self.places[key]
+        elif order is None or order in taken:
             order = max(taken, default=-1) + 1
         self.places[key] = order
         return order
