@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,15 @@ def test_what_can_not_be_done_with_an_account_is_one_line(place):
         one_line(account(place, *arguments), words)
     (found,) = json.loads(account(place, "--json").stdout)
     assert found["changes"] == []
+
+
+def test_where_replays_are_kept_apart_is_said_of_a_state_without_accounts(place):
+    assert replay(place, *MONEY, "--to", "2024-01-01T00:10").returncode == 0
+    there = Path("state", "replay")
+    one_line(
+        run_here("account", cwd=place),
+        f"no account of live runs in state; there is more in {there} (--state)",
+    )
 
 
 @pytest.mark.parametrize("balance", ["0", "-1", "nan"])

@@ -246,6 +246,18 @@ def test_a_day_that_has_ended_before_a_restart_is_kept_too(over):
     assert closes == {"2024-01-01": pytest.approx(1000 - 0.5 + 500 * 0.01)}
 
 
+@pytest.mark.parametrize("since", [-1, 0, 1])
+def test_a_day_that_was_over_before_an_account_began_has_no_equity(since):
+    """Midnight belongs to the day that ends, but not where the account begins with it."""
+    account()
+    midnight = (T0 // DAY + 1) * DAY
+    begins = midnight + since * MINUTE
+    stage = Stage([(row[0] - T0 + begins, *row[1:]) for row in flat()], start=begins, **WICK)
+    play(stage, midnight + 5 * MINUTE, "X", "Y")
+    closes = msgspec.json.decode(stage.adapter.documents["account", "main"])["data"]["closes"]
+    assert [*closes] == ([] if since >= 0 else ["2024-01-01"])
+
+
 def test_values_that_are_replaced_while_runs_go_on_wait_for_their_end():
     account()
     stage = Stage(flat(), **WICK)

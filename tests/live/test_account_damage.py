@@ -7,7 +7,12 @@ import msgspec
 import pytest
 
 import backtest_kit as bk
-from backtest_kit._live.stored_accounts import accept_account, add_to_account, stored_account
+from backtest_kit._live.stored_accounts import (
+    accept_account,
+    account_names,
+    add_to_account,
+    stored_account,
+)
 from backtest_kit._reports.portfolio import portfolio_report
 from backtest_kit.testing import MemoryAdapter
 from live.money import LONG, WICK, account, live, rows, stored
@@ -170,6 +175,17 @@ def test_what_is_stored_can_be_looked_at_and_accepted_as_it_is(begun):
     assert now.told == [("Z", "opened")]
 
 
+def test_all_that_is_free_can_be_taken_out_as_it_is_shown():
+    adapter = Plain()
+    plan = {("X", 0): {"cost": 700.1}, ("Y", 0): {"cost": 100.7}}
+    adapter.documents = process({}, plan, 0, 3, "X", "Y").documents
+    free = stored_account(adapter, "main").free
+    shown = round(free, 6)
+    assert free < shown  # by rounding
+    add_to_account(adapter, "main", -shown, "", 1)
+    assert stored_account(adapter, "main").free == 0
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_damaged_document_of_an_account_stays_refused(begun, gone):
     """Also in the next process, when it has been moved aside, and nothing else is left of it."""
@@ -181,6 +197,24 @@ def test_a_damaged_document_of_an_account_stays_refused(begun, gone):
             del begun[name]
     again = process_that_fails(begun)
     assert ("put a good copy back" in again) or ("is gone: what it began with" in again)
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_who_looks_at_an_account_without_its_document_is_told_why_it_is_not_there(begun, how):
+    adapter = Plain()
+    if how == "damaged":
+        cut(begun, ACCOUNT)
+    else:
+        del begun[ACCOUNT]
+    told = process_that_fails(begun)
+    adapter.documents = begun
+    assert account_names(adapter) == ["main"]
+    for look in (stored_account, accept_account):
+        with pytest.raises(bk.StateError) as raised:
+            look(adapter, "main")
+        assert str(raised.value) in told.replace(" (Input data was truncated)", "")
+    with pytest.raises(bk.UnknownNameError, match="there are: main"):
+        stored_account(adapter, "other")
 
 
 def process_that_fails(documents):
@@ -296,3 +330,125 @@ def test_a_report_does_without_candles_that_no_trade_needs(alone):
     assert any("get_market for X raised" in text for text in found.problems)
     assert found.statistics.total_trades == (0 if alone else 2)
     assert (found.statistics.benchmark_growth_percent or 0.0) == pytest.approx(0.0)
+
+
+def shared_account():
+    return bk._engine.engine.current_engine().live_accounts["main"]
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+def test_what_ends_one_run_while_it_reads_its_account_leaves_nothing_to_the_next(begun, how):
+    """X and Y start together; what X has read by then counts once."""
+    with bk.Engine():
+        stage = Stage(flat(), start=T0 + 4 * MINUTE, **WICK)
+        stage.adapter = MemoryAdapter(begun)
+        bk.use_persist_adapter(stage.adapter)
+        account()
+        read, reads, tasks = stage.adapter.read, [], {}
+
+        async def disturbed(kind, key):
+            if kind == "journal" and key == "venue/s/Y/000000":
+                reads.append(key)
+                if how == "fails" and len(reads) > 2:  # but for its own run, which reads it first
+                    raise OSError("input/output error")
+                if len(reads) == 3:
+                    tasks["X"].cancel()
+            return await read(kind, key)
+
+        stage.adapter.read = disturbed
+
+        async def main():
+            tasks.update({symbol: live(symbol) for symbol in "XY"})
+            async with running(*tasks.values()):
+                await stage.world.until(T0 + 6 * MINUTE)
+                left = [symbol for symbol in "XY" if tasks[symbol].status == "running"]
+                found = shared_account()
+                places = {key.symbol: place for key, place in found.places.items()}
+                return left, places, found.shared.trades, sorted(found.shared.members)
+
+        left, places, trades, members = stage.world.run(main())
+    assert len(reads) > 2
+    assert left == (["X", "Y"] if how == "fails" else ["Y"])
+    assert (places, trades, members) == ({"X": 0, "Y": 1}, 2, [0, 1])
+    assert bool(stage.error_texts("journal")) == (how == "fails")
+
+
+def test_a_place_that_could_not_be_stored_is_stored_when_its_run_starts_again(begun):
+    with bk.Engine():
+        stage = Stage(flat(), start=T0 + 4 * MINUTE, **WICK)
+        stage.adapter = MemoryAdapter(begun)
+        bk.use_persist_adapter(stage.adapter)
+        account()
+        write, full = stage.adapter.write, [True]
+
+        async def fails(kind, key, content):
+            if kind == "account" and full:
+                raise OSError("disk full")
+            await write(kind, key, content)
+
+        stage.adapter.write = fails
+
+        async def main():
+            async with running(live("X")):
+                await stage.world.until(T0 + 5 * MINUTE)
+                with pytest.raises(bk.StateError, match="disk full"):
+                    await live("Z")
+                full.clear()
+                async with running(live("Z")):
+                    await stage.world.until(T0 + 6 * MINUTE)
+                    return msgspec.json.decode(stage.adapter.documents[ACCOUNT])["data"]
+
+        assert stage.world.run(main())["places"] == {"venue/s/X": 0, "venue/s/Y": 1, "venue/s/Z": 2}
+
+
+def test_a_run_that_was_refused_at_its_start_has_no_share_of_the_default_size():
+    stage = Stage(flat(), **WICK)
+    stage.adapter = MemoryAdapter()
+    bk.use_persist_adapter(stage.adapter)
+    account()
+    bk.add_exchange(
+        exchange_name="venue",
+        get_candles=stage.venue.get_candles,
+        get_market=lambda symbol: bk.Market(base=symbol, quote="EUR" if symbol == "Z" else "USDT"),
+        replace=True,
+    )
+
+    async def main():
+        async with running(live("X")):
+            await stage.world.until(T0 + MINUTE)
+            for _ in range(2):
+                with pytest.raises(bk.ArgumentError, match="EUR"):
+                    await live("Z")
+            found = shared_account()
+            return len(found.shared.members), [key.symbol for key in found.places]
+
+    assert stage.world.run(main()) == (1, ["X"])
+
+
+def test_a_run_that_begins_anew_keeps_its_place_where_its_first_start_fails(begun):
+    begun.pop(RUN_Y)
+    process(begun, {}, 4, 5, "X")  # which finds that it is gone
+    with bk.Engine():
+        stage = Stage(flat(), start=T0 + 6 * MINUTE, **WICK)
+        stage.adapter = MemoryAdapter({k: v for k, v in begun.items() if k[0] != ASIDE})
+        bk.use_persist_adapter(stage.adapter)
+        account()
+        quotes = iter(["USDT", "EUR", "USDT"])
+        bk.add_exchange(
+            exchange_name="venue",
+            get_candles=stage.venue.get_candles,
+            get_market=lambda symbol: bk.Market(base=symbol, quote=next(quotes)),
+            replace=True,
+        )
+
+        async def main():
+            async with running(live("X")):
+                await stage.world.until(T0 + 7 * MINUTE)
+                with pytest.raises(bk.ArgumentError, match="EUR"):
+                    await live("Y")
+                async with running(live("Y")):
+                    await stage.world.until(T0 + 8 * MINUTE)
+                    found = shared_account()
+                    return {key.symbol: place for key, place in found.places.items()}
+
+        assert stage.world.run(main()) == {"X": 0, "Y": 1}

@@ -203,6 +203,41 @@ def test_a_market_that_is_not_answered_for_holds_up_nobody():
     assert any("has not answered" in text for text in stage.error_texts("market"))
 
 
+def test_a_signal_that_waits_for_the_rules_of_its_market_takes_one_slot():
+    """Started again, X reaches its entry price while its market can't be had; one may be open."""
+    account()
+    stage = Stage(rows({2: 99.0}), **WICK)
+
+    def get_market(symbol):
+        if T0 + MINUTE < stage.world.now < T0 + 5 * MINUTE:
+            raise ConnectionError("503")
+        return bk.Market(base=symbol, quote="USDT")
+
+    def one(asked):
+        if asked.active_count:
+            raise ValueError("one is enough")
+
+    bk.add_exchange(
+        exchange_name="venue",
+        get_candles=stage.venue.get_candles,
+        get_market=get_market,
+        replace=True,
+    )
+    bk.add_risk(risk_name="r", validations=[one])
+    short = {"cost": 100.0, "minute_estimated_time": 3}
+    plan = {("X", 0): {"price_open": 99.5, **short}, ("Y", 6): short}
+    proposing(stage, plan, risk_name="r")
+
+    async def main():
+        for minute in (1.5, 8):
+            async with running(live("X"), live("Y")):
+                await stage.world.until(T0 + round(minute * MINUTE))
+
+    stage.world.run(main())
+    assert stage.error_texts("feed")
+    assert told(stage, "opened", "closed") == [("X", "opened"), ("X", "closed"), ("Y", "opened")]
+
+
 def test_two_accounts_that_share_a_risk_profile_do_not_wait_for_each_other(monkeypatch):
     """Started again in another order, each had what the other waited for."""
     monkeypatch.setattr("backtest_kit._live.live.PATIENCE", None)  # a circle would never end

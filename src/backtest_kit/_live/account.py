@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -21,7 +21,7 @@ from backtest_kit._state.accounts import (
     remedy,
     same_values,
 )
-from backtest_kit._state.documents import LiveState, RunKey, run_key
+from backtest_kit._state.documents import LiveState, RunKey, Transition, run_key
 from backtest_kit._state.owner import StateOwner
 from backtest_kit._state.positions import restored
 from backtest_kit._values.account_schemas import AccountSchema
@@ -79,6 +79,8 @@ class LiveAccount:
         self._writing = asyncio.Lock()
         #: What its document should say; `revision` and what is stored come after.
         self._document: AccountDocument | None = None
+        #: Whether it does say so, as far as is known.
+        self._is_kept = True
         self._owner: StateOwner
 
     async def load(self, owner: StateOwner, now: int) -> None:
@@ -108,9 +110,11 @@ class LiveAccount:
                     f"account {name!r} was begun with {wrong}: register it as it was, or take "
                     f"another name (it is kept in {owner.accounts.where(name)})"
                 )
+            # all is read before any of it is taken in: who comes next may have to begin again
+            read = [(state, await _history(owner, state)) for state in states]
             for text, order in document.places.items():
                 self.place(run_key(text), order)
-            await self._read(owner, states, document.paid_in)
+            self._take_in(read, document.paid_in)
             known = [state.account.revision for state in states if state.account is not None]
             self.revision = max(document.revision, *known, 0)
             self._is_older = self.revision > document.revision
@@ -131,11 +135,13 @@ class LiveAccount:
             why.append(older(name, self._owner.accounts.where(name)))
         return "" if not why else f"{'; '.join(why)}. {remedy(name)}"
 
-    async def _read(self, owner: StateOwner, states: Sequence[LiveState], paid_in: float) -> None:
+    def _take_in(
+        self, read: Iterable[tuple[LiveState, Sequence[Transition]]], paid_in: float
+    ) -> None:
         """Take in what the runs have done so far."""
         shared, closed = self.shared, list[tuple[tuple[int, bool, int], TickClosed]]()
         parts = list[AccountPart]()
-        for state in sorted(states, key=lambda state: state.began_at or 0):
+        for state, history in sorted(read, key=lambda pair: pair[0].began_at or 0):
             part = state.account
             assert part is not None
             parts.append(part)
@@ -155,7 +161,7 @@ class LiveAccount:
                 numbers = restored(state.position, state.signal).state
                 held = Held(numbers[at.SIDE], numbers[at.OWNED], numbers[at.BASIS])
                 shared.books.held[order] = held
-            for entry in await owner.journal.history(state):
+            for entry in history:
                 tick = entry.tick
                 if isinstance(tick, TickClosed) and tick.money is not None:
                     at_once = tick.signal.pending_at == tick.close_timestamp
@@ -181,7 +187,7 @@ class LiveAccount:
             StateError: it can't be stored.
         """
         known, document = self._day, self._document
-        begins = known < 0 and self.booked == 0  # its first minute is of the day that begins
+        begins = known < 0  # its first minute is of the day that begins
         day = (when - (not begins)) // INTERVALS["1d"]
         self._day = max(day, known)
         if document is None or not 0 <= known < day:
@@ -197,7 +203,7 @@ class LiveAccount:
         Not before: a run that has a place and no part is one whose document is gone.
         """
         document = self._document
-        if document is not None and str(key) not in document.places:
+        if document is not None and not (self._is_kept and str(key) in document.places):
             places = document.places | {str(key): self.places[key]}
             await self._keep(document, places=places)
 
@@ -208,25 +214,37 @@ class LiveAccount:
             StateError: it can't be stored; the next change stores this one too.
         """
         self._document = msgspec.structs.replace(document, **changes)
+        self._is_kept = False
         if self._is_older:
             return
         async with self._writing:
-            revision = self.revision + 1
-            document = msgspec.structs.replace(self._document, revision=revision)
+            revision, wanted = self.revision + 1, self._document
+            document = msgspec.structs.replace(wanted, revision=revision)
             await self._owner.accounts.write(document)
-            self.revision = revision
+            self.revision, self._is_kept = revision, wanted is self._document
 
     def equity(self, now: int) -> float:
         """Return its equity by the newest marks (at `now`, ms); NaN where it is not known."""
         return math.nan if self.missing else self.shared.equity(now)
 
     def place(self, key: RunKey, order: int | None = None) -> int:
-        """Return the place of a run: `order`, or one behind all others where that is taken."""
+        """Return the place of a run: its own, or `order`, or one behind all others."""
         taken = self.places.values()
-        if order is None or order in taken:
+        if key in self.places:  # it began anew, and its start failed
+            order = self.places[key]
+        elif order is None or order in taken:
             order = max(taken, default=-1) + 1
         self.places[key] = order
         return order
+
+    def left(self, order: int, absent: Absent | None) -> None:
+        """Keep the place of a run that has left, but for a new one that has stored nothing."""
+        stored = {} if self._document is None else self._document.places
+        key = next(key for key, place in self.places.items() if place == order)
+        if absent is not None:
+            self.shared.members[order] = absent
+        elif str(key) not in stored:
+            del self.places[key], self.shared.members[order], self.shared.tallies[order]
 
     def _begun(self, now: int) -> AccountDocument:
         schema = self.schema
@@ -243,6 +261,18 @@ class LiveAccount:
             places={},
             revision=1,
         )
+
+
+async def _history(owner: StateOwner, state: LiveState) -> Sequence[Transition]:
+    """Return what a run has done; of one whose journal can't be read, what is not in it yet.
+
+    Only sizes by its closed trades hang on it: that is reported, and ends no other run.
+    """
+    try:
+        return await owner.journal.history(state)
+    except StateError as error:
+        owner.report("journal", error)
+        return state.outbox
 
 
 async def _missing(owner: StateOwner, document: AccountDocument) -> dict[RunKey, str]:

@@ -378,7 +378,8 @@ class LiveGate(AccountGate):
         live.gates.remove(self)
         if self.has_entered:
             price = self.mark(self._seen[0].last) if self._seen else self._price
-            live.shared.members[turn.order] = Absent(self.symbol, self.strategy_name, price)
+            absent = Absent(self.symbol, self.strategy_name, price)
+            live.left(turn.order, None if self._part is None else absent)
         turn.leave()
         if not live.gates:
             self._run.engine.live_accounts.pop(self.schema.account_name, None)

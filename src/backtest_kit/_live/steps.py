@@ -141,7 +141,11 @@ class Steps:
             return "risk"
         if not allowed:
             return "risk"
-        return None if account is None else await account.admit(row, when)
+        try:
+            return None if account is None else await account.admit(row, when)
+        except BaseException:
+            run.risk_gate.cancel_reservation()
+            raise
 
     async def _pending(self, turn: Turn, row: SignalRow, *, exits: bool, on_time: bool) -> bool:
         """Follow a filled signal through a step; say whether `manage` closed the whole."""

@@ -80,7 +80,7 @@ def read_stored(adapter: Any) -> Stored:
             pages.setdefault(key, []).append(text)
     aside: dict[RunKey, list[str]] = {}
     for text in listed[f"run{SET_ASIDE}"]:
-        where = _where(adapter, f"run{SET_ASIDE}", text)
+        where = place_of(adapter, f"run{SET_ASIDE}", text)
         for key in _keys(text.partition(" ")[0], problems):
             aside.setdefault(key, []).append(f"damaged and set aside as {where}")
     found = {key: StoredRun(key=key, damage=tuple(texts)) for key, texts in aside.items()}
@@ -104,7 +104,7 @@ def _run(adapter: Any, key: RunKey, pages: Iterable[str], beats: Heartbeat | Non
     is_older = newest > max(known, noted.told.get(str(key), 0))
     if not damage and is_older:
         what = "is gone" if state is None else "is an older copy"
-        problems.append(f"{_where(adapter, 'run', str(key))} {what}: a newer one was there")
+        problems.append(f"{place_of(adapter, 'run', str(key))} {what}: a newer one was there")
     if state is None:
         return StoredRun(key=key, damage=tuple(filter(None, problems)))
     transitions = merge(state, [page for page, _ in read])
@@ -208,9 +208,10 @@ def _read(adapter: Any, kind: str, key: str, type_: type[Any]) -> tuple[Any, str
         content = adapter.read(kind, key)
         return (None if content is None else decode(kind, key, bytes(content), type_)), ""
     except Exception as error:  # noqa: BLE001 - of an adapter of any kind; it is that document's
-        return None, f"{_where(adapter, kind, key)} can't be read: {error}"
+        return None, f"{place_of(adapter, kind, key)} can't be read: {error}"
 
 
-def _where(adapter: Any, kind: str, key: str) -> str:
+def place_of(adapter: Any, kind: str, key: str) -> str:
+    """Return a text that tells a person where a document is."""
     where = getattr(adapter, "where", None)
     return f"{kind} {key}" if where is None else str(where(kind, key))

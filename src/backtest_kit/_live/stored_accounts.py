@@ -10,21 +10,24 @@ from urllib.parse import unquote
 
 import msgspec
 
-from backtest_kit._live.stored import StoredRun, read_stored
+from backtest_kit._live.stored import StoredRun, place_of, read_stored
 from backtest_kit._state.account_part import AccountPart
 from backtest_kit._state.accounts import (
     ACCOUNT,
     AccountDocument,
     BalanceChange,
     account_key,
+    lost,
+    moved,
     no_part,
     older,
     remedy,
 )
 from backtest_kit._state.documents import RunKey, decode, encode, run_key
+from backtest_kit._state.storage import SET_ASIDE
 from backtest_kit._values.errors import ArgumentError, StateError, UnknownNameError
 
-#: Of a balance: what is left of it by rounding.
+#: Of a balance: what is left of it, or short of it, by rounding.
 _DUST: Final = 1e-9
 
 
@@ -66,15 +69,27 @@ class StoredAccount(msgspec.Struct, frozen=True):
 
 
 def account_names(adapter: Any) -> list[str]:
-    """Return the names of the accounts that are in a sync adapter.
+    """Return the names of the accounts that are in a sync adapter, sorted.
+
+    Also those whose document was moved aside, or is gone and known of by runs.
 
     Raises:
         StateError: the state can't be read.
     """
     try:
-        return [unquote(key) for key in adapter.list(ACCOUNT)]
+        keys = [*adapter.list(ACCOUNT), *(key for key, _ in _aside(adapter))]
     except Exception as error:  # of an adapter of any kind
         raise StateError(f"the state can't be read: {error}") from error
+    states = [run.state for run in read_stored(adapter).runs]
+    parts = [state.account for state in states if state is not None]
+    known = {part.name for part in parts if part is not None}
+    return sorted({unquote(key) for key in keys} | known)
+
+
+def _aside(adapter: Any) -> list[tuple[str, str]]:
+    """Return the keys of documents of accounts that were moved aside, and what each is now."""
+    kind = ACCOUNT + SET_ASIDE
+    return [(text.partition(" ")[0], place_of(adapter, kind, text)) for text in adapter.list(kind)]
 
 
 def stored_account(adapter: Any, name: str) -> StoredAccount:
@@ -82,7 +97,7 @@ def stored_account(adapter: Any, name: str) -> StoredAccount:
 
     Raises:
         UnknownNameError: it has no such account.
-        StateError: the state can't be read, or the account's document is damaged.
+        StateError: the state can't be read, or the account's document is damaged or gone.
     """
     # what was a place before was a document before; what a part knows of is there after
     before, runs, document = (
@@ -101,10 +116,7 @@ def stored_account(adapter: Any, name: str) -> StoredAccount:
     stored = StoredAccount(document, tuple(run for _, run in sorted(mine, key=lambda x: x[0])))
     is_older = _newest(stored) > document.revision
     if is_older:
-        where = getattr(adapter, "where", None)
-        key = account_key(name)
-        place = f"{ACCOUNT} {key}" if where is None else str(where(ACCOUNT, key))
-        problems.append(older(name, place))
+        problems.append(older(name, place_of(adapter, ACCOUNT, account_key(name))))
     if problems:
         problems.append(remedy(name))
     return msgspec.structs.replace(stored, problems=tuple(problems), is_older=is_older)
@@ -139,7 +151,7 @@ def add_to_account(adapter: Any, name: str, amount: float, note: str, now: int) 
     def added(stored: StoredAccount) -> AccountDocument:
         if stored.problems and (amount < 0 or stored.is_older):
             raise StateError("; ".join(stored.problems))
-        if amount < -stored.free:
+        if -amount - stored.free > _DUST * stored.document.balance:
             raise ArgumentError(
                 f"{-amount:.8g} {stored.document.currency} can't be taken out: "
                 f"{stored.free:.8g} are free"
@@ -201,6 +213,11 @@ def _document(adapter: Any, name: str) -> AccountDocument:
         if name in names:  # it was begun just now
             content = adapter.read(ACCOUNT, key)
         if content is None:
+            where = place_of(adapter, ACCOUNT, key)
+            for _, place in [pair for pair in _aside(adapter) if pair[0] == key]:
+                raise StateError(moved(name, "", place, where))
+            if name in names:
+                raise lost(name, where)
             known = ", ".join(names) or "none"
             raise UnknownNameError(
                 f"no account {name!r} of live runs is stored (there are: {known})"

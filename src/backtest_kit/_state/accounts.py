@@ -87,10 +87,7 @@ class Accounts:
 
         def explain(error: ValueError | None, place: str) -> str:
             why = "" if error is None else f" ({error})"
-            return (
-                f"account {name!r} is damaged{why} and was moved to {place}; put a good copy back "
-                f"as {self.where(name)}"
-            )
+            return moved(name, why, place, self.where(name))
 
         key = account_key(name)
         document = await self._store.read(ACCOUNT, key, AccountDocument, explain)
@@ -116,6 +113,12 @@ def lost(name: str, where: str) -> CorruptStateError:
         f"runs of account {name!r} are stored, and {where} is gone: what it began with is not "
         "known. Put a copy of it back, or delete the documents of those runs"
     )
+
+
+def moved(name: str, why: str, place: str, where: str) -> str:
+    """Return what to say of an account whose document is damaged and was moved aside."""
+    damage = f"account {name!r} is damaged{why} and was moved to {place}"
+    return f"{damage}; put a good copy back as {where}"
 
 
 def no_part(key: RunKey) -> str:

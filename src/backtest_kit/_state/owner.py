@@ -38,7 +38,7 @@ class StateOwner:
         clock: Callable[[], Clock],
     ) -> None:
         self._choose = adapter
-        self._report = report
+        self.report = report
         self._clock = clock
         self._store = DocumentStore(clock)
         self._locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
@@ -104,7 +104,7 @@ class StateOwner:
             await self._store.settled()
             await self.runs.confirm(key)
         except StateError as error:
-            self._report("state", error)
+            self.report("state", error)
         finally:
             self._leaving -= 1
         async with self._turn():  # who enters now waits until the state was given back
@@ -113,7 +113,7 @@ class StateOwner:
             try:
                 await self._store.close()
             except Exception as error:  # noqa: BLE001 - the run's own outcome matters more
-                self._report("state", error)
+                self.report("state", error)
 
     def positions_elsewhere(self, key: RunKey) -> dict[str, list[Until]]:
         """Return, by risk profile, the open positions of runs that don't run in this process."""

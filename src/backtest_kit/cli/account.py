@@ -25,7 +25,7 @@ from backtest_kit._values.clock import Clock
 from backtest_kit._values.errors import StateError
 from backtest_kit._values.time import iso
 from backtest_kit.cli.exit_codes import FAILED
-from backtest_kit.cli.state import Blocking, choose_adapter, state_of_option, state_option
+from backtest_kit.cli.state import Blocking, choose_adapter, parts_of, state_of_option, state_option
 from backtest_kit.cli.terminal import Console
 
 #: Ends of days that are shown.
@@ -82,7 +82,9 @@ def account(
         found, damage = _read(blocking, name)
     if not found and not damage:
         what = "no account of live runs" if name is None else f"no account {name!r}"
-        raise click.UsageError(f"there is {what} in {place}; they begin with live --balance")
+        more = "".join(f"; there is more in {part} (--state)" for part in parts_of(place))
+        begin = "they begin with live --balance"
+        raise click.UsageError(f"there is {what} in {place}{more}; {begin}")
     if as_json:
         sys.stdout.write(msgspec.json.encode([_facts(each) for each in found]).decode() + "\n")
     else:

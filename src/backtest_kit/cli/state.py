@@ -81,9 +81,8 @@ def state(
             console.print(_table(found))
         for run in found if symbol is not None or strategy_name is not None else ():
             _show(run, console)
-        for part in ("paper", "replay"):
-            if (Path(place) / part).is_dir():
-                console.print(Text(f"there is more in {Path(place) / part}"))
+        for part in parts_of(place):
+            console.print(Text(f"there is more in {part}"))
     damage = [f"{_name(run)}: {problem}" for run in found for problem in run.damage]
     damage += problems
     for line in damage:
@@ -118,6 +117,12 @@ def read_state(
         there = "; ".join(_name(run) for run in stored.runs)
         raise click.UsageError(f"no such run in {place} (there are: {there})")
     return Shown(found, stored.problems, place, owner)
+
+
+def parts_of(place: str) -> list[Path]:
+    """Return the folders of a state in which runs on paper and of replays are kept apart."""
+    parts = (Path(place) / part for part in ("paper", "replay"))
+    return [part for part in parts if part.is_dir()]
 
 
 def choose_adapter(folder: Path | None, file: Path | None) -> tuple[Any, str]:
