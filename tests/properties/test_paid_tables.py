@@ -72,7 +72,7 @@ def sessions(world, engine):
         bk.add_strategy(
             strategy_name=name,
             interval=world.interval,
-            get_signals=columns_of(world, name, symbol, managed=False),
+            get_signals=columns_of(world, name, symbol, whole=True),
             warmup=1,
             sizing_name=None if sizing is None else f"of-{name}",
         )

@@ -60,10 +60,14 @@ def sizes_by_numbers(sizing: SizingSchema | None) -> bool:
 
 
 def is_plain(signals: Signals, leverage: float) -> bool:
-    """Say whether trades enter once, leave once, and have stops where they may be liquidated."""
+    """Say whether trades enter once, leave once, and have stops where they may be liquidated.
+
+    Their stops may move: only towards a profit, so that what may be entered is the same.
+    """
+    in_parts = bool(signals.take_profits or signals.stop_losses or signals.entries)
     busy = signals.busy()
     bare = np.isnan(signals.price_stop_loss[busy])
-    return not signals.is_managed and not (bare & ((signals.side[busy] < 0) | (leverage > 1))).any()
+    return not in_parts and not (bare & ((signals.side[busy] < 0) | (leverage > 1))).any()
 
 
 def pay(
