@@ -169,10 +169,10 @@ def manage_of(world, strategy, symbol):
     return decide
 
 
-def columns_of(world, strategy, symbol, *, whole=False):
+def columns_of(world, strategy, symbol, *, ends=False):
     """The array strategy of one run: trades that depend on the time alone, some managed.
 
-    Some have no stop, or no end, or are filled in parts, unless they are to be `whole`.
+    Some have no stop, or no end of life; with `ends` all have.
     """
     seed = world.seed + 10 * SYMBOLS.index(symbol) + (strategy == "r")
     choices = np.random.default_rng([seed, 4])
@@ -187,9 +187,7 @@ def columns_of(world, strategy, symbol, *, whole=False):
         "stop_losses": pick((), (), ((0.15, 60.0),), ((0.1, 50.0), (0.25, 30.0))),
         "entries": pick((), (), ((0.2, 1.0),), ((0.1, 0.5), (0.2, 6.0))),
     }
-    bare, endless = (pick(0.0, 0.0, 0.3), pick(0.0, 0.1)) if not whole else (0.0, 0.0)
-    if whole:
-        how |= dict.fromkeys(("take_profits", "stop_losses", "entries"), ())
+    bare, endless = (pick(0.0, 0.0, 0.3), pick(0.0, 0.1)) if not ends else (0.0, 0.0)
 
     def get_signals(candles):
         place = candles.timestamp // INTERVALS[world.interval]

@@ -31,13 +31,17 @@ lone = st.builds(
         minutes=600,
         ask_rate=0.3,
         config=world.config | {"max_signal_lifetime_minutes": 120},
-        rules={symbol: {"quantity_step": 0.001} for symbol in SYMBOLS} if easy else world.rules,
+        rules=world.rules if easy is None else dict.fromkeys(SYMBOLS, easy),
         account=world.account
-        | ({"leverage": 2.5, "balance": 1e3, "on_cash_shortage": "reduce"} if easy else {}),
+        | (
+            {"leverage": 2.5, "balance": 1e3, "on_cash_shortage": "reduce"}
+            if easy is not None
+            else {}
+        ),
     ),
     worlds,
     st.sampled_from([{"s": ["A"]}, {"r": ["C"], "s": ["A"]}]),
-    st.sampled_from([True, True, False]),
+    st.sampled_from([{}, {}, {"quantity_step": 0.001}, None]),
 )
 
 
@@ -72,7 +76,7 @@ def sessions(world, engine):
         bk.add_strategy(
             strategy_name=name,
             interval=world.interval,
-            get_signals=columns_of(world, name, symbol, whole=True),
+            get_signals=columns_of(world, name, symbol, ends=True),
             warmup=1,
             sizing_name=None if sizing is None else f"of-{name}",
         )

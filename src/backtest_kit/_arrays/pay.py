@@ -1,4 +1,4 @@
-"""An account pays trades that enter once and leave once: turn by turn, over arrays of numbers.
+"""An account pays trades whose fills are known: turn by turn, over arrays of numbers.
 
 This is plain Python; the kernel is the same function, compiled.
 """
@@ -14,6 +14,7 @@ from backtest_kit._rules.account import (
     Terms,
     exit_of,
     is_beyond,
+    is_short,
     liquidation_price,
     open_profit,
     slipped,
@@ -21,9 +22,10 @@ from backtest_kit._rules.account import (
 from backtest_kit._rules.sizing import bounded_amounts, default_cost, fitted, risked_quantity
 from backtest_kit._values.candles import Floats, Ints
 
-#: What is done at a turn: a signal that is to wait is looked at, a position is entered or left, or
-#: nothing, where a signal that waited ends.
-LOOK, ENTER, LEAVE, NOTHING = range(4)
+#: What is done at a turn: a signal that is to wait is looked at, a position is entered or left;
+#: nothing, where a signal that waited ends; a part of a position is filled at a step that closes
+#: something, or at one that does not.
+LOOK, ENTER, LEAVE, NOTHING, PART, ADD = range(6)
 #: Ways to size by numbers alone: the default, a cost, a percent of equity, a percent at risk.
 DEFAULT, COST, OF_EQUITY, AT_RISK = range(4)
 #: Of a fill, in whole numbers: when, of which run and trade, its side, whether it was liquidated.
@@ -34,6 +36,8 @@ QUANTITY, BASIS, BALANCE, FEE, SLIPPAGE, PROFIT, VALUE = range(7)
 
 class Turns(NamedTuple):
     """What is done in order, shape (T,): when (ms), what, by which run, with which trade.
+
+    Of a part, `trade` is its place among the `Trades.part_of`.
 
     `marks` are the closes of all runs then, shape (T, runs).
     """
@@ -46,7 +50,11 @@ class Turns(NamedTuple):
 
 
 class Trades(NamedTuple):
-    """The trades of all runs, shape (N,); see `TradeTable`."""
+    """The trades of all runs, shape (N,); see `TradeTable`.
+
+    And their fills between the first and the last, shape (L,): of which trade, quantity (negative:
+    an exit) and cost relative to the first entry's, price.
+    """
 
     side: Ints
     closed_at: Ints
@@ -56,6 +64,10 @@ class Trades(NamedTuple):
     stop: Floats
     cost: Floats
     quantity: Floats
+    part_of: Ints
+    part_quantity: Floats
+    part_cost: Floats
+    part_price: Floats
 
 
 class Purse(NamedTuple):
@@ -80,8 +92,9 @@ def pay(
     """Fill in a row of `whole` (F, 5) and `real` (F, 7) for each fill, and return how many.
 
     And what was not charged, and how many entries were reduced. -1: a trade is refused. `held` is
-    room for quantity, basis and number of the trade of each run, shape (runs, 3), `order` for the
-    runs that hold something, in the order in which they entered.
+    room for quantity, basis and number of the trade of each run, and for quantity and cost of its
+    first entry, shape (runs, 5); `order` for the runs that hold something, in the order in which
+    they entered.
     """
     runs, balance, holding = len(purse.terms), purse.balance, 0
     dust = HAIR * purse.balance
@@ -90,11 +103,14 @@ def pay(
     for k in range(len(turns.when)):
         when, act = int(turns.when[k]), int(turns.act[k])
         run, i = int(turns.run[k]), int(turns.trade[k])
+        part = i
+        if act in (PART, ADD):
+            i = int(trades.part_of[part])
         side, stop = int(trades.side[i]), float(trades.stop[i])
         terms = Terms(
             purse.terms[run, 0], purse.terms[run, 1], purse.terms[run, 2], purse.terms[run, 3]
         )
-        if act != LEAVE:
+        if act not in (LEAVE, PART):
             if taken_at != when:
                 profit = 0.0
                 for n in range(holding):
@@ -105,6 +121,47 @@ def pay(
                 taken, taken_at = balance + profit, when
             if act == NOTHING:
                 continue
+        if act in (PART, ADD):
+            price, owned, basis = float(trades.part_price[part]), abs(held[run, 0]), held[run, 1]
+            amount = abs(float(trades.part_quantity[part])) * held[run, 3]
+            whole[fills, WHEN], whole[fills, RUN] = when, run
+            whole[fills, TRADE], whole[fills, SIDE] = int(held[run, 2]), side
+            if trades.part_quantity[part] < 0:
+                if amount >= owned:
+                    return -1, 0.0, 0
+                done = exit_of(side, amount, price, owned, basis, terms)
+                balance += done.balance
+                not_charged += done.not_charged
+                held[run, 0], held[run, 1] = side * (owned - amount), basis - done.basis
+                whole[fills, LIQUIDATED] = done.liquidated
+                real[fills, QUANTITY], real[fills, BASIS] = -amount, -done.basis
+                real[fills, BALANCE], real[fills, FEE] = done.balance, done.fee
+                real[fills, SLIPPAGE], real[fills, PROFIT] = done.slippage, done.profit
+                real[fills, VALUE] = done.value
+            else:
+                paid = slipped(price, side, terms.slippage)
+                cost, bound = float(trades.part_cost[part]) * held[run, 4], 0.0
+                level = liquidation_price(
+                    side, (basis + cost) / (owned + cost / paid), terms.leverage, terms.maintenance
+                )
+                for n in range(holding):
+                    bound += held[order[n], 1] / terms.leverage
+                if is_beyond(side, stop, level) or is_short(
+                    cost, balance - bound, terms.leverage, terms.fee
+                ):
+                    return -1, 0.0, 0
+                spent = amount * paid
+                fee = terms.fee * spent
+                balance -= fee
+                held[run, 0], held[run, 1] = side * (owned + amount), basis + spent
+                whole[fills, LIQUIDATED] = 0
+                real[fills, QUANTITY], real[fills, BASIS] = amount, spent
+                real[fills, BALANCE], real[fills, FEE] = -fee, fee
+                real[fills, SLIPPAGE] = amount * abs(paid - price)
+                real[fills, PROFIT], real[fills, VALUE] = 0.0, spent
+            fills += 1
+            continue
+        if act != LEAVE:
             price = float(trades.price_limit[i] if act == LOOK else trades.price_open[i])
             paid = slipped(price, side, terms.slippage)
             level = liquidation_price(side, paid, terms.leverage, terms.maintenance)
@@ -158,6 +215,7 @@ def pay(
             fee = terms.fee * spent
             balance -= fee
             held[run, 0], held[run, 1], held[run, 2] = side * amount, spent, opened
+            held[run, 3], held[run, 4] = amount, spent
             order[holding] = run
             holding += 1
             whole[fills, WHEN], whole[fills, RUN] = when, run
@@ -193,12 +251,12 @@ def pay(
     return fills, not_charged, reductions
 
 
-def room(trades: int, runs: int) -> tuple[Ints, Floats, Floats, Ints]:
+def room(trades: Trades, runs: int) -> tuple[Ints, Floats, Floats, Ints]:
     """Return room for `pay`: for the fills, and for what is held."""
-    rows = 2 * trades
+    rows = 2 * len(trades.side) + len(trades.part_of)
     return (
         np.zeros((rows, 5), dtype=np.int64),
         np.zeros((rows, 7)),
-        np.zeros((runs, 3)),
+        np.zeros((runs, 5)),
         np.zeros(runs + 1, dtype=np.int64),
     )

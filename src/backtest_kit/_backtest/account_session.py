@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from backtest_kit._arrays.signals import Signals
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._backtest.paid_tables import PaidRun, is_plain, pay, sizes_by_numbers
+from backtest_kit._backtest.paid_tables import PaidRun, can_be_paid, pay, sizes_by_numbers
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes, markets_of
 from backtest_kit._engine.account_gate import AccountGate
@@ -224,11 +224,11 @@ class AccountSession:
         await self._ask_markets()
         schema, runs = self.account.schema, list[PaidRun]()
 
-        def can_pay(signals: Signals) -> bool:
-            return is_plain(signals, schema.leverage)
-
         for driver, gate, sizing in zip(self.drivers, self._gates, self._sizings, strict=True):
-            if not await driver.tabulate(milestones=False, can_pay=can_pay):
+            if not await driver.tabulate(
+                milestones=False,
+                can_pay=partial(can_be_paid, leverage=schema.leverage, rules=gate.rules),
+            ):
                 return False
             run = driver.run
             table = run.record.table

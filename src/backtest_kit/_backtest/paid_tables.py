@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,11 +20,13 @@ from backtest_kit._arrays.pay import Purse, Trades, Turns
 from backtest_kit._arrays.signals import Signals
 from backtest_kit._arrays.simulation import announce
 from backtest_kit._arrays.trade_table import TradeTable
-from backtest_kit._engine.turns import ACTIVATES, CLOSES, OPENS
+from backtest_kit._engine.turns import ACTIVATES, CLOSES, HOLDS, OPENS
+from backtest_kit._rules import holding
 from backtest_kit._rules.account import Rules, Terms
+from backtest_kit._rules.sizing import rules_of
 from backtest_kit._statistics.equity import AccountCounts
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
-from backtest_kit._values.candles import Ints
+from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.equity_curve import Marks
 from backtest_kit._values.fills import Fills
 from backtest_kit._values.results import CANCELLED
@@ -59,15 +61,17 @@ def sizes_by_numbers(sizing: SizingSchema | None) -> bool:
     return sizing is None or (sizing.method in _WAYS and sizing.callbacks is None)
 
 
-def is_plain(signals: Signals, leverage: float) -> bool:
-    """Say whether trades enter once, leave once, and have stops where they may be liquidated.
+def can_be_paid(signals: Signals, leverage: float, rules: Rules) -> bool:
+    """Say whether fills are known: trades have stops where they may be liquidated.
 
-    Their stops may move: only towards a profit, so that what may be entered is the same.
+    And, where they are filled in parts, no rules of the market change those.
     """
     in_parts = bool(signals.take_profits or signals.stop_losses or signals.entries)
     busy = signals.busy()
     bare = np.isnan(signals.price_stop_loss[busy])
-    return not in_parts and not (bare & ((signals.side[busy] < 0) | (leverage > 1))).any()
+    if in_parts and rules != rules_of(None):
+        return False
+    return not (bare & ((signals.side[busy] < 0) | (leverage > 1))).any()
 
 
 def pay(
@@ -78,15 +82,29 @@ def pay(
     `marks` reach the last close. `None`: one is refused, so that what follows it is not known.
     """
     tables = [run.table for run in runs]
+    parts = _parts(runs)
+    if parts is None:
+        return None
+    (side, closed_at), (opened, limit, stop, cost, quantity) = (
+        [np.concatenate([getattr(table, name) for table in tables]) for name in names]
+        for names in (
+            ("side", "closed_at"),
+            ("price_open", "price_limit", "price_stop_loss", "order_cost", "order_quantity"),
+        )
+    )
     trades = Trades(
-        *(np.concatenate([table.side for table in tables]).astype(np.int64),),
-        *(
-            np.concatenate([getattr(table, name) for table in tables])
-            for name in (
-                *("closed_at", "price_open", "price_limit", "price_close", "price_stop_loss"),
-                *("order_cost", "order_quantity"),
-            )
-        ),
+        side=side.astype(np.int64),
+        closed_at=closed_at,
+        price_open=opened,
+        price_limit=limit,
+        price_close=np.concatenate([_last_price(table) for table in tables]),
+        stop=stop,
+        cost=cost,
+        quantity=quantity,
+        part_of=parts.trade,
+        part_quantity=parts.quantity,
+        part_cost=parts.cost,
+        part_price=parts.price,
     )
     purse = Purse(
         float(schema.balance),
@@ -96,8 +114,8 @@ def pay(
         np.array([run.rules for run in runs], dtype=np.float64),
         np.array([_size(run.sizing) for run in runs], dtype=np.float64),
     )
-    whole, real, *state = plain.room(len(trades.side), len(runs))
-    turns = _turns(runs, marks)
+    whole, real, *state = plain.room(trades, len(runs))
+    turns = _turns(runs, marks, parts)
     done = _payer(logger)(turns, trades, purse, whole, real, *state)
     count, not_charged, reductions = done
     if count < 0:
@@ -117,7 +135,7 @@ def pay(
         value=real[plain.VALUE],
         liquidated=whole[plain.LIQUIDATED] != 0,
     )
-    return Paid(fills, AccountCounts(not_charged=not_charged, reductions=reductions))
+    return Paid(fills, AccountCounts(not_charged=not_charged, reductions=int(reductions)))
 
 
 def _payer(logger: logging.Logger) -> Callable[..., tuple[int, float, int]]:
@@ -142,9 +160,65 @@ def _size(sizing: SizingSchema | None) -> tuple[float, ...]:
     return way, *(math.nan if n is None else n for n in (getattr(sizing, field), *limits))
 
 
-def _turns(runs: Sequence[PaidRun], marks: Marks) -> Turns:
+def _last_price(table: TradeTable) -> Floats:
+    """Return at what price the rest of each trade was closed."""
+    managed = table.managed
+    if managed is None or not len(managed.leg_at):
+        return table.price_close
+    last = np.cumsum(managed.legs) - 1
+    return np.where(managed.legs > 0, managed.leg[last, holding.PRICE], table.price_close)
+
+
+class _Parts(NamedTuple):
+    """Fills between the first and the last of trades: their turns, and the columns of `Trades`."""
+
+    when: Ints
+    kind: Ints
+    run: Ints
+    act: Ints
+    trade: Ints
+    quantity: Floats
+    cost: Floats
+    price: Floats
+
+
+def _parts(runs: Sequence[PaidRun]) -> _Parts | None:
+    """Return the parts of the trades of all runs; `None`: some belong to the step of an opening."""
+    found: list[tuple[Any, ...]] = [(*(np.empty(0, np.int64),) * 5, *(np.empty(0),) * 3)]
+    before = 0
+    for number, run in enumerate(runs):
+        table, managed = run.table, run.table.managed
+        if managed is not None and len(managed.leg_at):
+            trade, at = np.repeat(np.arange(len(table)), managed.legs), managed.leg_at
+            begins = np.append(True, trade[1:] != trade[:-1])
+            between = ~begins & ~np.append(begins[1:], True)
+            if (at[between] == table.pending_at[trade[between]]).any():
+                return None
+            quantity = managed.leg[:, holding.QUANTITY]
+            steps = np.cumsum(begins | np.append(True, at[1:] != at[:-1])) - 1
+            closes = (np.bincount(steps, weights=quantity < 0) > 0)[steps][between]
+            found.append(
+                (
+                    at[between],
+                    np.where(closes, CLOSES, HOLDS),
+                    np.full(len(closes), number),
+                    np.where(closes, plain.PART, plain.ADD),
+                    before + trade[between],
+                    quantity[between],
+                    managed.leg[between, holding.LEG_COST],
+                    managed.leg[between, holding.PRICE],
+                )
+            )
+        before += len(table)
+    return _Parts(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _turns(runs: Sequence[PaidRun], marks: Marks, between: _Parts) -> Turns:
     """Return the turns of all runs in order; `trade` counts the trades of all runs."""
-    parts: list[tuple[Ints, ...]] = []
+    places_of_parts = np.arange(len(between.when))
+    parts: list[tuple[Ints, ...]] = [
+        (between.when, between.kind, between.run, between.act, places_of_parts)
+    ]
     before = 0
     for number, run in enumerate(runs):
         table = run.table
