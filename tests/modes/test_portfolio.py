@@ -399,8 +399,16 @@ def test_a_consumer_that_leaves_ends_the_runs_wherever_they_are():
         return told
 
     whole = asyncio.run(work(8))
+    ended = bk.Portfolio.run_sync(RUNS, **PLACE)
     for count in range(8):
         assert asyncio.run(work(count)) == whole[:count]
+        if count:
+            found = bk.Portfolio.get_data(account_name="main")
+            assert [*found.trades[:count]] == whole[:count]
+            before = found.curve.timestamp < whole[count - 1].close_timestamp
+            assert before.any()
+            curve = found.curve.equity[before]
+            assert curve.tolist() == ended.curve.equity[: len(curve)].tolist()
 
 
 def test_the_report_is_written(tmp_path):
@@ -414,8 +422,8 @@ def test_the_report_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("runs", "error", "text"),
     [
-        ({}, bk.ArgumentError, "runs names no run; name a strategy with at least one symbol"),
-        ({"s": []}, bk.ArgumentError, "runs names no run"),
+        ({}, bk.ArgumentError, "runs names no strategy; name one, with at least one symbol"),
+        ({"s": []}, bk.ArgumentError, r"runs\['s'\] names no symbol; name at least one, or leave"),
         ({"s": "A"}, bk.ArgumentError, r"runs\['s'\]='A' must be a list of symbols"),
         ({"s": ["A", "A"]}, bk.ArgumentError, "names 's' on 'A' twice; name each run once"),
         ({"s": [""]}, bk.ArgumentError, "which is no symbol"),

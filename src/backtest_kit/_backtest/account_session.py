@@ -57,6 +57,10 @@ def named_runs(runs: Mapping[str, Sequence[str]]) -> list[RunName]:
     for strategy_name, symbols in runs.items():
         if isinstance(symbols, str) or not isinstance(symbols, Sequence):
             raise ArgumentError(f"runs[{strategy_name!r}]={symbols!r} must be a list of symbols")
+        if not symbols:
+            raise ArgumentError(
+                f"runs[{strategy_name!r}] names no symbol; name at least one, or leave it out"
+            )
         for symbol in symbols:
             if not isinstance(symbol, str) or not symbol:
                 raise ArgumentError(f"runs[{strategy_name!r}] has {symbol!r}, which is no symbol")
@@ -67,7 +71,7 @@ def named_runs(runs: Mapping[str, Sequence[str]]) -> list[RunName]:
                 )
             found.append(name)
     if not found:
-        raise ArgumentError("runs names no run; name a strategy with at least one symbol")
+        raise ArgumentError("runs names no strategy; name one, with at least one symbol")
     return found
 
 
@@ -165,7 +169,10 @@ class AccountSession:
             driver.leave()
 
     async def results(self) -> AsyncGenerator[TickClosed, None]:
-        """Yield the closed results of all runs in the order in which they happen."""
+        """Yield the closed results of all runs in the order in which they happen.
+
+        `conclude` is done in the end, also where the consumer leaves before.
+        """
         queue: asyncio.Queue[TickClosed | None] = asyncio.Queue()
 
         async def hand_over(closed: TickClosed) -> None:
@@ -185,9 +192,12 @@ class AccountSession:
                 queue.task_done()
             await work
         finally:
-            work.cancel()
+            has_left = work.cancel()
             # what it raised is the consumer's only where they have waited for it
             await asyncio.gather(work, return_exceptions=True)
+            if has_left:
+                with contextlib.suppress(DataError):
+                    await self.conclude()
 
     async def play(self, tell: Callable[[TickClosed], Awaitable[None]] | None = None) -> None:
         """Run to the end; `tell` is awaited for each closed result, in order.

@@ -32,7 +32,7 @@ class Portfolio:
     ) -> AsyncGenerator[TickClosed, None]:
         """Return an async generator of the closed results of all runs, as they happen.
 
-        Once it has ended, `get_data` has the rest.
+        Once it has ended, or is closed, `get_data` has the rest, as far as the runs have come.
 
         Raises:
             UnknownNameError: nothing is registered under one of the names.
