@@ -1,7 +1,7 @@
 """Trials of accounts from tables of trades: to the last bit what playing them in turns gives."""
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import numpy as np
@@ -9,28 +9,42 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._arrays import pay
+from backtest_kit._arrays import pay, simulate, simulation
 from backtest_kit._backtest import paid_tables
 from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._backtest.array_table import columns_of as outcome_of
+from backtest_kit._backtest.array_table import costs_of, doubts_of
+from backtest_kit._engine.account import Tally
 from backtest_kit._values.time import to_datetime
 from effort import examples
 from markets import MINUTE, START
 from portfolios import SYMBOLS, columns_of, rows_of, worlds
 
 
-def plain(logger):
-    return pay.pay
+@contextmanager
+def in_python():
+    """Nothing is compiled."""
+    with (
+        mock.patch.object(paid_tables, "_payer", return_value=pay.pay),
+        mock.patch.object(simulation, "simulator", return_value=simulate.simulate),
+    ):
+        yield
 
 
-#: Each strategy on a symbol of its own, since columns know nothing of their symbol; data that
-#: reach beyond the longest life, and often an account that refuses nothing.
-lone = st.builds(
-    lambda world, runs, easy: world._replace(
-        runs=runs,
-        minutes=600,
+#: Data that reach beyond the longest life.
+longer = st.builds(
+    lambda world, rate: world._replace(
+        minutes=600, ask_rate=rate, config=world.config | {"max_signal_lifetime_minutes": 120}
+    ),
+    worlds,
+    st.sampled_from([0.05, 0.3, 1.0]),
+)
+#: Each strategy on a symbol of its own, since columns know nothing of their symbol; often an
+#: account that refuses nothing.
+two = st.builds(
+    lambda world, easy: world._replace(
+        runs={"r": ["C"], "s": ["A"]},
         ask_rate=0.3,
-        config=world.config | {"max_signal_lifetime_minutes": 120},
         rules=world.rules if easy is None else dict.fromkeys(SYMBOLS, easy),
         account=world.account
         | (
@@ -39,13 +53,22 @@ lone = st.builds(
             else {}
         ),
     ),
-    worlds,
-    st.sampled_from([{"s": ["A"]}, {"r": ["C"], "s": ["A"]}]),
+    longer,
     st.sampled_from([{}, {}, {"quantity_step": 0.001}, None]),
+)
+#: One run, over data that are loaded at once or in parts.
+one = st.builds(
+    lambda world, minutes: world._replace(
+        runs={"s": ["A"]},
+        minutes=minutes,
+        config=world.config | {"candles_per_chunk": 1000},
+    ),
+    longer,
+    st.sampled_from([600, 600, 2500]),
 )
 
 
-def sessions(world, engine):
+def sessions(world, engine, *, ends):
     """Return two sessions for the same runs."""
     engine.set_config(**world.config)
     files = {
@@ -76,7 +99,7 @@ def sessions(world, engine):
         bk.add_strategy(
             strategy_name=name,
             interval=world.interval,
-            get_signals=columns_of(world, name, symbol, ends=True),
+            get_signals=columns_of(world, name, symbol, ends=ends),
             warmup=1,
             sizing_name=None if sizing is None else f"of-{name}",
         )
@@ -85,26 +108,48 @@ def sessions(world, engine):
     return [AccountSession(engine, runs, *given, is_trial=True) for _ in range(2)]
 
 
-@given(lone, st.booleans())
+@given(two, st.booleans())
 @examples(40)
 def test_tables_pay_as_turns_do(world, compiled):
     """In plain Python, and compiled where Numba is installed."""
+    assert not paid_and_played(world, compiled, ends=True).refusals
+
+
+@given(one, st.booleans(), st.booleans())
+@examples(60)
+def test_a_lone_run_is_paid_as_in_turns(world, compiled, ends):
+    """Whatever is refused, reduced, rounded or liquidated."""
+    paid_and_played(world, compiled, ends=ends, always=True)
+
+
+def paid_and_played(world, compiled, *, ends, always=False):
+    """Check that both give the same; return what was counted where turns were not needed."""
 
     async def both():
-        paid, played = sessions(world, engine)
-        with nullcontext() if compiled else mock.patch.object(paid_tables, "_payer", plain):
+        paid, played = sessions(world, engine, ends=ends)
+        with nullcontext() if compiled else in_python():
             done = await paid.play_tables()
         await played.play()
         return done, paid, played
 
     with bk.Engine() as engine:
         done, paid, played = asyncio.run(both())
+    assert done or not always
     event(f"from tables: {done}")
     if not done:
-        return
-    assert not played.account.tally.refusals
+        return Tally()
+    tally = played.account.tally
+    for kind, counts in (("refused", tally.refusals), ("skipped", tally.skips)):
+        for reason in counts:
+            event(f"{kind}: {reason}")
+    event(f"liquidated: {bool(played.account.fills.columns().liquidated.any())}")
+    event(f"reduced: {bool(tally.reductions)}")
     assert paid.statistics == played.statistics
     for one, other in zip(paid.records, played.records, strict=True):
         for mine, theirs in zip(outcome_of(one), outcome_of(other), strict=True):
             assert np.array_equal(mine, theirs)
-        assert (one.calls, one.complete, one.until) == (other.calls, other.complete, other.until)
+        assert doubts_of(one) == doubts_of(other)
+        assert np.array_equal(costs_of(one), costs_of(other))
+        same = "calls", "complete", "until", "error_count", "warming"
+        assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
+    return tally

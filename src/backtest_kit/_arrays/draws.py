@@ -14,6 +14,7 @@ from backtest_kit._arrays import random_entries as plain
 from backtest_kit._arrays.brackets import Brackets
 from backtest_kit._arrays.job import SignalRows, job, work_of
 from backtest_kit._arrays.kernel_ready import kernel_ready
+from backtest_kit._arrays.lone_account import nobody
 from backtest_kit._arrays.random_entries import Entries, Row
 from backtest_kit._arrays.signals import Signals, read_only
 from backtest_kit._arrays.simulation import announce
@@ -75,7 +76,7 @@ def draw_entries(
     room = state, np.empty((8, 1), dtype=np.int64), np.empty((7, 1))
     found = np.empty((2, draws, brackets.count), dtype=np.int64)
     prices = np.empty((2, draws, brackets.count))
-    enter(compiled=compiled)(columns, rules, work, row, given, room, found, prices)
+    enter(compiled=compiled)(columns, rules, work, row, given, room, nobody(), found, prices)
     return _profits(bars, config, given, found, prices)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from backtest_kit._arrays.layout import Columns, Rules, Work
+from backtest_kit._arrays.lone import Lone, begin, book, count_skips, fund, pays
 from backtest_kit._arrays.searches import exit_after, first_touch
 from backtest_kit._rules.fast_forward import trailing_touch
 from backtest_kit._rules.holding import (
@@ -43,23 +44,28 @@ def hold(
     scheduled: int,
     filled: int,
     lasts: int,
+    lone: Lone,
+    amount: float,
 ) -> tuple[int, int]:
     """Follow a managed position from the step `filled` on; return why it ends, and at which step.
 
     It was proposed at step `scheduled`, and lives for `lasts` steps. `how` is the trailing stop,
-    from where on, and breakeven, in percent.
+    from where on, and breakeven, in percent. An account of a `lone` run enters `amount` first.
     """
     state, legs = work.state, work.legs
     fix_levels(columns.profits, side, entry, work.profits)
     fix_levels(columns.losses, -side, entry, work.losses)
     fix_levels(columns.entries, -side, entry, work.entries)
     fill, wick, at, known = columns.fill[filled], rules.wick, filled, 0
-    begin = entry if wick else columns.price[filled]
+    best = entry if wick else columns.price[filled]
     trailing, activation, breakeven = how
     costs = rules.limits.slippage, rules.limits.fee
     open_position(
-        state, legs, side, entry, goal, stop, begin, trailing, activation, breakeven, *costs
+        state, legs, side, entry, goal, stop, best, trailing, activation, breakeven, *costs
     )
+    on_account = pays(lone)
+    if on_account:
+        begin(lone, state, amount)
     waited = filled != scheduled
     reason = opening_step(
         state,
@@ -83,8 +89,13 @@ def hold(
     while True:
         while known < state[FILLS]:
             work.steps[known] = at
+            if on_account:
+                closes = reason != UNCHANGED and known + 1 == state[FILLS]
+                book(lone, state, legs, known, rules.epoch + at, closes)
             known += 1
         if reason != UNCHANGED:
+            if on_account:
+                count_skips(lone, state)
             return reason, at
         lower, upper = watched(state, work.entries, work.profits, work.losses)
         low, high = columns.touch_low, columns.touch_high
@@ -98,6 +109,8 @@ def hold(
             at = max(rules.last, filled)
             reason = close_rest(state, legs, BY_END_OF_DATA, columns.fill[at], CLEAR)
             continue
+        if on_account:
+            fund(lone, state)
         reason = managed_step(
             state,
             work.entries,

@@ -104,7 +104,7 @@ def job(bars: Bars, rows: SignalRows, until: int) -> tuple[layout.Columns, layou
         last=bars.last_row,
         managed=signals.is_managed,
     )
-    return layout.Columns(*map(_column, columns)), rules
+    return layout.Columns(*map(column_of, columns)), rules
 
 
 def _take_profit(signals: Signals) -> Floats:
@@ -153,5 +153,6 @@ def work_of(columns: layout.Columns, *, compiled: bool) -> layout.Work:
     return layout.Work(state, profits, losses, entries, own, steps, all_legs, all_steps)
 
 
-def _column(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def column_of(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a column as the kernel takes them: not to be written, of length 1 if all are one."""
     return read_only(column[:1] if column.strides == (0,) else column)

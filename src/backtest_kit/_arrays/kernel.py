@@ -17,10 +17,11 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._arrays import hold, layout, random_entries, searches
+from backtest_kit._arrays import hold, layout, lone, purse, random_entries, searches
 from backtest_kit._arrays import pay as paying
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.layout import Columns, Rules, Work
+from backtest_kit._arrays.lone import Lone
 from backtest_kit._rules import (
     account,
     asking,
@@ -111,8 +112,8 @@ def _named_after_sources() -> str:
     It looks for changes in the file of that function alone, and the rules are in others.
     """
     whole = hashlib.blake2b(digest_size=8)
-    rules = (life, account, holding, position, management, proposal, asking, sizing, paying)
-    for module in (*rules, layout, searches, hold, plain, random_entries, results):
+    rules = (life, account, holding, position, management, proposal, asking, sizing, purse, lone)
+    for module in (*rules, layout, searches, hold, plain, random_entries, paying, results):
         whole.update(Path(module.__file__ or "").read_bytes())
     whole.update(Path(__file__).read_bytes())
     return f"simulate_{whole.hexdigest()}"
@@ -205,19 +206,31 @@ _exit_after = _inlined(searches.exit_after)
 _account = _all_of(account)
 _holding = _all_of(holding, **_account)
 _position = _all_of(position, **_holding)
+_amounts: dict[str, Callable[..., Any]] = {
+    each.__name__: _called(each, _account)
+    for each in (
+        sizing.bounded_amounts,
+        sizing.default_cost,
+        sizing.fitted,
+        sizing.risked_quantity,
+    )
+}
+_purse = _all_of(purse, **_account, **_amounts)
+_lone = _all_of(lone, **(_holding | _purse))
 _searches: dict[str, Callable[..., Any]] = {
     "first_touch": first_touch,
     "trailing_touch": trailing_touch,
     "exit_after": _exit_after,
 }
-_hold = _called(hold.hold, {**_searches, **_position})
+_hold = _called(hold.hold, {**_searches, **_position, **_lone})
 _level_problems = _called(management.level_problems, {})
 #: `simulate`, compiled.
-simulate: Callable[[Columns, Rules, Ints, Ints, Floats, Work], int] = _compiled(
+simulate: Callable[[Columns, Rules, Ints, Ints, Floats, Work, Lone], int] = _compiled(
     _with(
         plain.simulate,
         _named_after_sources(),
         {
+            **_lone,
             "next_signal": next_signal,
             "first_open_frame": _inlined(searches.first_open_frame),
             "exit_after": _exit_after,
@@ -248,21 +261,12 @@ enter_at_random: Callable[..., None] = _compiled(
     )
 )
 
-_amounts: dict[str, Callable[..., Any]] = {
-    each.__name__: _called(each, _account)
-    for each in (
-        sizing.bounded_amounts,
-        sizing.default_cost,
-        sizing.fitted,
-        sizing.risked_quantity,
-    )
-}
 #: `pay.pay`, compiled.
 pay: Callable[..., tuple[int, float, int]] = _compiled(
     _with(
         paying.pay,
         _named_after_sources().replace("simulate", "pay"),
-        {**_account, **_amounts},
+        _purse,
     )
 )
 

@@ -9,9 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest_kit._arrays.purse import (
+    Purse,
+    terms_of,
+    wanted,
+    write_entry,
+    write_exit,
+    write_place,
+)
 from backtest_kit._rules.account import (
     HAIR,
-    Terms,
     exit_of,
     is_beyond,
     is_short,
@@ -19,19 +26,13 @@ from backtest_kit._rules.account import (
     open_profit,
     slipped,
 )
-from backtest_kit._rules.sizing import bounded_amounts, default_cost, fitted, risked_quantity
+from backtest_kit._rules.sizing import fitted
 from backtest_kit._values.candles import Floats, Ints
 
 #: What is done at a turn: a signal that is to wait is looked at, a position is entered or left;
 #: nothing, where a signal that waited ends; a part of a position is filled at a step that closes
 #: something, or at one that does not.
 LOOK, ENTER, LEAVE, NOTHING, PART, ADD = range(6)
-#: Ways to size by numbers alone: the default, a cost, a percent of equity, a percent at risk.
-DEFAULT, COST, OF_EQUITY, AT_RISK = range(4)
-#: Of a fill, in whole numbers: when, of which run and trade, its side, whether it was liquidated.
-WHEN, RUN, TRADE, SIDE, LIQUIDATED = range(5)
-#: Of a fill, in the account's currency (and the quantity); see `Fills`.
-QUANTITY, BASIS, BALANCE, FEE, SLIPPAGE, PROFIT, VALUE = range(7)
 
 
 class Turns(NamedTuple):
@@ -70,22 +71,6 @@ class Trades(NamedTuple):
     part_price: Floats
 
 
-class Purse(NamedTuple):
-    """An account and its runs, as numbers; NaN: not used.
-
-    `terms` are leverage, maintenance, fee and slippage of each run, `rules` step, scale, least
-    quantity and least notional, `sizes` way, number, least quantity, greatest percent of equity and
-    greatest quantity.
-    """
-
-    balance: float
-    default_percent: float
-    refuses: bool
-    terms: Floats
-    rules: Floats
-    sizes: Floats
-
-
 def pay(
     turns: Turns, trades: Trades, purse: Purse, whole: Ints, real: Floats, held: Floats, order: Ints
 ) -> tuple[int, float, int]:
@@ -96,7 +81,7 @@ def pay(
     first entry, shape (runs, 5); `order` for the runs that hold something, in the order in which
     they entered.
     """
-    runs, balance, holding = len(purse.terms), purse.balance, 0
+    balance, holding = purse.balance, 0
     dust = HAIR * purse.balance
     fills = opened = reductions = 0
     not_charged, taken, taken_at = 0.0, purse.balance, -1
@@ -107,9 +92,7 @@ def pay(
         if act in (PART, ADD):
             i = int(trades.part_of[part])
         side, stop = int(trades.side[i]), float(trades.stop[i])
-        terms = Terms(
-            purse.terms[run, 0], purse.terms[run, 1], purse.terms[run, 2], purse.terms[run, 3]
-        )
+        terms = terms_of(purse, run)
         if act not in (LEAVE, PART):
             if taken_at != when:
                 profit = 0.0
@@ -124,8 +107,7 @@ def pay(
         if act in (PART, ADD):
             price, owned, basis = float(trades.part_price[part]), abs(held[run, 0]), held[run, 1]
             amount = abs(float(trades.part_quantity[part])) * held[run, 3]
-            whole[fills, WHEN], whole[fills, RUN] = when, run
-            whole[fills, TRADE], whole[fills, SIDE] = int(held[run, 2]), side
+            write_place(whole, fills, when, run, int(held[run, 2]), side)
             if trades.part_quantity[part] < 0:
                 if amount >= owned:
                     return -1, 0.0, 0
@@ -133,11 +115,7 @@ def pay(
                 balance += done.balance
                 not_charged += done.not_charged
                 held[run, 0], held[run, 1] = side * (owned - amount), basis - done.basis
-                whole[fills, LIQUIDATED] = done.liquidated
-                real[fills, QUANTITY], real[fills, BASIS] = -amount, -done.basis
-                real[fills, BALANCE], real[fills, FEE] = done.balance, done.fee
-                real[fills, SLIPPAGE], real[fills, PROFIT] = done.slippage, done.profit
-                real[fills, VALUE] = done.value
+                write_exit(whole, real, fills, amount, done)
             else:
                 paid = slipped(price, side, terms.slippage)
                 cost, bound = float(trades.part_cost[part]) * held[run, 4], 0.0
@@ -150,15 +128,9 @@ def pay(
                     cost, balance - bound, terms.leverage, terms.fee
                 ):
                     return -1, 0.0, 0
-                spent = amount * paid
-                fee = terms.fee * spent
+                spent, fee = write_entry(whole, real, fills, side, amount, price, terms)
                 balance -= fee
                 held[run, 0], held[run, 1] = side * (owned + amount), basis + spent
-                whole[fills, LIQUIDATED] = 0
-                real[fills, QUANTITY], real[fills, BASIS] = amount, spent
-                real[fills, BALANCE], real[fills, FEE] = -fee, fee
-                real[fills, SLIPPAGE] = amount * abs(paid - price)
-                real[fills, PROFIT], real[fills, VALUE] = 0.0, spent
             fills += 1
             continue
         if act != LEAVE:
@@ -170,26 +142,7 @@ def pay(
             if act == LOOK:
                 continue
             cost, quantity = float(trades.cost[i]), float(trades.quantity[i])
-            if cost != cost and quantity != quantity:
-                method, number = purse.sizes[run, 0], float(purse.sizes[run, 1])
-                if method == AT_RISK:
-                    quantity = risked_quantity(taken, number, abs(price - stop))
-                elif method == OF_EQUITY:
-                    cost = taken * number / 100
-                elif method == COST:
-                    cost = number
-                else:
-                    cost = default_cost(taken, purse.default_percent, runs, terms)
-                if method != DEFAULT:
-                    cost, quantity = bounded_amounts(
-                        cost,
-                        quantity,
-                        paid,
-                        taken,
-                        purse.sizes[run, 2],
-                        purse.sizes[run, 3],
-                        purse.sizes[run, 4],
-                    )
+            cost, quantity = wanted(purse, run, taken, cost, quantity, price, stop, paid)
             bound = 0.0
             for n in range(holding):
                 bound += held[order[n], 1] / terms.leverage
@@ -211,19 +164,13 @@ def pay(
             if why != 0:
                 return -1, 0.0, 0
             reductions += reduced
-            spent = amount * paid
-            fee = terms.fee * spent
+            write_place(whole, fills, when, run, opened, side)
+            spent, fee = write_entry(whole, real, fills, side, amount, price, terms)
             balance -= fee
             held[run, 0], held[run, 1], held[run, 2] = side * amount, spent, opened
             held[run, 3], held[run, 4] = amount, spent
             order[holding] = run
             holding += 1
-            whole[fills, WHEN], whole[fills, RUN] = when, run
-            whole[fills, TRADE], whole[fills, SIDE], whole[fills, LIQUIDATED] = opened, side, 0
-            real[fills, QUANTITY], real[fills, BASIS] = amount, spent
-            real[fills, BALANCE], real[fills, FEE] = -fee, fee
-            real[fills, SLIPPAGE] = amount * abs(paid - price)
-            real[fills, PROFIT], real[fills, VALUE] = 0.0, spent
             fills += 1
             opened += 1
             if trades.closed_at[i] != when:
@@ -232,13 +179,8 @@ def pay(
         done = exit_of(side, amount, close, amount, basis, terms)
         balance += done.balance
         not_charged += done.not_charged
-        whole[fills, WHEN], whole[fills, RUN] = when, run
-        whole[fills, TRADE], whole[fills, SIDE] = int(held[run, 2]), side
-        whole[fills, LIQUIDATED] = done.liquidated
-        real[fills, QUANTITY], real[fills, BASIS] = -amount, -done.basis
-        real[fills, BALANCE], real[fills, FEE] = done.balance, done.fee
-        real[fills, SLIPPAGE], real[fills, PROFIT] = done.slippage, done.profit
-        real[fills, VALUE] = done.value
+        write_place(whole, fills, when, run, int(held[run, 2]), side)
+        write_exit(whole, real, fills, amount, done)
         fills += 1
         held[run, 0] = 0.0
         n = 0

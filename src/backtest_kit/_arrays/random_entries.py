@@ -27,6 +27,7 @@ from backtest_kit._arrays.layout import (
     Rules,
     Work,
 )
+from backtest_kit._arrays.lone import Lone
 from backtest_kit._arrays.simulate import simulate
 from backtest_kit._values.candles import Floats, Ints
 
@@ -89,13 +90,14 @@ def enter_at_random(
     row: Row,
     given: Entries,
     room: tuple[Ints, Ints, Floats],
+    nobody: Lone,
     steps: Ints,
     prices: Floats,
 ) -> None:
     """Write entry and close of each trade in each draw: `steps` and `prices`, (2, draws, N).
 
     In the place that each has among the given ones. `room` is `state`, `whole` and `real` of
-    `simulate`, for one trade.
+    `simulate`, for one trade, `nobody` an account of none.
     """
     state, whole, real = room
     places = given.places
@@ -118,7 +120,7 @@ def enter_at_random(
             found = 0
             for again in range(2):  # from there, else from the beginning of the frame
                 state[FRAME] = state[ASKS_FROM] = 0 if again else places[place]
-                found = simulate(of_trade, rules, state, whole, real, own)
+                found = simulate(of_trade, rules, state, whole, real, own, nobody)
                 if found:
                     break
             if not found:

@@ -41,6 +41,15 @@ from backtest_kit._arrays.layout import (
     Rules,
     Work,
 )
+from backtest_kit._arrays.lone import (
+    Lone,
+    admitted,
+    is_liquidated_first,
+    may_be_liquidated,
+    pay_entry,
+    pay_exit,
+    pays,
+)
 from backtest_kit._arrays.searches import (
     exit_after,
     first_open_frame,
@@ -65,14 +74,16 @@ from backtest_kit._rules.life import (
 from backtest_kit._rules.management import management_problems
 from backtest_kit._rules.proposal import never_reached, problems_of
 from backtest_kit._values.candles import Floats, Ints
+from backtest_kit._values.results import CANCELLED
 
 
 def simulate(
-    columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Floats, work: Work
+    columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Floats, work: Work, lone: Lone
 ) -> int:
     """Write trades until the columns are full or the frames are played; return how many.
 
-    `state`, `whole` and `real` are laid out as the constants above say.
+    `state`, `whole` and `real` are laid out as the constants above say. Each is paid by the account
+    of a `lone` run, if that has one, or refused.
     """
     averages, fills, opens = columns.price, columns.fill, columns.open
     highs, lows = columns.high, columns.low
@@ -86,6 +97,7 @@ def simulate(
     breakevens, state[WRITTEN_LEGS] = columns.breakeven, 0
     levels = len(columns.profits) + len(columns.losses) + len(columns.entries)
     room = len(work.all_steps) - levels // 2 - PLAIN
+    on_account, amount = pays(lone), 0.0
     while frame < rules.until and written < whole.shape[1] and state[WRITTEN_LEGS] <= room:
         if rules.start + frame * rules.step >= steps:
             break
@@ -134,6 +146,12 @@ def simulate(
             state[FIRST_INVALID] = rules.epoch + k if state[INVALID] == 0 else state[FIRST_INVALID]
             state[INVALID] += 1
             continue
+        if on_account and now:
+            amount = admitted(lone, row, side, fill, stop, rules.epoch + k)
+            if amount == 0:
+                continue
+        elif on_account and is_liquidated_first(lone, side, limit, stop):
+            continue
         at, filled, entry, close, ambiguous, reason = k, k, fill, stop, False, UNCHANGED
         exits = columns.exit_long if side > 0 else columns.exit_short
         exit_at = exit_after(exits, k)
@@ -169,15 +187,35 @@ def simulate(
             filled = at
             if reason == UNCHANGED:  # it waits, until a row ends that
                 reason = CANCELLED_EXIT
-            elif reason == ACTIVATED or (managed and reason == ACTIVATED_AND_STOPPED):
-                reason = UNCHANGED
-            elif reason == ACTIVATED_AND_STOPPED:
-                reason = STOP_LOSS
+            elif reason in (ACTIVATED, ACTIVATED_AND_STOPPED):
+                if on_account:
+                    amount = admitted(lone, row, side, entry, stop, rules.epoch + at)
+                if on_account and amount == 0:
+                    reason = CANCELLED_EXIT  # the counts say by what
+                elif reason == ACTIVATED or managed:
+                    reason = UNCHANGED
+                else:
+                    reason = STOP_LOSS
         legs, paid, cost = 0, entry, 1.0
-        if managed and reason == UNCHANGED:
+        bare = on_account and may_be_liquidated(lone, side, stop)
+        held = (managed or bare) and reason == UNCHANGED
+        if held:
             how = trailing, activation, breakeven
             reason, at = hold(
-                columns, rules, work, side, entry, goal, stop, how, exits, k, filled, lasts
+                columns,
+                rules,
+                work,
+                side,
+                entry,
+                goal,
+                stop,
+                how,
+                exits,
+                k,
+                filled,
+                lasts,
+                lone,
+                amount,
             )
             legs, ambiguous = keep_legs(work, state[WRITTEN_LEGS])
             state[WRITTEN_LEGS] += legs
@@ -212,6 +250,9 @@ def simulate(
                 )
                 if reason == UNCHANGED:  # it lives on, until a row ends that
                     reason, close = CLOSED, fills[at]
+        if on_account and not held and reason < CANCELLED:
+            pay_entry(lone, side, amount, entry, rules.epoch + filled, first=True)
+            pay_exit(lone, side, amount, close, rules.epoch + at)
         whole[ROW, written], whole[SCHEDULED, written] = row, rules.epoch + k
         whole[FILLED, written], whole[ENDED, written] = rules.epoch + filled, rules.epoch + at
         whole[REASON, written], whole[AMBIGUOUS, written] = reason, ambiguous

@@ -15,6 +15,8 @@ from backtest_kit._arrays import layout
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.job import ROOM, SignalRows, job, levels_of, work_of
 from backtest_kit._arrays.kernel_ready import kernel_ready
+from backtest_kit._arrays.lone import Lone
+from backtest_kit._arrays.lone_account import LoneAccount, nobody
 from backtest_kit._arrays.signals import Signals, read_only
 from backtest_kit._arrays.trade_table import (
     ManagedTrades,
@@ -32,16 +34,20 @@ from backtest_kit._values.results import CANCELLED, REASONS
 from backtest_kit._values.time import MINUTE
 
 _lock = threading.Lock()
-Simulate = Callable[[layout.Columns, layout.Rules, Ints, Ints, Floats, layout.Work], int]
+Simulate = Callable[[layout.Columns, layout.Rules, Ints, Ints, Floats, layout.Work, Lone], int]
 
 
 class Simulation:
     """Frames played with one set of signals after another, each over a part of the frames.
 
-    It begins at `frame`, and asks from frame `asks_from` on.
+    It begins at `frame`, and asks from frame `asks_from` on. An `account` pays the trades, or
+    refuses them, if there is one.
     """
 
-    def __init__(self, frame: int = 0, asks_from: int = 0) -> None:
+    def __init__(
+        self, frame: int = 0, asks_from: int = 0, account: LoneAccount | None = None
+    ) -> None:
+        self._account = account
         self._state = np.array([frame, asks_from, 0, 0, 0, 0, 0, 0])
         self._begin = frame
         self._unpriced = 0
@@ -76,10 +82,15 @@ class Simulation:
         simulate = simulator()
         whole, real = np.empty((8, ROOM), dtype=np.int64), np.empty((7, ROOM))
         work = work_of(columns, compiled=kernel_ready.is_set())
+        account, signals, lone = self._account, rows.signals, nobody()
+        if account is not None:
+            lone = account.paying(signals.cost, signals.quantity, 3 * ROOM + len(work.all_steps))
         before = -1
         while state[layout.FRAME] != before and state[layout.FRAME] < rules.until:
             before = int(state[layout.FRAME])
-            written = simulate(columns, rules, state, whole, real, work)
+            written = simulate(columns, rules, state, whole, real, work, lone)
+            if account is not None:
+                account.take(lone, bars.step)
             row = whole[layout.ROW, :written]
             lives = columns.minutes[row if len(columns.minutes) > 1 else row * 0]
             self._pieces.append(
@@ -260,7 +271,7 @@ def compile_kernel(logger: logging.Logger | None = None) -> None:
         columns, rules = job(bars, SignalRows(signals, 0, "1m", range(0, 1, MINUTE), Config()), 1)
         whole, real = np.empty((8, ROOM), dtype=np.int64), np.empty((7, ROOM))
         work = work_of(columns, compiled=True)
-        kernel.simulate(columns, rules, np.zeros(8, dtype=np.int64), whole, real, work)
+        kernel.simulate(columns, rules, np.zeros(8, dtype=np.int64), whole, real, work, nobody())
         kernel.window_means(flat, 1)
         kernel_ready.set()
 

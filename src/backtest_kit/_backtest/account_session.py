@@ -11,8 +11,17 @@ from typing import NamedTuple
 
 import msgspec
 
+from backtest_kit._arrays.lone_account import LoneAccount
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._backtest.paid_tables import PaidRun, can_be_paid, pay, sizes_by_numbers
+from backtest_kit._backtest.paid_alone import paid_alone
+from backtest_kit._backtest.paid_tables import (
+    PaidRun,
+    Paying,
+    can_be_paid,
+    pay,
+    purse_of,
+    sizes_by_numbers,
+)
 from backtest_kit._backtest.prepare import prepare
 from backtest_kit._engine.account import SharedAccount, check_quotes, markets_of
 from backtest_kit._engine.account_gate import AccountGate
@@ -232,25 +241,43 @@ class AccountSession:
         if not all(map(sizes_by_numbers, self._sizings)):
             return False
         await self._ask_markets()
-        schema, runs = self.account.schema, list[PaidRun]()
+        by = [
+            Paying(sizing, gate.terms, gate.rules)
+            for gate, sizing in zip(self._gates, self._sizings, strict=True)
+        ]
+        return await (self._play_alone(by[0]) if len(by) == 1 else self._play_together(by))
 
-        for driver, gate, sizing in zip(self.drivers, self._gates, self._sizings, strict=True):
-            if not await driver.tabulate(
-                milestones=False,
-                can_pay=partial(can_be_paid, leverage=schema.leverage, rules=gate.rules),
-            ):
+    async def _play_alone(self, by: Paying) -> bool:
+        """Let the account of a lone run pay its trades as they are found."""
+        account = LoneAccount(purse_of([by], self.account.schema))
+        if not await self.drivers[0].tabulate(milestones=False, lone=account):
+            return False
+        paid = paid_alone(account)
+        self._take_figures(paid.fills, await self._marks(self._last()), paid.counts)
+        return True
+
+    async def _play_together(self, by: Sequence[Paying]) -> bool:
+        """Let the account pay the trades of all runs once they are known, if none is refused."""
+        schema, runs = self.account.schema, list[PaidRun]()
+        for driver, each in zip(self.drivers, by, strict=True):
+            can_pay = partial(can_be_paid, leverage=schema.leverage, rules=each.rules)
+            if not await driver.tabulate(milestones=False, can_pay=can_pay):
                 return False
-            run = driver.run
-            table = run.record.table
+            table = driver.run.record.table
             assert table is not None
-            runs.append(PaidRun(run.symbol, table, sizing, gate.terms, gate.rules))
-        last = max(int(run.table.closed().closed_at.max(initial=0)) for run in runs)
-        marks = await self._marks(max(last, *(driver.timeline[-1] for driver in self.drivers)))
+            runs.append(PaidRun(driver.run.symbol, table, each))
+        marks = await self._marks(self._last())
         paid = pay(runs, schema, marks, self.engine.logger)
         if paid is None:
             return False
         self._take_figures(paid.fills, marks, paid.counts)
         return True
+
+    def _last(self) -> int:
+        """Return the end (ms) of the frame, or that of the last trade in a table behind it."""
+        tables = [record.table.closed() for record in self.records if record.table is not None]
+        ends = [int(table.closed_at.max(initial=0)) for table in tables]
+        return max(*ends, *(driver.timeline[-1] for driver in self.drivers))
 
     def _take_figures(self, fills: Fills, marks: Marks, counts: AccountCounts) -> None:
         schema = self.account.schema

@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest_kit._arrays.job import SignalRows
 from backtest_kit._arrays.kernel_ready import kernel_ready
+from backtest_kit._arrays.lone_account import LoneAccount
 from backtest_kit._arrays.signals import Signals
 from backtest_kit._arrays.simulation import Simulation, compile_kernel
 from backtest_kit._arrays.trade_table import TradeTable
@@ -59,6 +60,8 @@ class ArraySession:
         self._asked = False
         #: Says which signals are worth a simulation; those of all are by default.
         self.takes: Callable[[Signals], bool] | None = None
+        #: Pays the trades, where the run is alone on its account and nobody else does.
+        self.account: LoneAccount | None = None
 
     async def advance(self, frame: int, asks_from: int) -> Span | None:
         """Play on from `frame`, asking from frame `asks_from` on; `None`: it has to be stepped.
@@ -119,7 +122,7 @@ class ArraySession:
         if known is None or until <= due or bars.stop <= last:
             return None
         chunk = known
-        simulation = Simulation(frame, asks_from)
+        simulation = Simulation(frame, asks_from, self.account)
         rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
         simulation.run(bars, rows, until)
         self._asked = True

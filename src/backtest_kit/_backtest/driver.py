@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, NamedTuple
 
+from backtest_kit._arrays.lone_account import LoneAccount
 from backtest_kit._arrays.signals import Signals
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
 from backtest_kit._backtest.array_session import ArraySession, can_be_simulated, load_kernel
@@ -81,19 +82,24 @@ class FrameDriver:
         self._run.engine.backtests.pop(id(self), None)
 
     async def tabulate(
-        self, *, milestones: bool, can_pay: Callable[[Signals], bool] | None = None
+        self,
+        *,
+        milestones: bool,
+        can_pay: Callable[[Signals], bool] | None = None,
+        lone: LoneAccount | None = None,
     ) -> bool:
         """Do what `results` does in one pass over arrays; `False` if that can't be done.
 
-        `milestones`: enter them into the record too, as for any run that is not a trial. `can_pay`
-        says of which signals somebody lets the run's account pay the trades.
+        `milestones`: enter them into the record too, as for any run that is not a trial. The run's
+        account pays as the trades are found where it is a `lone` one, or later; `can_pay` says of
+        which signals that can be done.
         """
         run = self._run
         if self._on_timeframe is not None or not can_be_tabulated(run):
             return False
-        if run.account is not None and can_pay is None:
+        if run.account is not None and can_pay is None and lone is None:
             return False
-        self._session.takes = can_pay
+        self._session.takes, self._session.account = can_pay, lone
         if milestones:
             self.load_kernel()
         else:

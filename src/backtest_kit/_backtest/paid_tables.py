@@ -15,8 +15,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from backtest_kit._arrays import pay as plain
+from backtest_kit._arrays import purse
 from backtest_kit._arrays.kernel_ready import kernel_ready
-from backtest_kit._arrays.pay import Purse, Trades, Turns
+from backtest_kit._arrays.pay import Trades, Turns
+from backtest_kit._arrays.purse import Purse
 from backtest_kit._arrays.signals import Signals
 from backtest_kit._arrays.simulation import announce
 from backtest_kit._arrays.trade_table import TradeTable
@@ -33,20 +35,26 @@ from backtest_kit._values.results import CANCELLED
 
 #: Methods of sizing that take nothing but the numbers of the signal and the equity.
 _WAYS: Final = {
-    "fixed-cost": (plain.COST, "cost"),
-    "equity-percentage": (plain.OF_EQUITY, "equity_percentage"),
-    "fixed-percentage": (plain.AT_RISK, "risk_percentage"),
+    "fixed-cost": (purse.COST, "cost"),
+    "equity-percentage": (purse.OF_EQUITY, "equity_percentage"),
+    "fixed-percentage": (purse.AT_RISK, "risk_percentage"),
 }
 
 
-class PaidRun(NamedTuple):
-    """A run of an account: its trades, and what it trades by."""
+class Paying(NamedTuple):
+    """What a run of an account trades by."""
 
-    symbol: str
-    table: TradeTable
     sizing: SizingSchema | None
     terms: Terms
     rules: Rules
+
+
+class PaidRun(NamedTuple):
+    """A run of an account, and its trades."""
+
+    symbol: str
+    table: TradeTable
+    by: Paying
 
 
 class Paid(NamedTuple):
@@ -106,7 +114,21 @@ def pay(
         part_cost=parts.cost,
         part_price=parts.price,
     )
-    purse = Purse(
+    whole, real, *state = plain.room(trades, len(runs))
+    turns = _turns(runs, marks, parts)
+    done = _payer(logger)(
+        turns, trades, purse_of([run.by for run in runs], schema), whole, real, *state
+    )
+    count, not_charged, reductions = done
+    if count < 0:
+        return None
+    fills = fills_of(whole[:count], real[:count])
+    return Paid(fills, AccountCounts(not_charged=not_charged, reductions=int(reductions)))
+
+
+def purse_of(runs: Sequence[Paying], schema: AccountSchema) -> Purse:
+    """Return an account and its runs as numbers."""
+    return Purse(
         float(schema.balance),
         math.nan if schema.default_percent is None else float(schema.default_percent),
         schema.on_cash_shortage == "refuse",
@@ -114,28 +136,25 @@ def pay(
         np.array([run.rules for run in runs], dtype=np.float64),
         np.array([_size(run.sizing) for run in runs], dtype=np.float64),
     )
-    whole, real, *state = plain.room(trades, len(runs))
-    turns = _turns(runs, marks, parts)
-    done = _payer(logger)(turns, trades, purse, whole, real, *state)
-    count, not_charged, reductions = done
-    if count < 0:
-        return None
-    whole, real = whole[:count].T.copy(), real[:count].T.copy()
-    fills = Fills(
-        timestamp=whole[plain.WHEN],
-        run=whole[plain.RUN],
-        trade=whole[plain.TRADE],
-        side=whole[plain.SIDE].astype(np.int8),
-        quantity=real[plain.QUANTITY],
-        basis=real[plain.BASIS],
-        balance=real[plain.BALANCE],
-        fee=real[plain.FEE],
-        slippage=real[plain.SLIPPAGE],
-        profit=real[plain.PROFIT],
-        value=real[plain.VALUE],
-        liquidated=whole[plain.LIQUIDATED] != 0,
+
+
+def fills_of(whole_rows: Ints, real_rows: Floats) -> Fills:
+    """Return fills that were written as rows; see `purse`."""
+    whole, real = whole_rows.T.copy(), real_rows.T.copy()
+    return Fills(
+        timestamp=whole[purse.WHEN],
+        run=whole[purse.RUN],
+        trade=whole[purse.TRADE],
+        side=whole[purse.SIDE].astype(np.int8),
+        quantity=real[purse.QUANTITY],
+        basis=real[purse.BASIS],
+        balance=real[purse.BALANCE],
+        fee=real[purse.FEE],
+        slippage=real[purse.SLIPPAGE],
+        profit=real[purse.PROFIT],
+        value=real[purse.VALUE],
+        liquidated=whole[purse.LIQUIDATED] != 0,
     )
-    return Paid(fills, AccountCounts(not_charged=not_charged, reductions=int(reductions)))
 
 
 def _payer(logger: logging.Logger) -> Callable[..., tuple[int, float, int]]:
@@ -154,7 +173,7 @@ def _compiled(logger: logging.Logger) -> Callable[..., tuple[int, float, int]]:
 def _size(sizing: SizingSchema | None) -> tuple[float, ...]:
     """Return how a run sizes; see `Purse`."""
     if sizing is None:
-        return plain.DEFAULT, *(math.nan,) * 4
+        return purse.DEFAULT, *(math.nan,) * 4
     way, field = _WAYS[sizing.method]
     limits = (sizing.min_position_size, sizing.max_position_percentage, sizing.max_position_size)
     return way, *(math.nan if n is None else n for n in (getattr(sizing, field), *limits))
