@@ -1,14 +1,16 @@
 """A walk over parameters with the money of an account, beside the same walk without one.
 
 `python -m benchmarks.account_walk [CANDLES]`: a file of minutes, else a synthetic year. Each rule
-of managed positions is walked over the means of the crossover of `benchmarks.arrays`, once as it is
-and once on an account that pays each trade; the ratio is of processor times in one process.
+of managed positions is walked over the means of the crossover of `benchmarks.arrays`: as it is, on
+an account that pays each trade, in a market of whole steps, and on an account that refuses about
+half of them. The ratios are of processor times in one process, to those as it is.
 """
 
 import sys
 import time
 from datetime import UTC, datetime
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -22,15 +24,18 @@ MEANS = [(fast, slow) for fast in (10, 20, 40) for slow in (100, 160, 240, 320)]
 REPEATS = 3
 
 
-def strategy(rule, fast, slow):
+def strategy(rule, means, *, costs=None):
+    """Return a strategy; of each two rows one asks for each of the `costs`."""
+
     def get_signals(candles):
-        turned = crossing(candles, fast, slow)
-        return bk.Signals.bracket(turned > 0, GOAL, STOP, LIFE, **RULES[rule])
+        turned = crossing(candles, *means)
+        cost = None if costs is None else np.where(candles.timestamp // 60_000 % 2, *costs)
+        return bk.Signals.bracket(turned > 0, GOAL, STOP, LIFE, cost=cost, **RULES[rule])
 
     return get_signals
 
 
-def walk(candles, rule, account, step=None):
+def walk(candles, rule, *, account, step=None, costs=None):
     """Return the shortest processor time of some walks in seconds, and how many trades they had."""
     begin, end = (
         datetime.fromtimestamp(int(at) / 1000, UTC)
@@ -59,14 +64,19 @@ def walk(candles, rule, account, step=None):
             )
             bk.add_frame(frame_name="year", interval="1m", start_date=begin, end_date=end)
             bk.add_account(
-                account_name="a", currency="USDT", balance=1e6, default_percent=10.0, leverage=3.0
+                account_name="a",
+                currency="USDT",
+                balance=1e6,
+                default_percent=10.0,
+                leverage=3.0,
+                on_cash_shortage="refuse",
             )
             names = [f"{fast}-{slow}" for fast, slow in MEANS]
             for name, means in zip(names, MEANS, strict=True):
                 bk.add_strategy(
                     strategy_name=name,
                     interval="1m",
-                    get_signals=strategy(rule, *means),
+                    get_signals=strategy(rule, means, costs=costs),
                     warmup=400,
                 )
             bk.add_walker(
@@ -88,16 +98,18 @@ def main():
     simulation.compile_kernel()
     title = f"{len(MEANS)} strategies over {len(candles):,} minutes, with an account and without"
     table = Table(title=title, title_justify="left")
-    for column in ("Rule", "Trades", "Without", "With", "Ratio", "In whole steps"):
+    for column in ("Rule", "Trades", "Without", "With", "Ratio", "In whole steps", "Half refused"):
         table.add_column(column, justify="left" if column == "Rule" else "right")
     for rule in RULES:
         alone, trades = walk(candles, rule, account=False)
         paid, same = walk(candles, rule, account=True)
         assert same == trades, f"{rule}: {same} trades with an account"
         stepped, _ = walk(candles, rule, account=True, step=0.001)
-        cells = f"{trades:,}", f"{alone:.2f} s", f"{paid:.2f} s", f"{paid / alone:.2f}"
-        table.add_row(rule, *cells, f"{stepped / alone:.2f}")
-        print(rule, *cells, f"{stepped / alone:.2f}", file=sys.stderr, flush=True)
+        refused, _ = walk(candles, rule, account=True, costs=(1e5, 1e8))
+        ratios = (f"{each / alone:.2f}" for each in (paid, stepped, refused))
+        cells = f"{trades:,}", f"{alone:.2f} s", f"{paid:.2f} s", *ratios
+        table.add_row(rule, *cells)
+        print(rule, *cells, file=sys.stderr, flush=True)
     Console(width=120).print(table)
 
 
