@@ -34,9 +34,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
 TEXT = """\
 # Calibration
 
-What the sentence at the end of a walk can be relied on for, measured. `make calibration` makes
-this page, with 500 walks a row; here are {walks:,} where nothing is to be found, but {copies:,}
-beside 500 near-copies and {engine:,} through the engine; {edges:,} where an edge is; {changed:,}
+What the sentence at the end of a walk can be relied on for, measured by `make calibration`, which
+writes this page. A row is of {walks:,} walks where nothing is to be found, but of {copies:,} beside
+500 near-copies and {engine:,} through the engine; of {edges:,} where an edge is, and of {changed:,}
 changed ones. The seeds are fixed. A smaller run of it is a test. What is counted is the sentence: a
 winner or a tie. How it is found is in [walks](walker.md#what-it-is-worth).
 
