@@ -248,3 +248,23 @@ def test_before_the_first_long_candle_has_closed_it_is_warming_up_on_any_base(ba
     bk.Backtest.run_sync("X", strategy_name="s", exchange_name="x", frame_name="f")
     data = bk.Backtest.get_data("X", strategy_name="s")
     assert (data.warming, data.error_count) == (7, 0)
+
+
+@given(
+    st.integers(1, 400),
+    st.sampled_from(["1m", "3m", "5m"]),
+    st.sampled_from(["close", "elapsed"]),
+    st.sampled_from([asking(20), from_arrays(20)]),
+)
+def test_a_frame_from_before_the_data_finds_the_same(early, frame, ask_at, function):
+    """Its steps before the data are passed over, and counted."""
+    name = "get_signals" if "get_signals" in function.__name__ else "get_signal"
+    how = {"frame": frame, "ask_at": ask_at, "interval": "1m", name: function}
+    if name == "get_signals":
+        how["warmup"] = 20
+    whole, errors, _ = backtest(shift=15, **how)
+    longer, more, _ = backtest(shift=15 * (1 - early), **how)
+    assert [*longer.signals] == [*whole.signals]
+    assert (longer.warm_at, longer.calls) == (whole.warm_at, whole.calls)
+    assert longer.warming - whole.warming == 15 * early // (INTERVALS[frame] // MINUTE)
+    assert errors == more == []

@@ -161,8 +161,8 @@ class ArrayResults:
         except DataError:  # step by step, this may be an error of some steps
             span = None
         if span is None:
-            unpriced = await self._has_no_price(frame)
-            self._stepped_until = frame + 1 if unpriced else len(self._timeline)
+            priced = await self._priced_from(frame)
+            self._stepped_until = priced if priced > frame else len(self._timeline)
             return None
         table = span.table
         if span.late is not None or table.invalid or table.unanswered:
@@ -174,13 +174,15 @@ class ArrayResults:
         run.timed("backtest_timeframe", stopwatch() - began, max(table.calls, 1))
         return _SpanResults(span, run, (frame, asks_from))
 
-    async def _has_no_price(self, frame: int) -> bool:
+    async def _priced_from(self, frame: int) -> int:
+        """Return the first frame from `frame` on that has an average price, as far as is loaded."""
         run, when = self._run, self._timeline[frame]
         try:
             bars = await run.view.bars(run.symbol, when, when)
         except DataError:
-            return False
-        return when < bars.first + (run.config.avg_price_candles_count - 1) * bars.step
+            return frame
+        first = bars.first + (run.config.avg_price_candles_count - 1) * bars.step
+        return max(frame, frames_before(self._timeline, first))
 
 
 def load_kernel_where_it_pays(run: Run, calls: int) -> None:

@@ -277,8 +277,11 @@ class FrameDriver:
         idle = run.wants("on_tick", "on_idle")
         price = bars.price[bars.row(when)] if when >= bars.first else float("nan")
         if price != price:
-            run.warming(asked=False)
-            self._go_to(self._index + 1)
+            known = bars.first + (run.config.avg_price_candles_count - 1) * bars.step
+            priced = min(frames_before(timeline, known), len(timeline))
+            skipped = max(priced - self._index, 1)
+            run.warming(skipped, asked=False)
+            self._go_to(self._index + skipped)
             return None
         if idle or run.engine.bus.wanted("performance"):
             frames = 1
