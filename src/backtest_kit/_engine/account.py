@@ -13,7 +13,7 @@ from backtest_kit._engine.fill_book import FillBook
 from backtest_kit._engine.guard import call_user_code
 from backtest_kit._engine.record import KEPT_REJECTIONS
 from backtest_kit._engine.turns import Turns
-from backtest_kit._rules.account import Books
+from backtest_kit._rules.account import Books, in_turn
 from backtest_kit._values.account import AccountPosition, AccountView, Market
 from backtest_kit._values.account_schemas import AccountSchema
 from backtest_kit._values.errors import ArgumentError, DataError, FetchError
@@ -80,7 +80,7 @@ class SharedAccount:
         for tally in all_:
             refusals.update(tally.refusals)
             skips.update(tally.skips)
-        lost = sum(tally.not_charged for tally in all_)
+        lost = in_turn(tally.not_charged for tally in all_)
         return Tally(dict(refusals), dict(skips), sum(x.reductions for x in all_), lost)
 
     def equity(self, when: int) -> float:
