@@ -14,7 +14,7 @@ from backtest_kit._arrays import random_entries as plain
 from backtest_kit._arrays.brackets import Brackets
 from backtest_kit._arrays.job import SignalRows, job, work_of
 from backtest_kit._arrays.kernel_ready import kernel_ready
-from backtest_kit._arrays.lone_account import nobody
+from backtest_kit._arrays.paid_account import nobody
 from backtest_kit._arrays.random_entries import Entries, Row
 from backtest_kit._arrays.signals import Signals, read_only
 from backtest_kit._arrays.simulation import announce

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from backtest_kit._arrays.layout import Columns, Rules, Work
-from backtest_kit._arrays.lone import Lone, begin, book, count_skips, fund, pays
+from backtest_kit._arrays.layout import (
+    AIM,
+    BREAKEVEN_FROM,
+    ENDED_AT,
+    ENDED_BY,
+    ENTERED_AT,
+    FILLED_AT,
+    IS_AMBIGUOUS,
+    LASTS,
+    NOTED,
+    PROPOSED_AT,
+    SIDE_OF,
+    STOP_AT,
+    TRAILED_BY,
+    TRAILED_FROM,
+    Columns,
+    Rules,
+    Work,
+)
 from backtest_kit._arrays.searches import exit_after, first_touch
 from backtest_kit._rules.fast_forward import trailing_touch
 from backtest_kit._rules.holding import (
@@ -25,123 +42,129 @@ from backtest_kit._rules.holding import (
 )
 from backtest_kit._rules.life import UNCHANGED
 from backtest_kit._rules.position import managed_step, opening_step, watched
-from backtest_kit._values.candles import Ints
 
 #: The legs of a position with one entry and one exit, which are not written.
 PLAIN: Final = 2
 
 
-def hold(
-    columns: Columns,
-    rules: Rules,
-    work: Work,
-    side: float,
-    entry: float,
-    goal: float,
-    stop: float,
-    how: tuple[float, float, float],
-    exits: Ints,
-    scheduled: int,
-    filled: int,
-    lasts: int,
-    lone: Lone,
-    amount: float,
-) -> tuple[int, int]:
-    """Follow a managed position from the step `filled` on; return why it ends, and at which step.
-
-    It was proposed at step `scheduled`, and lives for `lasts` steps. `how` is the trailing stop,
-    from where on, and breakeven, in percent. An account of a `lone` run enters `amount` first.
-    """
-    state, legs = work.state, work.legs
+def open_hold(columns: Columns, rules: Rules, work: Work) -> None:
+    """Open a position at its first fill, without any account."""
+    prices, side, entry = work.prices, work.prices[SIDE_OF], work.prices[ENTERED_AT]
     fix_levels(columns.profits, side, entry, work.profits)
     fix_levels(columns.losses, -side, entry, work.losses)
     fix_levels(columns.entries, -side, entry, work.entries)
-    fill, wick, at, known = columns.fill[filled], rules.wick, filled, 0
-    best = entry if wick else columns.price[filled]
-    trailing, activation, breakeven = how
-    costs = rules.limits.slippage, rules.limits.fee
+    work.trade[NOTED] = 0
     open_position(
-        state, legs, side, entry, goal, stop, best, trailing, activation, breakeven, *costs
+        work.state,
+        work.legs,
+        side,
+        entry,
+        prices[AIM],
+        prices[STOP_AT],
+        entry if rules.wick else columns.price[work.trade[FILLED_AT]],
+        prices[TRAILED_BY],
+        prices[TRAILED_FROM],
+        prices[BREAKEVEN_FROM],
+        rules.limits.slippage,
+        rules.limits.fee,
     )
-    on_account = pays(lone)
-    if on_account:
-        begin(lone, state, amount)
-    waited = filled != scheduled
+
+
+def first_step(columns: Columns, rules: Rules, work: Work) -> None:
+    """Do what the step of the fill does to a position after it."""
+    trade = work.trade
+    at, waited = trade[FILLED_AT], trade[FILLED_AT] != trade[PROPOSED_AT]
     reason = opening_step(
-        state,
+        work.state,
         work.entries,
         work.losses,
         waited,
-        fill,
-        columns.open[filled],
-        columns.high[filled],
-        columns.low[filled],
-        wick,
-        legs,
+        columns.fill[at],
+        columns.open[at],
+        columns.high[at],
+        columns.low[at],
+        rules.wick,
+        work.legs,
     )
-    exit_at = exit_after(exits, filled - waited)
-    if reason == UNCHANGED and exit_at == filled:
-        reason = close_rest(state, legs, BY_CLOSE, fill, CLEAR)
-    last = filled + lasts
+    if reason == UNCHANGED and waited and _exit_at(columns, work) == at:
+        reason = close_rest(work.state, work.legs, BY_CLOSE, columns.fill[at], CLEAR)
+    trade[ENDED_BY] = reason
+
+
+def next_act(columns: Columns, rules: Rules, work: Work) -> int:
+    """Return the next step at which the rules have to be asked; -1: the data end before."""
+    trade, state = work.trade, work.state
+    last = trade[FILLED_AT] + trade[LASTS]
     if len(columns.next_open) > 0 and last < len(columns.fill):
         last = columns.next_open[last]
-    last = min(last, exit_at)
-    while True:
-        while known < state[FILLS]:
-            work.steps[known] = at
-            if on_account:
-                closes = reason != UNCHANGED and known + 1 == state[FILLS]
-                book(lone, state, legs, known, rules.epoch + at, closes)
-            known += 1
-        if reason != UNCHANGED:
-            if on_account:
-                count_skips(lone, state)
-            return reason, at
-        lower, upper = watched(state, work.entries, work.profits, work.losses)
-        low, high = columns.touch_low, columns.touch_high
-        if follows(state):
-            best, factor = state[BEST], trailing_factor(state)
-            at, best = trailing_touch(low, high, at, last, lower, upper, side, best, factor)
-            follow_to(state, best)
-        else:
-            at = first_touch(low, high, at, last, lower, upper)
-        if at < 0:
-            at = max(rules.last, filled)
-            reason = close_rest(state, legs, BY_END_OF_DATA, columns.fill[at], CLEAR)
-            continue
-        if on_account:
-            fund(lone, state)
-        reason = managed_step(
-            state,
-            work.entries,
-            work.profits,
-            work.losses,
-            at - filled >= lasts,
-            columns.price[at],
-            columns.fill[at],
-            columns.open[at],
-            columns.high[at],
-            columns.low[at],
-            wick,
-            rules.stop_first,
-            legs,
-        )
-        if reason == UNCHANGED and at == exit_at:
-            reason = close_rest(state, legs, BY_CLOSE, columns.fill[at], CLEAR)
+    last = min(last, _exit_at(columns, work))
+    lower, upper = watched(state, work.entries, work.profits, work.losses)
+    low, high, since = columns.touch_low, columns.touch_high, trade[ENDED_AT]
+    if not follows(state):
+        return first_touch(low, high, since, last, lower, upper)
+    best, factor = state[BEST], trailing_factor(state)
+    side = work.prices[SIDE_OF]
+    at, best = trailing_touch(low, high, since, last, lower, upper, side, best, factor)
+    follow_to(state, best)
+    return at
 
 
-def keep_legs(work: Work, written: int) -> tuple[int, bool]:
-    """Write the legs of a position behind the `written` ones; return how many, and if unclear.
+def act(columns: Columns, rules: Rules, work: Work, at: int) -> None:
+    """Do what a later step does to a position."""
+    trade, state = work.trade, work.state
+    reason = managed_step(
+        state,
+        work.entries,
+        work.profits,
+        work.losses,
+        at - trade[FILLED_AT] >= trade[LASTS],
+        columns.price[at],
+        columns.fill[at],
+        columns.open[at],
+        columns.high[at],
+        columns.low[at],
+        rules.wick,
+        rules.stop_first,
+        work.legs,
+    )
+    if reason == UNCHANGED and at == _exit_at(columns, work):
+        reason = close_rest(state, work.legs, BY_CLOSE, columns.fill[at], CLEAR)
+    trade[ENDED_AT], trade[ENDED_BY] = at, reason
+
+
+def data_end_at(rules: Rules, work: Work) -> int:
+    """Return the step at which the data end for a position."""
+    return max(rules.last, work.trade[FILLED_AT])
+
+
+def close_at_data_end(columns: Columns, rules: Rules, work: Work) -> None:
+    """Close a position where the data end."""
+    at = data_end_at(rules, work)
+    work.trade[ENDED_AT] = at
+    reason = close_rest(work.state, work.legs, BY_END_OF_DATA, columns.fill[at], CLEAR)
+    work.trade[ENDED_BY] = reason
+
+
+def keep_legs(work: Work, written: int) -> int:
+    """Write the legs of a position that has ended behind the `written` ones; return how many.
 
     Not those of one entry and one exit, which follow from its prices.
     """
     legs, count, unclear = work.legs, int(work.state[FILLS]), False
     for i in range(count):
         unclear = unclear or legs[i * WIDTH + AMBIGUOUS] > 0
+    work.trade[IS_AMBIGUOUS] = unclear
     if count <= PLAIN:
-        return 0, unclear
+        return 0
     for i in range(count):
         work.all_steps[written + i] = work.steps[i]
         for j in range(WIDTH):
             work.all_legs[(written + i) * WIDTH + j] = legs[i * WIDTH + j]
-    return count, unclear
+    return count
+
+
+def _exit_at(columns: Columns, work: Work) -> int:
+    """Return the first step from the fill on, of one that waited, or after it at which to exit."""
+    trade = work.trade
+    exits = columns.exit_long if work.prices[SIDE_OF] > 0 else columns.exit_short
+    return exit_after(exits, trade[FILLED_AT] - (trade[FILLED_AT] != trade[PROPOSED_AT]))

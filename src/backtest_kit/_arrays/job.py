@@ -146,11 +146,15 @@ def work_of(columns: layout.Columns, *, compiled: bool) -> layout.Work:
     def room(size: int) -> Any:
         return np.zeros(size) if compiled else [0.0] * size
 
-    steps: Any = np.zeros(most, dtype=np.int64) if compiled else [0] * most
+    def whole(size: int) -> Any:
+        return np.zeros(size, dtype=np.int64) if compiled else [0] * size
+
     legs = (2 * ROOM if sum(levels) else 0) + most
     state, profits, losses, entries, own = (room(size) for size in (SIZE, *levels, most * WIDTH))
-    all_legs, all_steps = np.empty(legs * WIDTH), np.empty(legs, dtype=np.int64)
-    return layout.Work(state, profits, losses, entries, own, steps, all_legs, all_steps)
+    return layout.Work(
+        *(whole(layout.TRADE), room(layout.PRICES), state, profits, losses, entries, own),
+        *(whole(most), np.empty(legs * WIDTH), np.empty(legs, dtype=np.int64)),
+    )
 
 
 def column_of(column: npt.NDArray[Any]) -> npt.NDArray[Any]:

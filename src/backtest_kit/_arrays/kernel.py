@@ -11,17 +11,25 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._arrays import hold, layout, lone, purse, random_entries, searches
-from backtest_kit._arrays import pay as paying
+from backtest_kit._arrays import (
+    hold,
+    layout,
+    paying,
+    purse,
+    random_entries,
+    searches,
+    stages,
+    together,
+)
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.layout import Columns, Rules, Work
-from backtest_kit._arrays.lone import Lone
+from backtest_kit._arrays.paying import Account
 from backtest_kit._rules import (
     account,
     asking,
@@ -80,10 +88,15 @@ def _called(
     return numba.njit(**options)(_with(function, function.__name__, {**compiled}))  # type: ignore[no-any-return]
 
 
-def _all_of(module: ModuleType, **compiled: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+def _all_of(
+    module: ModuleType,
+    compiled: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+    *,
+    forceinline: bool = True,
+) -> dict[str, Callable[..., Any]]:
     """Return the functions of a module of rules, compiled, by name.
 
-    Each may call `compiled` ones and any other of the module.
+    Each may call `compiled` ones, which come before its own, and any other of the module.
     """
     own = {
         name: value
@@ -91,11 +104,11 @@ def _all_of(module: ModuleType, **compiled: Callable[..., Any]) -> dict[str, Cal
         if isinstance(value, FunctionType) and value.__module__ == module.__name__
     }
     done: dict[str, Callable[..., Any]] = dict(compiled)
-    while len(done) < len(own) + len(compiled):
+    while not own.keys() <= done.keys():
         for name, function in own.items():
             called = {other for other in function.__code__.co_names if other in own}
             if name not in done and called <= {*done}:
-                done[name] = _called(function, done)
+                done[name] = _called(function, done, forceinline=forceinline)
     return done
 
 
@@ -112,8 +125,9 @@ def _named_after_sources() -> str:
     It looks for changes in the file of that function alone, and the rules are in others.
     """
     whole = hashlib.blake2b(digest_size=8)
-    rules = (life, account, holding, position, management, proposal, asking, sizing, purse, lone)
-    for module in (*rules, layout, searches, hold, plain, random_entries, paying, results):
+    rules = (life, account, holding, position, management, proposal, asking, sizing)
+    own = (layout, purse, paying, searches, stages, hold, plain, together, random_entries)
+    for module in (*rules, *own, results):
         whole.update(Path(module.__file__ or "").read_bytes())
     whole.update(Path(__file__).read_bytes())
     return f"simulate_{whole.hexdigest()}"
@@ -204,8 +218,8 @@ def trailing_touch(
 _opens_now = _inlined(life.opens_now)
 _exit_after = _inlined(searches.exit_after)
 _account = _all_of(account)
-_holding = _all_of(holding, **_account)
-_position = _all_of(position, **_holding)
+_holding = _all_of(holding, _account)
+_position = _all_of(position, _holding)
 _amounts: dict[str, Callable[..., Any]] = {
     each.__name__: _called(each, _account)
     for each in (
@@ -215,40 +229,40 @@ _amounts: dict[str, Callable[..., Any]] = {
         sizing.risked_quantity,
     )
 }
-_purse = _all_of(purse, **_account, **_amounts)
-_lone = _all_of(lone, **(_holding | _purse))
+_purse = _all_of(purse, _account | _amounts)
 _searches: dict[str, Callable[..., Any]] = {
     "first_touch": first_touch,
     "trailing_touch": trailing_touch,
-    "exit_after": _exit_after,
+    "next_signal": next_signal,
+    **_all_of(searches, {"first_touch": first_touch, "next_signal": next_signal}),
 }
-_hold = _called(hold.hold, {**_searches, **_position, **_lone})
-_level_problems = _called(management.level_problems, {})
+_proposals: dict[str, Callable[..., Any]] = {
+    **_all_of(asking),
+    **_all_of(life),
+    "never_reached": _inlined(proposal.never_reached),
+    "problems_of": _inlined(proposal.problems_of, opens_now=_opens_now),
+    "management_problems": _called(
+        management.management_problems,
+        {"level_problems": _called(management.level_problems, {}), **_holding},
+    ),
+}
+_paying = _all_of(paying, _holding | _purse, forceinline=False)
+
+
+def _trade_parts(*, forceinline: bool) -> dict[str, Callable[..., Any]]:
+    """Return what follows a trade, compiled."""
+    parts = _all_of(stages, _searches | _proposals | _holding, forceinline=forceinline)
+    parts |= _all_of(hold, _searches | _position, forceinline=forceinline) | _paying
+    return parts | {"note_legs": _called(plain.note_legs, parts, forceinline=forceinline)}
+
+
+_parts = _trade_parts(forceinline=True)
 #: `simulate`, compiled.
-simulate: Callable[[Columns, Rules, Ints, Ints, Floats, Work, Lone], int] = _compiled(
+simulate: Callable[[Columns, Rules, Ints, Ints, Floats, Work, Account], int] = _compiled(
     _with(
         plain.simulate,
         _named_after_sources(),
-        {
-            **_lone,
-            "next_signal": next_signal,
-            "first_open_frame": _inlined(searches.first_open_frame),
-            "exit_after": _exit_after,
-            "hold": _hold,
-            "keep_legs": _called(hold.keep_legs, {}),
-            "paid_and_got": _holding["paid_and_got"],
-            "never_reached": _inlined(proposal.never_reached),
-            "management_problems": _called(
-                management.management_problems,
-                {"level_problems": _level_problems, **_holding},
-            ),
-            "first_touch": first_touch,
-            "next_due": _inlined(asking.next_due),
-            "opens_now": _opens_now,
-            "problems_of": _inlined(proposal.problems_of, opens_now=_opens_now),
-            "scheduled_step": _inlined(life.scheduled_step),
-            "pending_step": _inlined(life.pending_step),
-        },
+        _parts | {"hold": _called(plain.hold, _parts)},
     )
 )
 
@@ -261,12 +275,14 @@ enter_at_random: Callable[..., None] = _compiled(
     )
 )
 
-#: `pay.pay`, compiled.
-pay: Callable[..., tuple[int, float, int]] = _compiled(
+_views = {each.__name__: _compiled(each) for each in (together.columns_of, together.work_of)}
+_joint = _all_of(together, _trade_parts(forceinline=False) | _views, forceinline=False)
+#: `together.play_together`, compiled.
+play_together: Callable[..., int] = _compiled(
     _with(
-        paying.pay,
-        _named_after_sources().replace("simulate", "pay"),
-        _purse,
+        together.play_together,
+        _named_after_sources().replace("simulate", "play_together"),
+        _joint,
     )
 )
 

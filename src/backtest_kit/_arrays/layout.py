@@ -25,6 +25,38 @@ ROW, SCHEDULED, FILLED, ENDED, REASON, AMBIGUOUS, ASKED, LEGS = range(8)
 #: Of its numbers; `LIMIT` is what the signal asked for, NaN without. `PAID` is the mean price of
 #: all entries, `WHOLE_COST` their cost relative to the first.
 ENTRY, GOAL, STOP, CLOSE, LIMIT, PAID, WHOLE_COST = range(7)
+#: Of a trade under way, in whole numbers: the row that said it, steps of the bars at which it was
+#: proposed, filled and came to its end so far, why it ended (see `life`), whether that is
+#: ambiguous, how many steps it lives, two flags (it is filled at once, it is managed), and how many
+#: of its legs were noted.
+(
+    OF_ROW,
+    PROPOSED_AT,
+    FILLED_AT,
+    ENDED_AT,
+    ENDED_BY,
+    IS_AMBIGUOUS,
+    LASTS,
+    IS_IMMEDIATE,
+    IS_MANAGED,
+    NOTED,
+) = range(10)
+#: Of its prices and percents, and the amount that an account pays.
+(
+    SIDE_OF,
+    AIM,
+    STOP_AT,
+    ASKED_PRICE,
+    ENTERED_AT,
+    CLOSED_FOR,
+    TRAILED_BY,
+    TRAILED_FROM,
+    BREAKEVEN_FROM,
+    AMOUNT,
+) = range(10)
+#: How many of each there are.
+TRADE: Final = 10
+PRICES: Final = 10
 #: A step that never comes.
 NO_STEP: Final = 2**62
 
@@ -97,11 +129,14 @@ class Columns(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Room for one managed position: `state` and `legs` as `holding` lays them out, its levels.
+    """Room for one trade under way, `trade` and `prices`, and for how it is managed.
 
-    `steps` are those of its legs. `all_legs` and `all_steps` take the legs of all trades.
+    `state` and `legs` as `holding` lays them out, its levels; `steps` are those of its legs.
+    `all_legs` and `all_steps` take the legs of all trades.
     """
 
+    trade: MutableSequence[int] | Ints
+    prices: Numbers
     state: Numbers
     profits: Numbers
     losses: Numbers

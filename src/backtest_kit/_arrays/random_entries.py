@@ -27,7 +27,7 @@ from backtest_kit._arrays.layout import (
     Rules,
     Work,
 )
-from backtest_kit._arrays.lone import Lone
+from backtest_kit._arrays.paying import Account
 from backtest_kit._arrays.simulate import simulate
 from backtest_kit._values.candles import Floats, Ints
 
@@ -90,7 +90,7 @@ def enter_at_random(
     row: Row,
     given: Entries,
     room: tuple[Ints, Ints, Floats],
-    nobody: Lone,
+    nobody: Account,
     steps: Ints,
     prices: Floats,
 ) -> None:
@@ -166,6 +166,8 @@ def with_levels(columns: Columns, work: Work, given: Entries, ladder: int) -> tu
         columns.exit_short,
     )
     own = Work(
+        work.trade,
+        work.prices,
         work.state,
         work.profits[: b[0] - a[0]],
         work.losses[: b[1] - a[1]],

@@ -1,272 +1,165 @@
 """From arrays of signals to closed trades: one signal after another, without visiting each step.
 
-What becomes of a signal is asked of the rules (`_rules`); `searches` find where they have to be
-asked. Bit for bit the same as the engine's steps. Not here: risk profiles, milestones, events.
+Bit for bit the same as the engine's steps. Not here: risk profiles, milestones, events.
 
-This is plain Python over NumPy's searches; the kernel is the same function, compiled by Numba
-together with the rules and with searches of its own (`kernel`).
+This is plain Python; the kernel is the same function, compiled by Numba together with the stages of
+a trade, the rules, and searches of its own (`kernel`).
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from backtest_kit._arrays.hold import PLAIN, hold, keep_legs
+from backtest_kit._arrays.hold import (
+    PLAIN,
+    act,
+    close_at_data_end,
+    first_step,
+    keep_legs,
+    next_act,
+    open_hold,
+)
 from backtest_kit._arrays.layout import (
-    AMBIGUOUS,
-    ASKED,
-    ASKS_FROM,
-    CALLS,
-    CLOSE,
-    ENDED,
-    ENTRY,
-    FILLED,
-    FIRST_INVALID,
+    AMOUNT,
+    ASKED_PRICE,
+    CLOSED_FOR,
+    ENDED_AT,
+    ENDED_BY,
+    ENTERED_AT,
+    FILLED_AT,
     FRAME,
-    GOAL,
-    HELD,
-    INVALID,
-    LEGS,
-    LIMIT,
-    NO_STEP,
-    PAID,
-    REASON,
-    ROW,
-    SCHEDULED,
-    STOP,
-    UNANSWERED,
-    WHOLE_COST,
+    IS_IMMEDIATE,
+    IS_MANAGED,
+    NOTED,
+    OF_ROW,
+    SIDE_OF,
+    STOP_AT,
     WRITTEN_LEGS,
     Columns,
     Rules,
     Work,
 )
-from backtest_kit._arrays.lone import (
-    Lone,
+from backtest_kit._arrays.paying import (
+    BALANCE,
+    TAKEN,
+    TAKEN_AT,
+    Account,
     admitted,
+    begin,
+    book,
+    count_skips,
+    fund,
     is_liquidated_first,
     may_be_liquidated,
     pay_entry,
     pay_exit,
     pays,
 )
-from backtest_kit._arrays.searches import (
-    exit_after,
-    first_open_frame,
-    first_touch,
-    next_signal,
+from backtest_kit._arrays.stages import (
+    ask_again,
+    await_fill,
+    find_end,
+    propose,
+    settle,
+    write_trade,
 )
-from backtest_kit._rules.asking import next_due
-from backtest_kit._rules.holding import COST, paid_and_got
-from backtest_kit._rules.life import (
-    ACTIVATED,
-    ACTIVATED_AND_STOPPED,
-    CANCELLED_END_OF_DATA,
-    CANCELLED_EXIT,
-    CLOSED,
-    END_OF_DATA,
-    STOP_LOSS,
-    UNCHANGED,
-    opens_now,
-    pending_step,
-    scheduled_step,
-)
-from backtest_kit._rules.management import management_problems
-from backtest_kit._rules.proposal import never_reached, problems_of
+from backtest_kit._rules.holding import FILLS
+from backtest_kit._rules.life import ACTIVATED, ACTIVATED_AND_STOPPED, CANCELLED_EXIT, UNCHANGED
 from backtest_kit._values.candles import Floats, Ints
 from backtest_kit._values.results import CANCELLED
 
 
 def simulate(
-    columns: Columns, rules: Rules, state: Ints, whole: Ints, real: Floats, work: Work, lone: Lone
+    columns: Columns,
+    rules: Rules,
+    state: Ints,
+    whole: Ints,
+    real: Floats,
+    work: Work,
+    account: Account,
 ) -> int:
     """Write trades until the columns are full or the frames are played; return how many.
 
-    `state`, `whole` and `real` are laid out as the constants above say. Each is paid by the account
-    of a `lone` run, if that has one, or refused.
+    `state`, `whole` and `real` are laid out as `layout` says. Each is paid by the account, if there
+    is one, or refused: where its strategy is asked, a lone run holds nothing, so that its equity is
+    its balance.
     """
-    averages, fills, opens = columns.price, columns.fill, columns.open
-    highs, lows = columns.high, columns.low
-    sides, goals, stops = columns.side, columns.goal, columns.stop
-    lives, entries, next_open = columns.minutes, columns.entry, columns.next_open
-    touch_low, touch_high = columns.touch_low, columns.touch_high
-    closes = len(next_open) > 0
-    written, frame, asks_from, steps = 0, state[FRAME], state[ASKS_FROM], len(fills)
-    wick, limits = rules.wick, rules.limits
-    trailings, activations = columns.trailing, columns.activation
-    breakevens, state[WRITTEN_LEGS] = columns.breakeven, 0
+    trade, prices, on_account = work.trade, work.prices, pays(account)
     levels = len(columns.profits) + len(columns.losses) + len(columns.entries)
     room = len(work.all_steps) - levels // 2 - PLAIN
-    on_account, amount = pays(lone), 0.0
-    while frame < rules.until and written < whole.shape[1] and state[WRITTEN_LEGS] <= room:
-        if rules.start + frame * rules.step >= steps:
+    written = state[WRITTEN_LEGS] = 0
+    while written < whole.shape[1] and state[WRITTEN_LEGS] <= room:
+        if not propose(columns, rules, state, work):
             break
-        due = next_due(max(frame, asks_from), rules.hop, rules.phase)
-        if closes:
-            due = max(due, first_open_frame(rules, next_open, due))
-        if frame < due:
-            frame = min(due, rules.frames)
-            continue
-        k = rules.start + frame * rules.step
-        asked, missing, row = next_signal(rules, sides, k, steps, next_open)
-        last = frame + (asked - 1) * rules.hop
-        frame, asks_from, k = last + 1, last + rules.hop, rules.start + last * rules.step
-        state[CALLS] += asked
-        state[UNANSWERED] += missing
-        if row < 0:
-            continue
-        side, average, fill = float(sides[row]), averages[k], fills[k]
-        goal, stop = goals[min(row, len(goals) - 1)], stops[min(row, len(stops) - 1)]
-        minutes, limit = lives[min(row, len(lives) - 1)], entries[min(row, len(entries) - 1)]
-        if rules.relative:
-            goal, stop = fill * (1 + side * goal / 100), fill * (1 - side * stop / 100)
-        problems = problems_of(side, limit, goal, stop, minutes, average, fill, wick, limits)
-        goal, stop = never_reached(side, goal, stop)
-        now = opens_now(side, limit, fill)
-        trailing = trailings[min(row, len(trailings) - 1)]
-        breakeven = breakevens[min(row, len(breakevens) - 1)]
-        managed = rules.managed and (levels > 0 or trailing == trailing or breakeven == breakeven)
-        activation = activations[min(row, len(activations) - 1)]
-        activation = activation if activation == activation else 0.0
-        if managed and problems == 0:
-            problems = management_problems(
-                side,
-                fill if now else limit,
-                goal,
-                stop,
-                trailing,
-                activation,
-                breakeven,
-                columns.profits,
-                columns.losses,
-                columns.entries,
-                limits,
-            )
-        if problems != 0:
-            state[FIRST_INVALID] = rules.epoch + k if state[INVALID] == 0 else state[FIRST_INVALID]
-            state[INVALID] += 1
-            continue
-        if on_account and now:
-            amount = admitted(lone, row, side, fill, stop, rules.epoch + k)
-            if amount == 0:
+        if not trade[IS_IMMEDIATE]:
+            if on_account and is_liquidated_first(
+                account, 0, prices[SIDE_OF], prices[ASKED_PRICE], prices[STOP_AT]
+            ):
                 continue
-        elif on_account and is_liquidated_first(lone, side, limit, stop):
-            continue
-        at, filled, entry, close, ambiguous, reason = k, k, fill, stop, False, UNCHANGED
-        exits = columns.exit_long if side > 0 else columns.exit_short
-        exit_at = exit_after(exits, k)
-        if minutes == minutes:
-            lasts = -(-int(minutes) // rules.minutes)
-        elif limits.lifetime > 0:
-            lasts = -(-limits.lifetime // rules.minutes)
-        else:
-            lasts = NO_STEP // 2
-        if not now:
-            lower, upper = (limit, np.inf) if side > 0 else (-np.inf, limit)
-            last = k + rules.wait
-            if closes and last < steps:
-                last = next_open[last]
-            at = first_touch(touch_low, touch_high, k, min(last, exit_at), lower, upper)
-            if at < 0:
-                at, reason, entry = max(rules.last, k), CANCELLED_END_OF_DATA, limit
-            else:
-                expired = at - k >= rules.wait
-                reason, entry = scheduled_step(
-                    side,
-                    limit,
-                    goal,
-                    stop,
-                    expired,
-                    averages[at],
-                    fills[at],
-                    opens[at],
-                    highs[at],
-                    lows[at],
-                    wick,
-                )
-            filled = at
-            if reason == UNCHANGED:  # it waits, until a row ends that
-                reason = CANCELLED_EXIT
-            elif reason in (ACTIVATED, ACTIVATED_AND_STOPPED):
-                if on_account:
-                    amount = admitted(lone, row, side, entry, stop, rules.epoch + at)
-                if on_account and amount == 0:
-                    reason = CANCELLED_EXIT  # the counts say by what
-                elif reason == ACTIVATED or managed:
-                    reason = UNCHANGED
-                else:
-                    reason = STOP_LOSS
-        legs, paid, cost = 0, entry, 1.0
-        bare = on_account and may_be_liquidated(lone, side, stop)
-        held = (managed or bare) and reason == UNCHANGED
-        if held:
-            how = trailing, activation, breakeven
-            reason, at = hold(
-                columns,
-                rules,
-                work,
-                side,
-                entry,
-                goal,
-                stop,
-                how,
-                exits,
-                k,
-                filled,
-                lasts,
-                lone,
-                amount,
+            await_fill(columns, rules, work)
+        waited = trade[ENDED_BY] in (ACTIVATED, ACTIVATED_AND_STOPPED)
+        if on_account and (waited or trade[IS_IMMEDIATE]):
+            when = rules.epoch + trade[FILLED_AT]
+            if account.counts[TAKEN_AT] != when:
+                account.money[TAKEN], account.counts[TAKEN_AT] = account.money[BALANCE], when
+            side, entry, stop = prices[SIDE_OF], prices[ENTERED_AT], prices[STOP_AT]
+            prices[AMOUNT] = admitted(account, 0, trade[OF_ROW], side, entry, stop)
+            if prices[AMOUNT] == 0 and not waited:
+                continue
+            if prices[AMOUNT] == 0:
+                trade[ENDED_BY], waited = CANCELLED_EXIT, False  # the counts say by what
+        if waited:
+            settle(work)
+        legs, held = 0, False
+        if trade[ENDED_BY] == UNCHANGED:
+            held = bool(trade[IS_MANAGED]) or (
+                on_account and may_be_liquidated(account, 0, prices[SIDE_OF], prices[STOP_AT])
             )
-            legs, ambiguous = keep_legs(work, state[WRITTEN_LEGS])
-            state[WRITTEN_LEGS] += legs
-            paid, close = paid_and_got(work.state)
-            cost = work.state[COST]
-        elif reason == UNCHANGED and filled != k and exit_at == filled:
-            reason, close = CLOSED, fills[filled]
-        elif reason == UNCHANGED:
-            lower, upper = (stop, goal) if side > 0 else (goal, stop)
-            last = filled + lasts
-            if closes and last < steps:
-                last = next_open[last]
-            last = min(last, exit_after(exits, filled))
-            at = first_touch(touch_low, touch_high, filled, last, lower, upper)
-            if at < 0:
-                at, reason = max(rules.last, filled), END_OF_DATA
-                close = fills[at]
+            if held:
+                hold(columns, rules, work, account)
+                legs = keep_legs(work, state[WRITTEN_LEGS])
+                state[WRITTEN_LEGS] += legs
             else:
-                expired = at - filled >= lasts
-                reason, close, ambiguous = pending_step(
-                    side,
-                    goal,
-                    stop,
-                    expired,
-                    averages[at],
-                    fills[at],
-                    opens[at],
-                    highs[at],
-                    lows[at],
-                    wick,
-                    rules.stop_first,
-                )
-                if reason == UNCHANGED:  # it lives on, until a row ends that
-                    reason, close = CLOSED, fills[at]
-        if on_account and not held and reason < CANCELLED:
-            pay_entry(lone, side, amount, entry, rules.epoch + filled, first=True)
-            pay_exit(lone, side, amount, close, rules.epoch + at)
-        whole[ROW, written], whole[SCHEDULED, written] = row, rules.epoch + k
-        whole[FILLED, written], whole[ENDED, written] = rules.epoch + filled, rules.epoch + at
-        whole[REASON, written], whole[AMBIGUOUS, written] = reason, ambiguous
-        whole[ASKED, written], whole[LEGS, written] = state[CALLS], legs
-        real[ENTRY, written], real[GOAL, written] = entry, goal
-        real[STOP, written], real[CLOSE, written] = stop, close
-        real[LIMIT, written], real[PAID, written] = limit, paid
-        real[WHOLE_COST, written] = cost
+                find_end(columns, rules, work)
+        if on_account and not held and trade[ENDED_BY] < CANCELLED:
+            side, amount, entry = prices[SIDE_OF], prices[AMOUNT], prices[ENTERED_AT]
+            pay_entry(account, 0, side, amount, entry, rules.epoch + trade[FILLED_AT], True)
+            pay_exit(account, 0, amount, prices[CLOSED_FOR], rules.epoch + trade[ENDED_AT])
+        write_trade(rules, state, work, whole, real, written, legs, held)
         written += 1
-        ended = reason in (END_OF_DATA, CANCELLED_END_OF_DATA)
-        free = 0 if exit_after(exits, at - 1) == at else rules.free
-        after = -((rules.start - at - max(free, int(ended))) // rules.step)
-        after = min(max(after, frame), rules.frames)
-        state[HELD] += after - frame
-        frame = after
-    state[FRAME], state[ASKS_FROM] = min(frame, rules.frames), asks_from
+        ask_again(columns, rules, state, work)
+    state[FRAME] = min(state[FRAME], rules.frames)
     return written
+
+
+def hold(columns: Columns, rules: Rules, work: Work, account: Account) -> None:
+    """Follow a managed position from its fill to its end."""
+    trade, on_account = work.trade, pays(account)
+    open_hold(columns, rules, work)
+    if on_account:
+        begin(account, 0, work.state, work.prices[AMOUNT])
+    first_step(columns, rules, work)
+    while True:
+        note_legs(rules, work, account, 0)
+        if trade[ENDED_BY] != UNCHANGED:
+            break
+        at = next_act(columns, rules, work)
+        if at < 0:
+            close_at_data_end(columns, rules, work)
+        else:
+            if on_account:
+                fund(account, work.state)
+            act(columns, rules, work, at)
+    if on_account:
+        count_skips(account, work.state)
+
+
+def note_legs(rules: Rules, work: Work, account: Account, run: int) -> None:
+    """Note the step of the legs that are new, and take them into the books of an account."""
+    trade, state = work.trade, work.state
+    while trade[NOTED] < state[FILLS]:
+        number = trade[NOTED]
+        work.steps[number] = trade[ENDED_AT]
+        trade[NOTED] += 1
+        if pays(account):
+            closes = trade[ENDED_BY] != UNCHANGED and trade[NOTED] == state[FILLS]
+            when = rules.epoch + trade[ENDED_AT]
+            book(account, run, state, work.legs, number, when, closes)

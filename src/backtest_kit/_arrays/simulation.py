@@ -15,8 +15,8 @@ from backtest_kit._arrays import layout
 from backtest_kit._arrays import simulate as plain
 from backtest_kit._arrays.job import ROOM, SignalRows, job, levels_of, work_of
 from backtest_kit._arrays.kernel_ready import kernel_ready
-from backtest_kit._arrays.lone import Lone
-from backtest_kit._arrays.lone_account import LoneAccount, nobody
+from backtest_kit._arrays.paid_account import PaidAccount, nobody
+from backtest_kit._arrays.paying import Account
 from backtest_kit._arrays.signals import Signals, read_only
 from backtest_kit._arrays.trade_table import (
     ManagedTrades,
@@ -34,7 +34,7 @@ from backtest_kit._values.results import CANCELLED, REASONS
 from backtest_kit._values.time import MINUTE
 
 _lock = threading.Lock()
-Simulate = Callable[[layout.Columns, layout.Rules, Ints, Ints, Floats, layout.Work, Lone], int]
+Simulate = Callable[[layout.Columns, layout.Rules, Ints, Ints, Floats, layout.Work, Account], int]
 
 
 class Simulation:
@@ -45,7 +45,7 @@ class Simulation:
     """
 
     def __init__(
-        self, frame: int = 0, asks_from: int = 0, account: LoneAccount | None = None
+        self, frame: int = 0, asks_from: int = 0, account: PaidAccount | None = None
     ) -> None:
         self._account = account
         self._state = np.array([frame, asks_from, 0, 0, 0, 0, 0, 0])
@@ -61,53 +61,85 @@ class Simulation:
         """The index of the next frame, and of the first at which the strategy may be asked."""
         return int(self._state[layout.FRAME]), int(self._state[layout.ASKS_FROM])
 
+    @property
+    def state(self) -> Ints:
+        """Where to go on, and what was counted; see `layout`."""
+        return self._state
+
     def run(self, bars: Bars, rows: SignalRows, until: int | None = None) -> None:
         """Go on up to frame `until` (all of them); the bars reach to the end of the last trade.
 
         The first bars reach back to the start of the frame, with the candles of the average
         price before it.
         """
+        columns, rules = self.prepare(bars, rows, until)
+        account, lone = self._account, nobody()
+        if rules.hop:
+            simulate, state = simulator(), self._state
+            whole, real = np.empty((8, ROOM), dtype=np.int64), np.empty((7, ROOM))
+            work = work_of(columns, compiled=kernel_ready.is_set())
+            if account is not None:
+                lone = account.paying([rows.signals], 3 * ROOM + len(work.all_steps))
+            before = -1
+            while state[layout.FRAME] != before and state[layout.FRAME] < rules.until:
+                before = int(state[layout.FRAME])
+                written = simulate(columns, rules, state, whole, real, work, lone)
+                if account is not None:
+                    account.take(lone, bars.step)
+                found = whole[:, :written], real[:, :written]
+                self.take(bars, rows, columns, rules, *found, work.all_steps, work.all_legs)
+        self.finish(rows, until)
+
+    def prepare(
+        self, bars: Bars, rows: SignalRows, until: int | None = None
+    ) -> tuple[layout.Columns, layout.Rules]:
+        """Return what is to be simulated up to frame `until`, having passed what has no price."""
         frames, state, asked = len(rows.timeline), self._state, rows.stride
         until = frames if until is None else min(until, frames)
-        stop = 0 if asked is None else asked.stop
-        columns, rules = job(bars, rows, min(until, stop))
+        columns, rules = job(bars, rows, min(until, 0 if asked is None else asked.stop))
         self._config, self._step = rows.config, bars.step
         if not state[layout.CALLS]:  # no calls before there is an average price
             known = min(rows.config.avg_price_candles_count - 1, len(bars.price))
             priced = min(max(-((rules.start - known) // rules.step), self._begin), frames)
             self._unpriced, state[layout.FRAME] = priced - self._begin, priced
-        if not rules.hop:
-            state[layout.FRAME] = until
-            return
-        simulate = simulator()
-        whole, real = np.empty((8, ROOM), dtype=np.int64), np.empty((7, ROOM))
-        work = work_of(columns, compiled=kernel_ready.is_set())
-        account, signals, lone = self._account, rows.signals, nobody()
-        if account is not None:
-            lone = account.paying(signals.cost, signals.quantity, 3 * ROOM + len(work.all_steps))
-        before = -1
-        while state[layout.FRAME] != before and state[layout.FRAME] < rules.until:
-            before = int(state[layout.FRAME])
-            written = simulate(columns, rules, state, whole, real, work, lone)
-            if account is not None:
-                account.take(lone, bars.step)
-            row = whole[layout.ROW, :written]
-            lives = columns.minutes[row if len(columns.minutes) > 1 else row * 0]
-            self._pieces.append(
-                {
-                    "whole": whole[:, :written].copy(),
-                    "real": real[:, :written].copy(),
-                    "side": columns.side[row],
-                    "minutes": _minutes(lives, rules.limits.lifetime),
-                    **_sizes(rows.signals, row),
-                    "average": bars.price[whole[layout.ENDED, :written] - rules.epoch],
-                }
-            )
-            self._managed.append(
-                _managed(rows.signals, columns, row, whole, real, work, rules.epoch, bars.step)
-            )
-        if stop <= state[layout.FRAME] < until:  # the frame's end, where nothing is asked
-            state[layout.FRAME] = until
+        return columns, rules
+
+    def take(
+        self,
+        bars: Bars,
+        rows: SignalRows,
+        columns: layout.Columns,
+        rules: layout.Rules,
+        whole: Ints,
+        real: Floats,
+        leg_steps: Ints,
+        legs: Floats,
+    ) -> None:
+        """Take trades that were written, (8, N) and (7, N), and their legs behind each other."""
+        row = whole[layout.ROW]
+        lives = columns.minutes[row if len(columns.minutes) > 1 else row * 0]
+        self._pieces.append(
+            {
+                "whole": whole.copy(),
+                "real": real.copy(),
+                "side": columns.side[row],
+                "minutes": _minutes(lives, rules.limits.lifetime),
+                **_sizes(rows.signals, row),
+                "average": bars.price[whole[layout.ENDED] - rules.epoch],
+            }
+        )
+        found = _managed(
+            rows.signals, columns, whole, real, leg_steps, legs, rules.epoch, bars.step
+        )
+        self._managed.append(found)
+
+    def finish(self, rows: SignalRows, until: int | None = None) -> None:
+        """Pass the frames up to `until` at which nothing is asked, at the end of the frame."""
+        frames, asked = len(rows.timeline), rows.stride
+        until = frames if until is None else min(until, frames)
+        stop = 0 if asked is None else asked.stop
+        if stop <= self._state[layout.FRAME] < until:
+            self._state[layout.FRAME] = until
 
     def table(self) -> TradeTable:
         """Return what was found."""
@@ -295,32 +327,33 @@ def _run(bars: Bars, rows: SignalRows) -> TradeTable:
 def _managed(
     signals: Signals,
     columns: layout.Columns,
-    row: Ints,
     whole: Ints,
     real: Floats,
-    work: layout.Work,
+    leg_steps: Ints,
+    leg: Floats,
     epoch: int,
     base: int,
 ) -> ManagedTrades | None:
-    """Return how the trades of `row` are managed; `None` where the signals don't say."""
+    """Return how trades are managed, and their legs; `None` where the signals don't say."""
     if not signals.is_managed:
         return None
+    row = whole[layout.ROW]
     percents = (
         column[row if len(column) > 1 else row * 0]
         for column in (columns.trailing, columns.activation, columns.breakeven)
     )
     levels = np.empty(len(row), dtype=object)
     levels[:] = [levels_of(signals)] * len(row)
-    legs = whole[layout.LEGS, : len(row)].copy()
+    legs = whole[layout.LEGS].copy()
     count = int(legs.sum())
     return ManagedTrades(
         **dict(zip(("trailing", "activation", "breakeven"), percents, strict=True)),
         levels=levels,
-        price_paid=real[layout.PAID, : len(row)].copy(),
-        cost=real[layout.WHOLE_COST, : len(row)].copy(),
+        price_paid=real[layout.PAID].copy(),
+        cost=real[layout.WHOLE_COST].copy(),
         legs=legs,
-        leg_at=(work.all_steps[:count] + epoch) * base,
-        leg=work.all_legs[: count * WIDTH].reshape(count, WIDTH).copy(),
+        leg_at=(leg_steps[:count] + epoch) * base,
+        leg=leg[: count * WIDTH].reshape(count, WIDTH).copy(),
     )
 
 

@@ -6,20 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from backtest_kit._arrays.lone_account import LoneAccount
+from backtest_kit._arrays.paid_account import PaidAccount
+from backtest_kit._arrays.shared_simulation import Part, simulate_together
+from backtest_kit._backtest.array_session import Loaded
 from backtest_kit._backtest.driver import FrameDriver
-from backtest_kit._backtest.paid_alone import paid_alone
-from backtest_kit._backtest.paid_tables import (
-    PaidRun,
+from backtest_kit._backtest.paid_simulation import (
     Paying,
-    can_be_paid,
-    pay,
-    purse_of,
+    account_of,
+    counts_of,
+    fills_of,
     sizes_by_numbers,
 )
 from backtest_kit._backtest.prepare import prepare
@@ -37,6 +36,7 @@ from backtest_kit._statistics.equity import AccountCounts, AccountStatistics
 from backtest_kit._statistics.equity_outcome import CALENDAR_DAYS, account_figures
 from backtest_kit._values.account import Market
 from backtest_kit._values.account_schemas import AccountSchema, SizingSchema
+from backtest_kit._values.clock import yield_to_others
 from backtest_kit._values.equity_curve import Marks
 from backtest_kit._values.errors import ArgumentError, DataError
 from backtest_kit._values.fills import Fills
@@ -249,35 +249,38 @@ class AccountSession:
 
     async def _play_alone(self, by: Paying) -> bool:
         """Let the account of a lone run pay its trades as they are found."""
-        account = LoneAccount(purse_of([by], self.account.schema))
-        if not await self.drivers[0].tabulate(milestones=False, lone=account):
+        account = account_of([by], self.account.schema)
+        if not await self.drivers[0].tabulate(milestones=False, account=account):
             return False
-        paid = paid_alone(account)
-        self._take_figures(paid.fills, await self._marks(self._last()), paid.counts)
+        await self._take_account(account)
         return True
 
     async def _play_together(self, by: Sequence[Paying]) -> bool:
-        """Let the account pay the trades of all runs once they are known, if none is refused."""
-        schema, runs = self.account.schema, list[PaidRun]()
-        for driver, each in zip(self.drivers, by, strict=True):
-            can_pay = partial(can_be_paid, leverage=schema.leverage, rules=each.rules)
-            if not await driver.tabulate(milestones=False, can_pay=can_pay):
+        """Let the account pay the trades of all runs as they are found, in the order of time."""
+        account, parts = account_of(by, self.account.schema), list[Loaded]()
+        for driver in self.drivers:
+            loaded = await driver.load()
+            if loaded is None:
                 return False
-            table = driver.run.record.table
-            assert table is not None
-            runs.append(PaidRun(driver.run.symbol, table, each))
-        marks = await self._marks(self._last())
-        paid = pay(runs, schema, marks, self.engine.logger)
-        if paid is None:
+            parts.append(loaded)
+            await yield_to_others()  # a walk can be stopped between runs
+        found = simulate_together(
+            [Part(each.bars, each.rows, each.until) for each in parts], account, self.engine.logger
+        )
+        if found is None:
             return False
-        self._take_figures(paid.fills, marks, paid.counts)
+        for driver, simulation, loaded in zip(self.drivers, found, parts, strict=True):
+            if not await driver.take(simulation, loaded):
+                return False
+        await self._take_account(account)
         return True
 
-    def _last(self) -> int:
-        """Return the end (ms) of the frame, or that of the last trade in a table behind it."""
+    async def _take_account(self, account: PaidAccount) -> None:
+        """Take the figures of an account that has paid the trades in tables."""
         tables = [record.table.closed() for record in self.records if record.table is not None]
         ends = [int(table.closed_at.max(initial=0)) for table in tables]
-        return max(*ends, *(driver.timeline[-1] for driver in self.drivers))
+        marks = await self._marks(max(*ends, *(driver.timeline[-1] for driver in self.drivers)))
+        self._take_figures(fills_of(account), marks, counts_of(account))
 
     def _take_figures(self, fills: Fills, marks: Marks, counts: AccountCounts) -> None:
         schema = self.account.schema

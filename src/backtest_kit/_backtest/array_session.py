@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from backtest_kit._arrays.job import SignalRows
 from backtest_kit._arrays.kernel_ready import kernel_ready
-from backtest_kit._arrays.lone_account import LoneAccount
-from backtest_kit._arrays.signals import Signals
+from backtest_kit._arrays.paid_account import PaidAccount
 from backtest_kit._arrays.simulation import Simulation, compile_kernel
 from backtest_kit._arrays.trade_table import TradeTable
 from backtest_kit._backtest.strategy_caller import SignalChunk, StrategyCaller
@@ -32,6 +30,16 @@ RESULT_CHANNELS: Final[tuple[Channel, ...]] = (
     *("signal", "signal_backtest", "partial_profit", "partial_loss", "risk", "performance"),
     *("partial", "added", "moved"),
 )
+
+
+class Loaded(NamedTuple):
+    """What can be simulated up to frame `until` (excluded); `late` is as in `Span`."""
+
+    bars: Bars
+    chunk: SignalChunk
+    rows: SignalRows
+    until: int
+    late: DataRangeError | None
 
 
 class Span(NamedTuple):
@@ -58,10 +66,8 @@ class ArraySession:
         self._stride = stride
         self._caller = caller
         self._asked = False
-        #: Says which signals are worth a simulation; those of all are by default.
-        self.takes: Callable[[Signals], bool] | None = None
         #: Pays the trades, where the run is alone on its account and nobody else does.
-        self.account: LoneAccount | None = None
+        self.account: PaidAccount | None = None
 
     async def advance(self, frame: int, asks_from: int) -> Span | None:
         """Play on from `frame`, asking from frame `asks_from` on; `None`: it has to be stepped.
@@ -70,13 +76,41 @@ class ArraySession:
             DataError: candles can't be had.
             PeekingError: signals over arrays look into the future.
         """
+        config = self._run.config
+        span = config.candles_per_chunk * INTERVALS[config.base_interval]
+        loaded = await self._load(frame, asks_from, span)
+        if loaded is None:
+            return None
+        bars, chunk, rows, until, late = loaded
+        simulation = Simulation(frame, asks_from, self.account)
+        simulation.run(bars, rows, until)
+        self._asked = True
+        return Span(simulation.table(), bars, chunk, *simulation.place, late)
+
+    async def load(self) -> Loaded | None:
+        """Return the whole frame, to be simulated at once; `None`: it has to be stepped.
+
+        Raises as `advance`.
+        """
+        timeline = self._timeline
+        loaded = await self._load(0, 0, timeline.stop - timeline.start, whole=True)
+        if loaded is None or self._stride.first(loaded.until, 0) < len(timeline):
+            return None
+        return loaded
+
+    async def _load(
+        self, frame: int, asks_from: int, span: int, *, whole: bool = False
+    ) -> Loaded | None:
+        """Load from `frame` on a span (ms) of candles, and for a `whole` one all its trades.
+
+        Raises and returns `None` as `advance`.
+        """
         run, timeline = self._run, self._timeline
         view, symbol, config = run.view, run.symbol, run.config
         interval, warmup = run.strategy.interval, run.strategy.warmup
         due = self._stride.first(frame, asks_from)
         if due >= len(timeline):
             return None
-        span = config.candles_per_chunk * INTERVALS[config.base_interval]
         begin, when = timeline[frame], timeline[due]
         bars = await view.bars(symbol, begin, min(timeline[-1], when + span))
         while (opened := self.first_open(bars, due)) != due:
@@ -94,8 +128,10 @@ class ArraySession:
             if self._asked or segment is None or not segment.begins:
                 return None
             late, asked = error, (segment.first_index + warmup) * segment.step
+        if whole:
+            await view.provide(symbol, interval, warmup, asked, timeline[-1])
         chunk = self._caller.chunk(asked, furthest=True)
-        if chunk is None or not (self.takes is None or self.takes(chunk.signals)):
+        if chunk is None:
             return None
         longest = _longest(chunk, config, bars.step)
         end = data_end(timeline, bars.step, config)
@@ -111,7 +147,7 @@ class ArraySession:
                 reach = min(reach, _reach(chunk.stop, end, longest + bars.longest_rest))
             until = frames_before(timeline, min(chunk.stop, reach))
             last = timeline[until - 1]
-        if longest is not None and until <= due:
+        if longest is not None and (whole or until <= due):
             # the frame ends, or the data: trades go on behind what is loaded
             until = frames_before(timeline, min(chunk.stop, when + span))
             last, rest = timeline[until - 1], -1
@@ -122,11 +158,8 @@ class ArraySession:
         if known is None or until <= due or bars.stop <= last:
             return None
         chunk = known
-        simulation = Simulation(frame, asks_from, self.account)
         rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        simulation.run(bars, rows, until)
-        self._asked = True
-        return Span(simulation.table(), bars, chunk, *simulation.place, late)
+        return Loaded(bars, chunk, rows, until, late)
 
     async def _reaching(self, chunk: SignalChunk, asked: int, last: int) -> SignalChunk | None:
         """Return signals that say up to `last` when positions are to end, if they say that."""

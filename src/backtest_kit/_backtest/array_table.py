@@ -52,52 +52,93 @@ async def tabulate(
     Raises:
         PeekingError: signals over arrays look into the future.
     """
-    tables: list[TradeTable] = []
-    errors: list[tuple[int, Exception]] = []
-    found: list[PartialEvent] = []
-    worst: list[Floats] = []
-    begin: Bars | None = None
-    frame = asks_from = 0
+    found = Findings(run, timeline, stride, session, milestones=milestones)
     try:
-        while stride.first(frame, asks_from) < len(timeline):
-            span = await session.advance(frame, asks_from)
+        while not found.are_all:
+            span = await session.advance(*found.place)
             if span is None:
                 break
-            if span.table.invalid and not any(table.invalid for table in tables):
-                errors.append(_invalid(run, span))
-            begin = begin or span.bars
-            frame, asks_from = span.frame, span.asks_from
-            tables.append(span.table)
-            worst.append(worst_prices(span.bars, span.table))
-            if milestones:
-                found += milestones_of(run, span)
+            found.add(span)
             await yield_to_others()  # a walk can be stopped between spans
-        done = stride.first(frame, asks_from) >= len(timeline) and bool(tables)
-        if done:  # the strategy is not asked at the last frames, but the data have to reach them
-            bars = await run.view.bars(run.symbol, timeline[-1], timeline[-1])
-            done = bars.stop > timeline[-1]
+        if await found.reach_the_end():
+            found.enter()
+            return True
     except DataError:  # step by step, this may be an error of some steps
-        done = False
-    if not done:
-        run.view = run.view.afresh()
-        return False
-    table, record = joined(tables), run.record
-    for when, error in errors:
-        current_moment.set(Moment(run, when))
-        run.error("get_signal", error)
-        if more := table.invalid - 1:
-            others = SignalError([f"{more} more, which arrays count without telling them apart"])
-            record.error(ErrorEvent(where="get_signal", error=others, when=when), more)
-    record.table, record.worst_prices = table, np.concatenate(worst)
-    record.partials += found
-    record.calls, record.frames, record.complete = table.calls, len(timeline), True
-    run.warming(table.unanswered)
-    if record.calls:
-        assert begin is not None
-        run.warm(timeline[session.call(begin, table.unanswered)])
-    record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
-    run.look_at_candles()
-    return True
+        pass
+    run.view = run.view.afresh()
+    return False
+
+
+class Findings:
+    """What was found over a frame, a span after the other, for the record of a run."""
+
+    def __init__(
+        self,
+        run: Run,
+        timeline: range,
+        stride: Stride,
+        session: ArraySession,
+        *,
+        milestones: bool,
+    ) -> None:
+        self._run = run
+        self._timeline, self._stride, self._session = timeline, stride, session
+        self._with_milestones = milestones
+        #: The frame at which to go on, and that from which on the strategy may be asked.
+        self.place = (0, 0)
+        self._tables: list[TradeTable] = []
+        self._errors: list[tuple[int, Exception]] = []
+        self._milestones: list[PartialEvent] = []
+        self._worst: list[Floats] = []
+        self._begin: Bars | None = None
+
+    @property
+    def are_all(self) -> bool:
+        """Whether no call is left."""
+        return self._stride.first(*self.place) >= len(self._timeline)
+
+    def add(self, span: Span) -> None:
+        """Add what was found next."""
+        if span.table.invalid and not any(table.invalid for table in self._tables):
+            self._errors.append(_invalid(self._run, span))
+        self._begin = self._begin or span.bars
+        self.place = span.frame, span.asks_from
+        self._tables.append(span.table)
+        self._worst.append(worst_prices(span.bars, span.table))
+        if self._with_milestones:
+            self._milestones += milestones_of(self._run, span)
+
+    async def reach_the_end(self) -> bool:
+        """Say whether they are all, up to the end of the frame.
+
+        The strategy is not asked at the last frames, but the data have to reach them.
+        """
+        if not self.are_all or not self._tables:
+            return False
+        run, end = self._run, self._timeline[-1]
+        return (await run.view.bars(run.symbol, end, end)).stop > end
+
+    def enter(self) -> None:
+        """Enter all into the record."""
+        run, timeline = self._run, self._timeline
+        table, record = joined(self._tables), run.record
+        for when, error in self._errors:
+            current_moment.set(Moment(run, when))
+            run.error("get_signal", error)
+            if more := table.invalid - 1:
+                others = SignalError(
+                    [f"{more} more, which arrays count without telling them apart"]
+                )
+                record.error(ErrorEvent(where="get_signal", error=others, when=when), more)
+        record.table, record.worst_prices = table, np.concatenate(self._worst)
+        record.partials += self._milestones
+        record.calls, record.frames, record.complete = table.calls, len(timeline), True
+        run.warming(table.unanswered)
+        if record.calls:
+            assert self._begin is not None
+            run.warm(timeline[self._session.call(self._begin, table.unanswered)])
+        record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
+        run.look_at_candles()
 
 
 def milestones_of(run: Run, span: Span) -> list[PartialEvent]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from backtest_kit._arrays.lone_account import LoneAccount
-from backtest_kit._arrays.signals import Signals
+from backtest_kit._arrays.paid_account import PaidAccount
+from backtest_kit._arrays.simulation import Simulation
 from backtest_kit._backtest.array_results import ArrayResults, load_kernel_where_it_pays
-from backtest_kit._backtest.array_session import ArraySession, can_be_simulated, load_kernel
-from backtest_kit._backtest.array_table import can_be_tabulated, tabulate
+from backtest_kit._backtest.array_session import (
+    ArraySession,
+    Loaded,
+    Span,
+    can_be_simulated,
+    load_kernel,
+)
+from backtest_kit._backtest.array_table import Findings, can_be_tabulated, tabulate
 from backtest_kit._backtest.lives import Ended, Lives
 from backtest_kit._backtest.paid_trades import on_account
 from backtest_kit._backtest.strategy_caller import StrategyCaller
@@ -23,6 +30,7 @@ from backtest_kit._engine.turns import OPENS
 from backtest_kit._rules.asking import Stride, free_from
 from backtest_kit._rules.bars import Bars
 from backtest_kit._values.clock import stopwatch, yield_to_others
+from backtest_kit._values.errors import DataError
 from backtest_kit._values.results import TickClosed, TickIdle
 from backtest_kit._values.signal import SignalRow
 from backtest_kit._values.time import frames_before
@@ -81,36 +89,36 @@ class FrameDriver:
         """Let nobody find it any more."""
         self._run.engine.backtests.pop(id(self), None)
 
-    async def tabulate(
-        self,
-        *,
-        milestones: bool,
-        can_pay: Callable[[Signals], bool] | None = None,
-        lone: LoneAccount | None = None,
-    ) -> bool:
+    async def tabulate(self, *, milestones: bool, account: PaidAccount | None = None) -> bool:
         """Do what `results` does in one pass over arrays; `False` if that can't be done.
 
-        `milestones`: enter them into the record too, as for any run that is not a trial. The run's
-        account pays as the trades are found where it is a `lone` one, or later; `can_pay` says of
-        which signals that can be done.
+        `milestones`: enter them into the record too, as for any run that is not a trial. A run that
+        has an account can only be alone on it, and that is given.
         """
         run = self._run
-        if self._on_timeframe is not None or not can_be_tabulated(run):
+        if not self._can_be_tabulated or (run.account is not None and account is None):
             return False
-        if run.account is not None and can_pay is None and lone is None:
-            return False
-        self._session.takes, self._session.account = can_pay, lone
+        self._session.account = account
         if milestones:
             self.load_kernel()
         else:
             load_kernel(run.engine)
-        began, outside = stopwatch(), current_moment.set(None)
+        with self._at_once():
+            return await tabulate(
+                run, self._timeline, self._stride, self._session, milestones=milestones
+            )
+
+    @property
+    def _can_be_tabulated(self) -> bool:
+        return self._on_timeframe is None and can_be_tabulated(self._run)
+
+    @contextlib.contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Begin and end the run around what does all of it."""
+        run, began, outside = self._run, stopwatch(), current_moment.set(None)
         run.begin()
         try:
-            if not await tabulate(
-                run, self._timeline, self._stride, self._session, milestones=milestones
-            ):
-                return False
+            yield
         except Exception as error:
             run.record.ended_by = describe(error)
             raise
@@ -118,8 +126,38 @@ class FrameDriver:
             run.end()
             current_moment.reset(outside)
         took = stopwatch() - began
-        run.timed("backtest_timeframe", took, max(run.record.calls, 1))
-        run.timed("backtest_total", took)
+        if run.record.complete:
+            run.timed("backtest_timeframe", took, max(run.record.calls, 1))
+            run.timed("backtest_total", took)
+
+    async def load(self) -> Loaded | None:
+        """Return what is to be simulated of a run of several on an account; `None`: step it.
+
+        Raises:
+            PeekingError: signals over arrays look into the future.
+        """
+        if not self._can_be_tabulated:
+            return None
+        load_kernel(self._run.engine)
+        with self._at_once():
+            try:
+                return await self._session.load()
+            except DataError:  # step by step, this may be an error of some steps
+                return None
+
+    async def take(self, simulation: Simulation, loaded: Loaded) -> bool:
+        """Enter what was found in what was loaded into the record; false: it is not all.
+
+        Raises:
+            DataError: candles can't be had.
+        """
+        found = Findings(self._run, self._timeline, self._stride, self._session, milestones=False)
+        place = loaded.bars, loaded.chunk, *simulation.place
+        with self._at_once():
+            found.add(Span(simulation.table(), *place, loaded.late))
+            if not await found.reach_the_end():
+                return False
+            found.enter()
         return True
 
     async def results(self) -> AsyncGenerator[TickClosed, None]:

@@ -5,16 +5,14 @@ from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import numpy as np
-from hypothesis import event, given
+from hypothesis import event, find, given
 from hypothesis import strategies as st
 
 import backtest_kit as bk
-from backtest_kit._arrays import pay, simulate, simulation
-from backtest_kit._backtest import paid_tables
+from backtest_kit._arrays import shared_simulation, simulate, simulation, together
 from backtest_kit._backtest.account_session import AccountSession
 from backtest_kit._backtest.array_table import columns_of as outcome_of
 from backtest_kit._backtest.array_table import costs_of, doubts_of
-from backtest_kit._engine.account import Tally
 from backtest_kit._values.time import to_datetime
 from effort import examples
 from markets import MINUTE, START
@@ -25,7 +23,7 @@ from portfolios import SYMBOLS, columns_of, rows_of, worlds
 def in_python():
     """Nothing is compiled."""
     with (
-        mock.patch.object(paid_tables, "_payer", return_value=pay.pay),
+        mock.patch.object(shared_simulation, "_function", return_value=together.play_together),
         mock.patch.object(simulation, "simulator", return_value=simulate.simulate),
     ):
         yield
@@ -39,22 +37,11 @@ longer = st.builds(
     worlds,
     st.sampled_from([0.05, 0.3, 1.0]),
 )
-#: Each strategy on a symbol of its own, since columns know nothing of their symbol; often an
-#: account that refuses nothing.
-two = st.builds(
-    lambda world, easy: world._replace(
-        runs={"r": ["C"], "s": ["A"]},
-        ask_rate=0.3,
-        rules=world.rules if easy is None else dict.fromkeys(SYMBOLS, easy),
-        account=world.account
-        | (
-            {"leverage": 2.5, "balance": 1e3, "on_cash_shortage": "reduce"}
-            if easy is not None
-            else {}
-        ),
-    ),
+#: Each strategy on a symbol of its own, since columns know nothing of their symbol.
+several = st.builds(
+    lambda world, runs: world._replace(runs=runs),
     longer,
-    st.sampled_from([{}, {}, {"quantity_step": 0.001}, None]),
+    st.sampled_from([{"r": ["C"], "s": ["A"]}, {"s": ["B"], "r": ["A"], "t": ["C"]}]),
 )
 #: One run, over data that are loaded at once or in parts.
 one = st.builds(
@@ -93,7 +80,7 @@ def sessions(world, engine, *, ends):
     )
     bk.add_account(account_name="main", currency="USDT", **world.account)
     for name, (symbol,) in world.runs.items():
-        sizing = world.sizings[name]
+        sizing = world.sizings.get(name)
         if sizing is not None:
             bk.add_sizing(sizing_name=f"of-{name}", **sizing)
         bk.add_strategy(
@@ -108,22 +95,21 @@ def sessions(world, engine, *, ends):
     return [AccountSession(engine, runs, *given, is_trial=True) for _ in range(2)]
 
 
-@given(two, st.booleans())
-@examples(40)
-def test_tables_pay_as_turns_do(world, compiled):
+@given(several, st.booleans(), st.booleans())
+@examples(60)
+def test_runs_that_share_an_account_are_paid_as_in_turns(world, compiled, ends):
     """In plain Python, and compiled where Numba is installed."""
-    assert not paid_and_played(world, compiled, ends=True).refusals
+    paid_and_played(world, compiled, ends=ends)
 
 
 @given(one, st.booleans(), st.booleans())
 @examples(60)
 def test_a_lone_run_is_paid_as_in_turns(world, compiled, ends):
-    """Whatever is refused, reduced, rounded or liquidated."""
-    paid_and_played(world, compiled, ends=ends, always=True)
+    paid_and_played(world, compiled, ends=ends)
 
 
-def paid_and_played(world, compiled, *, ends, always=False):
-    """Check that both give the same; return what was counted where turns were not needed."""
+def paid_and_played(world, compiled, *, ends):
+    """Check that both give the same, whatever is refused, reduced, rounded or liquidated."""
 
     async def both():
         paid, played = sessions(world, engine, ends=ends)
@@ -134,10 +120,7 @@ def paid_and_played(world, compiled, *, ends, always=False):
 
     with bk.Engine() as engine:
         done, paid, played = asyncio.run(both())
-    assert done or not always
-    event(f"from tables: {done}")
-    if not done:
-        return Tally()
+    assert done
     tally = played.account.tally
     for kind, counts in (("refused", tally.refusals), ("skipped", tally.skips)):
         for reason in counts:
@@ -152,4 +135,9 @@ def paid_and_played(world, compiled, *, ends, always=False):
         assert np.array_equal(costs_of(one), costs_of(other))
         same = "calls", "complete", "until", "error_count", "warming"
         assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
-    return tally
+
+
+def test_more_steps_than_fit_are_played_in_turns():
+    world = find(several, lambda world: world.interval == "1m")
+    with bk.Engine() as engine, mock.patch.object(shared_simulation, "_MOST_STEPS", 100):
+        assert not asyncio.run(sessions(world, engine, ends=True)[0].play_tables())
