@@ -3,7 +3,8 @@
 `python -m benchmarks.account_walk [CANDLES]`: a file of minutes, else a synthetic year. Each rule
 of managed positions is walked over the means of the crossover of `benchmarks.arrays`: as it is, on
 an account that pays each trade, in a market of whole steps, and on an account that refuses about
-half of them. The ratios are of processor times in one process, to those as it is.
+half of them. Over one symbol, and with fewer strategies over three that share the account. The
+ratios are of processor times in one process, to those as it is.
 """
 
 import sys
@@ -21,7 +22,13 @@ from benchmarks.managed import crossing
 
 RULES = {"plain": {}, **MANAGED}
 MEANS = [(fast, slow) for fast in (10, 20, 40) for slow in (100, 160, 240, 320)]
+SYMBOLS = (["X"], ["X", "Y", "Z"])
 REPEATS = 3
+
+
+def means_of(symbols):
+    """Return the means of the strategies that are walked over some symbols."""
+    return MEANS[:: len(symbols)]
 
 
 def strategy(rule, means, *, costs=None):
@@ -35,7 +42,7 @@ def strategy(rule, means, *, costs=None):
     return get_signals
 
 
-def walk(candles, rule, *, account, step=None, costs=None):
+def walk(candles, symbols, rule, *, account, step=None, costs=None):
     """Return the shortest processor time of some walks in seconds, and how many trades they had."""
     begin, end = (
         datetime.fromtimestamp(int(at) / 1000, UTC)
@@ -71,8 +78,9 @@ def walk(candles, rule, *, account, step=None, costs=None):
                 leverage=3.0,
                 on_cash_shortage="refuse",
             )
-            names = [f"{fast}-{slow}" for fast, slow in MEANS]
-            for name, means in zip(names, MEANS, strict=True):
+            pairs = means_of(symbols)
+            names = [f"{fast}-{slow}" for fast, slow in pairs]
+            for name, means in zip(names, pairs, strict=True):
                 bk.add_strategy(
                     strategy_name=name,
                     interval="1m",
@@ -87,30 +95,38 @@ def walk(candles, rule, *, account, step=None, costs=None):
                 account_name="a" if account else None,
             )
             began = time.process_time()
-            rows = bk.Walker.run_sync("X", walker_name="w")
+            rows = bk.Walker.run_sync(symbols, walker_name="w")
             times.append(time.process_time() - began)
             trades = sum(row.statistics.total_signals for row in rows)
     return min(times), trades
 
 
-def main():
-    candles = bk.read_candles(sys.argv[1], interval="1m") if sys.argv[1:] else market()
-    simulation.compile_kernel()
-    title = f"{len(MEANS)} strategies over {len(candles):,} minutes, with an account and without"
+def compare(candles, symbols):
+    """Return the table of a walk over some symbols that share an account."""
+    count = len(means_of(symbols))
+    title = f"{count} strategies over {len(candles):,} minutes of {len(symbols)} symbols"
     table = Table(title=title, title_justify="left")
     for column in ("Rule", "Trades", "Without", "With", "Ratio", "In whole steps", "Half refused"):
         table.add_column(column, justify="left" if column == "Rule" else "right")
     for rule in RULES:
-        alone, trades = walk(candles, rule, account=False)
-        paid, same = walk(candles, rule, account=True)
+        given = candles, symbols, rule
+        alone, trades = walk(*given, account=False)
+        paid, same = walk(*given, account=True)
         assert same == trades, f"{rule}: {same} trades with an account"
-        stepped, _ = walk(candles, rule, account=True, step=0.001)
-        refused, _ = walk(candles, rule, account=True, costs=(1e5, 1e8))
+        stepped, _ = walk(*given, account=True, step=0.001)
+        refused, _ = walk(*given, account=True, costs=(1e5, 1e8))
         ratios = (f"{each / alone:.2f}" for each in (paid, stepped, refused))
         cells = f"{trades:,}", f"{alone:.2f} s", f"{paid:.2f} s", *ratios
         table.add_row(rule, *cells)
         print(rule, *cells, file=sys.stderr, flush=True)
-    Console(width=120).print(table)
+    return table
+
+
+def main():
+    candles = bk.read_candles(sys.argv[1], interval="1m") if sys.argv[1:] else market()
+    simulation.compile_kernel()
+    for symbols in SYMBOLS:
+        Console(width=120).print(compare(candles, symbols))
 
 
 if __name__ == "__main__":
