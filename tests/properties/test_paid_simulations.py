@@ -96,14 +96,14 @@ def sessions(world, engine, *, ends):
 
 
 @given(several, st.booleans(), st.booleans())
-@examples(60)
+@examples(40)
 def test_runs_that_share_an_account_are_paid_as_in_turns(world, compiled, ends):
     """In plain Python, and compiled where Numba is installed."""
     paid_and_played(world, compiled, ends=ends)
 
 
 @given(one, st.booleans(), st.booleans())
-@examples(60)
+@examples(40)
 def test_a_lone_run_is_paid_as_in_turns(world, compiled, ends):
     paid_and_played(world, compiled, ends=ends)
 
