@@ -15,6 +15,7 @@ import msgspec
 
 #: Of a limit: what rounding may take from it.
 HAIR: Final = 1e-12
+_NO_FRACTION: Final = 2.0**53
 
 
 class Terms(NamedTuple):
@@ -124,11 +125,19 @@ def rounded_down(quantity: float, step: float, scale: float) -> float:
     if step == 0:
         return quantity
     steps = quantity * scale / step
-    whole = math.floor(steps)
+    whole = whole_of(steps)
     missing = whole + 1 - steps
-    if missing <= 0.5 and missing <= HAIR * steps:
+    if 0 < missing <= 0.5 and missing <= HAIR * steps:
         whole += 1
     return whole * step / scale
+
+
+def whole_of(value: float) -> float:
+    """Return the whole number in a value; one so great that it has no fraction is one itself.
+
+    Compiled, `floor` makes an integer of 64 bits, which a great one would not fit into.
+    """
+    return value if value >= _NO_FRACTION else float(math.floor(value))
 
 
 def in_turn(values: Iterable[float]) -> float:

@@ -22,6 +22,7 @@ from backtest_kit._rules.account import (
     needed,
     rounded_down,
     slipped,
+    whole_of,
 )
 from backtest_kit._rules.life import (
     BREAKEVEN,
@@ -292,11 +293,8 @@ def amount_of(state: Levels, quantity: float) -> float:
     amount = quantity * state[UNIT]
     if state[STEP] == 0:
         return amount
-    return (
-        math.floor(amount * state[STEP_SCALE] / state[STEP] + 0.5)
-        * state[STEP]
-        / (state[STEP_SCALE])
-    )
+    steps = whole_of(amount * state[STEP_SCALE] / state[STEP] + 0.5)
+    return steps * state[STEP] / state[STEP_SCALE]
 
 
 def liquidation_of(state: Levels, owned: float, basis: float) -> float:
