@@ -69,12 +69,13 @@ def setting(engine, interval="1m", shift=0, frame="1m", rows=300, ask_at="close"
     bk.add_strategy(strategy_name="s", interval=interval, **strategy)
 
 
-def backtest(**how):
-    """Return the data of a backtest and what was told of errors."""
+def backtest(*, listens=True, **how):
+    """Return the data of a backtest and what was told of errors, if somebody `listens`."""
     errors = []
     with bk.Engine() as engine:
         setting(engine, **how)
-        bk.listen_error(lambda event: errors.append(str(event.error)))
+        if listens:
+            bk.listen_error(lambda event: errors.append(str(event.error)))
         bk.Backtest.run_sync("X", frame_name="f", **NAMES)
         report = bk.Backtest.get_report("X", strategy_name="s")
         return bk.Backtest.get_data("X", strategy_name="s"), errors, report
@@ -264,6 +265,8 @@ def test_a_frame_from_before_the_data_finds_the_same(early, frame, ask_at, funct
         how["warmup"] = 20
     whole, errors, _ = backtest(shift=15, **how)
     longer, more, _ = backtest(shift=15 * (1 - early), **how)
+    alone, *_ = backtest(shift=15 * (1 - early), listens=False, **how)
+    assert alone == longer
     assert [*longer.signals] == [*whole.signals]
     assert (longer.warm_at, longer.calls) == (whole.warm_at, whole.calls)
     assert longer.warming - whole.warming == 15 * early // (INTERVALS[frame] // MINUTE)

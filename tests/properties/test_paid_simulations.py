@@ -73,8 +73,9 @@ def sessions(world, engine, *, ends):
         data_range=lambda _: (START, START + world.minutes * MINUTE),
         intervals=["1m", "3m", "5m"],
     )
-    # where there are prices before it
-    begin, end = START + 30 * MINUTE, START + world.minutes * 3 // 4 * MINUTE
+    # where there are prices before it, or none yet
+    begin = START + [30, 30, 2, 0, -20][world.seed % 5] * MINUTE
+    end = START + world.minutes * 3 // 4 * MINUTE
     bk.add_frame(
         frame_name="f", interval="1m", start_date=to_datetime(begin), end_date=to_datetime(end)
     )
@@ -133,7 +134,7 @@ def paid_and_played(world, compiled, *, ends):
             assert np.array_equal(mine, theirs)
         assert doubts_of(one) == doubts_of(other)
         assert np.array_equal(costs_of(one), costs_of(other))
-        same = "calls", "complete", "until", "error_count", "warming"
+        same = "calls", "complete", "until", "error_count", "warming", "warm_at"
         assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
 
 

@@ -27,8 +27,9 @@ _OWN: Final = ("start", "frames", "until", "epoch", "base", "last")
 
 
 class Part(NamedTuple):
-    """What is to be simulated of one run, up to frame `until` (excluded)."""
+    """What is to be simulated of one run, from frame `first` up to `until` (excluded)."""
 
+    first: int
     bars: Bars
     rows: SignalRows
     until: int
@@ -41,8 +42,8 @@ def simulate_together(
 
     `None`: they are too many, or differ in more than their candles and signals.
     """
-    simulations = [Simulation() for _ in parts]
-    jobs = [s.prepare(*part) for s, part in zip(simulations, parts, strict=True)]
+    simulations = [Simulation(part.first) for part in parts]
+    jobs = [s.prepare(*part[1:]) for s, part in zip(simulations, parts, strict=True)]
     columns, rules = [each[0] for each in jobs], [each[1] for each in jobs]
     managed = any(each.managed for each in rules)
     rules = [each._replace(managed=managed) for each in rules]

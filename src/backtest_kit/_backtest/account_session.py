@@ -264,9 +264,8 @@ class AccountSession:
                 return False
             parts.append(loaded)
             await yield_to_others()  # a walk can be stopped between runs
-        found = simulate_together(
-            [Part(each.bars, each.rows, each.until) for each in parts], account, self.engine.logger
-        )
+        ready = [Part(each.first, each.bars, each.rows, each.until) for each in parts]
+        found = simulate_together(ready, account, self.engine.logger)
         if found is None:
             return False
         for driver, simulation, loaded in zip(self.drivers, found, parts, strict=True):

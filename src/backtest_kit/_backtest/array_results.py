@@ -161,7 +161,7 @@ class ArrayResults:
         except DataError:  # step by step, this may be an error of some steps
             span = None
         if span is None:
-            priced = await self._priced_from(frame)
+            priced = await self._session.priced_from(frame)
             self._stepped_until = priced if priced > frame else len(self._timeline)
             return None
         table = span.table
@@ -173,16 +173,6 @@ class ArrayResults:
             return None
         run.timed("backtest_timeframe", stopwatch() - began, max(table.calls, 1))
         return _SpanResults(span, run, (frame, asks_from))
-
-    async def _priced_from(self, frame: int) -> int:
-        """Return the first frame from `frame` on that has an average price, as far as is loaded."""
-        run, when = self._run, self._timeline[frame]
-        try:
-            bars = await run.view.bars(run.symbol, when, when)
-        except DataError:
-            return frame
-        first = bars.first + (run.config.avg_price_candles_count - 1) * bars.step
-        return max(frame, frames_before(self._timeline, first))
 
 
 def load_kernel_where_it_pays(run: Run, calls: int) -> None:

@@ -33,8 +33,9 @@ RESULT_CHANNELS: Final[tuple[Channel, ...]] = (
 
 
 class Loaded(NamedTuple):
-    """What can be simulated up to frame `until` (excluded); `late` is as in `Span`."""
+    """What can be simulated, from frame `first` up to `until` (excluded); `late` as in `Span`."""
 
+    first: int
     bars: Bars
     chunk: SignalChunk
     rows: SignalRows
@@ -81,7 +82,7 @@ class ArraySession:
         loaded = await self._load(frame, asks_from, span)
         if loaded is None:
             return None
-        bars, chunk, rows, until, late = loaded
+        _, bars, chunk, rows, until, late = loaded
         simulation = Simulation(frame, asks_from, self.account)
         simulation.run(bars, rows, until)
         self._asked = True
@@ -92,8 +93,8 @@ class ArraySession:
 
         Raises as `advance`.
         """
-        timeline = self._timeline
-        loaded = await self._load(0, 0, timeline.stop - timeline.start, whole=True)
+        timeline, first = self._timeline, await self.priced_from(0)
+        loaded = await self._load(first, 0, timeline.stop - timeline.start, whole=True)
         if loaded is None or self._stride.first(loaded.until, 0) < len(timeline):
             return None
         return loaded
@@ -159,7 +160,7 @@ class ArraySession:
             return None
         chunk = known
         rows = SignalRows(chunk.signals, chunk.opens, interval, timeline, config, warmup - 1)
-        return Loaded(bars, chunk, rows, until, late)
+        return Loaded(frame, bars, chunk, rows, until, late)
 
     async def _reaching(self, chunk: SignalChunk, asked: int, last: int) -> SignalChunk | None:
         """Return signals that say up to `last` when positions are to end, if they say that."""
@@ -172,9 +173,22 @@ class ArraySession:
             )
         return self._caller.chunk(asked, furthest=True)
 
-    def call(self, bars: Bars, number: int) -> int:
-        """Return the frame of a call, counted from 0, where nothing is open before it."""
-        due = self.first_open(bars, self._stride.first(0, 0))
+    async def priced_from(self, frame: int) -> int:
+        """Return the first frame from `frame` on that has an average price, as far as is loaded."""
+        run, when = self._run, self._timeline[frame]
+        try:
+            bars = await run.view.bars(run.symbol, when, when)
+        except DataError:
+            return frame
+        first = bars.first + (run.config.avg_price_candles_count - 1) * bars.step
+        return max(frame, frames_before(self._timeline, first))
+
+    def call(self, bars: Bars, number: int, frame: int) -> int:
+        """Return the frame of a call, counted from 0, where nothing is open before it.
+
+        The first one is made at `frame` or later.
+        """
+        due = self.first_open(bars, self._stride.first(frame, 0))
         for _ in range(number):
             due = self.first_open(bars, self._stride.first(due + 1, due + self._stride.hop))
         return due

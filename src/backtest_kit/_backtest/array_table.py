@@ -52,8 +52,9 @@ async def tabulate(
     Raises:
         PeekingError: signals over arrays look into the future.
     """
-    found = Findings(run, timeline, stride, session, milestones=milestones)
     try:
+        first = await session.priced_from(0)
+        found = Findings(run, timeline, stride, session, first, milestones=milestones)
         while not found.are_all:
             span = await session.advance(*found.place)
             if span is None:
@@ -70,7 +71,10 @@ async def tabulate(
 
 
 class Findings:
-    """What was found over a frame, a span after the other, for the record of a run."""
+    """What was found over a frame, a span after the other, for the record of a run.
+
+    It begins with frame `first`; those before have no average price.
+    """
 
     def __init__(
         self,
@@ -78,14 +82,15 @@ class Findings:
         timeline: range,
         stride: Stride,
         session: ArraySession,
+        first: int,
         *,
         milestones: bool,
     ) -> None:
-        self._run = run
+        self._run, self._first = run, first
         self._timeline, self._stride, self._session = timeline, stride, session
         self._with_milestones = milestones
         #: The frame at which to go on, and that from which on the strategy may be asked.
-        self.place = (0, 0)
+        self.place = (first, 0)
         self._tables: list[TradeTable] = []
         self._errors: list[tuple[int, Exception]] = []
         self._milestones: list[PartialEvent] = []
@@ -134,9 +139,11 @@ class Findings:
         record.partials += self._milestones
         record.calls, record.frames, record.complete = table.calls, len(timeline), True
         run.warming(table.unanswered)
+        run.warming(self._first, asked=False)
         if record.calls:
             assert self._begin is not None
-            run.warm(timeline[self._session.call(self._begin, table.unanswered)])
+            warm = self._session.call(self._begin, table.unanswered, self._first)
+            run.warm(timeline[warm])
         record.until = max(timeline[-1], int(table.closed_at.max(initial=0)))
         run.look_at_candles()
 

@@ -151,7 +151,8 @@ class FrameDriver:
         Raises:
             DataError: candles can't be had.
         """
-        found = Findings(self._run, self._timeline, self._stride, self._session, milestones=False)
+        given = self._run, self._timeline, self._stride, self._session
+        found = Findings(*given, loaded.first, milestones=False)
         place = loaded.bars, loaded.chunk, *simulation.place
         with self._at_once():
             found.add(Span(simulation.table(), *place, loaded.late))
