@@ -71,7 +71,6 @@ rules = st.sampled_from(
         {"quantity_step": 0.001},
         {"quantity_step": 0.25, "min_quantity": 0.5},
         {"quantity_step": 1.0, "min_notional": 150.0},
-        {"quantity_step": 1e-18},
     ]
 )
 manages = st.one_of(

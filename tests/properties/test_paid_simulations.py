@@ -31,11 +31,16 @@ def in_python():
 
 #: Data that reach beyond the longest life.
 longer = st.builds(
-    lambda world, rate: world._replace(
-        minutes=600, ask_rate=rate, config=world.config | {"max_signal_lifetime_minutes": 120}
+    lambda world, rate, finest: world._replace(
+        minutes=600,
+        ask_rate=rate,
+        config=world.config | {"max_signal_lifetime_minutes": 120},
+        # more steps in a quantity than fit into an integer of 64 bits
+        rules={key: {"quantity_step": 1e-18} for key in SYMBOLS} if finest else world.rules,
     ),
     worlds,
     st.sampled_from([0.05, 0.3, 1.0]),
+    st.sampled_from([False, False, False, True]),
 )
 #: Each strategy on a symbol of its own, since columns know nothing of their symbol.
 several = st.builds(
