@@ -23,7 +23,7 @@ from backtest_kit._arrays.layout import (
     Rules,
     Work,
 )
-from backtest_kit._arrays.searches import exit_after, first_touch
+from backtest_kit._arrays.searches import exit_after, first_touch, open_step
 from backtest_kit._rules.fast_forward import trailing_touch
 from backtest_kit._rules.holding import (
     AMBIGUOUS,
@@ -94,9 +94,7 @@ def first_step(columns: Columns, rules: Rules, work: Work) -> None:
 def next_act(columns: Columns, rules: Rules, work: Work) -> int:
     """Return the next step at which the rules have to be asked; -1: the data end before."""
     trade, state = work.trade, work.state
-    last = trade[FILLED_AT] + trade[LASTS]
-    if len(columns.next_open) > 0 and last < len(columns.fill):
-        last = columns.next_open[last]
+    last = open_step(columns.next_open, trade[FILLED_AT] + trade[LASTS])
     last = min(last, _exit_at(columns, work))
     lower, upper = watched(state, work.entries, work.profits, work.losses)
     low, high, since = columns.touch_low, columns.touch_high, trade[ENDED_AT]
@@ -165,6 +163,5 @@ def keep_legs(work: Work, written: int) -> int:
 
 def _exit_at(columns: Columns, work: Work) -> int:
     """Return the first step from the fill on, of one that waited, or after it at which to exit."""
-    trade = work.trade
-    exits = columns.exit_long if work.prices[SIDE_OF] > 0 else columns.exit_short
-    return exit_after(exits, trade[FILLED_AT] - (trade[FILLED_AT] != trade[PROPOSED_AT]))
+    filled, waited = work.trade[FILLED_AT], work.trade[FILLED_AT] != work.trade[PROPOSED_AT]
+    return exit_after(columns, work.prices[SIDE_OF], filled - waited)

@@ -215,8 +215,7 @@ def trailing_touch(
     return (k, best) if k < len(low) else (-1, best)
 
 
-_opens_now = _inlined(life.opens_now)
-_exit_after = _inlined(searches.exit_after)
+_life = _all_of(life)
 _account = _all_of(account)
 _holding = _all_of(holding, _account)
 _position = _all_of(position, _holding)
@@ -230,17 +229,13 @@ _amounts: dict[str, Callable[..., Any]] = {
     )
 }
 _purse = _all_of(purse, _account | _amounts)
-_searches: dict[str, Callable[..., Any]] = {
-    "first_touch": first_touch,
-    "trailing_touch": trailing_touch,
-    "next_signal": next_signal,
-    **_all_of(searches, {"first_touch": first_touch, "next_signal": next_signal}),
-}
+_own = {each.__name__: each for each in (first_touch, trailing_touch, next_signal)}
+_searches = _all_of(searches, _own)
 _proposals: dict[str, Callable[..., Any]] = {
     **_all_of(asking),
-    **_all_of(life),
+    **_life,
     "never_reached": _inlined(proposal.never_reached),
-    "problems_of": _inlined(proposal.problems_of, opens_now=_opens_now),
+    "problems_of": _inlined(proposal.problems_of, opens_now=_life["opens_now"]),
     "management_problems": _called(
         management.management_problems,
         {"level_problems": _called(management.level_problems, {}), **_holding},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from backtest_kit._arrays.layout import NO_STEP, Rules
+from backtest_kit._arrays.layout import NO_STEP, Columns, Rules
 from backtest_kit._values.candles import Floats, Ints
 
 _FIRST_WINDOW = 128
@@ -68,8 +68,17 @@ def first_touch(
     return last if last < steps else -1
 
 
-def exit_after(exits: Ints, k: int) -> int:
-    """Return the first step after `k` at which a row says exit; `NO_STEP` if there is none."""
+def open_step(next_open: Ints, k: int) -> int:
+    """Return the first step from `k` on at which the market is open, as far as that is known."""
+    return int(next_open[k]) if k < len(next_open) else k
+
+
+def exit_after(columns: Columns, side: float, k: int) -> int:
+    """Return the first step after `k` at which a row says that nothing should be on `side`.
+
+    `NO_STEP` if there is none.
+    """
+    exits = columns.exit_long if side > 0 else columns.exit_short
     if len(exits) == 0:
         return NO_STEP
     i = np.searchsorted(exits, k + 1)

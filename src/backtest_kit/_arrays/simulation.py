@@ -73,8 +73,8 @@ class Simulation:
         price before it.
         """
         columns, rules = self.prepare(bars, rows, until)
-        account, lone = self._account, nobody()
         if rules.hop:
+            account, lone = self._account, nobody()
             simulate, state = simulator(), self._state
             whole, real = np.empty((8, ROOM), dtype=np.int64), np.empty((7, ROOM))
             work = work_of(columns, compiled=kernel_ready.is_set())

@@ -57,7 +57,13 @@ from backtest_kit._arrays.layout import (
     Rules,
     Work,
 )
-from backtest_kit._arrays.searches import exit_after, first_open_frame, first_touch, next_signal
+from backtest_kit._arrays.searches import (
+    exit_after,
+    first_open_frame,
+    first_touch,
+    next_signal,
+    open_step,
+)
 from backtest_kit._rules.asking import next_due
 from backtest_kit._rules.holding import COST, paid_and_got
 from backtest_kit._rules.life import (
@@ -155,14 +161,11 @@ def propose(columns: Columns, rules: Rules, state: Ints, work: Work) -> bool:
 
 def await_fill(columns: Columns, rules: Rules, work: Work) -> None:
     """Find when a signal that waits is filled, or why it ends without."""
-    trade, prices, steps = work.trade, work.prices, len(columns.fill)
+    trade, prices = work.trade, work.prices
     k, side, limit = trade[PROPOSED_AT], prices[SIDE_OF], prices[ASKED_PRICE]
     lower, upper = (limit, np.inf) if side > 0 else (-np.inf, limit)
-    last = k + rules.wait
-    if len(columns.next_open) > 0 and last < steps:
-        last = columns.next_open[last]
-    exit_at = exit_after(columns.exit_long if side > 0 else columns.exit_short, k)
-    at = first_touch(columns.touch_low, columns.touch_high, k, min(last, exit_at), lower, upper)
+    last = min(open_step(columns.next_open, k + rules.wait), exit_after(columns, side, k))
+    at = first_touch(columns.touch_low, columns.touch_high, k, last, lower, upper)
     reason, entry = CANCELLED_END_OF_DATA, limit
     if at < 0:
         at = max(rules.last, k)
@@ -195,18 +198,15 @@ def settle(work: Work) -> None:
 
 def find_end(columns: Columns, rules: Rules, work: Work) -> None:
     """Find how a trade ends that is not managed and has just been filled."""
-    trade, prices, steps = work.trade, work.prices, len(columns.fill)
+    trade, prices = work.trade, work.prices
     side, goal, stop = prices[SIDE_OF], prices[AIM], prices[STOP_AT]
     filled = trade[FILLED_AT]
-    exits = columns.exit_long if side > 0 else columns.exit_short
-    if filled != trade[PROPOSED_AT] and exit_after(exits, filled - 1) == filled:
+    if filled != trade[PROPOSED_AT] and exit_after(columns, side, filled - 1) == filled:
         trade[ENDED_BY], prices[CLOSED_FOR] = CLOSED, columns.fill[filled]
         return
     lower, upper = (stop, goal) if side > 0 else (goal, stop)
-    last = filled + trade[LASTS]
-    if len(columns.next_open) > 0 and last < steps:
-        last = columns.next_open[last]
-    last = min(last, exit_after(exits, filled))
+    last = open_step(columns.next_open, filled + trade[LASTS])
+    last = min(last, exit_after(columns, side, filled))
     at = first_touch(columns.touch_low, columns.touch_high, filled, last, lower, upper)
     if at < 0:
         trade[ENDED_AT] = at = max(rules.last, filled)
@@ -254,8 +254,7 @@ def ask_again(columns: Columns, rules: Rules, state: Ints, work: Work) -> None:
     """Go on to the frame at which the strategy may be asked again after a trade."""
     trade, frame = work.trade, state[FRAME]
     at, reason = trade[ENDED_AT], trade[ENDED_BY]
-    exits = columns.exit_long if work.prices[SIDE_OF] > 0 else columns.exit_short
-    free = 0 if exit_after(exits, at - 1) == at else rules.free
+    free = 0 if exit_after(columns, work.prices[SIDE_OF], at - 1) == at else rules.free
     if reason in (END_OF_DATA, CANCELLED_END_OF_DATA):
         free = 1
     after = -((rules.start - at - free) // rules.step)

@@ -120,7 +120,7 @@ class ArraySession:
             due, when = opened, timeline[opened]
             bars = await view.bars(symbol, begin, min(timeline[-1], when + span))
         asked, late = when, None
-        if begin < bars.first + (config.avg_price_candles_count - 1) * bars.step:
+        if begin < bars.priced_from(config.avg_price_candles_count):
             return None  # there is no average price yet
         try:
             await view.window_async(symbol, interval, warmup, when)
@@ -180,7 +180,7 @@ class ArraySession:
             bars = await run.view.bars(run.symbol, when, when)
         except DataError:
             return frame
-        first = bars.first + (run.config.avg_price_candles_count - 1) * bars.step
+        first = bars.priced_from(run.config.avg_price_candles_count)
         return max(frame, frames_before(self._timeline, first))
 
     def call(self, bars: Bars, number: int, frame: int) -> int:

@@ -316,7 +316,7 @@ class FrameDriver:
         idle = run.wants("on_tick", "on_idle")
         price = bars.price[bars.row(when)] if when >= bars.first else float("nan")
         if price != price:
-            known = bars.first + (run.config.avg_price_candles_count - 1) * bars.step
+            known = bars.priced_from(run.config.avg_price_candles_count)
             priced = min(frames_before(timeline, known), len(timeline))
             skipped = max(priced - self._index, 1)
             run.warming(skipped, asked=False)

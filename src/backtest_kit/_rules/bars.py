@@ -60,6 +60,10 @@ class Bars(msgspec.Struct, frozen=True, eq=False):
         """The instant after the last step, in milliseconds."""
         return self.first + len(self.price) * self.step
 
+    def priced_from(self, count: int) -> int:
+        """Return the first step (ms) that has an average price of `count` candles."""
+        return self.first + (count - 1) * self.step
+
     @property
     def last_row(self) -> int:
         """The last row at which the market is open; the last one where none is."""
