@@ -43,6 +43,18 @@ DETAILS = re.compile(
     r"<details>\n<summary>([0-9,]+) more</summary>\n\n(.*?)\n\n</details>", re.DOTALL
 )
 
+HOUR = 60 * MINUTE
+#: Two windows, each trained in one hour and tested in the next.
+HOURS = [
+    TrainTestSplit(
+        train_since=2 * i * HOUR,
+        train_until=(2 * i + 1) * HOUR,
+        test_since=(2 * i + 1) * HOUR,
+        test_until=(2 * i + 2) * HOUR,
+    )
+    for i in range(2)
+]
+
 
 def schema_of(names, **more):
     fields = {"walker_name": "w", "exchange_name": "e", "frame_name": "f", "strategies": names}
@@ -186,17 +198,7 @@ def test_means_of_windows_stand_beside_means_and_totals_by_themselves():
     closed = np.arange(1, 241) * MINUTE
     r = np.ones(240)
     r[60:120], r[180:240] = 0.5, 0.25
-    hour = 60 * MINUTE
-    spans = [
-        TrainTestSplit(
-            train_since=2 * i * hour,
-            train_until=(2 * i + 1) * hour,
-            test_since=(2 * i + 1) * hour,
-            test_until=(2 * i + 2) * hour,
-        )
-        for i in range(2)
-    ]
-    data = walk_forward([trial_of("s", r, closed)], spans, "total_pnl", seed=1)
+    data = walk_forward([trial_of("s", r, closed)], HOURS, "total_pnl", seed=1)
     inside = [window.in_sample for window in data.windows]
     outside = [window.out_of_sample for window in data.windows]
     _, means, together, *_ = forward_lines(data)
@@ -276,22 +278,13 @@ def test_figures_say_for_how_many_trials_they_are(row):
 
 def test_a_walk_forward_that_never_traded_has_no_figures_of_nothing():
     """Two windows that lose: it stands aside in both, and no mean or profit a day is shown."""
-    closed, hour = np.arange(1, 241) * MINUTE, 60 * MINUTE
-    spans = [
-        TrainTestSplit(
-            train_since=2 * i * hour,
-            train_until=(2 * i + 1) * hour,
-            test_since=(2 * i + 1) * hour,
-            test_until=(2 * i + 2) * hour,
-        )
-        for i in range(2)
-    ]
+    closed = np.arange(1, 241) * MINUTE
     one = trial_of("s", np.where(closed // MINUTE % 2, -1.0, 0.5), closed)
-    lines = forward_lines(walk_forward([one], spans, "total_pnl", seed=1, least=0.0))
+    lines = forward_lines(walk_forward([one], HOURS, "total_pnl", seed=1, least=0.0))
     assert lines[0].startswith("Walking forward never traded")
     assert lines[1].startswith("Had it always traded the best")
     assert lines[2:] == ["The best of 2 train windows: one and the same strategy."]
-    lines = forward_lines(walk_forward([one], spans, "total_pnl", seed=1))
+    lines = forward_lines(walk_forward([one], HOURS, "total_pnl", seed=1))
     assert lines[-1] == "2 windows chose one and the same strategy."
 
 
